@@ -1,0 +1,206 @@
+"""Typed configuration: defaults < YAML < `key=value`, checked whole before any long work starts.
+
+Every part of the package declares its own frozen section beside the code it configures, as a subclass of `Section`
+whose attributes carry docstrings; the sections meet in one root (`fourds_dist.settings.Settings`). This file only knows
+how to load, merge, check, describe and dump such a tree:
+
+    settings = load(Settings, "configs/quickstart.yaml", ["launch.workers=4", "method.preset=authors"])
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import json
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticUndefined
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+
+class Section(BaseModel):
+    """Base of every configuration section: immutable, strict about types, closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message names the key, where it was given and what to do."""
+
+
+S = TypeVar("S", bound=Section)
+
+
+def load(root: type[S], path: str | Path | None = None, overrides: Sequence[str] = ()) -> S:
+    """Build `root` from its defaults, a YAML file and `dotted.key=value` overrides, the later winning.
+
+    Values of overrides are YAML: `a.b=3`, `a.b=[1, 2]`, `a.b=null`.
+
+    Raises:
+        ConfigError: unreadable file, unknown key (the nearest valid one is suggested), wrong type, impossible value.
+    """
+    tree: dict[str, Any] = _read(Path(path)) if path is not None else {}
+    origin = {key: str(path) for key, _ in _leaves(tree)}
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not sign or not key:
+            raise ConfigError(f"override {override!r} is not of the form key=value, e.g. launch.workers=4")
+        _set(tree, key.strip(), _yaml(text, f"override {override!r}"))
+        origin[key.strip()] = f"override {override!r}"
+    _refuse_unknown_keys(root, tree, origin)
+    try:
+        # JSON mode: strict about scalars, while a YAML list still serves as a tuple.
+        return root.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        raise ConfigError(_explain(error, origin)) from None
+
+
+def dump(settings: Section) -> str:
+    """The whole resolved configuration as YAML; `load` of it gives `settings` back."""
+    out = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # pyright: ignore[reportAttributeAccessIssue]
+    yaml.dump(settings.model_dump(mode="json"), out)
+    return out.getvalue()
+
+
+def describe(root: type[Section]) -> Iterator[tuple[str, str, str, str]]:
+    """Every key as (dotted key, type, default, meaning), in the order of declaration."""
+    for key, field, section in _fields(root):
+        if section is None:
+            required = field.default is PydanticUndefined and field.default_factory is None
+            default = "required" if required else json.dumps(_plain(field.get_default(call_default_factory=True)))
+            yield key, _type_name(field.annotation), default, " ".join((field.description or "").split())
+
+
+def differences(old: Section, new: Section) -> list[str]:
+    """The dotted keys in which two configurations of one root differ, as 'key: old -> new'."""
+    before, after = dict(_leaves(old.model_dump(mode="json"))), dict(_leaves(new.model_dump(mode="json")))
+    keys = [*before, *(key for key in after if key not in before)]
+    return [f"{k}: {before.get(k)!r} -> {after.get(k)!r}" for k in keys if before.get(k) != after.get(k)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"configuration {path} cannot be read: {error.strerror}") from None
+    tree = _yaml(text, f"configuration {path}")
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"configuration {path} holds a {type(tree).__name__}; it should hold `key: value` lines")
+    return tree
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        # YAML 1.2: 1e-3 is a number and `no` is a word, unlike YAML 1.1.
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = tree.get(parent)
+        tree[parent] = child if isinstance(child, dict) else {}
+        tree = tree[parent]
+    tree[last] = value
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, tree
+
+
+def _section_of(annotation: Any) -> type[Section] | None:
+    """The section that an annotation stands for: `X` itself or `X | None`."""
+    options = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
+    found = [o for o in options if isinstance(o, type) and issubclass(o, Section)]
+    return found[0] if len(found) == 1 else None
+
+
+def _is_union(annotation: Any) -> bool:
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+
+
+def _fields(root: type[Section], prefix: str = "") -> Iterator[tuple[str, Any, type[Section] | None]]:
+    for name, field in root.model_fields.items():
+        section = _section_of(field.annotation)
+        yield prefix + name, field, section
+        if section is not None:
+            yield from _fields(section, f"{prefix}{name}.")
+
+
+def _refuse_unknown_keys(root: type[Section], tree: dict[str, Any], origin: dict[str, str]) -> None:
+    valid = {key: (field, section) for key, field, section in _fields(root)}
+
+    def walk(node: dict[str, Any], prefix: str) -> None:
+        for name, value in node.items():
+            key = f"{prefix}{name}"
+            if key not in valid:
+                nearest = _nearest(key, list(valid))
+                hint = f"did you mean {nearest!r}?" if nearest else "--help lists every key"
+                raise ConfigError(f"unknown key {key!r} in {_where(key, origin)}; {hint}")
+            if valid[key][1] is not None and isinstance(value, dict):
+                walk(value, f"{key}.")
+
+    walk(tree, "")
+
+
+def _nearest(key: str, valid: list[str]) -> str | None:
+    close = difflib.get_close_matches(key, valid, n=1, cutoff=0.6)
+    if close:
+        return close[0]
+    # A right word in the wrong section: compare the last parts alone.
+    by_name = {candidate.rpartition(".")[2]: candidate for candidate in valid}
+    close = difflib.get_close_matches(key.rpartition(".")[2], list(by_name), n=1, cutoff=0.8)
+    return by_name[close[0]] if close else None
+
+
+def _where(key: str, origin: dict[str, str]) -> str:
+    for candidate, place in reversed(origin.items()):
+        if candidate == key or candidate.startswith(f"{key}.") or key.startswith(f"{candidate}."):
+            return place
+    return "the defaults"
+
+
+def _explain(error: ValidationError, origin: dict[str, str]) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        key = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        given = "" if problem["type"] in ("missing", "value_error") else f", not {problem['input']!r}"
+        where = f" (from {_where(key, origin)})" if key else ""
+        lines.append(f"{key}: {message}{given}{where}" if key else message)
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+
+
+def _type_name(annotation: Any) -> str:
+    if annotation is type(None):
+        return "null"
+    if typing.get_origin(annotation) is typing.Literal:
+        return " | ".join(map(str, typing.get_args(annotation)))
+    if _is_union(annotation):
+        return " | ".join(_type_name(option) for option in typing.get_args(annotation))
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _type_name(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) is tuple:
+        return f"[{_type_name(typing.get_args(annotation)[0])}, ...]"
+    return getattr(annotation, "__name__", str(annotation))
