@@ -61,6 +61,12 @@ def load(root: type[S], path: str | Path | None = None, overrides: Sequence[str]
         raise ConfigError(_explain(error, origin)) from None
 
 
+def shipped(name: str) -> Path:
+    """A configuration that comes with the package: in configs/ of a clone, inside the package once installed."""
+    installed = Path(__file__).parent / "configs" / name
+    return installed if installed.exists() else Path(__file__).parents[1] / "configs" / name
+
+
 def dump(settings: Section) -> str:
     """The whole resolved configuration as YAML; `load` of it gives `settings` back."""
     out = io.StringIO()

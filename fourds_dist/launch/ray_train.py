@@ -1,0 +1,149 @@
+"""Both stages as Ray Train runs: in the running cluster where there is one, else in a local one.
+
+Each stage is one `TorchTrainer.fit()`, stored under the run's folder by the stage's name; a run that is started again
+under the same name goes on from its newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Before Ray is imported: it reads these once.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # under `uv run`, workers would each sync an environment
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # how often the controller takes up a report
+
+import fsspec
+import pyarrow.fs
+import ray
+import ray.train
+from ray.train.torch import TorchTrainer
+from ray.util.placement_group import placement_group, remove_placement_group
+
+from fourds_dist.launch.board import watched_board
+from fourds_dist.launch.settings import LaunchConfig
+from fourds_dist.launch.worker import train_worker
+from fourds_dist.settings import Settings
+from fourds_dist.training.progress import ProgressView
+from fourds_dist.training.run_folder import RunFolder
+from fourds_dist.training.stages import DONE, StageName, stages_to_run
+
+
+class LaunchError(RuntimeError):
+    """The cluster cannot run this job, or a stage failed for good; the message is for the user."""
+
+
+def run_on_ray(settings: Settings) -> None:
+    """Run the stages that the run's folder does not hold finished yet.
+
+    Raises:
+        LaunchError: resources that do not come within launch.wait_s, or a stage that failed.
+    """
+    folder = RunFolder(settings.run_url)
+    left = [stage for stage in stages_to_run(settings) if not folder.exists(DONE[stage])]
+    if not left:
+        return
+    with _cluster(settings) as is_ours:
+        resources = _worker_resources(settings.launch)
+        _await_workers(settings.launch, resources, wait_s=0 if is_ours else settings.launch.wait_s)
+        for stage in left:
+            _fit(stage, settings, resources)
+
+
+@contextmanager
+def _cluster(settings: Settings) -> Iterator[bool]:
+    """Join the cluster that the environment names (`ray start`, `ray job submit`), else start a local one.
+
+    Yields whether the cluster is our own, which ends with the context.
+    """
+    joined = ray.is_initialized()
+    if not joined:
+        ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    try:
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        if RunFolder(settings.run_url).is_local and len(nodes) > 1:
+            print(f"note: {settings.run_url} has to be one shared folder on all {len(nodes)} nodes, or an object store's URL")
+        yield not joined and ray._private.worker._global_node.is_head()  # pyright: ignore
+    finally:
+        if not joined:
+            ray.shutdown()
+
+
+def _worker_resources(launch: LaunchConfig) -> dict[str, float]:
+    use_gpu = launch.use_gpu if launch.use_gpu is not None else ray.cluster_resources().get("GPU", 0) > 0
+    return {"CPU": launch.cpus_per_worker} | ({"GPU": 1} if use_gpu else {})
+
+
+def _await_workers(launch: LaunchConfig, resources: dict[str, float], wait_s: float) -> None:
+    """Wait until all workers would fit, as Ray Train will place them; an autoscaler sees the demand meanwhile."""
+    group = placement_group([resources] * launch.workers, strategy="PACK")
+    try:
+        fits, _ = ray.wait([group.ready()], timeout=2)
+        if not fits and wait_s > 0:
+            print(f"waiting up to {wait_s:.0f} s for {_demand(launch, resources)}; {_supply()}", flush=True)
+            fits, _ = ray.wait([group.ready()], timeout=wait_s)
+        if not fits:
+            raise LaunchError(
+                f"no room for {_demand(launch, resources)} after {wait_s:.0f} s; {_supply()}. Lower launch.workers "
+                "or launch.cpus_per_worker (fractions are allowed), add nodes, or raise launch.wait_s"
+            )
+    finally:
+        remove_placement_group(group)
+
+
+def _demand(launch: LaunchConfig, resources: dict[str, float]) -> str:
+    each = " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
+    return f"{launch.workers} workers with {each} each"
+
+
+def _supply() -> str:
+    total, free = ray.cluster_resources(), ray.available_resources()
+    amounts = ", ".join(f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
+    return f"free in the cluster: {amounts}"
+
+
+def _fit(stage: StageName, settings: Settings, resources: dict[str, float]) -> None:
+    view = ProgressView()
+    with watched_board(view) as board:
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={"stage": stage, "settings": settings.model_dump_json(), "board": board},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=settings.launch.workers, use_gpu="GPU" in resources, resources_per_worker=resources
+            ),
+            run_config=ray.train.RunConfig(
+                name=stage,
+                failure_config=ray.train.FailureConfig(max_failures=settings.launch.max_failures),
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+                **_storage(settings.run_url),
+            ),
+        )
+        try:
+            trainer.fit()
+        except ray.train.WorkerGroupError as error:
+            rank, cause = next(iter(error.worker_failures.items()))
+            raise LaunchError(f"{stage} stage failed on worker {rank}: {_last_line(cause)}") from error
+        except ray.train.TrainingFailedError as error:
+            raise LaunchError(f"{stage} stage failed: {_last_line(error)}") from error
+        finally:
+            view.close()
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+def _storage(url: str) -> dict[str, Any]:
+    """Ray's storage arguments; object stores through fsspec, so that they take the credentials the data takes."""
+    if "://" not in url:
+        return {"storage_path": url}
+    filesystem, path = fsspec.core.url_to_fs(url)
+    return {
+        "storage_path": path,
+        "storage_filesystem": pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem)),
+    }

@@ -1,0 +1,46 @@
+"""The Fourier adapter: the only part of the teacher that learns.
+
+For a stage's output h, with a = BN(W2 ReLU(BN(W1 h))) and w = softmax(theta / temperature):
+
+    out = F^-1( (w0 |F(a)| + w1 |F(h)|) * exp(i angle F(h)) )
+
+The amplitude (domain-specific: style) is learnt, the phase (domain-invariant: shape) is the frozen teacher's own.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fourds_dist.ops import fourier_mix
+
+
+class FourierAdapter(nn.Module):
+    """Learnt amplitude under the phase of the input; the shape stays (B, C, H, W).
+
+    Args:
+        channels: C of the stage it follows.
+        reduction: C / bottleneck width of the two 1x1 convolutions, >= 1 (paper: 4).
+        temperature: of the softmax over the two mix logits (paper: 0.1); smaller moves the mix faster.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 4, temperature: float = 0.1) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.fc = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        self.mix = nn.Parameter(torch.zeros(2))
+        self.temperature = temperature
+
+    def mix_weights(self) -> Float[Tensor, "2"]:
+        """(share of the adapter's amplitude, share of the teacher's own); they sum to 1."""
+        return torch.softmax(self.mix / self.temperature, dim=0)
+
+    def forward(self, h: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        return fourier_mix(h, self.fc(h), self.mix_weights())

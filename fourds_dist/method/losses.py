@@ -1,0 +1,49 @@
+"""The losses on logits: cross-entropy that skips unlabelled images, and distillation (METHOD part 4)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+UNLABELLED = -1
+
+
+def cross_entropy(logits_BK: Float[Tensor, "B K"], labels_B: Int[Tensor, " B"]) -> Float[Tensor, ""]:
+    """Mean cross-entropy over the labelled images; 0, with a gradient of 0, where a batch has none."""
+    total = F.cross_entropy(logits_BK, labels_B, ignore_index=UNLABELLED, reduction="sum")
+    return total / (labels_B != UNLABELLED).sum().clamp(min=1)
+
+
+def distillation(
+    from_logits_BK: Float[Tensor, "B K"],
+    to_logits_BK: Float[Tensor, "B K"],
+    *,
+    temperature: float,
+    trust_B: Float[Tensor, " B"] | None = None,
+) -> Float[Tensor, ""]:
+    """temperature^2 * mean_B( trust * KL(from || to) ) of the softened distributions; no gradient to `from`.
+
+    Source: Hinton et al., arXiv 1503.02531; KL with reduction `batchmean`, as in the released code.
+
+    Args:
+        trust_B: weight of each image in [0, 1]; None counts every image fully.
+    """
+    soft_BK = F.softmax(from_logits_BK.detach() / temperature, dim=1)
+    log_BK = F.log_softmax(to_logits_BK / temperature, dim=1)
+    kl_B = F.kl_div(log_BK, soft_BK, reduction="none").sum(dim=1)
+    if trust_B is not None:
+        kl_B = kl_B * trust_B
+    return temperature**2 * kl_B.mean()
+
+
+def trust_where_right(logits_BK: Float[Tensor, "B K"], labels_B: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """How far a distilled network is to be believed on each image, without gradient.
+
+    The probability it gives the true class; on an unlabelled image, the probability of its own best guess. A teacher
+    that is wrong about the target then stops dragging the student along.
+    """
+    p_BK = F.softmax(logits_BK.detach(), dim=1)
+    p_true_B = p_BK.gather(1, labels_B.clamp(min=0)[:, None]).squeeze(1)
+    return torch.where(labels_B == UNLABELLED, p_BK.amax(dim=1), p_true_B)

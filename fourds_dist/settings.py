@@ -1,0 +1,98 @@
+"""The root of the configuration: every part's own section, under one roof.
+
+`python -m fourds_dist.train --help` lists every key; sweeps use the same dotted keys.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import model_validator
+
+from fourds_dist.config import Section
+from fourds_dist.data import LoaderConfig, StreamConfig
+from fourds_dist.launch.settings import LaunchConfig
+from fourds_dist.method import MethodConfig
+from fourds_dist.training.loop import StageConfig
+from fourds_dist.training.networks import StudentConfig, TeacherConfig
+from fourds_dist.training.run_folder import RunConfig
+from fourds_dist.training.step import StepConfig
+from fourds_dist.training.tracking import TrackingConfig
+
+
+class Settings(Section):
+    """Everything a run depends on."""
+
+    run: RunConfig = RunConfig()
+    """Name, place and seed."""
+
+    prepare: Literal["digits"] | None = None
+    """A built-in pair of domains to pack on first use, into source.url and target.url (`digits`: the quickstart's)."""
+
+    source: StreamConfig = StreamConfig()
+    """The domain that the teacher knows."""
+
+    target: StreamConfig = StreamConfig()
+    """The domain that the student is for."""
+
+    data: LoaderConfig = LoaderConfig()
+    """Reading, decoding and augmenting."""
+
+    teacher: TeacherConfig = TeacherConfig()
+    """The large network."""
+
+    student: StudentConfig = StudentConfig()
+    """The small network."""
+
+    method: MethodConfig = MethodConfig()
+    """4Ds itself."""
+
+    source_stage: StageConfig = StageConfig(global_batch_size=64)
+    """First stage: training on the source."""
+
+    distill: StageConfig = StageConfig()
+    """Second stage: distillation on the target."""
+
+    step: StepConfig = StepConfig()
+    """How a step computes, in both stages."""
+
+    launch: LaunchConfig = LaunchConfig()
+    """Workers and their resources."""
+
+    tracking: TrackingConfig = TrackingConfig()
+    """Weights & Biases."""
+
+    @model_validator(mode="after")
+    def _check_mixture(self) -> Settings:
+        if self.data.source_fraction > 0 and self.source.url is None:
+            raise ValueError("data.source_fraction > 0 needs source.url")
+        return self
+
+    @property
+    def run_url(self) -> str:
+        """Path or URL of the run's folder."""
+        return f"{self.run.dir.rstrip('/')}/{self.run.name}"
+
+
+def with_absolute_paths(settings: Settings, base: Path) -> Settings:
+    """The same settings with every relative local path made absolute, since workers run in folders of their own."""
+
+    def absolute(path: str | None) -> str | None:
+        if path is None or re.match(r"^[a-z0-9+.-]+://", path) or path in ("random", "torchvision", "source"):
+            return path
+        return str(base / Path(path).expanduser())
+
+    def replaced(section: Section, *names: str) -> Section:
+        return section.model_copy(update={name: absolute(getattr(section, name)) for name in names})
+
+    return settings.model_copy(
+        update={
+            "run": replaced(settings.run, "dir"),
+            "source": replaced(settings.source, "url"),
+            "target": replaced(settings.target, "url"),
+            "teacher": replaced(settings.teacher, "checkpoint", "start"),
+            "student": replaced(settings.student, "start"),
+        }
+    )

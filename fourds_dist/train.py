@@ -1,0 +1,134 @@
+"""Train: the teacher on the source, then 4Ds on the target.
+
+    python -m fourds_dist.train                                       the quickstart
+    python -m fourds_dist.train CONFIG.yaml launch.workers=4          a configuration, with changes
+    ray job submit --working-dir . -- python -m fourds_dist.train CONFIG.yaml run.dir=s3://bucket/runs
+    torchrun --nproc-per-node 2 -m fourds_dist.train CONFIG.yaml launch.runner=inline
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from fourds_dist.config import ConfigError, describe, differences, dump, load, shipped
+from fourds_dist.settings import Settings, with_absolute_paths
+from fourds_dist.training.outcome import Outcome
+from fourds_dist.training.run_folder import RunFolder
+from fourds_dist.training.stages import SUMMARY, check
+from fourds_dist.training.world import World
+
+QUICKSTART = shipped("quickstart.yaml")
+MAY_CHANGE = ("launch.", "tracking.", "run.dir")
+"""Keys that a run may change when it goes on: they leave what it computes as it is."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry of `python -m fourds_dist.train`; gives the exit status."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    given = [options.config, *options.overrides] if options.config else []
+    overrides = [word for word in given if "=" in word]
+    files = [word for word in given if "=" not in word]
+    try:
+        if len(files) > 1:
+            raise ConfigError(f"one configuration at a time, not {len(files)}: {', '.join(files)}")
+        settings = load(Settings, files[0] if files else QUICKSTART, overrides)
+        train(with_absolute_paths(settings, _base_folder()))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the newest checkpoint", file=sys.stderr)
+        return 130
+    except (ValueError, RuntimeError, OSError) as error:
+        if options.traceback:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def train(settings: Settings) -> Outcome:
+    """Run both stages as configured, or what is left of them, and show the table.
+
+    Raises:
+        ValueError: a configuration that cannot work, found before anything is started.
+        RuntimeError: a stage that failed.
+    """
+    folder = RunFolder(settings.run_url)
+    world = World.join() if settings.launch.runner == "inline" else None
+    is_main = world is None or world.is_main
+    if is_main:
+        _prepare(settings)
+        check(settings)
+        _claim(folder, settings)
+    if world is None:
+        from fourds_dist.launch.ray_train import run_on_ray  # noqa: PLC0415  (Ray takes seconds to import)
+
+        run_on_ray(settings)
+    else:
+        from fourds_dist.training.inline import run_inline  # noqa: PLC0415
+
+        world.barrier()
+        run_inline(settings, world)
+    outcome = Outcome.from_dict(folder.read_json(SUMMARY))
+    if is_main:
+        console = Console()
+        outcome.show(console)
+        console.print(f"student: {folder.path('student.safetensors')}", soft_wrap=True, highlight=False)
+    return outcome
+
+
+def _prepare(settings: Settings) -> None:
+    if settings.prepare == "digits":
+        from fourds_dist.data.sources.digits import pack_quickstart  # noqa: PLC0415  (imports scikit-learn)
+
+        pack_quickstart(settings)
+
+
+def _claim(folder: RunFolder, settings: Settings) -> None:
+    """Write the resolved configuration into the run's folder, unless another one is there."""
+    if folder.exists("config.yaml"):
+        held = load(Settings, folder.path("config.yaml"))
+        changed = [d for d in differences(held, settings) if not d.startswith(MAY_CHANGE)]
+        if changed:
+            raise ConfigError(
+                f"{folder.url} holds a run of another configuration ({'; '.join(changed[:5])}); "
+                "choose another run.name, or repeat its configuration to go on with it"
+            )
+    folder.write_text("config.yaml", dump(settings))
+
+
+def _base_folder() -> Path:
+    """What relative paths are relative to: the working folder, but not one that Ray deletes with the job."""
+    here = Path.cwd()
+    if "runtime_resources" in here.parts:
+        print(f"relative paths lie under {Path.home()}: this job's working folder goes with the job", file=sys.stderr)
+        return Path.home()
+    return here
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fourds_dist.train",
+        description=__doc__,
+        epilog=_keys(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", nargs="?", help="YAML file; left out: the quickstart")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, values as in YAML")
+    parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
+    return parser
+
+
+def _keys() -> str:
+    lines = ["keys:"]
+    for key, kind, default, meaning in describe(Settings):
+        lines.append(f"  {key} ({kind}, default {default})\n      {meaning}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""Checkpoints and weights: what is kept, how it is written whole or not at all, and how it is read without unpickling.
+
+A checkpoint is one `state.pt` that holds everything needed to go on: the task's learning parts and buffers, optimisers
+and schedules, the step (which fixes the position in the data), every rank's random state, and the best weights so far.
+Frozen weights are left out: they come from the teacher's own file. Finished weights are safetensors.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any, Protocol
+
+import fsspec
+import torch
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+
+FORMAT = 1
+
+
+class CheckpointStore(Protocol):
+    """Where checkpoints go. Both calls are made by every rank together."""
+
+    def save(self, state: dict[str, Any] | None, step: int, metrics: dict[str, float]) -> None:
+        """Keep `state`, which rank 0 alone gives; older checkpoints beyond the policy are removed."""
+        ...
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest whole checkpoint, or None."""
+        ...
+
+
+class FolderStore:
+    """Checkpoints in a local folder, for runs without Ray: `checkpoint-00000120/state.pt`, the last two kept."""
+
+    def __init__(self, folder: str | Path, *, keep: int = 2) -> None:
+        self._folder = Path(folder)
+        self._keep = keep
+
+    def save(self, state: dict[str, Any] | None, step: int, metrics: dict[str, float]) -> None:
+        """Write beside the target and rename, so that a kill at any instant leaves the last good checkpoint."""
+        del metrics
+        if state is None:
+            return
+        final = self._folder / f"checkpoint-{step:08d}"
+        final.mkdir(parents=True, exist_ok=True)
+        partial = final / "state.pt.partial"
+        torch.save(state, partial)
+        partial.replace(final / "state.pt")
+        for old in self._whole()[: -self._keep]:
+            (old / "state.pt").unlink()
+            old.rmdir()
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest whole checkpoint, or None."""
+        whole = self._whole()
+        return read_state(whole[-1] / "state.pt") if whole else None
+
+    def _whole(self) -> list[Path]:
+        return sorted(p for p in self._folder.glob("checkpoint-*") if (p / "state.pt").exists())
+
+
+def read_state(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's state, on the CPU.
+
+    Raises:
+        ValueError: truncated, not one of ours, of another format, or holding pickled code.
+    """
+    state = _torch_load(Path(path).read_bytes(), str(path))
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        found = state.get("format", "none") if isinstance(state, dict) else "none"
+        raise ValueError(f"checkpoint {path} has format {found}; this version reads format {FORMAT}")
+    return state
+
+
+def learning_state(task: nn.Module) -> dict[str, Tensor]:
+    """Parameters that learn and all buffers of `task`, copied to the CPU."""
+    frozen = {name for name, p in task.named_parameters() if not p.requires_grad}
+    return {k: v.detach().to("cpu", copy=True) for k, v in task.state_dict().items() if k not in frozen}
+
+
+def load_learning_state(task: nn.Module, state: dict[str, Tensor]) -> None:
+    """Put back what `learning_state` gave.
+
+    Raises:
+        ValueError: the state belongs to another task.
+    """
+    expected = learning_state(task)
+    problem = _mismatch(expected, state)
+    if problem:
+        raise ValueError(f"the checkpoint belongs to another model: {problem}")
+    task.load_state_dict(state, strict=False)
+
+
+def write_weights(url: str, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors as safetensors to a path or URL; a local file appears whole or not at all."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    write_bytes(url, save_safetensors(plain, metadata))
+
+
+def write_bytes(url: str, data: bytes) -> None:
+    """Write a small file to a path or URL; a local file appears whole or not at all."""
+    fs, path = fsspec.core.url_to_fs(url)
+    fs.makedirs(fs._parent(path), exist_ok=True)
+    if fs.protocol == "file" or "file" in fs.protocol:
+        partial = Path(path + ".partial")
+        partial.write_bytes(data)
+        partial.replace(path)
+    else:
+        fs.pipe_file(path, data)  # object stores show an object only once it is whole
+
+
+def load_weights(url: str, network: nn.Module, *, what: str) -> None:
+    """Fill `network` from a safetensors file or a plain `torch.save`d state dict, at a path or URL.
+
+    Args:
+        what: the file's role in the configuration, e.g. "teacher.checkpoint", for the error message.
+
+    Raises:
+        ValueError: missing, truncated, holding pickled code, or made for another architecture or class count.
+    """
+    try:
+        with fsspec.open(url, "rb") as file:
+            data = file.read()  # pyright: ignore[reportAttributeAccessIssue]
+    except FileNotFoundError:
+        raise ValueError(f"{what}: {url} does not exist") from None
+    if url.endswith(".safetensors"):
+        try:
+            weights = load_safetensors(data)
+        except Exception as error:
+            raise ValueError(f"{what}: {url} is truncated or no safetensors file ({error})") from None
+    else:
+        weights = _torch_load(data, f"{what}: {url}")
+        for wrapper in ("state_dict", "model"):
+            weights = weights.get(wrapper, weights) if isinstance(weights, dict) else weights
+    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
+        raise ValueError(f"{what}: {url} holds no state dict (names to tensors)")
+    problem = _mismatch(network.state_dict(), weights)
+    if problem:
+        kind = type(network).__name__
+        raise ValueError(f"{what}: {url} does not fit the configured {kind}: {problem}; check arch, stem and classes")
+    network.load_state_dict(weights)
+
+
+def _torch_load(data: bytes, where: str) -> Any:
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
+            raise ValueError(
+                f"{where} holds pickled code, which is never run; save its state dict, best as .safetensors"
+            ) from None
+        raise ValueError(f"{where} is no PyTorch file ({str(error).splitlines()[0]})") from None
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ValueError(f"{where} is truncated or no PyTorch file ({str(error).splitlines()[0]})") from None
+
+
+def _mismatch(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str | None:
+    missing = [k for k in expected if k not in found]
+    extra = [k for k in found if k not in expected]
+    if missing or extra:
+        parts = [f"{len(missing)} missing (first: {missing[0]})"] if missing else []
+        parts += [f"{len(extra)} unknown (first: {extra[0]})"] if extra else []
+        return "tensors " + ", ".join(parts)
+    for name, tensor in expected.items():
+        if found[name].shape != tensor.shape:
+            return f"{name} is {tuple(found[name].shape)} where {tuple(tensor.shape)} is needed"
+    return None

@@ -1,0 +1,81 @@
+"""What a run came to: the table at its end, computed from the test splits."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from rich.console import Console
+from rich.table import Table
+
+from fourds_dist.training.evaluate import Accuracy
+
+
+@dataclass(frozen=True)
+class Line:
+    """One network on the test splits."""
+
+    network: str
+    num_parameters: int
+    source: Accuracy | None
+    target: Accuracy
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a run; `summary.json` holds it."""
+
+    run: str
+    lines: tuple[Line, ...]
+    chance: float
+    """Accuracy of guessing, 1 / number of classes."""
+    selected_epoch: int
+    """Epoch of distillation whose validation accuracy was best; its weights were tested."""
+    validation_accuracy: float
+    train_images_per_s: float
+    """Median over the run's log intervals, all workers together, data included and evaluation left out."""
+    num_workers: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """What `as_dict` gave."""
+        lines = tuple(
+            Line(
+                line["network"],
+                line["num_parameters"],
+                Accuracy(**line["source"]) if line["source"] else None,
+                Accuracy(**line["target"]),
+            )
+            for line in values["lines"]
+        )
+        return cls(**{**values, "lines": lines})
+
+    def show(self, console: Console) -> None:
+        """Print the table."""
+        table = Table(title=f"{self.run}: accuracy on test splits", title_justify="left")
+        table.add_column("network")
+        for column in ("parameters", "source", "target", "images/s"):
+            table.add_column(column, justify="right")
+        for line in self.lines:
+            table.add_row(
+                line.network,
+                f"{line.num_parameters / 1e6:.2f} M",
+                f"{line.source.value:.1%}" if line.source else "-",
+                f"{line.target.value:.1%}",
+                f"{line.target.images_per_s:.0f}",
+            )
+        console.print(table)
+        samples = f"{self.lines[0].target.num_samples} target"
+        if self.lines[0].source:
+            samples += f" and {self.lines[0].source.num_samples} source"
+        workers = f"{self.num_workers} worker{'s' if self.num_workers > 1 else ''}"
+        console.print(
+            f"{samples} images tested, each once; chance {self.chance:.1%}; images/s: inference, per worker.\n"
+            f"Student of epoch {self.selected_epoch}, chosen on the validation split "
+            f"({self.validation_accuracy:.1%}); distilled at {self.train_images_per_s:.0f} images/s on {workers}.",
+            soft_wrap=True,
+        )

@@ -1,0 +1,87 @@
+"""Weights & Biases, from rank 0; a run never fails because tracking did."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any, Literal
+
+from fourds_dist.config import Section
+from fourds_dist.training.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+class TrackingConfig(Section):
+    """Weights & Biases."""
+
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """`auto`: online where an API key is found, offline (under the run's folder) otherwise."""
+
+    project: str = "fourds_dist"
+    """W&B project."""
+
+    entity: str | None = None
+    """W&B user or team; null: the key's own."""
+
+    group: str | None = None
+    """W&B group; null: the run's name, so that the two stages stand together."""
+
+    tags: tuple[str, ...] = ()
+    """W&B tags."""
+
+
+class Wandb:
+    """Sends events to one W&B run per stage; after the first failure it says so once and keeps quiet."""
+
+    def __init__(self, config: TrackingConfig, folder: RunFolder, stage: str, settings: dict[str, Any]) -> None:
+        self._run: Any = None
+        if config.wandb == "disabled":
+            return
+        try:
+            import wandb  # noqa: PLC0415  (a second to import, wanted on rank 0 alone)
+
+            mode = config.wandb
+            if mode == "auto":
+                mode = "online" if os.environ.get("WANDB_API_KEY") or _has_netrc_key() else "offline"
+            name = folder.url.rpartition("/")[2]
+            self._run = wandb.init(
+                project=config.project,
+                entity=config.entity,
+                group=config.group or name,
+                name=f"{name}/{stage}",
+                id=f"{name}-{stage}".replace(".", "-"),
+                resume="allow",
+                tags=list(config.tags),
+                config=settings,
+                mode=mode,
+                dir=folder.url if folder.is_local else None,
+                settings=wandb.Settings(silent=True, console="off", init_timeout=30),
+            )
+        except Exception as error:
+            self._give_up(error)
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        """Log one event at its step; the last one closes the run."""
+        if self._run is None:
+            return
+        try:
+            values = {k: v for k, v in row.items() if isinstance(v, (int, float))}
+            self._run.log(values, step=row.get("step"))
+            if row["event"] == "end":
+                self._run.finish()
+        except Exception as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        log.warning("W&B tracking is off for the rest of this stage: %s", " ".join(str(error).split())[:200])
+        self._run = None
+
+
+def _has_netrc_key() -> bool:
+    import netrc  # noqa: PLC0415
+
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

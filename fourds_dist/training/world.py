@@ -1,0 +1,94 @@
+"""Who this process is among the workers, and the few collectives that training needs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place: `rank` of `size`, computing on `device`."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @classmethod
+    def join(cls) -> World:
+        """The process group that is there, else torchrun's (made here from its variables), else this process alone.
+
+        GPUs are used wherever CUDA sees any, with NCCL; otherwise CPUs with gloo.
+        """
+        if not dist.is_initialized() and "LOCAL_RANK" in os.environ:
+            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if torch.cuda.is_available():
+            # Ray shows each worker its own GPU alone; torchrun shows all of them.
+            local_rank = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+            device = torch.device("cuda", local_rank)
+            torch.cuda.set_device(device)
+        else:
+            device = torch.device("cpu")
+        if dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size(), device)
+        return cls(0, 1, device)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes the files and talks to the trackers."""
+        return self.rank == 0
+
+    def wrap(self, module: nn.Module, *, sync_batch_norm: bool = False) -> nn.Module:
+        """`module` under DDP where there is more than one rank.
+
+        BatchNorm buffers stay local during training; `average_buffers` makes them equal before evaluation and saving.
+
+        Raises:
+            ValueError: synchronised BatchNorm asked for on CPUs, where PyTorch has none.
+        """
+        if sync_batch_norm and self.device.type == "cpu":
+            raise ValueError("step.batch_norm=synchronised needs GPUs; use step.batch_norm=averaged on CPUs")
+        if self.size == 1:
+            return module
+        if sync_batch_norm:
+            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        device_ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(
+            module, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+
+    def average_buffers(self, module: nn.Module) -> None:
+        """Replace every floating-point buffer (BatchNorm's statistics) by its mean over the ranks."""
+        buffers = [b for b in module.buffers() if b.is_floating_point()]
+        if self.size == 1 or not buffers:
+            return
+        flat = torch.cat([b.reshape(-1) for b in buffers])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+            buffer.copy_(mean.view_as(buffer))
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over the ranks, on every rank."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's small picklable value, in rank order, on every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        if self.size > 1:
+            dist.barrier()

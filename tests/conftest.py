@@ -1,0 +1,43 @@
+"""Options and fixtures of the whole suite: `--slow`, `--fixture FILE`, GPU tests skipped without one, a shared Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ.setdefault("WANDB_MODE", "disabled")  # only the tests of tracking switch it on
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+    parser.addoption(
+        "--fixture",
+        type=Path,
+        default=Path(__file__).parent / "method" / "authors_step.json",
+        help="numbers of the released code to reproduce, in the format of tests/method/authors_step.json",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    no_gpu = pytest.mark.skip(reason="needs a CUDA device")
+    not_asked = pytest.mark.skip(reason="slow; give --slow")
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(no_gpu)
+        if "slow" in item.keywords and not config.getoption("--slow"):
+            item.add_marker(not_asked)
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One local Ray for all tests that need it: starting it is what takes long."""
+    import fourds_dist.launch.ray_train  # noqa: F401, PLC0415  (sets Ray's environment first)
+    import ray  # noqa: PLC0415
+
+    ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    yield
+    ray.shutdown()

@@ -1,0 +1,85 @@
+"""The quickstart's domains: reproducible, hard to cross, and honest about who has seen which digit."""
+
+import io
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fourds_dist.data.sources.digits import CLASSES, digits
+from fourds_dist.data.sources.photographs import STRIPES, blend
+
+
+@pytest.fixture(scope="module")
+def domains():
+    return {domain.name: (domain, list(domain)) for domain in digits(seed=3)}
+
+
+def test_images_and_labels(domains):
+    for domain, examples in domains.values():
+        assert domain.classes == CLASSES
+        assert len({example.key for example in examples}) == len(examples)
+        image = Image.open(io.BytesIO(examples[0].image))
+        assert (image.size, image.mode, image.format) == ((32, 32), "RGB", "PNG")
+        assert {e.label for e in examples if e.split == "test"} == set(CLASSES)
+    assert len(domains["digits"][1]) == 1797
+
+
+def test_a_digit_belongs_to_one_split_in_both_domains(domains):
+    seen = defaultdict(set)
+    for _, examples in domains.values():
+        for example in examples:
+            seen[example.key.split("-")[0]].add((example.label, example.split))
+    assert len(seen) == 1797
+    assert all(len(places) == 1 for places in seen.values())
+
+
+def test_equal_seeds_give_equal_bytes(domains):
+    _, target = digits(seed=3)
+    assert [e.image for e in target] == [e.image for e in domains["digits-photos"][1]]
+    _, other = digits(seed=4)
+    assert next(iter(other)).image != domains["digits-photos"][1][0].image
+
+
+def test_backgrounds_of_a_split_come_from_its_stripes_only():
+    from sklearn.datasets import load_sample_images
+
+    black = Image.new("RGB", (16, 16))
+    width = 640 // len(STRIPES)
+    generator = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        stripes = [
+            photograph[:, i * width : (i + 1) * width]
+            for photograph in load_sample_images().images
+            for i, owner in enumerate(STRIPES)
+            if owner == split
+        ]
+        for _ in range(5):
+            crop = np.asarray(blend(black, split, generator))
+            assert any(_contains(stripe, crop) for stripe in stripes)
+
+
+def test_an_image_wider_than_a_stripe_is_refused():
+    with pytest.raises(ValueError, match="at most 80 pixels"):
+        blend(Image.new("RGB", (96, 96)), "test", np.random.default_rng(0))
+
+
+def test_a_classifier_of_the_source_fails_on_the_target(domains):
+    from sklearn.svm import SVC
+
+    def arrays(name, split, limit=2500):
+        chosen = [e for e in domains[name][1] if e.split == split][:limit]
+        pixels = [np.asarray(Image.open(io.BytesIO(e.image)).convert("L").resize((16, 16))) for e in chosen]
+        return np.stack(pixels).reshape(len(pixels), -1) / 255.0, [e.label for e in chosen]
+
+    classifier = SVC().fit(*arrays("digits", "train"))
+    assert classifier.score(*arrays("digits", "test")) > 0.95
+    assert classifier.score(*arrays("digits-photos", "test")) < 0.5
+
+
+def _contains(stripe, crop):
+    height, width = crop.shape[:2]
+    windows = np.lib.stride_tricks.sliding_window_view(stripe, (height, width, 3))[:, :, 0]
+    corners = np.argwhere((windows[..., 0, 0, :] == crop[0, 0]).all(-1))
+    return any((windows[y, x] == crop).all() for y, x in corners)
