@@ -1,0 +1,256 @@
+"""The registered operators: public function, schema, shapes without data, gradient.
+
+Each operator is two torch.library ops, forward and backward, in the namespace `fourds`; both are opaque to
+torch.compile, so no complex tensor crosses a graph. The forward saves its inputs alone: everything else is computed
+again in the backward, which is cheaper than reading it back. Which backend runs is settled inside, at run time.
+
+Shape suffixes: B batch, C channels, H and W height and width of a map, U and V those of the pooled map.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fourds_dist.ops import arguments, reference
+from fourds_dist.ops.backends import requested, resolve, without_autocast
+from fourds_dist.ops.spectrum import working_dtype
+
+
+def fourier_mix(
+    h_BCHW: Float[Tensor, "B C H W"],
+    a_BCHW: Float[Tensor, "B C H W"],
+    mix_2: Float[Tensor, "2"],
+    *,
+    backend: str | None = None,
+) -> Float[Tensor, "B C H W"]:
+    """Mix the amplitudes of two maps and keep the phase of the first: the Fourier adapter's core (METHOD.md, part 1).
+
+    out = F^-1( (w0 |F(a)| + w1 |F(h)|) exp(i angle F(h)) ), with F the 2-D DFT over the last two axes.
+
+    Args:
+        h_BCHW: the backbone's map; gives the phase, and the share w1 of the amplitude.
+        a_BCHW: the adapter's map; gives the share w0 of the amplitude.
+        mix_2: the weights (w0, w1), already through their softmax; its gradient is with respect to them.
+        backend: one of `BACKENDS`; by default chosen by device, dtype and size.
+
+    Returns:
+        The mixed map, in the dtype and memory format of `h_BCHW`. Gradients reach whichever inputs ask for one, and
+        only those are computed.
+
+    Raises:
+        ValueError: complex or integer maps, unequal shapes or devices, more than 2^31 - 1 elements.
+    """
+    arguments.check_pair("h_BCHW", h_BCHW, "a_BCHW", a_BCHW)
+    arguments.check_mix(mix_2, h_BCHW)
+    dtype = arguments.common_dtype(h_BCHW, a_BCHW)
+    name = requested(backend)
+    if name == "reference":
+        with without_autocast(h_BCHW):
+            return reference.fourier_mix(h_BCHW.to(dtype), a_BCHW.to(dtype), mix_2).to(h_BCHW.dtype)
+    return _fourier_mix(h_BCHW.to(dtype), a_BCHW.to(dtype), mix_2, name).to(h_BCHW.dtype)
+
+
+def pooled_phase(
+    h_BCHW: Float[Tensor, "B C H W"], output_size: tuple[int, int], *, backend: str | None = None
+) -> Float[Tensor, "B C U V"]:
+    """Average the spectrum's phases over the cells of an adaptive pool (METHOD.md parts 1 to 3).
+
+    P = adaptive_avg_pool2d(angle F(h), (U, V)) over the full spectrum, rows and columns in the order of the DFT.
+
+    Args:
+        h_BCHW: the map.
+        output_size: (U, V), the cells over rows and columns; any size, also larger than the map.
+        backend: one of `BACKENDS`; by default chosen by device, dtype and size.
+
+    Returns:
+        Mean phases in radians, in [-pi, pi]; float32, or float64 for a float64 map.
+
+    Raises:
+        ValueError: a complex or integer map, an output size below 1, more than 2^31 - 1 elements.
+    """
+    arguments.check_map("h_BCHW", h_BCHW)
+    num_rows, num_columns = arguments.check_output_size(output_size)
+    name = requested(backend)
+    if name == "reference":
+        with without_autocast(h_BCHW):
+            return reference.pooled_phase(h_BCHW, (num_rows, num_columns))
+    return _pooled_phase(h_BCHW, num_rows, num_columns, name)
+
+
+def phase_disparity(
+    h_student_BCHW: Float[Tensor, "B C H W"],
+    h_teacher_BCHW: Float[Tensor, "B C H W"],
+    *,
+    backend: str | None = None,
+) -> Float[Tensor, "B C"]:
+    """Circular distance of two maps' phases, weighed by the teacher's amplitude: the mended phase loss.
+
+    d = sum_k A_k (1 - cos(angle S_k - angle T_k)) / sum_k A_k, with S = F(h_student), T = F(h_teacher), A = |T|, over
+    the full spectrum without DC (after a ReLU the mean outweighs every other bin, and its phase is equal anyway). It
+    is computed without angles: A (1 - cos) = |T| - Re(S conj T) / |S|, where |S| is at least sqrt(1e-5).
+
+    Args:
+        h_student_BCHW: the student's map; the only one that receives a gradient.
+        h_teacher_BCHW: the teacher's map, taken as constant.
+        backend: one of `BACKENDS`; by default chosen by device, dtype and size.
+
+    Returns:
+        One distance per image and channel, 0 (same phases) to 2 (opposite); about 1 for unrelated maps. It is 0, with
+        gradient 0, where the teacher's channel is constant (its amplitudes sum to less than sqrt(1e-5)), so also on a
+        1x1 map. float32, or float64 for float64 maps.
+
+    Raises:
+        ValueError: complex or integer maps, unequal shapes or devices, more than 2^31 - 1 elements.
+    """
+    arguments.check_pair("h_student_BCHW", h_student_BCHW, "h_teacher_BCHW", h_teacher_BCHW)
+    dtype = arguments.common_dtype(h_student_BCHW, h_teacher_BCHW)
+    student, teacher = h_student_BCHW.to(dtype), h_teacher_BCHW.detach().to(dtype)
+    name = requested(backend)
+    if name == "reference":
+        with without_autocast(h_student_BCHW):
+            return reference.phase_disparity(student, teacher)
+    return _phase_disparity(student, teacher, name)
+
+
+# fourier_mix
+
+
+@torch.library.custom_op("fourds::fourier_mix", mutates_args=())
+def _fourier_mix(h: Tensor, a: Tensor, mix: Tensor, backend: str) -> Tensor:
+    with without_autocast(h):
+        return as_map(resolve(backend, h).fourier_mix(h, a, mix), h)
+
+
+@_fourier_mix.register_fake
+def _(h: Tensor, a: Tensor, mix: Tensor, backend: str) -> Tensor:
+    return empty_map(h)
+
+
+@torch.library.custom_op("fourds::fourier_mix_backward", mutates_args=())
+def _fourier_mix_backward(
+    g: Tensor, h: Tensor, a: Tensor, mix: Tensor, need_h: bool, need_a: bool, need_mix: bool, backend: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    with without_autocast(h):
+        gh, ga, gmix = resolve(backend, h).fourier_mix_backward(g, h, a, mix, need_h, need_a, need_mix)
+    nothing = g.new_empty(0)
+    return (
+        as_map(gh, h) if need_h else nothing,
+        as_map(ga, a) if need_a else nothing.clone(),
+        gmix.to(mix.dtype) if need_mix else nothing.clone(),
+    )
+
+
+@_fourier_mix_backward.register_fake
+def _(
+    g: Tensor, h: Tensor, a: Tensor, mix: Tensor, need_h: bool, need_a: bool, need_mix: bool, backend: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        empty_map(h) if need_h else g.new_empty(0),
+        empty_map(a) if need_a else g.new_empty(0),
+        mix.new_empty(2) if need_mix else g.new_empty(0),
+    )
+
+
+def _save_fourier_mix(ctx, inputs, output) -> None:
+    h, a, mix, ctx.backend = inputs
+    ctx.save_for_backward(h, a, mix)
+
+
+def _differentiate_fourier_mix(ctx, g: Tensor):
+    needs = ctx.needs_input_grad[:3]
+    grads = _fourier_mix_backward(g, *ctx.saved_tensors, *needs, ctx.backend)
+    return *(grad if need else None for grad, need in zip(grads, needs, strict=True)), None
+
+
+_fourier_mix.register_autograd(_differentiate_fourier_mix, setup_context=_save_fourier_mix)
+
+
+# pooled_phase
+
+
+@torch.library.custom_op("fourds::pooled_phase", mutates_args=())
+def _pooled_phase(h: Tensor, num_rows: int, num_columns: int, backend: str) -> Tensor:
+    with without_autocast(h):
+        return resolve(backend, h).pooled_phase(h, (num_rows, num_columns)).contiguous()
+
+
+@_pooled_phase.register_fake
+def _(h: Tensor, num_rows: int, num_columns: int, backend: str) -> Tensor:
+    return h.new_empty((*h.shape[:2], num_rows, num_columns), dtype=working_dtype(h.dtype))
+
+
+@torch.library.custom_op("fourds::pooled_phase_backward", mutates_args=())
+def _pooled_phase_backward(g: Tensor, h: Tensor, backend: str) -> Tensor:
+    with without_autocast(h):
+        return as_map(resolve(backend, h).pooled_phase_backward(g, h), h)
+
+
+@_pooled_phase_backward.register_fake
+def _(g: Tensor, h: Tensor, backend: str) -> Tensor:
+    return empty_map(h)
+
+
+def _save_pooled_phase(ctx, inputs, output) -> None:
+    h, _, _, ctx.backend = inputs
+    ctx.save_for_backward(h)
+
+
+def _differentiate_pooled_phase(ctx, g: Tensor):
+    return _pooled_phase_backward(g, *ctx.saved_tensors, ctx.backend), None, None, None
+
+
+_pooled_phase.register_autograd(_differentiate_pooled_phase, setup_context=_save_pooled_phase)
+
+
+# phase_disparity
+
+
+@torch.library.custom_op("fourds::phase_disparity", mutates_args=())
+def _phase_disparity(student: Tensor, teacher: Tensor, backend: str) -> Tensor:
+    with without_autocast(student):
+        return resolve(backend, student).phase_disparity(student, teacher).contiguous()
+
+
+@_phase_disparity.register_fake
+def _(student: Tensor, teacher: Tensor, backend: str) -> Tensor:
+    return student.new_empty(student.shape[:2], dtype=working_dtype(student.dtype))
+
+
+@torch.library.custom_op("fourds::phase_disparity_backward", mutates_args=())
+def _phase_disparity_backward(g: Tensor, student: Tensor, teacher: Tensor, backend: str) -> Tensor:
+    with without_autocast(student):
+        return as_map(resolve(backend, student).phase_disparity_backward(g, student, teacher), student)
+
+
+@_phase_disparity_backward.register_fake
+def _(g: Tensor, student: Tensor, teacher: Tensor, backend: str) -> Tensor:
+    return empty_map(student)
+
+
+def _save_phase_disparity(ctx, inputs, output) -> None:
+    student, teacher, ctx.backend = inputs
+    ctx.save_for_backward(student, teacher)
+
+
+def _differentiate_phase_disparity(ctx, g: Tensor):
+    return _phase_disparity_backward(g, *ctx.saved_tensors, ctx.backend), None, None
+
+
+_phase_disparity.register_autograd(_differentiate_phase_disparity, setup_context=_save_phase_disparity)
+
+
+def memory_format(like: Tensor) -> torch.memory_format:
+    """channels_last for a map that is stored so, else contiguous: the format results take."""
+    if like.is_contiguous() or not like.is_contiguous(memory_format=torch.channels_last):
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+def empty_map(like: Tensor) -> Tensor:
+    """A new map of the shape, dtype and memory format of `like`."""
+    return torch.empty(like.shape, dtype=like.dtype, device=like.device, memory_format=memory_format(like))
+
+
+def as_map(x: Tensor, like: Tensor) -> Tensor:
+    """`x` in the dtype and memory format of `like`."""
+    return x.to(like.dtype).contiguous(memory_format=memory_format(like))
