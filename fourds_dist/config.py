@@ -82,7 +82,9 @@ def describe(root: type[Section]) -> Iterator[tuple[str, str, str, str]]:
     for key, field, section in _fields(root):
         if section is None:
             required = field.default is PydanticUndefined and field.default_factory is None
-            default = "required" if required else json.dumps(_plain(field.get_default(call_default_factory=True)))
+            default = (
+                "required" if required else json.dumps(_plain(field.get_default(call_default_factory=True)))
+            )
             yield key, _type_name(field.annotation), default, " ".join((field.description or "").split())
 
 
@@ -102,7 +104,9 @@ def _read(path: Path) -> dict[str, Any]:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"configuration {path} holds a {type(tree).__name__}; it should hold `key: value` lines")
+        raise ConfigError(
+            f"configuration {path} holds a {type(tree).__name__}; it should hold `key: value` lines"
+        )
     return tree
 
 

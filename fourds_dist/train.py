@@ -1,9 +1,9 @@
 """Train: the teacher on the source, then 4Ds on the target.
 
-    python -m fourds_dist.train                                       the quickstart
-    python -m fourds_dist.train CONFIG.yaml launch.workers=4          a configuration, with changes
-    ray job submit --working-dir . -- python -m fourds_dist.train CONFIG.yaml run.dir=s3://bucket/runs
-    torchrun --nproc-per-node 2 -m fourds_dist.train CONFIG.yaml launch.runner=inline
+python -m fourds_dist.train                                       the quickstart
+python -m fourds_dist.train CONFIG.yaml launch.workers=4          a configuration, with changes
+ray job submit --working-dir . -- python -m fourds_dist.train CONFIG.yaml run.dir=s3://bucket/runs
+torchrun --nproc-per-node 2 -m fourds_dist.train CONFIG.yaml launch.runner=inline
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ def train(settings: Settings) -> Outcome:
         check(settings)
         _claim(folder, settings)
     if world is None:
-        from fourds_dist.launch.ray_train import run_on_ray  # noqa: PLC0415  (Ray takes seconds to import)
+        from fourds_dist.launch.ray_train import run_on_ray
 
         run_on_ray(settings)
     else:
-        from fourds_dist.training.inline import run_inline  # noqa: PLC0415
+        from fourds_dist.training.inline import run_inline
 
         world.barrier()
         run_inline(settings, world)
@@ -83,7 +83,7 @@ def train(settings: Settings) -> Outcome:
 
 def _prepare(settings: Settings) -> None:
     if settings.prepare == "digits":
-        from fourds_dist.data.sources.digits import pack_quickstart  # noqa: PLC0415  (imports scikit-learn)
+        from fourds_dist.data.sources.digits import pack_quickstart
 
         pack_quickstart(settings)
 
@@ -105,7 +105,10 @@ def _base_folder() -> Path:
     """What relative paths are relative to: the working folder, but not one that Ray deletes with the job."""
     here = Path.cwd()
     if "runtime_resources" in here.parts:
-        print(f"relative paths lie under {Path.home()}: this job's working folder goes with the job", file=sys.stderr)
+        print(
+            f"relative paths lie under {Path.home()}: this job's working folder goes with the job",
+            file=sys.stderr,
+        )
         return Path.home()
     return here
 

@@ -1,4 +1,4 @@
-"""Options and fixtures of the whole suite: `--slow`, `--fixture FILE`, GPU tests skipped without one, a shared Ray."""
+"""Options and fixtures of the whole suite: `--slow`, `--fixture FILE`, GPU tests only with a GPU, one shared Ray."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """One local Ray for all tests that need it: starting it is what takes long."""
-    import fourds_dist.launch.ray_train  # noqa: F401, PLC0415  (sets Ray's environment first)
-    import ray  # noqa: PLC0415
+    import ray
+
+    import fourds_dist.launch.ray_train  # noqa: F401  (sets Ray's environment first)
 
     ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     yield

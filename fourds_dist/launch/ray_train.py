@@ -12,10 +12,14 @@ from contextlib import contextmanager
 from typing import Any
 
 # Before Ray is imported: it reads these once.
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # under `uv run`, workers would each sync an environment
+os.environ.setdefault(
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0"
+)  # under `uv run`, workers would each sync an environment
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # how often the controller takes up a report
+os.environ.setdefault(
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5"
+)  # how often the controller takes up a report
 
 import fsspec
 import pyarrow.fs
@@ -66,7 +70,7 @@ def _cluster(settings: Settings) -> Iterator[bool]:
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         if RunFolder(settings.run_url).is_local and len(nodes) > 1:
-            print(f"note: {settings.run_url} has to be one shared folder on all {len(nodes)} nodes, or an object store's URL")
+            print(f"note: {settings.run_url} has to be one folder shared by all {len(nodes)} nodes, or a store's URL")
         yield not joined and ray._private.worker._global_node.is_head()  # pyright: ignore
     finally:
         if not joined:
@@ -113,7 +117,9 @@ def _fit(stage: StageName, settings: Settings, resources: dict[str, float]) -> N
             train_worker,
             train_loop_config={"stage": stage, "settings": settings.model_dump_json(), "board": board},
             scaling_config=ray.train.ScalingConfig(
-                num_workers=settings.launch.workers, use_gpu="GPU" in resources, resources_per_worker=resources
+                num_workers=settings.launch.workers,
+                use_gpu="GPU" in resources,
+                resources_per_worker=resources,
             ),
             run_config=ray.train.RunConfig(
                 name=stage,

@@ -13,7 +13,8 @@ class LaunchConfig(Section):
     """Workers, their resources, and what happens when one fails."""
 
     runner: Literal["ray", "inline"] = "ray"
-    """`ray`: workers of Ray Train, in the running cluster or a local one. `inline`: this process (or torchrun's processes), without Ray."""
+    """`ray`: workers of Ray Train, in the running cluster or a local one. `inline`: this process (or torchrun's
+    processes), without Ray."""
 
     workers: int = Field(default=1, ge=1)
     """Number of workers (ranks), each with one GPU where use_gpu says so."""

@@ -38,7 +38,7 @@ class FourierAdapter(nn.Module):
         self.mix = nn.Parameter(torch.zeros(2))
         self.temperature = temperature
 
-    def mix_weights(self) -> Float[Tensor, "2"]:
+    def mix_weights(self) -> Float[Tensor, 2]:
         """(share of the adapter's amplitude, share of the teacher's own); they sum to 1."""
         return torch.softmax(self.mix / self.temperature, dim=0)
 

@@ -13,7 +13,6 @@ from typing import Literal
 
 import torch
 import torchvision
-from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
@@ -34,7 +33,8 @@ class BackboneConfig(Section):
     """Architecture: a classifier's name in torchvision.models, or resnet10 (one basic block a stage)."""
 
     stem: Literal["imagenet", "small"] = "imagenet"
-    """`imagenet`: as published (stride 4). `small`: 3x3 convolution of stride 2 and no pooling, for images of 32 to 96 px (ResNets only)."""
+    """`imagenet`: as published (stride 4). `small`: 3x3 convolution of stride 2 and no pooling, for images of 32 to 96
+    px (ResNets only)."""
 
     stages: tuple[str, ...] | None = None
     """Names of the submodules after which phases are compared and adapters sit; null: the family's own four."""
@@ -99,22 +99,21 @@ class StageTaps:
     `features` holds the outputs of the last forward pass as the stages gave them, before any rewriting.
     """
 
-    def __init__(self, network: nn.Module, stages: Sequence[str], rewrite: Sequence[nn.Module] = ()) -> None:
+    def __init__(
+        self, network: nn.Module, stages: Sequence[str], rewrite: nn.ModuleList | None = None
+    ) -> None:
         self.features: list[Tensor] = []
-        self.rewriting = True
-        self._rewrite = list(rewrite)
+        self._rewrite = rewrite
         for index, name in enumerate(stages):
             network.get_submodule(name).register_forward_hook(partial(self._tap, index))
 
     def _tap(self, index: int, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         del module, args
         self.features.append(output)
-        return self._rewrite[index](output) if self._rewrite and self.rewriting else None
+        return self._rewrite[index](output) if self._rewrite else None
 
 
-def stage_shapes(
-    network: nn.Module, stages: Sequence[str], image_size: int
-) -> list[tuple[int, int, int]]:
+def stage_shapes(network: nn.Module, stages: Sequence[str], image_size: int) -> list[tuple[int, int, int]]:
     """(C, H, W) of every stage for square images of `image_size` pixels; one forward pass without data.
 
     Raises:
@@ -124,7 +123,9 @@ def stage_shapes(
 
     def note(name: str, module: nn.Module, args: tuple, output: Tensor) -> None:
         if not isinstance(output, Tensor) or output.dim() != 4:
-            raise ValueError(f"stage {name!r} gives no feature map of shape (B, C, H, W); choose another submodule")
+            raise ValueError(
+                f"stage {name!r} gives no feature map of shape (B, C, H, W); choose another submodule"
+            )
         shapes.append((output.shape[1], output.shape[2], output.shape[3]))
 
     handles = [network.get_submodule(n).register_forward_hook(partial(note, n)) for n in stages]

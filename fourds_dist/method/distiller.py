@@ -37,16 +37,19 @@ class MethodConfig(Section):
     """Fills the keys below that are left out: `mended`, ours, or `authors`, the released code with its mistakes."""
 
     teacher_batch_norm: Literal["adapt", "frozen"] = "adapt"
-    """`adapt`: the teacher normalises by the target batch and its running statistics drift there (as released). `frozen`: the source's statistics stay."""
+    """`adapt`: the teacher normalises by the target batch and its running statistics drift there (as released).
+    `frozen`: the source's statistics stay."""
 
     phase_loss: Literal["circular", "squared", "none"] = "circular"
-    """`circular`: amplitude-weighted 1 - cos, stages balanced. `squared`: the released squared error of pooled angles under the gate."""
+    """`circular`: amplitude-weighted 1 - cos, stages balanced. `squared`: the released squared error of pooled angles
+    under the gate."""
 
     phase_weight: float = Field(default=0.1, ge=0)
     """Weight of the phase loss in the student's loss."""
 
     trust: Literal["right", "all"] = "right"
-    """`right`: distil each image in the measure of the teacher's probability for its true class. `all`: every image fully, as released."""
+    """`right`: distil each image in the measure of the teacher's probability for its true class. `all`: every image
+    fully, as released."""
 
     temperature: float = Field(default=4.0, gt=0)
     """Temperature of both distillation losses."""
@@ -140,7 +143,7 @@ class FourDs(nn.Module):
             if compares_phases and config.phase_loss == "squared"
             else None
         )
-        self._teacher_taps = StageTaps(teacher, teacher_stages, rewrite=list(self.adapters))
+        self._teacher_taps = StageTaps(teacher, teacher_stages, rewrite=self.adapters)
         self._student_taps = StageTaps(student, student_stages)
         self._compares_phases = compares_phases
 

@@ -1,6 +1,6 @@
 """Fusion-activation's gate: which channels' phases the student should match (paper; METHOD part 3).
 
-    g = sigmoid(V2 ReLU(V1 mean_HW(P_T)))
+g = sigmoid(V2 ReLU(V1 mean_HW(P_T)))
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -141,13 +142,19 @@ def load_weights(url: str, network: nn.Module, *, what: str) -> None:
     problem = _mismatch(network.state_dict(), weights)
     if problem:
         kind = type(network).__name__
-        raise ValueError(f"{what}: {url} does not fit the configured {kind}: {problem}; check arch, stem and classes")
+        raise ValueError(
+            f"{what}: {url} does not fit the configured {kind}: {problem}; check arch, stem and classes"
+        )
     network.load_state_dict(weights)
 
 
 def _torch_load(data: bytes, where: str) -> Any:
     try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # PyTorch's warnings about odd pickles; what it refuses is told below
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
             raise ValueError(

@@ -1,7 +1,7 @@
 """Both stages in this process, or in torchrun's: no Ray. For tests, benchmarks and machines without it.
 
-    python -m fourds_dist.train configs/quickstart.yaml launch.runner=inline
-    torchrun --nproc-per-node 2 -m fourds_dist.train configs/quickstart.yaml launch.runner=inline
+python -m fourds_dist.train configs/quickstart.yaml launch.runner=inline
+torchrun --nproc-per-node 2 -m fourds_dist.train configs/quickstart.yaml launch.runner=inline
 """
 
 from __future__ import annotations
@@ -24,11 +24,15 @@ def run_inline(settings: Settings, world: World) -> None:
     """
     folder = RunFolder(settings.run_url)
     if not folder.is_local:
-        raise ValueError(f"run.dir={settings.run.dir}: launch.runner=inline keeps checkpoints on local disks only")
+        raise ValueError(
+            f"run.dir={settings.run.dir}: launch.runner=inline keeps checkpoints on local disks only"
+        )
     view = ProgressView()
     try:
         for stage in stages_to_run(settings):
-            done = world.gather(folder.exists(DONE[stage]))[0]  # rank 0's view: it may finish a file meanwhile
+            done = world.gather(folder.exists(DONE[stage]))[
+                0
+            ]  # rank 0's view: it may finish a file meanwhile
             if not done:
                 run_stage(stage, settings, lambda stage=stage: FolderStore(folder.path(stage)), view)
     finally:

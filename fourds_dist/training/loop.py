@@ -115,7 +115,9 @@ def fit(
             accuracies = validate()
             task.train()
             if accuracies[selected].value > best.accuracy:
-                best = Best(accuracies[selected].value, step, step // stream.num_steps_per_epoch, learning_state(task))
+                best = Best(
+                    accuracies[selected].value, step, step // stream.num_steps_per_epoch, learning_state(task)
+                )
             store.save(_state(task, optimizers, step, best, identity, world), step, _values(accuracies))
             emit(meter.epoch_row(step, accuracies, is_best=best.step == step))
 
@@ -213,16 +215,21 @@ class Meter:
     def add(self, output: Output) -> None:
         """Take in one step's losses."""
         for name, value in {"loss": output.loss.detach(), **output.losses}.items():
-            self._losses[name] = self._losses[name] + value if self._num_summed else value
+            # A copy: a replayed step writes its losses where the last one stood.
+            self._losses[name] = self._losses[name] + value if self._num_summed else value.clone()
         self._num_summed += 1
 
     def row(self, step: int) -> Row:
         """Means over the steps and ranks since the last row; every rank calls it together."""
-        means = self._world.sum(torch.stack(list(self._losses.values()))) / (self._num_summed * self._world.size)
+        means = self._world.sum(torch.stack(list(self._losses.values()))) / (
+            self._num_summed * self._world.size
+        )
         losses = dict(zip(self._losses, means.tolist(), strict=True))
         if not math.isfinite(losses["loss"]):
             bad = ", ".join(name for name, value in losses.items() if not math.isfinite(value))
-            raise FloatingPointError(f"{bad} is not finite by step {step}; lower optim.lr or set optim.max_grad_norm")
+            raise FloatingPointError(
+                f"{bad} is not finite by step {step}; lower optim.lr or set optim.max_grad_norm"
+            )
         seconds = time.perf_counter() - self._clock
         images_per_s = (step - self._from_step) * self._global_batch_size / seconds
         wait_share = (self._stream.wait_s - self._waited_s) / seconds

@@ -18,7 +18,7 @@ class TeacherConfig(BackboneConfig):
     """Architecture: a classifier's name in torchvision.models, or resnet10 (one basic block a stage)."""
 
     checkpoint: str | None = None
-    """Path or URL of a teacher trained on the source (.safetensors or a state dict); the source stage is then skipped."""
+    """Path or URL of a teacher trained on the source (.safetensors or a state dict); its stage is then skipped."""
 
     start: str = "random"
     """First weights of the source stage: `random`, `torchvision` (ImageNet weights, fetched), or a path or URL."""
@@ -28,7 +28,8 @@ class StudentConfig(BackboneConfig):
     """The small network that is to work on the target."""
 
     start: str = "source"
-    """First weights: `source` (trained on the source shards in the teacher's stage), `random`, `torchvision`, or a path or URL."""
+    """First weights: `source` (trained on the source shards in the teacher's stage), `random`, `torchvision`, or a
+    path or URL."""
 
 
 def build(config: BackboneConfig, num_classes: int, *, start: str = "random", key: str = "") -> nn.Module:
@@ -67,4 +68,6 @@ def _load_torchvision(config: BackboneConfig, network: nn.Module, key: str) -> N
             "give a path to them instead, or `random`"
         ) from None
     own = network.state_dict()
-    network.load_state_dict({k: v if v.shape == own[k].shape else own[k] for k, v in weights.items() if k in own}, strict=False)
+    network.load_state_dict(
+        {k: v if v.shape == own[k].shape else own[k] for k, v in weights.items() if k in own}, strict=False
+    )

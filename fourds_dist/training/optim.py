@@ -21,7 +21,7 @@ class OptimConfig(Section):
     """Learning rates and schedules of one stage."""
 
     lr: float = Field(default=0.01, gt=0)
-    """Learning rate of SGD (student and gate; in the source stage every network), for the global batch as configured."""
+    """Learning rate of SGD (student and gate; in the source stage every network), for the whole global batch."""
 
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of SGD."""
@@ -33,7 +33,8 @@ class OptimConfig(Section):
     """Decay of SGD's learning rate."""
 
     decay_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (1 / 3, 7 / 12, 5 / 6)
-    """schedule=steps: shares of the run after which the rate is multiplied by decay_factor (epochs 40, 70, 100 of 120)."""
+    """schedule=steps: shares of the run after which the rate is multiplied by decay_factor (epochs 40, 70, 100 of
+    120)."""
 
     decay_factor: float = Field(default=0.1, gt=0, le=1)
     """schedule=steps: the multiplier at each of decay_at."""
@@ -107,25 +108,27 @@ class Optimizers:
             self._schedules[name] = LambdaLR(optimizer, lambda step, f=factor: f(step / num_steps))
 
     def step(self) -> None:
-        """Clip, update, advance the schedules and clear the gradients."""
+        """Clip, update and advance the schedules."""
         for optimizer in self._optimizers.values():
             if self._max_grad_norm is not None:
                 nn.utils.clip_grad_norm_(
                     [p for g in optimizer.param_groups for p in g["params"]], self._max_grad_norm
                 )
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
         for schedule in self._schedules.values():
             schedule.step()
 
     def learning_rates(self) -> dict[str, float]:
         """Current learning rate by group."""
-        return {name: schedule.get_last_lr()[0] for name, schedule in self._schedules.items()}
+        return {name: float(schedule.get_last_lr()[0]) for name, schedule in self._schedules.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """State of optimisers and schedules."""
         return {
-            name: {"optimizer": self._optimizers[name].state_dict(), "schedule": self._schedules[name].state_dict()}
+            name: {
+                "optimizer": self._optimizers[name].state_dict(),
+                "schedule": self._schedules[name].state_dict(),
+            }
             for name in self._optimizers
         }
 
@@ -134,5 +137,3 @@ class Optimizers:
         for name, part in state.items():
             self._optimizers[name].load_state_dict(part["optimizer"])
             self._schedules[name].load_state_dict(part["schedule"])
-
-

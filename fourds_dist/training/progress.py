@@ -41,7 +41,10 @@ class ProgressView:
 
     def _start(self, row: dict[str, Any]) -> None:
         went_on = f", going on from step {row['step']}" if row["step"] else ""
-        self._say(row, f"{row['num_epochs']} epochs of {row['num_steps_per_epoch']} steps, {row['text']}{went_on}")
+        self._say(
+            row,
+            f"{row['num_epochs']} epochs, {row['num_steps_per_epoch']} steps each, {row['text']}{went_on}",
+        )
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -66,7 +69,9 @@ class ProgressView:
 
     def _epoch_text(self, row: dict[str, Any]) -> str:
         accuracies = ", ".join(
-            f"{name.removeprefix('val/')} {value:.1%}" for name, value in row.items() if name.startswith("val/")
+            f"{name.removeprefix('val/')} {value:.1%}"
+            for name, value in row.items()
+            if name.startswith("val/")
         )
         left = f", {_duration(row['left_s'])} left" if row["left_s"] >= 1 else ""
         best = " (best)" if row["is_best"] else ""

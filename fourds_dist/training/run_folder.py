@@ -1,12 +1,12 @@
 """The folder of a run, on a local disk or in object storage, and what lies in it.
 
-    config.yaml          the resolved configuration
-    metrics.jsonl        one line per event: steps, epochs, what was survived
-    source/, distill/    checkpoints of the two stages
-    teacher.safetensors  the teacher trained on the source
-    student_source.safetensors  the student trained on the source (student.start: source)
-    student.safetensors, adapters.safetensors   the result
-    summary.json         the final table
+config.yaml          the resolved configuration
+metrics.jsonl        one line per event: steps, epochs, what was survived
+source/, distill/    checkpoints of the two stages
+teacher.safetensors  the teacher trained on the source
+student_source.safetensors  the student trained on the source (student.start: source)
+student.safetensors, adapters.safetensors   the result
+summary.json         the final table
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class RunConfig(Section):
     """The run's name and place."""
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Name of the run and of its folder under run.dir; the same name with the same configuration goes on where it stopped."""
+    """Name of the run and of its folder under run.dir; the same name with the same configuration goes on where it
+    stopped."""
 
     dir: str = "runs"
     """Folder or URL (s3://...) under which runs lie; must be reachable from every node."""

@@ -16,7 +16,14 @@ from typing import Literal
 import torch
 from torch import nn
 
-from fourds_dist.data import Split, StreamConfig, TrainStream, check_same_classes, evaluation_batches, open_split
+from fourds_dist.data import (
+    Split,
+    StreamConfig,
+    TrainStream,
+    check_same_classes,
+    evaluation_batches,
+    open_split,
+)
 from fourds_dist.method import FourDs, SourceClassifiers
 from fourds_dist.method.backbones import num_parameters, stage_names
 from fourds_dist.method.distiller import Predictor
@@ -74,7 +81,9 @@ def check(settings: Settings) -> None:
         load_weights(settings.teacher.checkpoint, networks["teacher"], what="teacher.checkpoint")
 
 
-def run_stage(name: StageName, settings: Settings, make_store: Callable[[], CheckpointStore], *sinks: Sink) -> None:
+def run_stage(
+    name: StageName, settings: Settings, make_store: Callable[[], CheckpointStore], *sinks: Sink
+) -> None:
     """Train one stage on this worker; rank 0 leaves its results in the run's folder.
 
     Args:
@@ -107,9 +116,13 @@ class Stage:
     def train_step(self, task: nn.Module) -> TrainStep:
         """The step for `task`, moved to this worker's device."""
         data = self.settings.data
-        return TrainStep(task.to(self.world.device), self.world, self.settings.step, mean=data.mean, std=data.std)
+        return TrainStep(
+            task.to(self.world.device), self.world, self.settings.step, mean=data.mean, std=data.std
+        )
 
-    def fit(self, task: nn.Module, step: TrainStep, selected: str, domain: StreamConfig) -> tuple[Best, list[float]]:
+    def fit(
+        self, task: nn.Module, step: TrainStep, selected: str, domain: StreamConfig
+    ) -> tuple[Best, list[float]]:
         """Train on the domain, choosing on its validation split; also the images/s of every log interval."""
         config: StageConfig = self.settings.distill if self.name == "distill" else self.settings.source_stage
         splits = {self.name_of(domain): self.split(domain, "train")}
@@ -163,7 +176,7 @@ class Stage:
         return "source" if domain is self.settings.source else "target"
 
     def _emitter(self, rates: list[float]) -> Sink:
-        """Sends a row to every sink; only rank 0 has any. The files are opened with the first row, which tells the step."""
+        """Sends rows to every sink, which rank 0 alone has; files are opened with the first row, which tells the step."""
         sinks: list[Sink] = []
 
         def emit(row: Row) -> None:
@@ -206,7 +219,9 @@ def distil_on_target(stage: Stage) -> None:
     settings, world = stage.settings, stage.world
     classes = stage.split(settings.target, "train").classes
     teacher = build(settings.teacher, len(classes))
-    load_weights(settings.teacher.checkpoint or stage.folder.path(TEACHER), teacher, what="teacher.checkpoint")
+    load_weights(
+        settings.teacher.checkpoint or stage.folder.path(TEACHER), teacher, what="teacher.checkpoint"
+    )
     from_source = settings.student.start == "source"
     start = stage.folder.path(STUDENT_SOURCE) if from_source else settings.student.start
     student = build(settings.student, len(classes), start=start, key="student.start")
@@ -236,7 +251,10 @@ def distil_on_target(stage: Stage) -> None:
     adapted = {k: v for k, v in adapted.items() if k.startswith(("adapters.", "teacher."))}
     write_weights(stage.folder.path(ADAPTERS), adapted, metadata(settings.teacher, classes))
     sizes = {name: num_parameters(net) for name, net in untouched.items()}
-    sizes |= {"teacher with adapters": sizes["teacher"] + num_parameters(task.adapters), "student": num_parameters(student)}
+    sizes |= {
+        "teacher with adapters": sizes["teacher"] + num_parameters(task.adapters),
+        "student": num_parameters(student),
+    }
     outcome = Outcome(
         run=settings.run.name,
         lines=tuple(Line(name, sizes[name], source.get(name), target[name]) for name in predictors),

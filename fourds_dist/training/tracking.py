@@ -34,12 +34,14 @@ class TrackingConfig(Section):
 class Wandb:
     """Sends events to one W&B run per stage; after the first failure it says so once and keeps quiet."""
 
-    def __init__(self, config: TrackingConfig, folder: RunFolder, stage: str, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, config: TrackingConfig, folder: RunFolder, stage: str, settings: dict[str, Any]
+    ) -> None:
         self._run: Any = None
         if config.wandb == "disabled":
             return
         try:
-            import wandb  # noqa: PLC0415  (a second to import, wanted on rank 0 alone)
+            import wandb
 
             mode = config.wandb
             if mode == "auto":
@@ -79,7 +81,7 @@ class Wandb:
 
 
 def _has_netrc_key() -> bool:
-    import netrc  # noqa: PLC0415
+    import netrc
 
     try:
         return netrc.netrc().authenticators("api.wandb.ai") is not None

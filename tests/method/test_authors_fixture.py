@@ -1,6 +1,6 @@
 """`preset: authors` reproduces the released code's numbers (four training steps, float64, 1e-9 relative).
 
-    pytest -k fixture --fixture FILE      another file of the same format
+pytest -k fixture --fixture FILE      another file of the same format
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ def fill(module: nn.Module, seed: int) -> None:
 
 def close(ours: Any, theirs: Any) -> None:
     torch.testing.assert_close(
-        torch.as_tensor(ours, dtype=torch.float64), torch.as_tensor(theirs, dtype=torch.float64), rtol=RELATIVE, atol=1e-12
+        torch.as_tensor(ours, dtype=torch.float64),
+        torch.as_tensor(theirs, dtype=torch.float64),
+        rtol=RELATIVE,
+        atol=1e-12,
     )
 
 

@@ -1,0 +1,168 @@
+"""The distiller: who learns from what, which choices change what, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fourds_dist.config import ConfigError, load
+from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, build_backbone
+from fourds_dist.method.backbones import stage_names, stage_shapes
+
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+SMALL = BackboneConfig(arch="resnet10", stem="small")
+
+
+def make(teacher: BackboneConfig = SMALL, student: BackboneConfig = SMALL, **method: Any) -> FourDs:
+    torch.manual_seed(0)
+    task = FourDs(
+        build_backbone(teacher, 5),
+        build_backbone(student, 5),
+        teacher_stages=STAGES,
+        student_stages=STAGES,
+        config=MethodConfig(**method),
+        image_size=32,
+    )
+    return task.train()
+
+
+def batch(labels: tuple[int, ...] = (0, 1, 2, -1)) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(len(labels), 3, 32, 32, generator=generator), torch.tensor(labels)
+
+
+def gradients(task: FourDs, *losses: str) -> dict[str, bool]:
+    """Which parts get a gradient when only `losses` are counted."""
+    weights = {"phase": task.config.phase_weight}
+    kept: dict[str, torch.Tensor] = {}
+    import fourds_dist.method.distiller as module
+
+    original = module.Output.of
+    try:
+        module.Output.of = classmethod(
+            lambda cls, parts, w, logits: kept.update(parts) or original(parts, w, logits)
+        )  # type: ignore[method-assign]
+        task(*batch())
+    finally:
+        module.Output.of = original  # type: ignore[method-assign]
+    task.zero_grad()
+    sum(weights.get(name, 1.0) * kept[name] for name in losses).backward()  # type: ignore[union-attr]
+    parts = {"teacher": task.teacher, "adapters": task.adapters, "student": task.student}
+    if task.fusion is not None:
+        parts["fusion"] = task.fusion
+    return {
+        n: any(p.grad is not None and bool(p.grad.any()) for p in m.parameters()) for n, m in parts.items()
+    }
+
+
+@pytest.mark.parametrize("preset", ["authors", "mended"])
+def test_each_side_s_losses_reach_that_side_alone(preset: str) -> None:
+    task = make(preset=preset)
+    gate = {"fusion": False} if preset == "authors" else {}
+    teacher_side = gradients(task, "teacher_ce", "teacher_kd")
+    assert teacher_side == {"teacher": False, "adapters": True, "student": False} | gate
+    student_side = gradients(task, "student_ce", "student_kd", "phase")
+    gate = {"fusion": True} if preset == "authors" else {}
+    assert student_side == {"teacher": False, "adapters": False, "student": True} | gate
+
+
+@pytest.mark.parametrize("preset", ["authors", "mended"])
+def test_every_learning_parameter_gets_a_gradient(preset: str) -> None:
+    """DDP waits for parameters that stay unused."""
+    task = make(preset=preset)
+    task(*batch()).loss.backward()
+    grouped = [p for group in task.parameter_groups().values() for p in group]
+    learning = [p for p in task.parameters() if p.requires_grad]
+    assert {id(p) for p in grouped} == {id(p) for p in learning}
+    assert len(grouped) == len(learning)
+    assert [n for n, p in task.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_an_unlabelled_batch_trains_without_cross_entropy() -> None:
+    output = make()(*batch((-1, -1, -1, -1)))
+    assert output.losses["student_ce"] == 0
+    assert output.losses["teacher_ce"] == 0
+    assert output.losses["student_kd"] > 0
+    assert torch.isfinite(output.loss)
+
+
+def test_frozen_batch_norm_keeps_the_teacher_s_statistics_and_adapt_moves_them() -> None:
+    for choice, moves in (("frozen", False), ("adapt", True)):
+        task = make(teacher_batch_norm=choice)
+        before = task.teacher.bn1.running_mean.clone()  # type: ignore[union-attr]
+        task(*batch())
+        assert torch.equal(before, task.teacher.bn1.running_mean) is not moves  # type: ignore[union-attr]
+
+
+def test_evaluation_leaves_no_features_behind() -> None:
+    task = make().eval()
+    for predict in task.predictors().values():
+        predict(batch()[0])
+    assert task._teacher_taps.features == []
+    assert task._student_taps.features == []
+
+
+def test_the_loss_is_the_weighted_sum_of_the_named_losses() -> None:
+    output = make(phase_weight=0.5)(*batch())
+    weighted = sum(value * (0.5 if name == "phase" else 1.0) for name, value in output.losses.items())
+    torch.testing.assert_close(output.loss, weighted)
+
+
+@pytest.mark.parametrize("phase_loss", ["circular", "squared"])
+def test_unequal_widths_meet_through_projections(phase_loss: str) -> None:
+    task = make(teacher=BackboneConfig(arch="resnet50", stem="small"), phase_loss=phase_loss)
+    assert [type(p) for p in task.projections] == [nn.Conv2d] * 4
+    task(*batch()).loss.backward()
+    assert all(p.grad is not None for p in task.projections.parameters())
+
+
+def test_plain_distillation_has_no_adapters_and_no_teacher_losses() -> None:
+    task = make(adapters=False, phase_loss="none")
+    assert set(task(*batch()).losses) == {"student_ce", "student_kd"}
+    assert set(task.parameter_groups()) == {"student"}
+
+
+def test_presets_fill_what_the_user_leaves_out() -> None:
+    assert load(MethodConfig, None, ["preset=authors"]).phase_loss == "squared"
+    mixed = load(MethodConfig, None, ["preset=authors", "trust=right"])
+    assert (mixed.phase_loss, mixed.trust) == ("squared", "right")
+    with pytest.raises(ConfigError, match="preset"):
+        load(MethodConfig, None, ["preset=ours"])
+
+
+def test_stage_names_and_numbers_are_checked() -> None:
+    network = build_backbone(SMALL, 5)
+    with pytest.raises(ValueError, match=r"resnet10 has no stage 'layer9'.*layer"):
+        stage_names(BackboneConfig(arch="resnet10", stages=("layer1", "layer9")), network)
+    with pytest.raises(ValueError, match="teacher has 1 stages"):
+        FourDs(
+            network,
+            build_backbone(SMALL, 5),
+            teacher_stages=("layer1",),
+            student_stages=STAGES,
+            config=MethodConfig(),
+            image_size=32,
+        )
+    with pytest.raises(ValueError, match="stage 'fc' gives no feature map"):
+        stage_shapes(network, ("fc",), 32)
+
+
+def test_architectures_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"'resnet43'.*resnet34"):
+        build_backbone(BackboneConfig(arch="resnet43"), 5)
+    with pytest.raises(ValueError, match="stem 'small' is for ResNets"):
+        build_backbone(BackboneConfig(arch="vgg11", stem="small"), 5)
+
+
+def test_torchvision_families_keep_their_own_stages() -> None:
+    assert (
+        stage_names(
+            BackboneConfig(arch="resnext50_32x4d"), build_backbone(BackboneConfig(arch="resnext50_32x4d"), 5)
+        )
+        == STAGES
+    )
+    with pytest.raises(ValueError, match="no stages are known for 'vgg11'"):
+        stage_names(BackboneConfig(arch="vgg11"), build_backbone(BackboneConfig(arch="vgg11"), 5))

@@ -1,0 +1,49 @@
+"""Losses on logits against their definitions."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from fourds_dist.method.losses import cross_entropy, distillation, trust_where_right
+
+
+def logits(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def test_cross_entropy_is_the_mean_over_labelled_images() -> None:
+    z, y = logits(5, 3), torch.tensor([0, -1, 2, -1, 1])
+    torch.testing.assert_close(cross_entropy(z, y), F.cross_entropy(z[[0, 2, 4]], y[[0, 2, 4]]))
+
+
+def test_a_batch_without_labels_gives_zero_loss_and_zero_gradient() -> None:
+    z = logits(4, 3).requires_grad_()
+    loss = cross_entropy(z, torch.full((4,), -1))
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(z.grad, torch.zeros_like(z))  # pyright: ignore[reportArgumentType]
+
+
+def test_distillation_is_kl_of_softened_distributions() -> None:
+    a, b = logits(4, 3), logits(4, 5)[:, :3]
+    p = F.softmax(a / 4, dim=1)
+    by_hand = 16 * (p * (p.log() - F.log_softmax(b / 4, dim=1))).sum() / 4
+    torch.testing.assert_close(distillation(a, b, temperature=4.0), by_hand)
+
+
+def test_distillation_reaches_the_learner_alone_and_heeds_trust() -> None:
+    a, b = logits(4, 3).requires_grad_(), logits(4, 5)[:, :3].clone().requires_grad_()
+    distillation(
+        a, b, temperature=2.0, trust_B=torch.tensor([1.0, 0, 0, 0.5], dtype=torch.float64)
+    ).backward()
+    assert a.grad is None
+    assert b.grad is not None
+    assert b.grad[1:3].abs().max() == 0
+    assert b.grad[[0, 3]].abs().min() > 0
+
+
+def test_trust_is_the_probability_of_the_true_class_or_of_the_best_guess() -> None:
+    z = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
+    p = torch.softmax(z, dim=1)
+    torch.testing.assert_close(trust_where_right(z, torch.tensor([1, -1])), torch.stack([p[0, 1], p[1, 0]]))

@@ -1,0 +1,111 @@
+"""Loading, merging and refusing configurations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from pydantic import Field
+
+from fourds_dist.config import ConfigError, Section, describe, differences, dump, load
+
+
+class Engine(Section):
+    """Inner section."""
+
+    power: float = Field(default=1.0, gt=0)
+    """Power in kW."""
+
+    kind: Literal["petrol", "electric"] = "petrol"
+    """What drives it."""
+
+
+class Car(Section):
+    """Root."""
+
+    wheels: int = 4
+    """How many."""
+
+    name: str | None = None
+    """Its name."""
+
+    gears: tuple[float, ...] = (1.0, 2.0)
+    """Ratios."""
+
+    engine: Engine = Engine()
+    """What moves it."""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "car.yaml"
+    path.write_text("wheels: 3\nengine:\n  power: 1e2\n")
+    return path
+
+
+def test_later_sources_win(file: Path) -> None:
+    car = load(Car, file, ["engine.kind=electric", "wheels=6", "gears=[3, 4.5]"])
+    assert car == Car(wheels=6, gears=(3.0, 4.5), engine=Engine(power=100.0, kind="electric"))
+
+
+def test_null_and_quoted_words_are_yaml() -> None:
+    assert load(Car, None, ["name=null"]).name is None
+    assert load(Car, None, ["name=no"]).name == "no"
+    assert load(Car, None, ["name='12'"]).name == "12"
+
+
+def test_dump_loads_back(file: Path, tmp_path: Path) -> None:
+    car = load(Car, file)
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(dump(car))
+    assert load(Car, copy) == car
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("wheel=3", ["'wheel'", "override 'wheel=3'", "'wheels'"]),
+        ("engine.powr=3", ["'engine.powr'", "'engine.power'"]),
+        ("power=3", ["'power'", "'engine.power'"]),
+        ("wheels=many", ["wheels", "integer", "'many'"]),
+        ("wheels=true", ["wheels", "integer"]),
+        ("wheels=3.5", ["wheels", "integer"]),
+        ("engine.power=-1", ["engine.power", "greater than 0", "-1"]),
+        ("engine.kind=steam", ["engine.kind", "petrol", "steam"]),
+        ("engine=3", ["engine"]),
+        ("wheels", ["key=value"]),
+        ("name=[", ["not YAML"]),
+        ("engine.power.deep=1", ["engine.power"]),
+    ],
+)
+def test_refusals_name_key_place_and_remedy(override: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(Car, None, [override])
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_errors_name_the_file(file: Path) -> None:
+    file.write_text("engine: {power: zero}\n")
+    with pytest.raises(ConfigError, match=r"engine\.power.*car\.yaml"):
+        load(Car, file)
+    file.write_text("engin: {power: 1}\n")
+    with pytest.raises(ConfigError, match=r"'engin'.*car\.yaml.*'engine'"):
+        load(Car, file)
+    file.write_text("- a list\n")
+    with pytest.raises(ConfigError, match=r"car\.yaml holds a list"):
+        load(Car, file)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(Car, file.with_name("absent.yaml"))
+
+
+def test_every_key_is_described() -> None:
+    table = {key: (kind, default, meaning) for key, kind, default, meaning in describe(Car)}
+    assert table["engine.power"] == ("float", "1.0", "Power in kW.")
+    assert table["name"] == ("str | null", "null", "Its name.")
+    assert table["gears"][0] == "[float, ...]"
+    assert all(meaning for _, _, meaning in table.values())
+
+
+def test_differences_name_both_values(file: Path) -> None:
+    assert differences(load(Car), load(Car, file)) == ["wheels: 4 -> 3", "engine.power: 1.0 -> 100.0"]
