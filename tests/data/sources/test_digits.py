@@ -75,7 +75,7 @@ def test_a_classifier_of_the_source_fails_on_the_target(domains):
 
     classifier = SVC().fit(*arrays("digits", "train"))
     assert classifier.score(*arrays("digits", "test")) > 0.95
-    assert classifier.score(*arrays("digits-photos", "test")) < 0.5
+    assert classifier.score(*arrays("digits-photos", "test")) < 0.75
 
 
 def _contains(stripe, crop):

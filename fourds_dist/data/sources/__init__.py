@@ -1,0 +1,78 @@
+"""Where images come from: one file per source, one table that `python -m fourds_dist.pack` turns into
+subcommands.
+
+A source is a function that returns its domains (`Domain`), each of which becomes one dataset folder. It is
+named here by module and function and imported only when it is asked for, so that scikit-learn, SciPy or an
+SVG renderer cost nothing to who packs something else. A new source is one file and one entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fourds_dist.data.sources.domain import Domain
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One option of a source: `--name VALUE` on the command line, `name=value` of the function."""
+
+    name: str
+    """As the function spells it; dashes on the command line."""
+    type: type
+    help: str
+    default: Any = None
+    """None: the option has to be given."""
+    choices: tuple[str, ...] | None = None
+    positional: bool = False
+    """Given by place, before the destination."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An entry of the table: how to find a source and what it may be told."""
+
+    function: str
+    """'module:function' under this package."""
+    help: str
+    arguments: tuple[Argument, ...] = ()
+
+    def domains(self, **arguments: Any) -> tuple[Domain, ...]:
+        """Imports the source and asks it for its domains."""
+        module, _, function = self.function.partition(":")
+        found: Iterable[Domain] = getattr(import_module(f"{__name__}.{module}"), function)(**arguments)
+        return tuple(found)
+
+
+SEED = Argument("seed", int, "decides splits and whatever else is drawn", 42)
+
+SOURCES: dict[str, Source] = {
+    "digits": Source(
+        "digits:digits",
+        "handwritten digits, plain and over photographs: the quickstart's two domains, offline from scikit-learn",
+        (
+            Argument("size", int, "side of the images in pixels, at most 80", 32),
+            Argument(
+                "crops_per_digit", int, "backgrounds that each training digit of the target is shown on", 4
+            ),
+            SEED,
+        ),
+    ),
+    "icons": Source(
+        "icons.benchmark:icons",
+        "icons of some hundred designers in five drawing styles, rendered from the npm package @iconify/json",
+        (
+            Argument("folder", str, "the package, usually node_modules/@iconify/json", positional=True),
+            Argument("size", int, "side of the images in pixels", 64),
+            Argument("min_sets", int, "sets that have to draw a class in each of line, solid and glyph", 10),
+            Argument("val_fraction", float, "share of images to aim at; designers are not divided", 0.1),
+            Argument("test_fraction", float, "likewise", 0.2),
+            SEED,
+        ),
+    ),
+}
+"""Name of the subcommand -> source."""

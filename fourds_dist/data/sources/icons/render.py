@@ -1,0 +1,58 @@
+"""Icons as pixels: black on white, or in their own colours on white."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from fourds_dist.data.sources.icons.collection import Icon
+
+THUMBNAIL_PIXELS = 16
+"""Side of the thumbnails by which near duplicates are told."""
+
+INK = 24
+"""Grey levels below white from which a pixel counts as drawn."""
+
+LEAST_INK = 0.01
+"""Share of drawn pixels below which an image is blank: white on white, or an animation that starts empty."""
+
+
+def render(icon: Icon, size: int) -> Image.Image | None:
+    """The icon on a white square of `size` pixels, RGB; None where the SVG cannot be drawn."""
+    import resvg_py
+
+    left, top, width, height = icon.view_box
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" color="black" '
+        f'viewBox="{left} {top} {width} {height}" width="{size}" height="{size}">{icon.body}</svg>'
+    )
+    try:
+        png = resvg_py.svg_to_bytes(svg_string=svg, background="white", skip_system_fonts=True)
+    except ValueError:
+        return None
+    return Image.open(io.BytesIO(png)).convert("RGB")
+
+
+def is_blank(image: Image.Image) -> bool:
+    ink = 255 - np.asarray(image, dtype=np.int16).min(axis=2)
+    return bool((ink >= INK).mean() < LEAST_INK)
+
+
+def thumbnail(image: Image.Image) -> np.ndarray:
+    """The drawing alone, whatever its place, scale and contrast: 16 x 16 greys from 0 to 1.
+
+    It is cut to the box of its ink, and the box padded to a square.
+    """
+    grey = 255 - np.asarray(image.convert("L"), dtype=np.uint8)
+    rows, columns = np.flatnonzero((grey >= INK).any(1)), np.flatnonzero((grey >= INK).any(0))
+    if not len(rows):
+        return np.zeros((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), np.float32)
+    drawn = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    side = max(drawn.shape)
+    square = np.zeros((side, side), np.uint8)
+    y, x = (side - drawn.shape[0]) // 2, (side - drawn.shape[1]) // 2
+    square[y : y + drawn.shape[0], x : x + drawn.shape[1]] = drawn
+    small = Image.fromarray(square).resize((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float32) / max(np.asarray(small).max(), 1)
