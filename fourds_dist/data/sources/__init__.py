@@ -8,10 +8,12 @@ SVG renderer cost nothing to who packs something else. A new source is one file 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from fourds_dist.data.sources.layouts import LAYOUTS
 
 if TYPE_CHECKING:
     from fourds_dist.data.sources.domain import Domain
@@ -26,8 +28,10 @@ class Argument:
     type: type
     help: str
     default: Any = None
-    """None: the option has to be given."""
+    """What the function takes where the option is not given; False makes it a flag."""
     choices: tuple[str, ...] | None = None
+    many: bool = False
+    """Takes one value or more, handed over as a tuple."""
     positional: bool = False
     """Given by place, before the destination."""
 
@@ -40,11 +44,15 @@ class Source:
     """'module:function' under this package."""
     help: str
     arguments: tuple[Argument, ...] = ()
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """What the entry itself says to the function, for functions that serve several entries."""
 
     def domains(self, **arguments: Any) -> tuple[Domain, ...]:
         """Imports the source and asks it for its domains."""
         module, _, function = self.function.partition(":")
-        found: Iterable[Domain] = getattr(import_module(f"{__name__}.{module}"), function)(**arguments)
+        found: Iterable[Domain] = getattr(import_module(f"{__name__}.{module}"), function)(
+            **self.fixed, **arguments
+        )
         return tuple(found)
 
 
@@ -99,5 +107,29 @@ SOURCES: dict[str, Source] = {
             SEED,
         ),
     ),
+    **{
+        name: Source(
+            "paper:paper",
+            f"{layout.title}, from its published archives: {', '.join(layout.domains)}",
+            (
+                FOLDER,
+                Argument(
+                    "domains", str, "those to pack (default: all)", choices=tuple(layout.domains), many=True
+                ),
+                Argument(
+                    "splits",
+                    str,
+                    "published lists where there are some",
+                    "published",
+                    ("published", "random"),
+                ),
+                VAL_FRACTION,
+                SEED,
+                Argument("partial", bool, "accept a copy with fewer classes than were published", False),
+            ),
+            {"layout": name},
+        )
+        for name, layout in LAYOUTS.items()
+    },
 }
 """Name of the subcommand -> source."""

@@ -2,6 +2,7 @@
 
 import io
 from collections import defaultdict
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def test_a_digit_belongs_to_one_split_in_both_domains(domains):
 
 def test_equal_seeds_give_equal_bytes(domains):
     _, target = digits(seed=3)
-    assert [e.image for e in target] == [e.image for e in domains["digits-photos"][1]]
+    assert [e.image for e in islice(target, 500)] == [e.image for e in domains["digits-photos"][1][:500]]
     _, other = digits(seed=4)
     assert next(iter(other)).image != domains["digits-photos"][1][0].image
 

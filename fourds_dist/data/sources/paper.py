@@ -1,0 +1,193 @@
+"""The paper's data sets, from their published layouts (`layouts`), images untouched.
+
+Splits are the paper's: a random 80/20 split per domain with seed 42 (class by class, here), or the published
+lists where there are some (DomainNet; `--splits random` gives the paper's 90/10). A tenth of each training part
+becomes our validation split, which the paper lacks.
+
+python -m fourds_dist.pack office-home OfficeHomeDataset_10072016 DEST
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fourds_dist.data.pack.example import Example
+
+from fourds_dist.data.sources.domain import Domain
+from fourds_dist.data.sources.layouts import LAYOUTS, Layout
+from fourds_dist.data.sources.splits import stratified
+
+EXTENSIONS = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png", ".bmp": "bmp", ".webp": "webp"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    path: Path
+    label: str
+    part: str
+    """'train', 'test', or 'all' where the set is not split."""
+
+
+def paper(
+    layout: str,
+    folder: str | Path,
+    *,
+    domains: Sequence[str] | None = None,
+    splits: str = "published",
+    val_fraction: float = 0.1,
+    seed: int = 42,
+    partial: bool = False,
+) -> tuple[Domain, ...]:
+    """The domains of the set `layout`, one class list for all.
+
+    Args:
+        layout: a name of LAYOUTS.
+        folder: where the archives were unpacked.
+        domains: those to take; None: all.
+        splits: 'published' takes the published lists where there are some, 'random' never.
+        val_fraction: share of the training images that become the validation split.
+        seed: decides random splits.
+        partial: accept a copy with fewer classes than were published.
+
+    Raises:
+        ValueError: something is not where it should be; the message says what was expected, what was found, and from
+            where the set comes. Also for domains whose class lists differ, and an unknown domain.
+    """
+    known = LAYOUTS[layout]
+    wanted = tuple(domains or known.domains)
+    if unknown := [name for name in wanted if name not in known.domains]:
+        raise ValueError(f"{known.title} has no domain {unknown[0]!r}; it has {', '.join(known.domains)}")
+    found = {name: _pictures(known, known.domains[name], Path(folder)) for name in wanted}
+    classes = _classes(known, found, partial)
+    made = []
+    for name, pictures in found.items():
+        title = name if len(known.domains) == 1 else f"{layout}-{name}"
+        assigned = _splits(known, pictures, splits, val_fraction, seed)
+        notes = {
+            "origin": f"{known.title}, {known.origin}",
+            "images": dict(sorted(Counter(assigned).items())),
+            "splits": "random" if splits == "random" or pictures[0].part == "all" else "published",
+            "val_fraction": val_fraction,
+            "seed": seed,
+        }
+        made.append(Domain(title, classes, _Reading(pictures, assigned), notes=notes))
+    return tuple(made)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Reads the files of one domain, one after the other."""
+
+    pictures: list[Picture]
+    splits: list[str]
+
+    def __call__(self) -> Iterator[Example]:
+        taken: set[str] = set()
+        for index, (picture, split) in enumerate(zip(self.pictures, self.splits, strict=True)):
+            extension = EXTENSIONS[picture.path.suffix.lower()]
+            key = re.sub(r"\W+", "-", "-".join((picture.label, picture.path.stem)), flags=re.ASCII).strip("-")
+            if key in taken:  # a.jpg beside a.png, or names that differ in signs alone
+                key = f"{key}-{index}"
+            taken.add(key)
+            yield Example(key, picture.path.read_bytes(), extension, picture.label, split)
+
+
+def _pictures(layout: Layout, domain: str, folder: Path) -> list[Picture]:
+    """All images of a domain, in an order that depends on the names alone."""
+    looked_for = []
+    for root in (folder / root for root in layout.roots):
+        for template in layout.class_folders:
+            place = root / template.format(domain=domain)
+            looked_for.append(f"{place}/CLASS/IMAGE")
+            if pictures := _from_class_folders(place):
+                return pictures
+        for lists in layout.lists:
+            files = {part: root / template.format(domain=domain) for part, template in lists.items()}
+            looked_for.append(" with ".join(map(str, files.values())))
+            if all(file.is_file() for file in files.values()):
+                starts = {
+                    part: [root / start.format(domain=domain, part=part) for start in layout.images]
+                    for part in files
+                }
+                return [
+                    p for part in files for p in _from_list(files[part], part, starts[part], layout.classes)
+                ]
+    inside = sorted(path.name for path in folder.iterdir())[:12] if folder.is_dir() else None
+    raise ValueError(
+        f"{layout.title}: the domain {domain!r} is not under {folder}.\n"
+        f"looked for: {'; '.join(looked_for)}\n"
+        f"found there: {', '.join(inside) or 'nothing' if inside is not None else 'no such folder'}\n"
+        f"the set: {layout.origin}"
+    )
+
+
+def _from_class_folders(place: Path) -> list[Picture]:
+    if not place.is_dir():
+        return []
+    folders = sorted(path for path in place.iterdir() if path.is_dir())
+    return [
+        Picture(path, folder.name, "all")
+        for folder in folders
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in EXTENSIONS
+    ]
+
+
+def _from_list(file: Path, part: str, starts: list[Path], classes: tuple[str, ...] | None) -> list[Picture]:
+    """Lines 'path class-index'; the path may hold spaces, and names the class by its folder where `classes` is None."""
+    pictures, names = [], dict(enumerate(classes or ()))
+    for number, line in enumerate(file.read_text("utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        path, _, index = line.strip().rpartition(" ")
+        if not path or not index.isdigit() or (classes and int(index) >= len(classes)):
+            raise ValueError(f"{file}, line {number}: {line!r} is not 'path class-index'")
+        if classes is None and names.setdefault(int(index), Path(path).parent.name) != Path(path).parent.name:
+            raise ValueError(
+                f"{file}, line {number}: class {index} is both {names[int(index)]!r} and {path!r}"
+            )
+        here = next((start / path for start in starts if (start / path).is_file()), None)
+        if here is None:
+            raise ValueError(
+                f"{file}, line {number}: there is no {path!r} under {' or '.join(map(str, starts))}"
+            )
+        pictures.append(Picture(here, names[int(index)], part))
+    if not pictures:
+        raise ValueError(f"{file} is empty")
+    return pictures
+
+
+def _classes(layout: Layout, found: dict[str, list[Picture]], partial: bool) -> tuple[str, ...]:
+    """The class list that all domains share."""
+    present = {name: {picture.label for picture in pictures} for name, pictures in found.items()}
+    every = set().union(*present.values())
+    for name, labels in present.items():
+        if labels != every and not layout.classes:
+            raise ValueError(
+                f"{layout.title}: the domain {name!r} lacks the classes {', '.join(sorted(every - labels)[:8])}, which "
+                "other domains have; all domains must have the same classes"
+            )
+    if len(every) != layout.num_classes and not partial:
+        raise ValueError(
+            f"{layout.title} was published with {layout.num_classes} classes, but {len(every)} were found "
+            f"({', '.join(sorted(every)[:8])}, ...): unpacked in part? --partial accepts the copy as it is"
+        )
+    return layout.classes or tuple(sorted(every))
+
+
+def _splits(
+    layout: Layout, pictures: list[Picture], splits: str, val_fraction: float, seed: int
+) -> list[str]:
+    if splits == "random" or pictures[0].part == "all":
+        test_fraction = layout.test_fraction
+        labels = [picture.label for picture in pictures]
+        return stratified(
+            labels, val_fraction=val_fraction * (1 - test_fraction), test_fraction=test_fraction, seed=seed
+        )
+    training = [picture.label for picture in pictures if picture.part == "train"]
+    drawn = iter(stratified(training, val_fraction=val_fraction, test_fraction=0, seed=seed))
+    return [next(drawn) if picture.part == "train" else "test" for picture in pictures]

@@ -1,0 +1,38 @@
+"""The table of sources: every entry exists, takes what it says it takes, and costs nothing until it is used."""
+
+import inspect
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+from fourds_dist.data.sources import SOURCES
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_an_entry_fits_its_function(name):
+    source = SOURCES[name]
+    module, _, function = source.function.partition(":")
+    parameters = inspect.signature(
+        getattr(import_module(f"fourds_dist.data.sources.{module}"), function)
+    ).parameters.values()
+    told = {argument.name: argument for argument in source.arguments}
+    assert {p.name for p in parameters} == told.keys() | source.fixed.keys()
+    for parameter in parameters:
+        if parameter.name in told and parameter.default is not parameter.empty:
+            assert told[parameter.name].default == parameter.default
+
+
+def test_the_table_imports_no_library_of_a_source():
+    code = (
+        "import sys, fourds_dist.data.sources; "
+        "print([m for m in ('sklearn', 'scipy', 'resvg_py', 'torch') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_a_source_by_name():
+    source, target = SOURCES["digits"].domains(seed=5)
+    assert (source.name, target.name) == ("digits", "digits-photos")
