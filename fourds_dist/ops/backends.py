@@ -51,22 +51,24 @@ def known(name: str) -> str:
     return name
 
 
-def choose_backend(x_BCHW: Tensor) -> str:
-    """The backend an operator picks for maps like `x_BCHW` when nothing names one: `fused` or `eager`."""
-    return "eager" if fused.why_not(x_BCHW) else "fused"
+def choose_backend(x_BCHW: Tensor, operator: str = "fourier_mix", cells: tuple[int, int] = (1, 1)) -> str:
+    """The backend `operator` picks for maps like `x_BCHW` when nothing names one: `fused` or `eager`."""
+    return "eager" if fused.why_not(operator, x_BCHW, cells) else "fused"
 
 
-def resolve(name: str, x_BCHW: Tensor) -> ModuleType:
-    """The module that computes a call for which `name` was requested ("" for the chooser's pick)."""
+def resolve(name: str, operator: str, x_BCHW: Tensor, cells: tuple[int, int] = (1, 1)) -> ModuleType:
+    """The module that computes a call for which `name` was requested ("" for the chooser's pick).
+
+    Where speed was to be expected (the kernels were asked for, or the device and dtype are theirs) and cannot be had,
+    it says so once.
+    """
     if name == "eager":
         return eager
-    reason = fused.why_not(x_BCHW)
+    reason = fused.why_not(operator, x_BCHW, cells)
     if reason is None:
         return fused
-    if name == "fused" or (x_BCHW.is_cuda and fused.broken()):
-        warn_once(
-            f"the fused Fourier operators are not used: {reason}; computing with the eager backend instead"
-        )
+    if name == "fused" or (x_BCHW.is_cuda and x_BCHW.dtype != torch.float64):
+        warn_once(f"{operator} runs on the eager backend, not on the fused one: {reason}")
     return eager
 
 

@@ -43,7 +43,7 @@ def fourier_mix_backward(
     w = mix_2.to(X.real.dtype)
     power_X, power_A = power(X), power(A)
     m, al = power_X.clamp_min(EPS).sqrt_(), power_A.clamp_min(EPS).sqrt_()
-    along_re = X.real.abs() >= EPS  # where the denormal rule leaves Re X alone
+    replaced = X.real.abs() < EPS  # where the denormal rule replaces Re X
     re, im = away_from_zero(X.real), X.imag
     inverse_length = (re.square() + im.square()).rsqrt_()
     u_re, u_im = re * inverse_length, im * inverse_length
@@ -57,12 +57,12 @@ def fourier_mix_backward(
     if need_h:
         q = G.imag * u_re - G.real * u_im
         across = q.mul_(w[0] * al + w[1] * m).mul_(inverse_length)
-        scale = torch.where(power_X >= EPS, p * w[1] / m, 0.0)
-        grad_re = X.real * scale - torch.where(along_re, across * u_im, 0.0)
+        scale = torch.where(power_X < EPS, 0.0, p * w[1] / m)
+        grad_re = X.real * scale - torch.where(replaced, 0.0, across * u_im)
         grad_im = X.imag * scale + across * u_re
         grad_h = inverse(torch.complex(grad_re, grad_im), h_BCHW)
     if need_a:
-        grad_a = inverse(A.mul_(torch.where(power_A >= EPS, p.mul_(w[0]).div_(al), 0.0)), a_BCHW)
+        grad_a = inverse(A.mul_(torch.where(power_A < EPS, 0.0, p.mul_(w[0]).div_(al))), a_BCHW)
     return grad_h, grad_a, grad_mix
 
 
@@ -87,7 +87,7 @@ def pooled_phase_backward(g_BCUV: Tensor, h_BCHW: Tensor) -> Tensor:
     for row in rows:
         for column in columns:
             tau[..., row, column] = 0.0  # a real bin's phase is 0 or pi: it has no slope
-    grad_re = torch.where(X.real.abs() >= EPS, -tau * X.imag, 0.0)
+    grad_re = torch.where(X.real.abs() < EPS, 0.0, -tau * X.imag)
     return inverse(torch.complex(grad_re, tau.mul_(re)), h_BCHW)
 
 

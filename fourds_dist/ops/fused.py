@@ -1,13 +1,198 @@
-"""Placeholder until the kernels land."""
+"""One CUDA kernel for a forward and one for a backward pass: spectra never leave the chip.
 
+The kernels (`cuda/`) read each input once and write each result once. They serve square maps of an even size up to 64
+(`cuda/even`: a warp holds maps line by line, `cuda/odd`: a lane holds a map) and odd ones up to 7, in float32 and bfloat16
+(float16 is widened first); `pooled_phase` where the cells divide the map. Arithmetic is float32 throughout.
+
+A kernel is compiled for its size, dtype and device at its first call, which takes some seconds at 56x56.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
 from torch import Tensor
 
+from fourds_dist.ops import nvrtc
 
-def why_not(x_BCHW: Tensor) -> str | None:
-    """Why maps like `x_BCHW` cannot be served by the kernels, or None where they can."""
-    return "the kernels are not built yet"
+LARGEST_EVEN, LARGEST_ODD = 64, 7
+STORED = {torch.float32: "float", torch.bfloat16: "bfloat16"}
+SOURCES = Path(__file__).parent / "cuda"
+LANES = 32
+ALIGNMENT_BYTES = 16
 
 
-def broken() -> bool:
-    """Whether the kernels failed to build on a device that should run them."""
-    return False
+def why_not(operator: str, x_BCHW: Tensor, cells: tuple[int, int] = (1, 1)) -> str | None:
+    """Why the kernels of `operator` cannot serve maps like `x_BCHW`, or None where they can."""
+    height, width = x_BCHW.shape[-2:]
+    if not x_BCHW.is_cuda or torch.version.hip is not None:
+        return f"the tensors are on {x_BCHW.device}, the kernels need an NVIDIA device"
+    if x_BCHW.dtype == torch.float64:
+        return "the kernels compute in float32, the tensors are float64"
+    if height != width or height > (LARGEST_ODD if height % 2 else LARGEST_EVEN):
+        return (
+            f"there is no kernel for {height}x{width} maps, only for square ones of an even size "
+            f"up to {LARGEST_EVEN} or an odd size up to {LARGEST_ODD}"
+        )
+    if height % cells[0] or width % cells[1]:
+        return f"{cells[0]}x{cells[1]} cells do not divide a {height}x{width} map"
+    return build_error(operator, height, stored_dtype(x_BCHW.dtype), cells, x_BCHW.device.index)
+
+
+def fourier_mix(h_BCHW: Tensor, a_BCHW: Tensor, mix_2: Tensor) -> Tensor:
+    """See `eager.fourier_mix`."""
+    h, a = stored(h_BCHW), stored(a_BCHW)
+    out = torch.empty_like(h)
+    launch("fourier_mix", "fourier_mix", h, h, a, mix_2.float().contiguous(), out)
+    return out
+
+
+def fourier_mix_backward(
+    g_BCHW: Tensor, h_BCHW: Tensor, a_BCHW: Tensor, mix_2: Tensor, need_h: bool, need_a: bool, need_mix: bool
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """See `eager.fourier_mix_backward`. The weights' gradient is one partial sum a warp and one sum of those."""
+    h, a = stored(h_BCHW), stored(a_BCHW)
+    g = stored(g_BCHW.to(h.dtype))
+    grad_h = torch.empty_like(h) if need_h else None
+    grad_a = torch.empty_like(a) if need_a else None
+    partial_sums = torch.empty(num_warps(h), 2, dtype=torch.float32, device=h.device)
+    launch(
+        *("fourier_mix", "fourier_mix_backward", h),
+        *(g, h, a, mix_2.float().contiguous()),
+        *(h if grad_h is None else grad_h, a if grad_a is None else grad_a, partial_sums),
+        flags=(need_h, need_a),
+    )
+    return grad_h, grad_a, partial_sums.sum(0) if need_mix else None
+
+
+def pooled_phase(h_BCHW: Tensor, output_size: tuple[int, int]) -> Tensor:
+    """See `eager.pooled_phase`."""
+    h = stored(h_BCHW)
+    pooled = torch.empty(*h.shape[:2], *output_size, dtype=torch.float32, device=h.device)
+    launch("pooled_phase", "pooled_phase", h, h, pooled, cells=output_size)
+    return pooled
+
+
+def pooled_phase_backward(g_BCUV: Tensor, h_BCHW: Tensor) -> Tensor:
+    """See `eager.pooled_phase_backward`."""
+    h, g = stored(h_BCHW), stored(g_BCUV.float())
+    grad_h = torch.empty_like(h)
+    launch("pooled_phase", "pooled_phase_backward", h, g, h, grad_h, cells=tuple(g.shape[-2:]))
+    return grad_h
+
+
+def phase_disparity(h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
+    """See `eager.phase_disparity`."""
+    student, teacher = stored(h_student_BCHW), stored(h_teacher_BCHW)
+    distance = torch.empty(student.shape[:2], dtype=torch.float32, device=student.device)
+    launch("phase_disparity", "phase_disparity", student, student, teacher, distance)
+    return distance
+
+
+def phase_disparity_backward(g_BC: Tensor, h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
+    """See `eager.phase_disparity_backward`."""
+    student, teacher = stored(h_student_BCHW), stored(h_teacher_BCHW)
+    grad_student = torch.empty_like(student)
+    g = g_BC.float().contiguous()
+    launch("phase_disparity", "phase_disparity_backward", student, g, student, teacher, grad_student)
+    return grad_student
+
+
+def stored_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype maps of `dtype` are read and written in."""
+    return dtype if dtype in STORED else torch.float32
+
+
+def stored(x: Tensor) -> Tensor:
+    """`x` as the kernels read it: one map after another, without gaps, from an aligned address."""
+    x = x.to(stored_dtype(x.dtype)).contiguous()
+    return x if x.data_ptr() % ALIGNMENT_BYTES == 0 else x.clone()
+
+
+def maps_per_warp(size: int) -> int:
+    """How many maps a warp holds: one a lane, or one for every size / 2 lanes."""
+    return LANES if size % 2 else LANES // (size // 2)
+
+
+def num_warps(x_BCHW: Tensor) -> int:
+    """Warps, which are also blocks, that it takes for all maps."""
+    num_maps = x_BCHW.shape[0] * x_BCHW.shape[1]
+    return -(-num_maps // maps_per_warp(x_BCHW.shape[-1]))
+
+
+def launch(
+    operator: str,
+    name: str,
+    like_BCHW: Tensor,
+    *tensors: Tensor,
+    flags: tuple[bool, ...] = (),
+    cells: tuple[int, int] = (1, 1),
+) -> None:
+    """Launch kernel `name` of `operator` for the maps of `like_BCHW`; an empty batch launches nothing."""
+    if like_BCHW.numel() == 0:
+        return
+    num_maps, size = like_BCHW.shape[0] * like_BCHW.shape[1], like_BCHW.shape[-1]
+    with torch.cuda.device(like_BCHW.device):
+        kernel = build(operator, size, like_BCHW.dtype, cells, like_BCHW.device.index)[name]
+        kernel(num_warps(like_BCHW), *tensors, num_maps, *(int(flag) for flag in flags))
+
+
+@lru_cache(maxsize=256)
+def build(
+    operator: str, size: int, dtype: torch.dtype, cells: tuple[int, int], device_index: int
+) -> dict[str, nvrtc.Kernel]:
+    """The operator's two kernels for one size, dtype and device."""
+    with torch.cuda.device(device_index):
+        return nvrtc.load(source(operator, size, dtype, cells), shared_bytes(operator, size))
+
+
+@lru_cache(maxsize=256)
+def build_error(
+    operator: str, size: int, dtype: torch.dtype, cells: tuple[int, int], device_index: int
+) -> str | None:
+    """What stands in the way of `build`, or None."""
+    try:
+        build(operator, size, dtype, cells, device_index)
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+def source(operator: str, size: int, dtype: torch.dtype, cells: tuple[int, int]) -> str:
+    """The CUDA source of an operator's kernels for one size: constants first, then the files in the order of use."""
+    parity = "odd" if size % 2 else "even"
+    files = (
+        *("dft.cuh", "bins.cuh"),
+        "odd/maps.cuh" if size % 2 else "even/lines.cuh",
+        f"{parity}/{operator}.cu",
+    )
+    return "\n".join(
+        [
+            f"constexpr int N = {size}, U = {cells[0]}, V = {cells[1]};",
+            f"constexpr int SPECTRUM_SCALE = {1 if size % 2 else 2};",
+            (SOURCES / "storage.cuh").read_text(encoding="utf-8"),
+            f"typedef {STORED[dtype]} stored;",
+            *((SOURCES / name).read_text(encoding="utf-8") for name in files),
+        ]
+    )
+
+
+def shared_bytes(operator: str, size: int) -> dict[str, int]:
+    """Dynamic shared memory of a block, in bytes: planes that hold the warp's maps, and room for sums."""
+    if size % 2:
+        plane = 4 * LANES * size * size
+        planes = {"fourier_mix": (2, 3), "pooled_phase": (1, 2), "phase_disparity": (2, 2)}[operator]
+        extra = (0, 0)
+    else:
+        rows = size // 2
+        plane = 16 * maps_per_warp(size) * rows * (rows | 1)
+        planes = {"fourier_mix": (1, 3), "pooled_phase": (1, 1), "phase_disparity": (2, 2)}[operator]
+        row = 4 * LANES
+        extra = {"fourier_mix": (row * (size + 2), 0), "pooled_phase": (0, 0), "phase_disparity": (row, row)}[
+            operator
+        ]
+    smallest = 2 * 4 * LANES  # sums of the smallest maps
+    forward, backward = (
+        max(smallest, count * plane + more) for count, more in zip(planes, extra, strict=True)
+    )
+    return {operator: forward, f"{operator}_backward": backward}

@@ -118,7 +118,7 @@ def phase_disparity(
 @torch.library.custom_op("fourds::fourier_mix", mutates_args=())
 def _fourier_mix(h: Tensor, a: Tensor, mix: Tensor, backend: str) -> Tensor:
     with without_autocast(h):
-        return as_map(resolve(backend, h).fourier_mix(h, a, mix), h)
+        return as_map(resolve(backend, "fourier_mix", h).fourier_mix(h, a, mix), h)
 
 
 @_fourier_mix.register_fake
@@ -131,7 +131,9 @@ def _fourier_mix_backward(
     g: Tensor, h: Tensor, a: Tensor, mix: Tensor, need_h: bool, need_a: bool, need_mix: bool, backend: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     with without_autocast(h):
-        gh, ga, gmix = resolve(backend, h).fourier_mix_backward(g, h, a, mix, need_h, need_a, need_mix)
+        gh, ga, gmix = resolve(backend, "fourier_mix", h).fourier_mix_backward(
+            g, h, a, mix, need_h, need_a, need_mix
+        )
     nothing = g.new_empty(0)
     return (
         as_map(gh, h) if need_h else nothing,
@@ -171,7 +173,8 @@ _fourier_mix.register_autograd(_differentiate_fourier_mix, setup_context=_save_f
 @torch.library.custom_op("fourds::pooled_phase", mutates_args=())
 def _pooled_phase(h: Tensor, num_rows: int, num_columns: int, backend: str) -> Tensor:
     with without_autocast(h):
-        return resolve(backend, h).pooled_phase(h, (num_rows, num_columns)).contiguous()
+        cells = (num_rows, num_columns)
+        return resolve(backend, "pooled_phase", h, cells).pooled_phase(h, cells).contiguous()
 
 
 @_pooled_phase.register_fake
@@ -182,7 +185,8 @@ def _(h: Tensor, num_rows: int, num_columns: int, backend: str) -> Tensor:
 @torch.library.custom_op("fourds::pooled_phase_backward", mutates_args=())
 def _pooled_phase_backward(g: Tensor, h: Tensor, backend: str) -> Tensor:
     with without_autocast(h):
-        return as_map(resolve(backend, h).pooled_phase_backward(g, h), h)
+        cells = (g.shape[2], g.shape[3])
+        return as_map(resolve(backend, "pooled_phase", h, cells).pooled_phase_backward(g, h), h)
 
 
 @_pooled_phase_backward.register_fake
@@ -208,7 +212,7 @@ _pooled_phase.register_autograd(_differentiate_pooled_phase, setup_context=_save
 @torch.library.custom_op("fourds::phase_disparity", mutates_args=())
 def _phase_disparity(student: Tensor, teacher: Tensor, backend: str) -> Tensor:
     with without_autocast(student):
-        return resolve(backend, student).phase_disparity(student, teacher).contiguous()
+        return resolve(backend, "phase_disparity", student).phase_disparity(student, teacher).contiguous()
 
 
 @_phase_disparity.register_fake
@@ -219,7 +223,8 @@ def _(student: Tensor, teacher: Tensor, backend: str) -> Tensor:
 @torch.library.custom_op("fourds::phase_disparity_backward", mutates_args=())
 def _phase_disparity_backward(g: Tensor, student: Tensor, teacher: Tensor, backend: str) -> Tensor:
     with without_autocast(student):
-        return as_map(resolve(backend, student).phase_disparity_backward(g, student, teacher), student)
+        module = resolve(backend, "phase_disparity", student)
+        return as_map(module.phase_disparity_backward(g, student, teacher), student)
 
 
 @_phase_disparity_backward.register_fake

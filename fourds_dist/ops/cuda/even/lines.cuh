@@ -1,0 +1,140 @@
+// Even N x N maps: one warp transforms 32 / (N / 2) maps, N / 2 lanes to each, without a block-wide barrier.
+//
+// Columns: lane j holds columns 2j and 2j + 1 as the real and imaginary part of one sequence, transforms it, and takes the
+// two Hermitian spectra apart: rows k = 1..N/2-1 of both columns, and the real rows 0 and N/2, which share one place.
+// Rows: after an exchange through shared memory lane k holds row k, N bins, and transforms it. Row 0 is
+// row 0 + i row N/2; lane 0 takes them apart: slot l holds bin (0, l), slot N - l holds bin (N/2, l), for 0 < l < N/2,
+// and slots 0 and N/2 each hold two real bins, of row 0 (re) and of row N/2 (im).
+// So every lane but lane 0 sees N complex bins, each standing for itself and its mirror, and lane 0 sees N - 2 of them
+// and the four self-conjugate bins. Halvings are left out: the spectrum held is twice the DFT.
+//
+// The way back is the same in reverse. An inverse DFT is a DFT with real and imaginary parts exchanged, so the code of
+// one transform serves all of a kernel's passes: kernels loop over passes, else they outgrow the instruction cache.
+
+constexpr int ROWS = N / 2;
+constexpr int MAPS = 32 / ROWS;          // maps of a warp
+constexpr int PITCH = ROWS | 1;          // of a row in shared memory, in float4 (two bins); odd, so no bank conflicts
+constexpr int PLANE = MAPS * ROWS * PITCH;  // of the warp's maps, in float4
+constexpr float FULL_SCALE = 1.f / (SPECTRUM_SCALE * N * N);
+
+struct Lane {
+    int slot;     // which of the warp's maps
+    int row;      // which row, and which pair of columns
+    int map;      // which map of the tensor
+    bool active;  // whether there is such a map
+
+    __device__ Lane(int num_maps) {
+        slot = threadIdx.x / ROWS;
+        row = threadIdx.x % ROWS;
+        map = blockIdx.x * MAPS + slot;
+        active = slot < MAPS && map < num_maps;
+    }
+    __device__ float4* own_row(float4* plane) const { return plane + (slot * ROWS + row) * PITCH; }
+    __device__ float4* own_columns(float4* plane) const { return plane + slot * ROWS * PITCH + row; }
+    __device__ long long own_pixels() const { return (long long)map * (N * N) + 2 * row; }
+};
+
+struct Line {  // one row of bins, or two columns of pixels
+    float re[N], im[N];
+};
+
+__device__ __forceinline__ void load_columns(Line& z, const stored* x, const Lane& lane, float less = 0.f) {
+    if (!lane.active) return;
+    x += lane.own_pixels();
+#pragma unroll
+    for (int r = 0; r < N; ++r) {
+        const float2 pair = load_pair(x + r * N);
+        z.re[r] = pair.x - less, z.im[r] = pair.y - less;
+    }
+}
+
+__device__ __forceinline__ void columns_to_rows(const Line& z, float4* plane, const Lane& lane) {
+    __syncwarp();
+    if (lane.active) {
+        float4* to = lane.own_columns(plane);
+        to[0] = make_float4(z.re[0], z.re[ROWS], z.im[0], z.im[ROWS]);
+#pragma unroll
+        for (int k = 1; k < ROWS; ++k)
+            to[k * PITCH] = make_float4(z.re[k] + z.re[N - k], z.im[k] - z.im[N - k],  //
+                                        z.im[k] + z.im[N - k], z.re[N - k] - z.re[k]);
+    }
+    __syncwarp();
+}
+
+__device__ __forceinline__ void load_row(Line& z, float4* plane, const Lane& lane) {
+    if (!lane.active) return;
+    const float4* from = lane.own_row(plane);
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i) {
+        const float4 v = from[i];
+        z.re[2 * i] = v.x, z.im[2 * i] = v.y, z.re[2 * i + 1] = v.z, z.im[2 * i + 1] = v.w;
+    }
+}
+
+__device__ __forceinline__ void store_row(const Line& z, float4* plane, const Lane& lane) {
+    if (!lane.active) return;
+    float4* to = lane.own_row(plane);
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i) to[i] = make_float4(z.re[2 * i], z.im[2 * i], z.re[2 * i + 1], z.im[2 * i + 1]);
+}
+
+__device__ __forceinline__ void take_apart(Line& z, const Lane& lane) {
+    if (lane.row != 0) return;
+#pragma unroll
+    for (int l = 1; l < ROWS; ++l) {
+        const float x = z.re[l], y = z.im[l], mirror_x = z.re[N - l], mirror_y = z.im[N - l];
+        z.re[l] = x + mirror_x, z.im[l] = y - mirror_y;
+        z.re[N - l] = y + mirror_y, z.im[N - l] = mirror_x - x;
+    }
+    z.re[0] *= 2.f, z.im[0] *= 2.f, z.re[ROWS] *= 2.f, z.im[ROWS] *= 2.f;
+}
+
+// From here on z holds imaginary parts in re and real parts in im: what follows is an inverse.
+__device__ __forceinline__ void put_together_exchanged(Line& z, const Lane& lane) {
+    if (lane.row == 0) {
+#pragma unroll
+        for (int l = 1; l < ROWS; ++l) {
+            const float x = z.re[l], y = z.im[l], other_x = z.re[N - l], other_y = z.im[N - l];
+            z.re[l] = x - other_y, z.im[l] = y + other_x;
+            z.re[N - l] = x + other_y, z.im[N - l] = other_x - y;
+        }
+    }
+#pragma unroll
+    for (int l = 0; l < N; ++l) {
+        const float x = z.re[l];
+        z.re[l] = z.im[l], z.im[l] = x;
+    }
+}
+
+__device__ __forceinline__ void rows_to_columns_exchanged(Line& z, float4* plane, const Lane& lane) {
+    store_row(z, plane, lane);  // (im, re) of each bin
+    __syncwarp();
+    if (!lane.active) return;
+    const float4* from = lane.own_columns(plane);
+    const float4 ends = from[0];
+    z.im[0] = ends.y, z.re[0] = ends.w, z.im[ROWS] = ends.x, z.re[ROWS] = ends.z;
+#pragma unroll
+    for (int k = 1; k < ROWS; ++k) {
+        const float4 v = from[k * PITCH];  // im0, re0, im1, re1
+        z.im[k] = v.y - v.z, z.re[k] = v.x + v.w;
+        z.im[N - k] = v.y + v.z, z.re[N - k] = v.w - v.x;
+    }
+}
+
+__device__ __forceinline__ void store_columns_exchanged(const Line& z, stored* x, const Lane& lane) {
+    if (!lane.active) return;
+    x += lane.own_pixels();
+#pragma unroll
+    for (int r = 0; r < N; ++r) store_pair(x + r * N, z.im[r], z.re[r]);
+}
+
+// Sum over the lanes of one map; every lane of the map receives it. The order is fixed.
+__device__ __forceinline__ float map_sum(float v, float* scratch, const Lane& lane) {
+    __syncwarp();
+    scratch[threadIdx.x] = v;
+    __syncwarp();
+    float sum = 0.f;
+    if (lane.active)
+        for (int i = 0; i < ROWS; ++i) sum += scratch[lane.slot * ROWS + i];
+    return sum;
+}

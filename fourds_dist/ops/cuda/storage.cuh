@@ -1,0 +1,42 @@
+// Element types of the tensors in memory. bfloat16 is converted by hand, so that no CUDA header is needed.
+
+struct bfloat16 {
+    unsigned short bits;
+};
+
+__device__ __forceinline__ float as_float(unsigned bits) { return __uint_as_float(bits); }
+
+__device__ __forceinline__ unsigned to_bfloat16(float v) {  // to nearest, ties to even; NaN stays NaN
+    const unsigned bits = __float_as_uint(v);
+    return v != v ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+}
+
+__device__ __forceinline__ float2 load_pair(const float* x) { return *reinterpret_cast<const float2*>(x); }
+__device__ __forceinline__ float2 load_pair(const bfloat16* x) {
+    const unsigned bits = *reinterpret_cast<const unsigned*>(x);
+    return make_float2(as_float(bits << 16), as_float(bits & 0xffff0000u));
+}
+
+__device__ __forceinline__ void store_pair(float* x, float a, float b) {
+    *reinterpret_cast<float2*>(x) = make_float2(a, b);
+}
+__device__ __forceinline__ void store_pair(bfloat16* x, float a, float b) {
+    *reinterpret_cast<unsigned*>(x) = to_bfloat16(a) | to_bfloat16(b) << 16;
+}
+
+__device__ __forceinline__ float4 load_four(const float* x) { return *reinterpret_cast<const float4*>(x); }
+__device__ __forceinline__ float4 load_four(const bfloat16* x) {
+    const float2 a = load_pair(x), b = load_pair(x + 2);
+    return make_float4(a.x, a.y, b.x, b.y);
+}
+
+__device__ __forceinline__ void store_four(float* x, float4 v) { *reinterpret_cast<float4*>(x) = v; }
+__device__ __forceinline__ void store_four(bfloat16* x, float4 v) {
+    store_pair(x, v.x, v.y);
+    store_pair(x + 2, v.z, v.w);
+}
+
+__device__ __forceinline__ float load_one(const float* x) { return *x; }
+__device__ __forceinline__ float load_one(const bfloat16* x) { return as_float(unsigned(x->bits) << 16); }
+__device__ __forceinline__ void store_one(float* x, float v) { *x = v; }
+__device__ __forceinline__ void store_one(bfloat16* x, float v) { x->bits = to_bfloat16(v); }

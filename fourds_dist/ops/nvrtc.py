@@ -1,0 +1,124 @@
+"""CUDA C++ compiled when first used, by NVRTC: the compiler library that ships with PyTorch's CUDA builds.
+
+No CUDA toolkit, host compiler or header is needed. A compiled kernel is launched on PyTorch's current stream, so it
+orders with everything else there and can be captured in a CUDA graph (once it has run outside of one).
+"""
+
+import ctypes
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+OPTIONS = ("--std=c++17", "--ftz=true", "--prec-div=false", "--prec-sqrt=false", "-default-device")
+MAX_DYNAMIC_SHARED_SIZE_BYTES, PREFERRED_SHARED_MEMORY_CARVEOUT = 8, 9  # CUfunction_attribute
+THREADS = 32
+
+
+class Kernel:
+    """One compiled function, loaded on one device; calling it launches blocks of one warp."""
+
+    def __init__(self, function: ctypes.c_void_p, shared_bytes: int) -> None:
+        self.function = function
+        self.shared_bytes = shared_bytes
+        check(driver().cuFuncSetAttribute(function, MAX_DYNAMIC_SHARED_SIZE_BYTES, shared_bytes))
+        check(driver().cuFuncSetAttribute(function, PREFERRED_SHARED_MEMORY_CARVEOUT, 100))
+
+    def __call__(self, num_blocks: int, *arguments: Tensor | int) -> None:
+        """Launch on the current stream of the current device; tensors are passed as pointers, integers as int."""
+        values = [
+            ctypes.c_void_p(x.data_ptr()) if isinstance(x, Tensor) else ctypes.c_int(x) for x in arguments
+        ]
+        pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+        grid, block = (num_blocks, 1, 1), (THREADS, 1, 1)
+        check(
+            driver().cuLaunchKernel(self.function, *grid, *block, self.shared_bytes, stream, pointers, None)
+        )
+
+
+def load(source: str, shared_bytes: dict[str, int]) -> dict[str, Kernel]:
+    """Compile `source` for the current device and return its `extern "C"` kernels by name.
+
+    Args:
+        source: CUDA C++ without includes.
+        shared_bytes: the kernels wanted, each with the dynamic shared memory of a block.
+
+    Raises:
+        RuntimeError: NVRTC or the driver is missing, or refused the source; the compiler's log is in the message.
+    """
+    torch.cuda.init()
+    major, minor = torch.cuda.get_device_capability()
+    image = compile_source(source, f"sm_{major}{minor}")
+    torch.cuda.current_stream().synchronize()  # makes the device's context current in this thread
+    module = ctypes.c_void_p()
+    check(driver().cuModuleLoadData(ctypes.byref(module), image))
+    kernels = {}
+    for name, num_bytes in shared_bytes.items():
+        function = ctypes.c_void_p()
+        check(driver().cuModuleGetFunction(ctypes.byref(function), module, name.encode()))
+        kernels[name] = Kernel(function, num_bytes)
+    return kernels
+
+
+def compile_source(source: str, architecture: str) -> bytes:
+    """Machine code of `source` for `architecture` (such as sm_90); needs no device."""
+    library = compiler()
+    program = ctypes.c_void_p()
+    library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"fourds.cu", 0, None, None)
+    try:
+        options = [option.encode() for option in (f"--gpu-architecture={architecture}", *OPTIONS)]
+        status = library.nvrtcCompileProgram(
+            program, len(options), (ctypes.c_char_p * len(options))(*options)
+        )
+        if status != 0:
+            raise RuntimeError(f"NVRTC could not compile for {architecture}: {log_of(program)}")
+        size = ctypes.c_size_t()
+        library.nvrtcGetCUBINSize(program, ctypes.byref(size))
+        image = ctypes.create_string_buffer(size.value)
+        library.nvrtcGetCUBIN(program, image)
+        return image.raw
+    finally:
+        library.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def log_of(program: ctypes.c_void_p) -> str:
+    """The compiler's messages."""
+    size = ctypes.c_size_t()
+    compiler().nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    compiler().nvrtcGetProgramLog(program, log)
+    return log.value.decode(errors="replace").strip()
+
+
+@lru_cache(maxsize=1)
+def compiler() -> ctypes.CDLL:
+    """NVRTC's library, of the CUDA version PyTorch was built for."""
+    if torch.version.cuda is None:
+        raise RuntimeError("this PyTorch was built without CUDA")
+    major = torch.version.cuda.split(".")[0]
+    return first_library(f"libnvrtc.so.{major}", "libnvrtc.so", f"nvrtc64_{major}0_0.dll")
+
+
+@lru_cache(maxsize=1)
+def driver() -> ctypes.CDLL:
+    """The CUDA driver's library."""
+    return first_library("libcuda.so.1", "nvcuda.dll")
+
+
+def first_library(*names: str) -> ctypes.CDLL:
+    """The first of these shared libraries that loads."""
+    for name in names:
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    raise RuntimeError(f"none of these libraries could be loaded: {', '.join(names)}")
+
+
+def check(status: int) -> None:
+    """Raise RuntimeError with the driver's name for `status` unless it is success."""
+    if status != 0:
+        name = ctypes.c_char_p()
+        driver().cuGetErrorName(status, ctypes.byref(name))
+        raise RuntimeError(f"CUDA driver: {(name.value or b'unknown error').decode()} ({status})")
