@@ -68,9 +68,10 @@ def _identities(size: int, seed: int) -> Iterator[tuple[int, str, str, Image.Ima
     """(index in load_digits, class, split, RGB image) of every digit."""
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
-    labels = [CLASSES[target] for target in bunch.target]
+    pixels, targets = map(np.asarray, load_digits(return_X_y=True))
+    labels = [CLASSES[target] for target in targets]
     splits = stratified(labels, val_fraction=VAL_FRACTION, test_fraction=TEST_FRACTION, seed=seed)
-    for index, (pixels, label, split) in enumerate(zip(bunch.images, labels, splits, strict=True)):
-        grey = Image.fromarray((pixels * (255 / 16)).round().astype(np.uint8))
+    for index, (values, label, split) in enumerate(zip(pixels, labels, splits, strict=True)):
+        # Values go from 0 to 16.
+        grey = Image.fromarray((values.reshape(8, 8) * (255 / 16)).round().astype(np.uint8))
         yield index, label, split, grey.resize((size, size), Image.Resampling.BICUBIC).convert("RGB")

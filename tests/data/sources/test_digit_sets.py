@@ -16,8 +16,10 @@ def real_digits():
     """(images (24, 16, 16) of uint8, labels)"""
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
-    return np.kron(bunch.images[:24].clip(0, 15) * 17, np.ones((2, 2))).astype(np.uint8), bunch.target[:24]
+    pixels, labels = map(np.asarray, load_digits(return_X_y=True))
+    return np.kron(pixels[:24].reshape(-1, 8, 8).clip(0, 15) * 17, np.ones((2, 2))).astype(np.uint8), labels[
+        :24
+    ]
 
 
 def shown(example):

@@ -21,9 +21,9 @@ def real_digits():
     """(images, labels): scikit-learn's digits at MNIST's size."""
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
-    images = np.kron(bunch.images[:60], np.ones((3, 3))).clip(0, 15) * 17
-    return np.pad(images.astype(np.uint8), ((0, 0), (2, 2), (2, 2))), bunch.target[:60].astype(np.uint8)
+    pixels, labels = map(np.asarray, load_digits(return_X_y=True))
+    images = np.kron(pixels[:60].reshape(-1, 8, 8), np.ones((3, 3))).clip(0, 15) * 17
+    return np.pad(images.astype(np.uint8), ((0, 0), (2, 2), (2, 2))), labels[:60].astype(np.uint8)
 
 
 def write_set(folder, images, labels, suffix=""):

@@ -1,0 +1,68 @@
+"""A picture sheet of domains side by side: rows are classes, so that labels and looks can be judged at a glance."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from fourds_dist.data.pack.example import Example
+from PIL import Image, ImageDraw
+
+_LABEL_PIXELS = 110
+_TITLE_PIXELS = 16
+_GAP_PIXELS = 8
+
+
+def contact_sheet(
+    domains: Mapping[str, Iterable[Example]],
+    *,
+    num_classes: int = 16,
+    images_per_class: int = 6,
+    tile_pixels: int = 48,
+    seed: int = 0,
+) -> Image.Image:
+    """Random images of random classes, the same classes in every domain; a grey tile where a domain has too few.
+
+    Every domain is read once, and only what is shown is kept. Unlabelled images are left out.
+    """
+    shown = {title: _sample(examples, images_per_class, seed) for title, examples in domains.items()}
+    every = sorted(set().union(*shown.values()))
+    chosen = np.random.default_rng(seed).permutation(len(every))[:num_classes]
+    classes = [every[index] for index in sorted(chosen)]
+    block = images_per_class * tile_pixels + _GAP_PIXELS
+    sheet = Image.new(
+        "RGB",
+        (_LABEL_PIXELS + block * len(shown), _TITLE_PIXELS + tile_pixels * len(classes)),
+        (200, 200, 200),
+    )
+    draw = ImageDraw.Draw(sheet)
+    for row, label in enumerate(classes):
+        draw.text((4, _TITLE_PIXELS + row * tile_pixels + tile_pixels // 3), label[:18], fill="black")
+    for column, (title, images) in enumerate(shown.items()):
+        left = _LABEL_PIXELS + column * block
+        draw.text((left, 2), title, fill="black")
+        for row, label in enumerate(classes):
+            for place, encoded in enumerate(images.get(label, [])):
+                tile = (
+                    Image.open(io.BytesIO(encoded)).convert("RGB").resize((tile_pixels - 1, tile_pixels - 1))
+                )
+                sheet.paste(tile, (left + place * tile_pixels, _TITLE_PIXELS + row * tile_pixels))
+    return sheet
+
+
+def _sample(examples: Iterable[Example], count: int, seed: int) -> dict[str, list[bytes]]:
+    """Class -> up to `count` images, each of the class equally likely (reservoir sampling)."""
+    generator = np.random.default_rng(seed)
+    kept: dict[str, list[bytes]] = {}
+    met: dict[str, int] = {}
+    for example in examples:
+        if example.label is None:
+            continue
+        images = kept.setdefault(example.label, [])
+        met[example.label] = met.get(example.label, 0) + 1
+        if len(images) < count:
+            images.append(example.image)
+        elif (place := generator.integers(met[example.label])) < count:
+            images[place] = example.image
+    return kept
