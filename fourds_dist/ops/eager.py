@@ -83,10 +83,8 @@ def pooled_phase_backward(g_BCUV: Tensor, h_BCHW: Tensor) -> Tensor:
     re = away_from_zero(X.real)
     tau = (R.mT @ g @ Cl - Rn.mT @ g @ Cn).div_(re.square() + X.imag.square())
     tau.mul_(height * width / multiplicity(width, g))
-    rows, columns = self_conjugate(height, width)
-    for row in rows:
-        for column in columns:
-            tau[..., row, column] = 0.0  # a real bin's phase is 0 or pi: it has no slope
+    for row, column in self_conjugate(height, width):
+        tau[..., row, column].zero_()  # a real bin's phase is 0 or pi: it has no slope
     grad_re = torch.where(X.real.abs() < EPS, 0.0, -tau * X.imag)
     return inverse(torch.complex(grad_re, tau.mul_(re)), h_BCHW)
 
@@ -126,13 +124,11 @@ def phase_disparity_backward(g_BC: Tensor, h_student_BCHW: Tensor, h_teacher_BCH
 def half_spectrum(x_BCHW: Tensor) -> Tensor:
     """rfft2 in the working dtype, with Im = +0 at the self-conjugate bins; an empty batch has an empty spectrum."""
     x = x_BCHW.to(working_dtype(x_BCHW.dtype)).contiguous()
-    rows, columns = self_conjugate(*x.shape[-2:])
     if x.numel() == 0:
         return torch.empty((*x.shape[:3], x.shape[3] // 2 + 1), dtype=x.dtype.to_complex(), device=x.device)
     X = torch.fft.rfft2(x)
-    for row in rows:
-        for column in columns:
-            X.imag[..., row, column] = 0.0
+    for row, column in self_conjugate(*x.shape[-2:]):
+        X.imag[..., row, column].zero_()
     return X
 
 
@@ -140,7 +136,7 @@ def without_dc(x_BCHW: Tensor) -> Tensor:
     """The half spectrum with its DC bin at zero; a constant map gives zeros exactly, for its first pixel is taken off."""
     x = x_BCHW.to(working_dtype(x_BCHW.dtype))
     X = half_spectrum(x - x[..., :1, :1])
-    X[..., 0, 0] = 0.0
+    X[..., 0, 0].zero_()
     return X
 
 
@@ -170,9 +166,9 @@ def full_sum(x: Tensor, width: int) -> Tensor:
 def multiplicity(width: int, like: Tensor) -> Tensor:
     """c_l for the columns of the half spectrum: 2, but 1 for columns that are their own mirror."""
     c = like.new_full((width // 2 + 1,), 2.0)
-    c[0] = 1.0
+    c[0].fill_(1.0)
     if width % 2 == 0:
-        c[-1] = 1.0
+        c[-1].fill_(1.0)
     return c
 
 

@@ -18,8 +18,9 @@ THREADS = 32
 class Kernel:
     """One compiled function, loaded on one device; calling it launches blocks of one warp."""
 
-    def __init__(self, function: ctypes.c_void_p, shared_bytes: int) -> None:
+    def __init__(self, function: ctypes.c_void_p, context: ctypes.c_void_p, shared_bytes: int) -> None:
         self.function = function
+        self.context = context
         self.shared_bytes = shared_bytes
         check(driver().cuFuncSetAttribute(function, MAX_DYNAMIC_SHARED_SIZE_BYTES, shared_bytes))
         check(driver().cuFuncSetAttribute(function, PREFERRED_SHARED_MEMORY_CARVEOUT, 100))
@@ -30,6 +31,7 @@ class Kernel:
             ctypes.c_void_p(x.data_ptr()) if isinstance(x, Tensor) else ctypes.c_int(x) for x in arguments
         ]
         pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        make_current(self.context)
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
         grid, block = (num_blocks, 1, 1), (THREADS, 1, 1)
         check(
@@ -50,15 +52,31 @@ def load(source: str, shared_bytes: dict[str, int]) -> dict[str, Kernel]:
     torch.cuda.init()
     major, minor = torch.cuda.get_device_capability()
     image = compile_source(source, f"sm_{major}{minor}")
-    torch.cuda.current_stream().synchronize()  # makes the device's context current in this thread
-    module = ctypes.c_void_p()
+    context, module = primary_context(torch.cuda.current_device()), ctypes.c_void_p()
+    make_current(context)
     check(driver().cuModuleLoadData(ctypes.byref(module), image))
     kernels = {}
     for name, num_bytes in shared_bytes.items():
         function = ctypes.c_void_p()
         check(driver().cuModuleGetFunction(ctypes.byref(function), module, name.encode()))
-        kernels[name] = Kernel(function, num_bytes)
+        kernels[name] = Kernel(function, context, num_bytes)
     return kernels
+
+
+def primary_context(device_index: int) -> ctypes.c_void_p:
+    """The context PyTorch works in on a device; retained for the life of the process."""
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    check(driver().cuDeviceGet(ctypes.byref(device), device_index))
+    check(driver().cuDevicePrimaryCtxRetain(ctypes.byref(context), device))
+    return context
+
+
+def make_current(context: ctypes.c_void_p) -> None:
+    """Make `context` this thread's: autograd's threads may not have met the driver yet."""
+    current = ctypes.c_void_p()
+    check(driver().cuCtxGetCurrent(ctypes.byref(current)))
+    if current.value != context.value:
+        check(driver().cuCtxSetCurrent(context))
 
 
 def compile_source(source: str, architecture: str) -> bytes:

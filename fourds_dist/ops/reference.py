@@ -45,20 +45,22 @@ def phase_disparity(h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
 def spectrum(x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
     """Real and imaginary part of the full spectrum, with Im = +0 at the self-conjugate bins."""
     z = torch.fft.fft2(x_BCHW.to(working_dtype(x_BCHW.dtype)))
-    rows, columns = self_conjugate(*x_BCHW.shape[-2:])
-    real_bins = torch.zeros(x_BCHW.shape[-2:], dtype=torch.bool, device=x_BCHW.device)
-    for row in rows:
-        for column in columns:
-            real_bins[row, column] = True
-    return z.real, z.imag.masked_fill(real_bins, 0.0)
+    return z.real, z.imag.masked_fill(mask_of(self_conjugate(*x_BCHW.shape[-2:]), x_BCHW), 0.0)
 
 
 def without_dc(x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
     """The spectrum with its DC bin at zero; a constant map gives zeros exactly, for its first pixel is taken off."""
     re, im = spectrum(x_BCHW.to(working_dtype(x_BCHW.dtype)) - x_BCHW[..., :1, :1].detach())
-    dc = torch.zeros(x_BCHW.shape[-2:], dtype=torch.bool, device=x_BCHW.device)
-    dc[0, 0] = True
+    dc = mask_of([(0, 0)], x_BCHW)
     return re.masked_fill(dc, 0.0), im.masked_fill(dc, 0.0)
+
+
+def mask_of(bins: list[tuple[int, int]], like_BCHW: Tensor) -> Tensor:
+    """True at `bins` of a spectrum; made on the device, so that a CUDA graph can hold it."""
+    mask = torch.zeros(like_BCHW.shape[-2:], dtype=torch.bool, device=like_BCHW.device)
+    for row, column in bins:
+        mask[row, column].fill_(True)
+    return mask
 
 
 def polar(z: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -17,11 +17,11 @@ def away_from_zero(v: Tensor) -> Tensor:
     return torch.where(v.abs() < EPS, EPS, v)
 
 
-def self_conjugate(num_rows: int, num_columns: int) -> tuple[list[int], list[int]]:
-    """Rows and columns whose crossings are self-conjugate bins: 0, and the half where the size is even."""
-    rows = [0] if num_rows % 2 else [0, num_rows // 2]
-    columns = [0] if num_columns % 2 else [0, num_columns // 2]
-    return rows, columns
+def self_conjugate(num_rows: int, num_columns: int) -> list[tuple[int, int]]:
+    """The bins that are their own mirror: crossings of row 0 (and H/2 if even) with column 0 (and W/2 if even)."""
+    rows = range(0, num_rows, num_rows // 2) if num_rows % 2 == 0 else range(1)
+    columns = range(0, num_columns, num_columns // 2) if num_columns % 2 == 0 else range(1)
+    return [(row, column) for row in rows for column in columns]
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:

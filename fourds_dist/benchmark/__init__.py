@@ -1,0 +1,1 @@
+"""Benchmarks: one command each, one module each. See `python -m fourds_dist.benchmark --help`."""

@@ -1,0 +1,37 @@
+"""The benchmarks' command line: `python -m fourds_dist.benchmark ops|step|data|scaling [options]`.
+
+A benchmark is a module of this package with `add_arguments(parser)` and `run(options)`; only the one asked for is
+imported, so that the operators can be timed where the data and launch parts' dependencies are missing.
+"""
+
+import argparse
+import importlib
+import sys
+
+BENCHMARKS = {
+    "ops": "the Fourier operators: released form, half spectrum, fused, and the copies of the same bytes",
+    "step": "whole training steps: images per second and peak memory",
+    "data": "the data path: images per second from storage to the device",
+    "scaling": "training over several devices or processes",
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the benchmark named by the first argument."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(
+        prog="python -m fourds_dist.benchmark", description=__doc__.split("\n")[0]
+    )
+    commands = parser.add_subparsers(dest="benchmark", required=True, metavar="|".join(BENCHMARKS))
+    for name, summary in BENCHMARKS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if name in arguments[:1]:
+            module = importlib.import_module(f"fourds_dist.benchmark.{name}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    options = parser.parse_args(arguments)
+    options.run(options)
+
+
+if __name__ == "__main__":
+    main()
