@@ -1,5 +1,4 @@
-"""Where images come from: one file per source, one table that `python -m fourds_dist.pack` turns into
-subcommands.
+"""Where images come from: one file per source, one table that makes subcommands of `python -m fourds_dist.pack`.
 
 A source is a function that returns its domains (`Domain`), each of which becomes one dataset folder. It is
 named here by module and function and imported only when it is asked for, so that scikit-learn, SciPy or an

@@ -1,5 +1,4 @@
-"""The quickstart's two domains, made offline from what scikit-learn ships: real handwriting, real
-photographs.
+"""The quickstart's two domains, made offline from what scikit-learn ships.
 
     digits          1,797 handwritten digits of 8 x 8 pixels, enlarged, white on black: the source
     digits-photos   the same digits blended over crops of two photographs (the MNIST-M recipe): the target
@@ -33,8 +32,7 @@ def digits(*, size: int = 32, crops_per_digit: int = 4, seed: int = 42) -> tuple
     Args:
         size: side of the square images, in pixels.
         crops_per_digit: backgrounds that every training digit of the target is shown on; digits of the other
-        splits
-            are shown on one, so that each counts once.
+            splits are shown on one, so that each counts once.
         seed: two calls with equal arguments give equal images.
     """
     notes = {"origin": "scikit-learn load_digits", "size": size, "seed": seed}

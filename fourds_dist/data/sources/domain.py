@@ -20,13 +20,10 @@ class Domain:
     """Class list in label order; the domains of one source share it."""
 
     produce: Callable[[], Iterable[Example]]
-    """Makes a fresh pass over the images; every pass gives the same examples in the same order."""
+    """Makes a fresh pass over the images; every pass gives the same examples in the same order.
 
-    val_fraction: float = 0.0
-    """Share of the examples without a split that the writer puts into the validation split."""
-
-    test_fraction: float = 0.0
-    """Share of the examples without a split that the writer puts into the test split."""
+    Each example names its split: sources hold identities out across their domains, which no writer could see.
+    """
 
     notes: Mapping[str, Any] = field(default_factory=dict)
     """How the domain came about (origin, version, counts, what was left out and why); kept in the manifest."""

@@ -1,10 +1,9 @@
-"""Backgrounds from photographs, the recipe of MNIST-M (Ganin and Lempitsky, 2015): |crop of a photograph -
-digit|.
+"""Digits over photographs, the recipe of MNIST-M (Ganin and Lempitsky, 2015).
 
-The photographs are the two that scikit-learn ships. Each is cut into upright stripes and every stripe belongs
-to one split: no pixel of a background that is tested was ever trained on, yet all splits see all parts of the
-scenes. Half of both photographs is smooth (sky, leaf) and would leave digits almost as plain as the source's,
-so the liveliest of a few random crops is taken.
+An image is |crop of a photograph - digit|. The photographs are the two that scikit-learn ships. Each is cut into
+upright stripes and every stripe belongs to one split: no pixel of a background that is tested was ever trained on,
+yet all splits see all parts of the scenes. Half of both photographs is smooth (sky, leaf) and would leave digits
+almost as plain as the source's, so the liveliest of a few random crops is taken.
 """
 
 from __future__ import annotations

@@ -15,8 +15,7 @@ import numpy as np
 def stratified(
     labels: Sequence[Hashable], *, val_fraction: float, test_fraction: float, seed: int
 ) -> list[str]:
-    """The split ('train', 'val' or 'test') of each identity, given the class of each, in the order of
-    `labels`.
+    """The split ('train', 'val' or 'test') of each identity, given the class of each.
 
     Every class gives round(fraction * count) of its identities to test and to val; `seed` decides which.
     """

@@ -22,13 +22,15 @@ from fourds_dist.data.pack.example import Example
 from fourds_dist.data.sources.domain import Domain
 from fourds_dist.data.sources.icons.collection import Collection, Icon, read_collection
 from fourds_dist.data.sources.icons.duplicates import NEAR, SAME, duplicates
-from fourds_dist.data.sources.icons.families import assign, families
+from fourds_dist.data.sources.icons.families import SPLITS, assign, families
 from fourds_dist.data.sources.icons.names import STYLES
 from fourds_dist.data.sources.icons.render import is_blank, render, thumbnail
 from fourds_dist.data.sources.png import png
 
 MAIN_STYLES = ("line", "solid", "glyph")
 """The domains in which a class has to be common; the other two are smaller."""
+
+_COMPARED_PIXELS = 64  # Duplicates are told at one size, whatever size is packed.
 
 
 def icons(
@@ -46,8 +48,9 @@ def icons(
         folder: the package, usually node_modules/@iconify/json.
         size: side of the images in pixels; which images there are does not depend on it.
         min_sets: a class needs drawings in so many sets in each of line, solid and glyph.
-        val_fraction: share of images to aim at; designers are not divided, so that it is not met to the
-        image. test_fraction: likewise. seed: decides which designers are held out.
+        val_fraction: share of images to aim at; not met to the image, since designers are not divided.
+        test_fraction: likewise.
+        seed: decides which designers are held out.
 
     Raises:
         ValueError: the folder is not the package, or no class is common enough.
@@ -124,9 +127,6 @@ def _drawable(chosen: list[Icon], dropped: Counter[str]) -> tuple[list[Icon], np
     return drawn, np.stack(thumbnails)
 
 
-_COMPARED_PIXELS = 64  # Duplicates are told at one size, whatever size is packed.
-
-
 def _domain(
     style: str,
     classes: tuple[str, ...],
@@ -142,8 +142,7 @@ def _domain(
     own = {
         "images": dict(sorted(Counter(split for _, split in members).items())),
         "families": {
-            split: sorted(name for name, side in split_of.items() if side == split)
-            for split in set(split_of.values())
+            split: sorted(name for name, side in split_of.items() if side == split) for split in SPLITS
         },
         "sets": {
             prefix: {
