@@ -19,6 +19,7 @@ LARGEST_EVEN, LARGEST_ODD = 64, 7
 STORED = {torch.float32: "float", torch.bfloat16: "bfloat16"}
 SOURCES = Path(__file__).parent / "cuda"
 LANES = 32
+TILE = 64  # of the transposition
 ALIGNMENT_BYTES = 16
 
 
@@ -44,7 +45,7 @@ def fourier_mix(h_BCHW: Tensor, a_BCHW: Tensor, mix_2: Tensor) -> Tensor:
     h, a = stored(h_BCHW), stored(a_BCHW)
     out = torch.empty_like(h)
     launch("fourier_mix", "fourier_mix", h, h, a, mix_2.float().contiguous(), out)
-    return out
+    return laid_out(out, h_BCHW)
 
 
 def fourier_mix_backward(
@@ -55,14 +56,18 @@ def fourier_mix_backward(
     g = stored(g_BCHW.to(h.dtype))
     grad_h = torch.empty_like(h) if need_h else None
     grad_a = torch.empty_like(a) if need_a else None
-    partial_sums = torch.empty(num_warps(h), 2, dtype=torch.float32, device=h.device)
+    partial_sums = torch.empty(num_blocks(h), 2, dtype=torch.float32, device=h.device)
     launch(
         *("fourier_mix", "fourier_mix_backward", h),
         *(g, h, a, mix_2.float().contiguous()),
         *(h if grad_h is None else grad_h, a if grad_a is None else grad_a, partial_sums),
         flags=(need_h, need_a),
     )
-    return grad_h, grad_a, partial_sums.sum(0) if need_mix else None
+    return (
+        None if grad_h is None else laid_out(grad_h, h_BCHW),
+        None if grad_a is None else laid_out(grad_a, a_BCHW),
+        partial_sums.sum(0) if need_mix else None,
+    )
 
 
 def pooled_phase(h_BCHW: Tensor, output_size: tuple[int, int]) -> Tensor:
@@ -78,7 +83,7 @@ def pooled_phase_backward(g_BCUV: Tensor, h_BCHW: Tensor) -> Tensor:
     h, g = stored(h_BCHW), stored(g_BCUV.float())
     grad_h = torch.empty_like(h)
     launch("pooled_phase", "pooled_phase_backward", h, g, h, grad_h, cells=tuple(g.shape[-2:]))
-    return grad_h
+    return laid_out(grad_h, h_BCHW)
 
 
 def phase_disparity(h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
@@ -95,7 +100,7 @@ def phase_disparity_backward(g_BC: Tensor, h_student_BCHW: Tensor, h_teacher_BCH
     grad_student = torch.empty_like(student)
     g = g_BC.float().contiguous()
     launch("phase_disparity", "phase_disparity_backward", student, g, student, teacher, grad_student)
-    return grad_student
+    return laid_out(grad_student, h_student_BCHW)
 
 
 def stored_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -105,8 +110,36 @@ def stored_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def stored(x: Tensor) -> Tensor:
     """`x` as the kernels read it: one map after another, without gaps, from an aligned address."""
-    x = x.to(stored_dtype(x.dtype)).contiguous()
+    x = x.to(stored_dtype(x.dtype))
+    if is_channels_last(x):
+        return transposed(
+            x, torch.empty(x.shape, dtype=x.dtype, device=x.device), x.shape[2] * x.shape[3], x.shape[1]
+        )
+    x = x.contiguous()
     return x if x.data_ptr() % ALIGNMENT_BYTES == 0 else x.clone()
+
+
+def laid_out(x: Tensor, like_BCHW: Tensor) -> Tensor:
+    """The contiguous result `x` in the memory format of `like_BCHW`."""
+    if not is_channels_last(like_BCHW):
+        return x
+    return transposed(
+        x, torch.empty_like(x, memory_format=torch.channels_last), x.shape[1], x.shape[2] * x.shape[3]
+    )
+
+
+def is_channels_last(x_BCHW: Tensor) -> bool:
+    """Whether the maps lie pixel by pixel, and not also plane by plane."""
+    return not x_BCHW.is_contiguous() and x_BCHW.is_contiguous(memory_format=torch.channels_last)
+
+
+def transposed(x_BCHW: Tensor, into_BCHW: Tensor, num_rows: int, num_columns: int) -> Tensor:
+    """Fill `into_BCHW` with `x_BCHW`, whose memory holds a num_rows x num_columns matrix for each image, transposed."""
+    tiles = -(-num_rows // TILE) * -(-num_columns // TILE)
+    with torch.cuda.device(x_BCHW.device):
+        kernel = build("transpose", 1, x_BCHW.dtype, (1, 1), x_BCHW.device.index)["transpose"]
+        kernel(x_BCHW.shape[0] * tiles, x_BCHW, into_BCHW, num_rows, num_columns)
+    return into_BCHW
 
 
 def maps_per_warp(size: int) -> int:
@@ -114,8 +147,8 @@ def maps_per_warp(size: int) -> int:
     return LANES if size % 2 else LANES // (size // 2)
 
 
-def num_warps(x_BCHW: Tensor) -> int:
-    """Warps, which are also blocks, that it takes for all maps."""
+def num_blocks(x_BCHW: Tensor) -> int:
+    """Blocks it takes for all maps; a block's warps share its maps."""
     num_maps = x_BCHW.shape[0] * x_BCHW.shape[1]
     return -(-num_maps // maps_per_warp(x_BCHW.shape[-1]))
 
@@ -134,7 +167,7 @@ def launch(
     num_maps, size = like_BCHW.shape[0] * like_BCHW.shape[1], like_BCHW.shape[-1]
     with torch.cuda.device(like_BCHW.device):
         kernel = build(operator, size, like_BCHW.dtype, cells, like_BCHW.device.index)[name]
-        kernel(num_warps(like_BCHW), *tensors, num_maps, *(int(flag) for flag in flags))
+        kernel(num_blocks(like_BCHW), *tensors, num_maps, *(int(flag) for flag in flags))
 
 
 @lru_cache(maxsize=256)
@@ -143,7 +176,7 @@ def build(
 ) -> dict[str, nvrtc.Kernel]:
     """The operator's two kernels for one size, dtype and device."""
     with torch.cuda.device(device_index):
-        return nvrtc.load(source(operator, size, dtype, cells), shared_bytes(operator, size))
+        return nvrtc.load(source(operator, size, dtype, cells), blocks(operator, size))
 
 
 @lru_cache(maxsize=256)
@@ -160,12 +193,12 @@ def build_error(
 
 def source(operator: str, size: int, dtype: torch.dtype, cells: tuple[int, int]) -> str:
     """The CUDA source of an operator's kernels for one size: constants first, then the files in the order of use."""
-    parity = "odd" if size % 2 else "even"
-    files = (
-        *("dft.cuh", "bins.cuh"),
-        "odd/maps.cuh" if size % 2 else "even/lines.cuh",
-        f"{parity}/{operator}.cu",
-    )
+    if operator == "transpose":
+        files = ["transpose.cu"]
+    elif size % 2:
+        files = ["dft.cuh", "bins.cuh", "odd/maps.cuh", f"odd/{operator}.cu"]
+    else:
+        files = ["dft.cuh", "bins.cuh", "even/lines.cuh", f"even/{operator}.cu"]
     return "\n".join(
         [
             f"constexpr int N = {size}, U = {cells[0]}, V = {cells[1]};",
@@ -177,22 +210,25 @@ def source(operator: str, size: int, dtype: torch.dtype, cells: tuple[int, int])
     )
 
 
-def shared_bytes(operator: str, size: int) -> dict[str, int]:
-    """Dynamic shared memory of a block, in bytes: planes that hold the warp's maps, and room for sums."""
+def blocks(operator: str, size: int) -> dict[str, nvrtc.Block]:
+    """The blocks of an operator's kernels: planes of shared memory that hold a warp's maps, and room for sums."""
+    if operator == "transpose":
+        return {operator: nvrtc.Block(256)}
+    row = 4 * LANES
     if size % 2:
-        plane = 4 * LANES * size * size
+        plane = row * size * size
         planes = {"fourier_mix": (2, 3), "pooled_phase": (1, 2), "phase_disparity": (2, 2)}[operator]
         extra = (0, 0)
     else:
-        rows = size // 2
-        plane = 16 * maps_per_warp(size) * rows * (rows | 1)
+        plane = 16 * maps_per_warp(size) * (size // 2) * (size // 2 | 1)
         planes = {"fourier_mix": (1, 3), "pooled_phase": (1, 1), "phase_disparity": (2, 2)}[operator]
-        row = 4 * LANES
-        extra = {"fourier_mix": (row * (size + 2), 0), "pooled_phase": (0, 0), "phase_disparity": (row, row)}[
-            operator
-        ]
-    smallest = 2 * 4 * LANES  # sums of the smallest maps
+        sums = {"fourier_mix": (row * (size + 2), 0), "phase_disparity": (row, row)}
+        extra = sums.get(operator, (0, 0))
     forward, backward = (
-        max(smallest, count * plane + more) for count, more in zip(planes, extra, strict=True)
+        max(2 * row, count * plane + more) for count, more in zip(planes, extra, strict=True)
     )
-    return {operator: forward, f"{operator}_backward": backward}
+    num_warps = 2 if operator == "fourier_mix" and size % 2 == 0 else 1
+    return {
+        operator: nvrtc.Block(LANES, forward),
+        f"{operator}_backward": nvrtc.Block(LANES * num_warps, backward),
+    }

@@ -5,6 +5,7 @@ orders with everything else there and can be captured in a CUDA graph (once it h
 """
 
 import ctypes
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -12,17 +13,24 @@ from torch import Tensor
 
 OPTIONS = ("--std=c++17", "--ftz=true", "--prec-div=false", "--prec-sqrt=false", "-default-device")
 MAX_DYNAMIC_SHARED_SIZE_BYTES, PREFERRED_SHARED_MEMORY_CARVEOUT = 8, 9  # CUfunction_attribute
-THREADS = 32
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a block of a kernel takes: threads, and dynamic shared memory in bytes."""
+
+    num_threads: int
+    shared_bytes: int = 0
 
 
 class Kernel:
-    """One compiled function, loaded on one device; calling it launches blocks of one warp."""
+    """One compiled function, loaded on one device."""
 
-    def __init__(self, function: ctypes.c_void_p, context: ctypes.c_void_p, shared_bytes: int) -> None:
+    def __init__(self, function: ctypes.c_void_p, context: ctypes.c_void_p, block: Block) -> None:
         self.function = function
         self.context = context
-        self.shared_bytes = shared_bytes
-        check(driver().cuFuncSetAttribute(function, MAX_DYNAMIC_SHARED_SIZE_BYTES, shared_bytes))
+        self.block = block
+        check(driver().cuFuncSetAttribute(function, MAX_DYNAMIC_SHARED_SIZE_BYTES, block.shared_bytes))
         check(driver().cuFuncSetAttribute(function, PREFERRED_SHARED_MEMORY_CARVEOUT, 100))
 
     def __call__(self, num_blocks: int, *arguments: Tensor | int) -> None:
@@ -33,18 +41,20 @@ class Kernel:
         pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
         make_current(self.context)
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-        grid, block = (num_blocks, 1, 1), (THREADS, 1, 1)
+        grid, block = (num_blocks, 1, 1), (self.block.num_threads, 1, 1)
         check(
-            driver().cuLaunchKernel(self.function, *grid, *block, self.shared_bytes, stream, pointers, None)
+            driver().cuLaunchKernel(
+                self.function, *grid, *block, self.block.shared_bytes, stream, pointers, None
+            )
         )
 
 
-def load(source: str, shared_bytes: dict[str, int]) -> dict[str, Kernel]:
+def load(source: str, blocks: dict[str, Block]) -> dict[str, Kernel]:
     """Compile `source` for the current device and return its `extern "C"` kernels by name.
 
     Args:
         source: CUDA C++ without includes.
-        shared_bytes: the kernels wanted, each with the dynamic shared memory of a block.
+        blocks: the kernels wanted, each with what its blocks take.
 
     Raises:
         RuntimeError: NVRTC or the driver is missing, or refused the source; the compiler's log is in the message.
@@ -56,10 +66,10 @@ def load(source: str, shared_bytes: dict[str, int]) -> dict[str, Kernel]:
     make_current(context)
     check(driver().cuModuleLoadData(ctypes.byref(module), image))
     kernels = {}
-    for name, num_bytes in shared_bytes.items():
+    for name, block in blocks.items():
         function = ctypes.c_void_p()
         check(driver().cuModuleGetFunction(ctypes.byref(function), module, name.encode()))
-        kernels[name] = Kernel(function, context, num_bytes)
+        kernels[name] = Kernel(function, context, block)
     return kernels
 
 

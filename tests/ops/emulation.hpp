@@ -1,4 +1,4 @@
-// Just enough CUDA to run one-warp kernels on a CPU: 32 threads that meet at every __syncwarp, blocks one after another.
+// Just enough CUDA to run kernels of one or two warps on a CPU: threads that meet at every __syncwarp, blocks one after another.
 #include <barrier>
 #include <cmath>
 #include <cstring>
@@ -13,8 +13,9 @@
 
 struct Index { int x; };
 inline thread_local Index threadIdx, blockIdx;
-inline std::barrier<> meeting(32);
-inline void __syncwarp() { meeting.arrive_and_wait(); }
+inline std::barrier<>*warps[2], *block;
+inline void __syncwarp() { warps[threadIdx.x / 32]->arrive_and_wait(); }
+inline void __syncthreads() { block->arrive_and_wait(); }
 
 struct float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
@@ -27,15 +28,17 @@ inline unsigned __float_as_uint(float f) { unsigned v; std::memcpy(&v, &f, 4); r
 alignas(16) float4 shared[16384];
 
 template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), int num_blocks, Arguments... arguments) {
+void launch(void (*kernel)(Parameters...), int num_blocks, int num_threads, Arguments... arguments) {
+    std::barrier<> first(32), second(32), all(num_threads);
+    warps[0] = &first, warps[1] = &second, block = &all;
     std::vector<std::thread> threads;
-    for (int t = 0; t < 32; ++t)
-        threads.emplace_back([=] {
+    for (int t = 0; t < num_threads; ++t)
+        threads.emplace_back([=, &all] {
             threadIdx.x = t;
             for (int b = 0; b < num_blocks; ++b) {
                 blockIdx.x = b;
                 kernel(arguments...);
-                meeting.arrive_and_wait();
+                all.arrive_and_wait();
             }
         });
     for (auto& thread : threads) thread.join();

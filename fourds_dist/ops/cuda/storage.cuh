@@ -6,10 +6,22 @@ struct bfloat16 {
 
 __device__ __forceinline__ float as_float(unsigned bits) { return __uint_as_float(bits); }
 
-__device__ __forceinline__ unsigned to_bfloat16(float v) {  // to nearest, ties to even; NaN stays NaN
+// To nearest, ties to even; NaN stays NaN.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+__device__ __forceinline__ unsigned pack_bfloat16(float low, float high) {
+    unsigned bits;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+    return bits;
+}
+#else
+__device__ __forceinline__ unsigned to_bfloat16(float v) {
     const unsigned bits = __float_as_uint(v);
     return v != v ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
 }
+__device__ __forceinline__ unsigned pack_bfloat16(float low, float high) {
+    return to_bfloat16(low) | to_bfloat16(high) << 16;
+}
+#endif
 
 __device__ __forceinline__ float2 load_pair(const float* x) { return *reinterpret_cast<const float2*>(x); }
 __device__ __forceinline__ float2 load_pair(const bfloat16* x) {
@@ -21,7 +33,7 @@ __device__ __forceinline__ void store_pair(float* x, float a, float b) {
     *reinterpret_cast<float2*>(x) = make_float2(a, b);
 }
 __device__ __forceinline__ void store_pair(bfloat16* x, float a, float b) {
-    *reinterpret_cast<unsigned*>(x) = to_bfloat16(a) | to_bfloat16(b) << 16;
+    *reinterpret_cast<unsigned*>(x) = pack_bfloat16(a, b);
 }
 
 __device__ __forceinline__ float4 load_four(const float* x) { return *reinterpret_cast<const float4*>(x); }
@@ -39,4 +51,4 @@ __device__ __forceinline__ void store_four(bfloat16* x, float4 v) {
 __device__ __forceinline__ float load_one(const float* x) { return *x; }
 __device__ __forceinline__ float load_one(const bfloat16* x) { return as_float(unsigned(x->bits) << 16); }
 __device__ __forceinline__ void store_one(float* x, float v) { *x = v; }
-__device__ __forceinline__ void store_one(bfloat16* x, float v) { x->bits = to_bfloat16(v); }
+__device__ __forceinline__ void store_one(bfloat16* x, float v) { x->bits = (unsigned short)pack_bfloat16(v, 0.f); }

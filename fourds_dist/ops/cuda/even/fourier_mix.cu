@@ -11,8 +11,7 @@ extern "C" __global__ void __launch_bounds__(32) fourier_mix(
 
 #pragma unroll 1
     for (int pass = 0; pass < 6; ++pass) {
-        if (pass == 0) load_columns(z, a, lane);
-        if (pass == 2) load_columns(z, h, lane);
+        if (pass == 0 || pass == 2) load_columns(z, pass == 0 ? a : h, lane);
         if (pass == 1 || pass == 3) load_row(z, plane, lane);
         if (pass == 5) rows_to_columns_exchanged(z, plane, lane);
         dft<N>(z.re, z.im);
@@ -49,74 +48,62 @@ extern "C" __global__ void __launch_bounds__(32) fourier_mix(
     }
 }
 
-// Gradients to h, a and, one partial sum of each for every warp, to the two weights.
-extern "C" __global__ void __launch_bounds__(32) fourier_mix_backward(
+// The gradients of slot l of a row of G: of one complex bin or, in two slots of row 0, of two real ones.
+__device__ __forceinline__ MixGradient slot_gradient(
+    const Line& g, int l, Bin x, Bin a, float w0, float w1, const Lane& lane) {
+    if (lane.row != 0 || l % ROWS != 0) return mix_gradient({g.re[l], g.im[l]}, x, a, w0, w1, FULL_SCALE);
+    const MixGradient re = mix_gradient({g.re[l], 0.f}, {x.re, 0.f}, {a.re, 0.f}, w0, w1, FULL_SCALE);
+    const MixGradient im = mix_gradient({g.im[l], 0.f}, {x.im, 0.f}, {a.im, 0.f}, w0, w1, FULL_SCALE);
+    return {{re.x.re, im.x.re}, {re.a.re, im.a.re}, 0.5f * (re.p_al + im.p_al), 0.5f * (re.p_m + im.p_m)};
+}
+
+// Gradients to h, a and, one partial sum of each for every block, to the two weights.
+//
+// Three planes of shared memory leave room for five blocks at 56x56, too few warps to hide their latencies. So two warps
+// work on the same maps: both transform one of h and a, the first alone transforms g and meets the three spectra, then
+// both transform one of the two gradients back.
+extern "C" __global__ void __launch_bounds__(64, 4) fourier_mix_backward(
     const stored* g, const stored* h, const stored* a, const float* weights, stored* grad_h, stored* grad_a,
     float* partial_sums, int num_maps, int need_h, int need_a) {
     extern __shared__ float4 shared[];
     float4 *plane_a = shared, *plane_h = shared + PLANE, *plane_g = shared + 2 * PLANE;
     const Lane lane(num_maps);
+    const bool second = threadIdx.x >= 32;
     const float w0 = weights[0], w1 = weights[1];
     Line z = {};
     float sum_al = 0.f, sum_m = 0.f;
 
 #pragma unroll 1
-    for (int pass = 0; pass < 10; ++pass) {
-        if (pass == 6 && !need_h) pass = 8;
-        if (pass == 8 && !need_a) break;
-        float4* plane = pass < 2 || pass >= 8 ? plane_a : pass < 4 ? plane_h : plane_g;
-        if (pass == 0) load_columns(z, a, lane);
-        if (pass == 2) load_columns(z, h, lane);
-        if (pass == 4) load_columns(z, g, lane);
-        if (pass == 1 || pass == 3 || pass == 5 || pass == 8) load_row(z, plane, lane);
-        if (pass == 8) put_together_exchanged(z, lane);
-        if (pass == 7 || pass == 9) rows_to_columns_exchanged(z, plane, lane);
+    for (int pass = 0; pass < 6; ++pass) {
+        if (pass == 2 || pass == 4) __syncthreads();
+        if (second && (pass == 2 || pass == 3)) continue;
+        if (pass == 4 && !(second ? need_a : need_h)) break;
+        float4* plane = second ? plane_a : pass < 2 ? plane_h : plane_g;
+        if (pass == 0 || pass == 2) load_columns(z, pass == 2 ? g : second ? a : h, lane);
+        if (pass == 1 || pass == 3 || (pass == 4 && second)) load_row(z, plane, lane);
+        if (pass == 4) put_together_exchanged(z, lane);
+        if (pass == 5) rows_to_columns_exchanged(z, plane, lane);
         dft<N>(z.re, z.im);
-        if (pass == 0 || pass == 2 || pass == 4) columns_to_rows(z, plane, lane);
-        if (pass == 1 || pass == 3 || pass == 5) take_apart(z, lane);
-        if (pass == 1 || pass == 3) store_row(z, plane, lane);
-        if (pass == 5) {
-            if (lane.active) {
-                float4 *row_a = lane.own_row(plane_a), *row_h = lane.own_row(plane_h);
+        if (pass == 0 || pass == 2) columns_to_rows(z, plane, lane);
+        if (pass == 1 || pass == 3) take_apart(z, lane);
+        if (pass == 1) store_row(z, plane, lane);
+        if (pass == 3 && lane.active) {
+            float4 *row_a = lane.own_row(plane_a), *row_h = lane.own_row(plane_h);
 #pragma unroll
-                for (int i = 0; i < ROWS; ++i) {
-                    const float4 x = row_h[i];
-                    float4 y = row_a[i];
-                    Bin g0 = {z.re[2 * i], z.im[2 * i]}, x0 = {x.x, x.y}, a0 = {y.x, y.y};
-                    Bin g1 = {z.re[2 * i + 1], z.im[2 * i + 1]}, x1 = {x.z, x.w}, a1 = {y.z, y.w};
-                    MixGradient d0, d1;
-                    if (lane.row == 0 && (2 * i == 0 || 2 * i == ROWS)) {
-                        const MixGradient re = mix_gradient({g0.re, 0}, {x0.re, 0}, {a0.re, 0}, w0, w1, FULL_SCALE);
-                        const MixGradient im = mix_gradient({g0.im, 0}, {x0.im, 0}, {a0.im, 0}, w0, w1, FULL_SCALE);
-                        d0 = {{re.x.re, im.x.re},
-                              {re.a.re, im.a.re},
-                              0.5f * (re.p_al + im.p_al),
-                              0.5f * (re.p_m + im.p_m)};
-                    } else {
-                        d0 = mix_gradient(g0, x0, a0, w0, w1, FULL_SCALE);
-                    }
-                    if (lane.row == 0 && 2 * i + 1 == ROWS) {
-                        const MixGradient re = mix_gradient({g1.re, 0}, {x1.re, 0}, {a1.re, 0}, w0, w1, FULL_SCALE);
-                        const MixGradient im = mix_gradient({g1.im, 0}, {x1.im, 0}, {a1.im, 0}, w0, w1, FULL_SCALE);
-                        d1 = {{re.x.re, im.x.re},
-                              {re.a.re, im.a.re},
-                              0.5f * (re.p_al + im.p_al),
-                              0.5f * (re.p_m + im.p_m)};
-                    } else {
-                        d1 = mix_gradient(g1, x1, a1, w0, w1, FULL_SCALE);
-                    }
-                    z.re[2 * i] = d0.x.re, z.im[2 * i] = d0.x.im;
-                    z.re[2 * i + 1] = d1.x.re, z.im[2 * i + 1] = d1.x.im;
-                    row_a[i] = make_float4(d0.a.re, d0.a.im, d1.a.re, d1.a.im);
-                    sum_al += d0.p_al + d1.p_al, sum_m += d0.p_m + d1.p_m;
-                }
+            for (int i = 0; i < ROWS; ++i) {
+                const float4 x = row_h[i], y = row_a[i];
+                const MixGradient d0 = slot_gradient(z, 2 * i, {x.x, x.y}, {y.x, y.y}, w0, w1, lane);
+                const MixGradient d1 = slot_gradient(z, 2 * i + 1, {x.z, x.w}, {y.z, y.w}, w0, w1, lane);
+                z.re[2 * i] = d0.x.re, z.im[2 * i] = d0.x.im;
+                z.re[2 * i + 1] = d1.x.re, z.im[2 * i + 1] = d1.x.im;
+                row_a[i] = make_float4(d0.a.re, d0.a.im, d1.a.re, d1.a.im);
+                sum_al += d0.p_al + d1.p_al, sum_m += d0.p_m + d1.p_m;
             }
-            put_together_exchanged(z, lane);
         }
-        if (pass == 7) store_columns_exchanged(z, grad_h, lane);
-        if (pass == 9) store_columns_exchanged(z, grad_a, lane);
+        if (pass == 5) store_columns_exchanged(z, second ? grad_a : grad_h, lane);
     }
 
+    if (second) return;
     float* scratch = reinterpret_cast<float*>(plane_g);
     __syncwarp();
     scratch[threadIdx.x] = sum_al, scratch[32 + threadIdx.x] = sum_m;

@@ -24,8 +24,8 @@ struct Lane {
     bool active;  // whether there is such a map
 
     __device__ Lane(int num_maps) {
-        slot = threadIdx.x / ROWS;
-        row = threadIdx.x % ROWS;
+        slot = threadIdx.x % 32 / ROWS;
+        row = threadIdx.x % 32 % ROWS;
         map = blockIdx.x * MAPS + slot;
         active = slot < MAPS && map < num_maps;
     }
