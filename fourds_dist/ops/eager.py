@@ -5,27 +5,44 @@ full spectrum (c_l = 2) unless it is its own mirror (c_l = 1: column 0, and W/2 
 
 Symbols: X = F(h), A = F(a), G = F(g) for the gradient g of the result, d() the denormal rule,
 X' = (d(Re X), Im X), u = X'/|X'| = exp(i angle X) (the phase without an angle),
-al = sqrt(max(|A|^2, EPS)), m = sqrt(max(|X|^2, EPS)), amp = w0 al + w1 m.
+al = sqrt(max(|A|^2, EPS)), m = sqrt(max(|X|^2, EPS)), amp = w0 al + w1 m. A spectrum is held as two real tensors.
+
+On a CPU the maps are taken in pieces that stay in its cache: the passes over them cost next to nothing there. Shapes:
+M maps (images times channels, or a piece of them), H and W, K = W // 2 + 1 columns of the half spectrum.
 """
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fourds_dist.ops.spectrum import EPS, away_from_zero, self_conjugate, working_dtype
+from fourds_dist.ops.spectrum import EPS, self_conjugate, working_dtype
+
+PIECE_ELEMENTS = 2**17  # of a map's tensor on a CPU: about ten such tensors are alive at a time
+
+
+class Bins(NamedTuple):
+    """A half spectrum, MHK: real parts and imaginary parts."""
+
+    re: Tensor
+    im: Tensor
 
 
 def fourier_mix(h_BCHW: Tensor, a_BCHW: Tensor, mix_2: Tensor) -> Tensor:
     """out = F^-1(amp u)."""
-    X, A = half_spectrum(h_BCHW), half_spectrum(a_BCHW)
-    w = mix_2.to(X.real.dtype)
-    amplitude = power(A).clamp_min_(EPS).sqrt_().mul_(w[0])
-    amplitude.add_(power(X).clamp_min_(EPS).sqrt_().mul_(w[1]))
-    X.real.copy_(away_from_zero(X.real))
-    amplitude.div_(power(X).sqrt_())
-    return inverse(X.mul_(amplitude), h_BCHW)
+    out_BCHW = result_like(h_BCHW)
+    w = mix_2.to(out_BCHW.dtype)
+    for h, a, out in pieces(h_BCHW, a_BCHW, out_BCHW):
+        X, A = spectrum(h), spectrum(a)
+        amp = floored_root_(power_(A)).mul_(w[0])
+        amp.addcmul_(floored_root_(power(X)), w[1])
+        re = away_from_zero_(X.re)
+        amp.div_(torch.mul(re, re).addcmul_(X.im, X.im).sqrt_())
+        invert(re.mul_(amp), X.im.mul_(amp), out)
+    return out_BCHW
 
 
 def fourier_mix_backward(
@@ -39,65 +56,79 @@ def fourier_mix_backward(
         gw0 = sum_k c_l p al / HW,   gw1 = sum_k c_l p m / HW
     Column multiplicity and 1/HW cancel between F and F^-1, so gh = F^-1(gX) and ga = F^-1(gA).
     """
-    X, A, G = half_spectrum(h_BCHW), half_spectrum(a_BCHW), half_spectrum(g_BCHW)
-    w = mix_2.to(X.real.dtype)
-    power_X, power_A = power(X), power(A)
-    m, al = power_X.clamp_min(EPS).sqrt_(), power_A.clamp_min(EPS).sqrt_()
-    replaced = X.real.abs() < EPS  # where the denormal rule replaces Re X
-    re, im = away_from_zero(X.real), X.imag
-    inverse_length = (re.square() + im.square()).rsqrt_()
-    u_re, u_im = re * inverse_length, im * inverse_length
-    p = G.real * u_re + G.imag * u_im
-
-    grad_mix = grad_a = grad_h = None
-    if need_mix:
-        num_bins = math.prod(h_BCHW.shape[-2:])
-        width = h_BCHW.shape[-1]
-        grad_mix = torch.stack([full_sum(p * al, width), full_sum(p * m, width)]) / num_bins
-    if need_h:
-        q = G.imag * u_re - G.real * u_im
-        across = q.mul_(w[0] * al + w[1] * m).mul_(inverse_length)
-        scale = torch.where(power_X < EPS, 0.0, p * w[1] / m)
-        grad_re = X.real * scale - torch.where(replaced, 0.0, across * u_im)
-        grad_im = X.imag * scale + across * u_re
-        grad_h = inverse(torch.complex(grad_re, grad_im), h_BCHW)
-    if need_a:
-        grad_a = inverse(A.mul_(torch.where(power_A < EPS, 0.0, p.mul_(w[0]).div_(al))), a_BCHW)
-    return grad_h, grad_a, grad_mix
+    grad_h_BCHW = result_like(h_BCHW) if need_h else None
+    grad_a_BCHW = result_like(a_BCHW) if need_a else None
+    dtype = working_dtype(h_BCHW.dtype)
+    w = mix_2.to(dtype)
+    grad_mix = torch.zeros(2, dtype=dtype, device=w.device)
+    width = h_BCHW.shape[-1]
+    for g, h, a, grad_h, grad_a in pieces(g_BCHW, h_BCHW, a_BCHW, grad_h_BCHW, grad_a_BCHW):
+        X, A, G = spectrum(h), spectrum(a), spectrum(g)
+        power_X, power_A = power(X), power(A)
+        m, al = floored_root_(power_X.clone()), floored_root_(power_A.clone())
+        re = away_from_zero_(X.re.clone())
+        inverse_length = torch.mul(re, re).addcmul_(X.im, X.im).rsqrt_()
+        u_re, u_im = re.mul_(inverse_length), X.im * inverse_length
+        p = torch.mul(G.re, u_re).addcmul_(G.im, u_im)
+        if need_mix:
+            grad_mix += torch.stack([full_sum(p * al, width), full_sum(p * m, width)])
+        if need_h:
+            q = G.im.mul_(u_re).addcmul_(G.re, u_im, value=-1.0)
+            across = q.mul_(inverse_length).mul_(torch.mul(al, w[0]).addcmul_(m, w[1]))
+            along = m.reciprocal_().mul_(p).mul_(w[1]).masked_fill_(power_X < EPS, 0.0)
+            across_re = u_im.mul_(across).masked_fill_(X.re.abs() < EPS, 0.0)
+            grad_re = torch.mul(X.re, along).sub_(across_re)
+            invert(grad_re, X.im.mul_(along).addcmul_(across, u_re), grad_h)
+        if need_a:
+            along = p.div_(al).mul_(w[0]).masked_fill_(power_A < EPS, 0.0)
+            invert(A.re.mul_(along), A.im.mul_(along), grad_a)
+    return grad_h_BCHW, grad_a_BCHW, grad_mix / math.prod(h_BCHW.shape[-2:]) if need_mix else None
 
 
 def pooled_phase(h_BCHW: Tensor, output_size: tuple[int, int]) -> Tensor:
     """P = R phi Cl^T - Rn phi Cn^T: the second term pools the mirrored half, whose phases are the first's negated."""
-    X = half_spectrum(h_BCHW)
-    phi = torch.atan2(X.imag, away_from_zero(X.real))
-    R, Rn, Cl, Cn = pool_matrices(tuple(h_BCHW.shape[-2:]), output_size, phi.dtype, phi.device)
-    return R @ phi @ Cl.mT - Rn @ phi @ Cn.mT
+    dtype = working_dtype(h_BCHW.dtype)
+    pooled = torch.empty(*h_BCHW.shape[:2], *output_size, dtype=dtype, device=h_BCHW.device)
+    R, Rn, Cl, Cn = pool_matrices(tuple(h_BCHW.shape[-2:]), output_size, dtype, h_BCHW.device)
+    for h, out in pieces(h_BCHW, pooled):
+        X = spectrum(h)
+        phi = torch.atan2(X.im, away_from_zero_(X.re))
+        out.copy_(along_rows(phi @ Cl.mT, R.mT).sub_(along_rows(phi @ Cn.mT, Rn.mT)))
+    return pooled
 
 
 def pooled_phase_backward(g_BCUV: Tensor, h_BCHW: Tensor) -> Tensor:
     """gh = F^-1(gX HW / c), gX = tau (-Im X, d(Re X)), tau = (R^T g Cl - Rn^T g Cn) / |X'|^2; 0 along Re X under EPS."""
-    X = half_spectrum(h_BCHW)
-    g = g_BCUV.to(X.real.dtype)
+    grad_BCHW = result_like(h_BCHW)
     height, width = h_BCHW.shape[-2:]
-    R, Rn, Cl, Cn = pool_matrices((height, width), tuple(g.shape[-2:]), g.dtype, g.device)
-    re = away_from_zero(X.real)
-    tau = (R.mT @ g @ Cl - Rn.mT @ g @ Cn).div_(re.square() + X.imag.square())
-    tau.mul_(height * width / multiplicity(width, g))
-    for row, column in self_conjugate(height, width):
-        tau[..., row, column].zero_()  # a real bin's phase is 0 or pi: it has no slope
-    grad_re = torch.where(X.real.abs() < EPS, 0.0, -tau * X.imag)
-    return inverse(torch.complex(grad_re, tau.mul_(re)), h_BCHW)
+    cells = tuple(g_BCUV.shape[-2:])
+    R, Rn, Cl, Cn = pool_matrices((height, width), cells, grad_BCHW.dtype, h_BCHW.device)
+    weight = height * width / multiplicity(width, grad_BCHW)
+    for g, h, grad in pieces(g_BCUV.to(grad_BCHW.dtype), h_BCHW, grad_BCHW):
+        X = spectrum(h)
+        replaced = X.re.abs() < EPS
+        re = away_from_zero_(X.re)
+        tau = (along_rows(g, R) @ Cl).sub_(along_rows(g, Rn) @ Cn)
+        tau.div_(torch.mul(re, re).addcmul_(X.im, X.im)).mul_(weight)
+        for row, column in self_conjugate(height, width):
+            tau[..., row, column].zero_()  # a real bin's phase is 0 or pi: it has no slope
+        invert(X.im.mul_(tau).neg_().masked_fill_(replaced, 0.0), re.mul_(tau), grad)
+    return grad_BCHW
 
 
 def phase_disparity(h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
     """d = sum_k c_l (|T| - Re(S conj T) / |S|) / sum_k c_l |T|."""
-    S, T = without_dc(h_student_BCHW), without_dc(h_teacher_BCHW)
+    dtype = working_dtype(h_student_BCHW.dtype)
+    distance = torch.empty(h_student_BCHW.shape[:2], dtype=dtype, device=h_student_BCHW.device)
     width = h_student_BCHW.shape[-1]
-    amplitude = power(T).sqrt_()
-    agreement = (S.real * T.real).addcmul_(S.imag, T.imag).div_(power(S).clamp_min_(EPS).sqrt_())
-    total = map_sum(amplitude, width)
-    dead = total < EPS**0.5
-    return torch.where(dead, 0.0, map_sum(amplitude.sub_(agreement), width) / torch.where(dead, 1.0, total))
+    for student, teacher, out in pieces(h_student_BCHW, h_teacher_BCHW, distance):
+        S, T = without_dc(student), without_dc(teacher)
+        agreement = torch.mul(S.re, T.re).addcmul_(S.im, T.im).div_(floored_root_(power_(S)))
+        amplitude = power_(T).sqrt_()
+        total = map_sum(amplitude, width)
+        dead = total < EPS**0.5
+        out.copy_((map_sum(amplitude.sub_(agreement), width) / total).masked_fill_(dead, 0.0))
+    return distance
 
 
 def phase_disparity_backward(g_BC: Tensor, h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
@@ -106,61 +137,97 @@ def phase_disparity_backward(g_BC: Tensor, h_student_BCHW: Tensor, h_teacher_BCH
     gS = -i S Im(conj(S) T) / |S|^3 where |S|^2 >= EPS, else -T / sqrt(EPS), times g / sum A. Written with the
     imaginary part of the product, it is exactly zero at the self-conjugate bins.
     """
-    S, T = without_dc(h_student_BCHW), without_dc(h_teacher_BCHW)
+    grad_BCHW = result_like(h_student_BCHW)
     height, width = h_student_BCHW.shape[-2:]
-    total = map_sum(power(T).sqrt_(), width)
-    dead = total < EPS**0.5
-    scale = torch.where(dead, 0.0, g_BC.to(total.dtype) * (height * width) / torch.where(dead, 1.0, total))
-    length = power(S)
-    clamped = length < EPS
-    across = (S.real * T.imag).addcmul_(S.imag, T.real, value=-1.0)
-    across.div_(length.sqrt_().pow(3)).mul_(scale[..., None, None])
-    away = scale[..., None, None] / -(EPS**0.5)
-    grad_re = torch.where(clamped, T.real * away, S.imag * across)
-    grad_im = torch.where(clamped, T.imag * away, -S.real * across)
-    return inverse(torch.complex(grad_re, grad_im), h_student_BCHW)
+    g_BC = g_BC.to(grad_BCHW.dtype) * (height * width)
+    for g, student, teacher, grad in pieces(g_BC, h_student_BCHW, h_teacher_BCHW, grad_BCHW):
+        S, T = without_dc(student), without_dc(teacher)
+        total = map_sum(power(T).sqrt_(), width)
+        scale = (g / total).masked_fill_(total < EPS**0.5, 0.0)[:, None, None]
+        length = power(S)
+        clamped = length < EPS
+        across = torch.mul(S.re, T.im).addcmul_(S.im, T.re, value=-1.0)
+        across.div_(length.mul_(length.sqrt())).mul_(scale)
+        away = scale / -(EPS**0.5)
+        grad_re = torch.where(clamped, T.re.mul_(away), S.im.mul_(across))
+        grad_im = torch.where(clamped, T.im.mul_(away), S.re.mul_(across).neg_())
+        invert(grad_re, grad_im, grad)
+    return grad_BCHW
 
 
-def half_spectrum(x_BCHW: Tensor) -> Tensor:
-    """rfft2 in the working dtype, with Im = +0 at the self-conjugate bins; an empty batch has an empty spectrum."""
-    x = x_BCHW.to(working_dtype(x_BCHW.dtype)).contiguous()
-    if x.numel() == 0:
-        return torch.empty((*x.shape[:3], x.shape[3] // 2 + 1), dtype=x.dtype.to_complex(), device=x.device)
-    X = torch.fft.rfft2(x)
-    for row, column in self_conjugate(*x.shape[-2:]):
-        X.imag[..., row, column].zero_()
-    return X
+def result_like(x_BCHW: Tensor) -> Tensor:
+    """An empty contiguous result for maps like `x_BCHW`, in the working dtype."""
+    return torch.empty(x_BCHW.shape, dtype=working_dtype(x_BCHW.dtype), device=x_BCHW.device)
 
 
-def without_dc(x_BCHW: Tensor) -> Tensor:
-    """The half spectrum with its DC bin at zero; a constant map gives zeros exactly, for its first pixel is taken off."""
-    x = x_BCHW.to(working_dtype(x_BCHW.dtype))
-    X = half_spectrum(x - x[..., :1, :1])
-    X[..., 0, 0].zero_()
-    return X
+def pieces(*tensors: Tensor | None) -> Iterator[tuple[Tensor, ...]]:
+    """The same maps of every tensor, images and channels flattened to one axis: all at once, or by cache's worth."""
+    largest = max((x for x in tensors if x is not None), key=Tensor.numel)
+    num_maps = largest.shape[0] * largest.shape[1]
+    if num_maps == 0:
+        return
+    step = num_maps if largest.is_cuda else max(1, PIECE_ELEMENTS * num_maps // largest.numel())
+    flat = [None if x is None else x.flatten(0, 1) for x in tensors]
+    for start in range(0, num_maps, step):
+        yield tuple(None if x is None else x[start : start + step] for x in flat)
 
 
-def inverse(Y: Tensor, like_BCHW: Tensor) -> Tensor:
-    """irfft2 to the height and width of `like_BCHW`."""
-    if like_BCHW.numel() == 0:
-        return torch.empty(like_BCHW.shape, dtype=Y.real.dtype, device=Y.device)
-    return torch.fft.irfft2(Y, s=tuple(like_BCHW.shape[-2:]))
+def spectrum(x_MHW: Tensor) -> Bins:
+    """rfft2 in the working dtype, with Im = +0 at the self-conjugate bins."""
+    X = torch.fft.rfft2(x_MHW.to(working_dtype(x_MHW.dtype)).contiguous())
+    bins = Bins(X.real.contiguous(), X.imag.contiguous())
+    for row, column in self_conjugate(*x_MHW.shape[-2:]):
+        bins.im[:, row, column].zero_()
+    return bins
 
 
-def power(Z: Tensor) -> Tensor:
-    """|Z|^2."""
-    return Z.real.square().addcmul_(Z.imag, Z.imag)
+def without_dc(x_MHW: Tensor) -> Bins:
+    """The spectrum with its DC bin at zero; a constant map gives zeros exactly, for its first pixel is taken off."""
+    x = x_MHW.to(working_dtype(x_MHW.dtype))
+    bins = spectrum(x - x[:, :1, :1])
+    bins.re[:, 0, 0].zero_()
+    return bins
 
 
-def map_sum(x: Tensor, width: int) -> Tensor:
-    """Sum over the full spectrum, from its half: per image and channel."""
-    total = 2.0 * x.sum((-2, -1)) - x[..., 0].sum(-1)
-    return total - x[..., width // 2].sum(-1) if width % 2 == 0 else total
+def invert(re: Tensor, im: Tensor, out_MHW: Tensor) -> None:
+    """irfft2 into `out_MHW`."""
+    torch.fft.irfft2(torch.complex(re, im), s=tuple(out_MHW.shape[-2:]), out=out_MHW)
 
 
-def full_sum(x: Tensor, width: int) -> Tensor:
-    """Sum over the full spectrum, from its half, of all images and channels."""
-    return map_sum(x, width).sum()
+def power(X: Bins) -> Tensor:
+    """|X|^2."""
+    return torch.mul(X.re, X.re).addcmul_(X.im, X.im)
+
+
+def power_(X: Bins) -> Tensor:
+    """|X|^2, in the place of the real part."""
+    return X.re.mul_(X.re).addcmul_(X.im, X.im)
+
+
+def floored_root_(x: Tensor) -> Tensor:
+    """sqrt(max(x, EPS)), in place."""
+    return x.clamp_min_(EPS).sqrt_()
+
+
+def away_from_zero_(v: Tensor) -> Tensor:
+    """The denormal rule, in place."""
+    return v.masked_fill_(v.abs() < EPS, EPS)
+
+
+def along_rows(x: Tensor, matrix: Tensor) -> Tensor:
+    """`matrix`^T applied to the rows' axis of x (M, rows, columns), as one product."""
+    return (x.mT.contiguous() @ matrix).mT.contiguous()
+
+
+def map_sum(x_MHK: Tensor, width: int) -> Tensor:
+    """Sum over the full spectrum, from its half: one number a map."""
+    total = 2.0 * x_MHK.sum((-2, -1)) - x_MHK[..., 0].sum(-1)
+    return total - x_MHK[..., width // 2].sum(-1) if width % 2 == 0 else total
+
+
+def full_sum(x_MHK: Tensor, width: int) -> Tensor:
+    """Sum over the full spectrum, from its half, of all maps."""
+    return map_sum(x_MHK, width).sum()
 
 
 def multiplicity(width: int, like: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def why_not(operator: str, x_BCHW: Tensor, cells: tuple[int, int] = (1, 1)) -> s
 
 def fourier_mix(h_BCHW: Tensor, a_BCHW: Tensor, mix_2: Tensor) -> Tensor:
     """See `eager.fourier_mix`."""
-    h, a = stored(h_BCHW), stored(a_BCHW)
+    h, a = (stored(x, h_BCHW) for x in (h_BCHW, a_BCHW))
     out = torch.empty_like(h)
     launch("fourier_mix", "fourier_mix", h, h, a, mix_2.float().contiguous(), out)
     return laid_out(out, h_BCHW)
@@ -52,8 +52,7 @@ def fourier_mix_backward(
     g_BCHW: Tensor, h_BCHW: Tensor, a_BCHW: Tensor, mix_2: Tensor, need_h: bool, need_a: bool, need_mix: bool
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """See `eager.fourier_mix_backward`. The weights' gradient is one partial sum a warp and one sum of those."""
-    h, a = stored(h_BCHW), stored(a_BCHW)
-    g = stored(g_BCHW.to(h.dtype))
+    h, a, g = (stored(x, h_BCHW) for x in (h_BCHW, a_BCHW, g_BCHW))
     grad_h = torch.empty_like(h) if need_h else None
     grad_a = torch.empty_like(a) if need_a else None
     partial_sums = torch.empty(num_blocks(h), 2, dtype=torch.float32, device=h.device)
@@ -72,7 +71,7 @@ def fourier_mix_backward(
 
 def pooled_phase(h_BCHW: Tensor, output_size: tuple[int, int]) -> Tensor:
     """See `eager.pooled_phase`."""
-    h = stored(h_BCHW)
+    h = stored(h_BCHW, h_BCHW)
     pooled = torch.empty(*h.shape[:2], *output_size, dtype=torch.float32, device=h.device)
     launch("pooled_phase", "pooled_phase", h, h, pooled, cells=output_size)
     return pooled
@@ -80,7 +79,7 @@ def pooled_phase(h_BCHW: Tensor, output_size: tuple[int, int]) -> Tensor:
 
 def pooled_phase_backward(g_BCUV: Tensor, h_BCHW: Tensor) -> Tensor:
     """See `eager.pooled_phase_backward`."""
-    h, g = stored(h_BCHW), stored(g_BCUV.float())
+    h, g = stored(h_BCHW, h_BCHW), g_BCUV.float().contiguous()
     grad_h = torch.empty_like(h)
     launch("pooled_phase", "pooled_phase_backward", h, g, h, grad_h, cells=tuple(g.shape[-2:]))
     return laid_out(grad_h, h_BCHW)
@@ -88,7 +87,7 @@ def pooled_phase_backward(g_BCUV: Tensor, h_BCHW: Tensor) -> Tensor:
 
 def phase_disparity(h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
     """See `eager.phase_disparity`."""
-    student, teacher = stored(h_student_BCHW), stored(h_teacher_BCHW)
+    student, teacher = (stored(x, h_student_BCHW) for x in (h_student_BCHW, h_teacher_BCHW))
     distance = torch.empty(student.shape[:2], dtype=torch.float32, device=student.device)
     launch("phase_disparity", "phase_disparity", student, student, teacher, distance)
     return distance
@@ -96,7 +95,7 @@ def phase_disparity(h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
 
 def phase_disparity_backward(g_BC: Tensor, h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
     """See `eager.phase_disparity_backward`."""
-    student, teacher = stored(h_student_BCHW), stored(h_teacher_BCHW)
+    student, teacher = (stored(x, h_student_BCHW) for x in (h_student_BCHW, h_teacher_BCHW))
     grad_student = torch.empty_like(student)
     g = g_BC.float().contiguous()
     launch("phase_disparity", "phase_disparity_backward", student, g, student, teacher, grad_student)
@@ -108,24 +107,27 @@ def stored_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype in STORED else torch.float32
 
 
-def stored(x: Tensor) -> Tensor:
-    """`x` as the kernels read it: one map after another, without gaps, from an aligned address."""
-    x = x.to(stored_dtype(x.dtype))
-    if is_channels_last(x):
-        return transposed(
-            x, torch.empty(x.shape, dtype=x.dtype, device=x.device), x.shape[2] * x.shape[3], x.shape[1]
-        )
+def stored(x_BCHW: Tensor, like_BCHW: Tensor) -> Tensor:
+    """`x_BCHW` as the kernels for maps like `like_BCHW` read it: in one dtype, without gaps, from an aligned address.
+
+    Kernels for odd sizes read maps pixel by pixel too; for even sizes channels_last maps are turned into planes first.
+    """
+    x = x_BCHW.to(stored_dtype(like_BCHW.dtype))
+    if x.shape[-1] % 2 and is_channels_last(like_BCHW):
+        return x.contiguous(memory_format=torch.channels_last)
+    if is_channels_last(x) and x.shape[1] % 2 == 0:
+        planes = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        return transposed(x, planes, x.shape[2] * x.shape[3], x.shape[1])
     x = x.contiguous()
     return x if x.data_ptr() % ALIGNMENT_BYTES == 0 else x.clone()
 
 
-def laid_out(x: Tensor, like_BCHW: Tensor) -> Tensor:
-    """The contiguous result `x` in the memory format of `like_BCHW`."""
-    if not is_channels_last(like_BCHW):
-        return x
-    return transposed(
-        x, torch.empty_like(x, memory_format=torch.channels_last), x.shape[1], x.shape[2] * x.shape[3]
-    )
+def laid_out(x_BCHW: Tensor, like_BCHW: Tensor) -> Tensor:
+    """A kernel's result in the memory format of `like_BCHW`, where a transposition does it (the caller sees to the rest)."""
+    if not is_channels_last(like_BCHW) or is_channels_last(x_BCHW) or x_BCHW.shape[1] % 2:
+        return x_BCHW
+    pixels = torch.empty_like(x_BCHW, memory_format=torch.channels_last)
+    return transposed(x_BCHW, pixels, x_BCHW.shape[1], x_BCHW.shape[2] * x_BCHW.shape[3])
 
 
 def is_channels_last(x_BCHW: Tensor) -> bool:
@@ -167,7 +169,8 @@ def launch(
     num_maps, size = like_BCHW.shape[0] * like_BCHW.shape[1], like_BCHW.shape[-1]
     with torch.cuda.device(like_BCHW.device):
         kernel = build(operator, size, like_BCHW.dtype, cells, like_BCHW.device.index)[name]
-        kernel(num_blocks(like_BCHW), *tensors, num_maps, *(int(flag) for flag in flags))
+        layout = (like_BCHW.shape[1] * is_channels_last(like_BCHW),) if size % 2 else ()
+        kernel(num_blocks(like_BCHW), *tensors, num_maps, *(int(flag) for flag in flags), *layout)
 
 
 @lru_cache(maxsize=256)
@@ -217,7 +220,7 @@ def blocks(operator: str, size: int) -> dict[str, nvrtc.Block]:
     row = 4 * LANES
     if size % 2:
         plane = row * size * size
-        planes = {"fourier_mix": (2, 3), "pooled_phase": (1, 2), "phase_disparity": (2, 2)}[operator]
+        planes = {"fourier_mix": (2, 2), "pooled_phase": (1, 2), "phase_disparity": (2, 2)}[operator]
         extra = (0, 0)
     else:
         plane = 16 * maps_per_warp(size) * (size // 2) * (size // 2 | 1)

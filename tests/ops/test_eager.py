@@ -34,7 +34,9 @@ def test_pooled_phase_agrees_with_the_released_form(size: tuple[int, int], cells
     both = [pooled_phase(h.requires_grad_(), cells, backend=backend) for backend in ("eager", "reference")]
     assert float((both[0] - both[1]).detach().abs().max()) < TOLERANCE
     (x,), (exact,) = (gradients(pooled, (h,)) for pooled in both)
-    assert float((x - exact).norm()) <= TOLERANCE * max(10.0, float(exact.norm()))  # a dead map's slope is 1e10
+    assert float((x - exact).norm()) <= TOLERANCE * max(
+        10.0, float(exact.norm())
+    )  # a dead map's slope is 1e10
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -98,7 +98,10 @@ def test_nan_and_infinity_stay_in_their_own_map(backend: str, value: float) -> N
     assert bad.nonzero().tolist() == [[0, 1]]
     assert (~phase_disparity(h, a, backend=backend).isfinite()).nonzero().tolist() == [[0, 1]]
     bad = ~pooled_phase(h, (6, 6), backend=backend).isfinite().all(-1).all(-1)
-    assert bad.nonzero().tolist() in ([[0, 1]], [] if value == torch.inf else None)  # angles of infinity are finite
+    assert bad.nonzero().tolist() in (
+        [[0, 1]],
+        [] if value == torch.inf else None,
+    )  # angles of infinity are finite
 
 
 def test_only_gradients_asked_for_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 // Small odd N x N maps (1, 3, 5, 7): a lane holds a whole map in registers, a warp 32 of them.
 //
 // Memory is read and written in order, by way of shared memory; a lane's stride there, N^2, is odd, so there are no bank
-// conflicts. The spectrum of a real map is kept in the map's own N^2 places, packed like this (H = N / 2):
+// conflicts. Maps lie plane by plane (channels = 0), or pixel by pixel with so many channels: then a warp's lanes are
+// neighbouring channels, which are neighbours in memory. The spectrum of a real map is kept in the map's own N^2 places, packed like this (H = N / 2):
 //   bin (0, 0)               real, at (0, 0)
 //   bin (0, l), 1 <= l <= H  re at (0, l), im at (0, N - l)
 //   bin (k, l), 1 <= k <= H  re at (k, l), im at (N - k, l), for every l
@@ -31,9 +32,21 @@ __device__ __forceinline__ int share(int num_maps, int per_map) {
     return (left < 32 ? left : 32) * per_map;
 }
 
+// Where the map of this lane begins if maps lie pixel by pixel.
+__device__ __forceinline__ long long first_pixel(int map, int channels) {
+    return (long long)(map / channels) * MAP * channels + map % channels;
+}
+
 template <typename type>
-__device__ __forceinline__ void bring(const type* x, float* plane, int num_maps, int per_map) {
-    const int count = share(num_maps, per_map);
+__device__ __forceinline__ void bring(const type* x, float* plane, int num_maps, int per_map, int channels = 0) {
+    const int map = 32 * blockIdx.x + threadIdx.x, count = share(num_maps, per_map);
+    if (channels) {
+        if (map >= num_maps) return;
+        x += first_pixel(map, channels);
+#pragma unroll
+        for (int i = 0; i < MAP; ++i) plane[threadIdx.x * MAP + i] = load_one(x + i * channels);
+        return;
+    }
     x += (long long)blockIdx.x * 32 * per_map;
 #pragma unroll 13
     for (int i = 4 * threadIdx.x; i + 4 <= count; i += 128)
@@ -57,7 +70,15 @@ __device__ __forceinline__ void pick_up(Map& m, const float* plane, int num_maps
     for (int i = 0; i < MAP; ++i) m.at[i] = active ? plane[threadIdx.x * MAP + i] : 0.f;
 }
 
-__device__ __forceinline__ void put_down(const Map& m, float* plane, stored* x, int num_maps) {
+__device__ __forceinline__ void put_down(const Map& m, float* plane, stored* x, int num_maps, int channels) {
+    const int map = 32 * blockIdx.x + threadIdx.x;
+    if (channels) {
+        if (map >= num_maps) return;
+        x += first_pixel(map, channels);
+#pragma unroll
+        for (int i = 0; i < MAP; ++i) store_one(x + i * channels, m.at[i]);
+        return;
+    }
     __syncwarp();
 #pragma unroll
     for (int i = 0; i < MAP; ++i) plane[threadIdx.x * MAP + i] = m.at[i];

@@ -4,9 +4,10 @@ constexpr float DEAD = 3.16227766e-3f;  // sqrt(1e-5), of the sum of amplitudes
 
 // Both spectra, their DC left out of everything below; returns the sum of the teacher's amplitudes.
 __device__ __forceinline__ float spectra(
-    Map& s, Map& t, const stored* student, const stored* teacher, float* plane_s, float* plane_t, int num_maps) {
-    bring(student, plane_s, num_maps, MAP);
-    bring(teacher, plane_t, num_maps, MAP);
+    Map& s, Map& t, const stored* student, const stored* teacher, float* plane_s, float* plane_t, int num_maps,
+    int channels) {
+    bring(student, plane_s, num_maps, MAP, channels);
+    bring(teacher, plane_t, num_maps, MAP, channels);
     __syncwarp();
     pick_up(s, plane_s, num_maps);
     pick_up(t, plane_t, num_maps);
@@ -22,11 +23,11 @@ __device__ __forceinline__ float spectra(
 }
 
 extern "C" __global__ void __launch_bounds__(32) phase_disparity(
-    const stored* student, const stored* teacher, float* distance, int num_maps) {
+    const stored* student, const stored* teacher, float* distance, int num_maps, int channels) {
     extern __shared__ float4 shared[];
     float* plane = reinterpret_cast<float*>(shared);
     Map s, t;
-    const float total = spectra(s, t, student, teacher, plane, plane + PLANE, num_maps);
+    const float total = spectra(s, t, student, teacher, plane, plane + PLANE, num_maps, channels);
     float sum = 0.f;
 #pragma unroll
     for (int i = 0; i < BINS; ++i) sum += disparity(s.bin(i), t.bin(i));
@@ -35,16 +36,16 @@ extern "C" __global__ void __launch_bounds__(32) phase_disparity(
 }
 
 extern "C" __global__ void __launch_bounds__(32) phase_disparity_backward(
-    const float* g, const stored* student, const stored* teacher, stored* grad_student, int num_maps) {
+    const float* g, const stored* student, const stored* teacher, stored* grad_student, int num_maps, int channels) {
     extern __shared__ float4 shared[];
     float* plane = reinterpret_cast<float*>(shared);
     Map s, t;
-    const float total = spectra(s, t, student, teacher, plane, plane + PLANE, num_maps);
+    const float total = spectra(s, t, student, teacher, plane, plane + PLANE, num_maps, channels);
     const int map = 32 * blockIdx.x + threadIdx.x;
     const float scale = map < num_maps && !(total < DEAD) ? g[map] / total : 0.f;
     s.at[0] = 0.f;
 #pragma unroll
     for (int i = 0; i < BINS; ++i) s.set(i, disparity_gradient(s.bin(i), t.bin(i), scale));
     invert(s);
-    put_down(s, plane, grad_student, num_maps);
+    put_down(s, plane, grad_student, num_maps, channels);
 }

@@ -7,10 +7,10 @@ __device__ constexpr int cell(int k, int l) { return (k % N) / (N / U) * V + (l 
 __device__ constexpr int cell_of(int i) { return cell(bin_row(i), bin_column(i)); }
 __device__ constexpr int mirror_cell_of(int i) { return cell(N - bin_row(i), N - bin_column(i)); }
 
-extern "C" __global__ void __launch_bounds__(32) pooled_phase(const stored* h, float* pooled, int num_maps) {
+extern "C" __global__ void __launch_bounds__(32) pooled_phase(const stored* h, float* pooled, int num_maps, int channels) {
     extern __shared__ float4 shared[];
     float* plane = reinterpret_cast<float*>(shared);
-    bring(h, plane, num_maps, MAP);
+    bring(h, plane, num_maps, MAP, channels);
     __syncwarp();
     Map x;
     pick_up(x, plane, num_maps);
@@ -31,10 +31,10 @@ extern "C" __global__ void __launch_bounds__(32) pooled_phase(const stored* h, f
 }
 
 extern "C" __global__ void __launch_bounds__(32) pooled_phase_backward(
-    const float* g, const stored* h, stored* grad_h, int num_maps) {
+    const float* g, const stored* h, stored* grad_h, int num_maps, int channels) {
     extern __shared__ float4 shared[];
     float *plane = reinterpret_cast<float*>(shared), *cells = plane + PLANE;
-    bring(h, plane, num_maps, MAP);
+    bring(h, plane, num_maps, MAP, channels);
     bring(g, cells, num_maps, CELLS);
     __syncwarp();
     Map x;
@@ -48,5 +48,5 @@ extern "C" __global__ void __launch_bounds__(32) pooled_phase_backward(
         x.set(i, phase_gradient(0.5f * CELL_SHARE * g_phi, x.bin(i)));  // the inverse counts a bin and its mirror
     }
     invert(x);
-    put_down(x, plane, grad_h, num_maps);
+    put_down(x, plane, grad_h, num_maps, channels);
 }
