@@ -190,8 +190,24 @@ def without_dc(x_MHW: Tensor) -> Bins:
 
 
 def invert(re: Tensor, im: Tensor, out_MHW: Tensor) -> None:
-    """irfft2 into `out_MHW`."""
-    torch.fft.irfft2(torch.complex(re, im), s=tuple(out_MHW.shape[-2:]), out=out_MHW)
+    """irfft2 into `out_MHW`; on a CPU its last step is a matrix product, several times faster than the library's."""
+    height, width = out_MHW.shape[-2:]
+    Y = torch.complex(re, im)
+    if out_MHW.is_cuda:
+        torch.fft.irfft2(Y, s=(height, width), out=out_MHW)
+        return
+    rows = torch.view_as_real(torch.fft.ifft(Y, dim=-2)).flatten(0, 1).flatten(1)
+    torch.mm(rows, inverse_row_matrix(width, re.dtype), out=out_MHW.view(-1, width))
+
+
+@lru_cache(maxsize=16)
+def inverse_row_matrix(width: int, dtype: torch.dtype) -> Tensor:
+    """The real inverse DFT of a row as a (2 K, W) matrix: c_l cos / W for real parts, -c_l sin / W for imaginary ones."""
+    columns, pixels = torch.arange(width // 2 + 1), torch.arange(width)
+    turns = (columns[:, None] * pixels % width).double() / width
+    weight = (multiplicity(width, torch.empty(0, dtype=torch.float64)) / width)[:, None]
+    parts = (torch.cos(2 * torch.pi * turns) * weight, -torch.sin(2 * torch.pi * turns) * weight)
+    return torch.stack(parts, dim=1).flatten(0, 1).to(dtype)
 
 
 def power(X: Bins) -> Tensor:

@@ -1,0 +1,148 @@
+"""The CUDA kernels' arithmetic without a GPU: compiled as C++ and run on threads (emulation.hpp), against the half spectrum."""
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from fourds_dist.ops import eager, fused, nvrtc
+from tests.ops.inputs import draw_maps, relative
+
+HEADER = Path(__file__).parent / "emulation.hpp"
+OPERATORS = ("fourier_mix", "pooled_phase", "phase_disparity")
+SIZES = [7, 14, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 3, 5, 6, 8, 16, 28, 32, 56, 64))]
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+
+
+class Emulated:
+    """An operator's two kernels for one size, as functions that take tensors and integers."""
+
+    def __init__(
+        self, operator: str, size: int, cells: tuple[int, int], folder: Path, dtype=torch.float32
+    ) -> None:
+        self.blocks = fused.blocks(operator, size)
+        calls = "\n".join(
+            f'extern "C" void run_{name}(int num_blocks, int num_threads, void** x, int* n) '
+            f"{{ launch({name}, num_blocks, num_threads, {self.parameters(name, size)}); }}"
+            for name in self.blocks
+        )
+        source = folder / f"{operator}{size}{dtype}.cpp"
+        source.write_text(f'#include "{HEADER}"\n{fused.source(operator, size, dtype, cells)}\n{calls}\n')
+        library = source.with_suffix(".so")
+        command = [
+            "g++",
+            "-std=c++20",
+            "-O1",
+            "-shared",
+            "-fPIC",
+            "-w",
+            "-pthread",
+            "-o",
+            str(library),
+            str(source),
+        ]
+        subprocess.run(command, check=True)
+        self.library = ctypes.CDLL(str(library))
+
+    def parameters(self, name: str, size: int) -> str:
+        """The kernel's arguments, in its order: tensors, then integers (an odd size takes one more, the layout)."""
+        stored, real = "(stored*)", "(float*)"
+        kinds = {
+            "fourier_mix": [stored, stored, real, stored],
+            "fourier_mix_backward": [stored, stored, stored, real, stored, stored, real],
+            "pooled_phase": [stored, real],
+            "pooled_phase_backward": [real, stored, stored],
+            "phase_disparity": [stored, stored, real],
+            "phase_disparity_backward": [real, stored, stored, stored],
+        }[name]
+        num_integers = (3 if name == "fourier_mix_backward" else 1) + size % 2
+        return ", ".join(
+            [*(f"{kind}x[{i}]" for i, kind in enumerate(kinds)), *(f"n[{i}]" for i in range(num_integers))]
+        )
+
+    def __call__(
+        self, name: str, like: Tensor, *tensors: Tensor, flags: tuple[int, ...] = (), channels: int = 0
+    ) -> None:
+        pointers = (ctypes.c_void_p * len(tensors))(*(x.data_ptr() for x in tensors))
+        integers = (like.shape[0] * like.shape[1], *flags, channels)
+        run = getattr(self.library, f"run_{name}")
+        run(
+            fused.num_blocks(like),
+            self.blocks[name].num_threads,
+            pointers,
+            (ctypes.c_int * len(integers))(*integers),
+        )
+
+
+def cells_of(size: int) -> tuple[int, int]:
+    return (7, 7) if size % 7 == 0 else (size // 2, size) if size % 2 == 0 else (size, 1)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_fourier_mix(size: int, tmp_path: Path) -> None:
+    h, a, g = draw_maps((2, 5, size, size), torch.float32, seed=size)
+    mix = torch.tensor([0.3, 0.7])
+    kernels = Emulated("fourier_mix", size, (1, 1), tmp_path)
+    out, grad_h, grad_a = (torch.full_like(h, torch.nan) for _ in range(3))
+    sums = torch.full((fused.num_blocks(h), 2), torch.nan)
+    kernels("fourier_mix", h, h, a, mix, out)
+    kernels("fourier_mix_backward", h, g, h, a, mix, grad_h, grad_a, sums, flags=(1, 1))
+    exact = [x.double() for x in (g, h, a, mix)]
+    assert relative(out, eager.fourier_mix(*exact[1:])) < 1e-5
+    expected = eager.fourier_mix_backward(*exact, True, True, True)
+    for x, y, bound in zip((grad_h, grad_a, sums.sum(0)), expected, (5e-3, 1e-4, 1e-4), strict=True):
+        assert relative(x, y) < bound
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_pooled_phase(size: int, tmp_path: Path) -> None:
+    h, _, _ = draw_maps((2, 5, size, size), torch.float32, seed=size)
+    cells = cells_of(size)
+    kernels = Emulated("pooled_phase", size, cells, tmp_path)
+    pooled, grad = torch.full((2, 5, *cells), torch.nan), torch.full_like(h, torch.nan)
+    g = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(1))
+    kernels("pooled_phase", h, h, pooled)
+    kernels("pooled_phase_backward", h, g, h, grad)
+    assert float((pooled - eager.pooled_phase(h.double(), cells)).abs().max()) < 1e-4
+    assert relative(grad, eager.pooled_phase_backward(g.double(), h.double())) < 5e-3
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_phase_disparity(size: int, tmp_path: Path) -> None:
+    student, teacher, _ = draw_maps((2, 5, size, size), torch.float32, seed=size)
+    teacher[:, 1] = 1.3
+    kernels = Emulated("phase_disparity", size, (1, 1), tmp_path)
+    distance, grad = torch.full((2, 5), torch.nan), torch.full_like(student, torch.nan)
+    g = torch.randn(2, 5, generator=torch.Generator().manual_seed(1))
+    kernels("phase_disparity", student, student, teacher, distance)
+    kernels("phase_disparity_backward", student, g, student, teacher, grad)
+    assert relative(distance, eager.phase_disparity(student.double(), teacher.double())) < 1e-5
+    expected = eager.phase_disparity_backward(g.double(), student.double(), teacher.double())
+    assert relative(grad, expected) < 5e-3
+    assert not grad[:, 1].any()
+
+
+@pytest.mark.parametrize("size", [7])
+def test_bfloat16_pixel_by_pixel(size: int, tmp_path: Path) -> None:
+    h, a, _ = draw_maps((2, 24, size, size), torch.bfloat16)
+    h, a = (x.contiguous(memory_format=torch.channels_last) for x in (h, a))
+    out, mix = torch.full_like(h, torch.nan), torch.tensor([0.3, 0.7])
+    Emulated("fourier_mix", size, (1, 1), tmp_path, torch.bfloat16)(
+        "fourier_mix", h, h, a, mix, out, channels=24
+    )
+    assert relative(out, eager.fourier_mix(h.double(), a.double(), mix.double())) < 4e-3
+
+
+@pytest.mark.parametrize("operator", [*OPERATORS, "transpose"])
+def test_nvrtc_accepts_the_kernels(operator: str) -> None:
+    try:
+        nvrtc.compiler()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    for size, dtype in ((7, torch.float32), (28, torch.bfloat16)):
+        assert nvrtc.compile_source(fused.source(operator, size, dtype, (7, 7)), "sm_80")
