@@ -19,6 +19,7 @@ LARGEST_EVEN, LARGEST_ODD = 64, 7
 STORED = {torch.float32: "float", torch.bfloat16: "bfloat16"}
 SOURCES = Path(__file__).parent / "cuda"
 LANES = 32
+PAIR_FROM = 28  # the even size from which two warps share a block of fourier_mix's backward
 TILE = 64  # of the transposition
 ALIGNMENT_BYTES = 16
 
@@ -205,7 +206,7 @@ def source(operator: str, size: int, dtype: torch.dtype, cells: tuple[int, int])
     return "\n".join(
         [
             f"constexpr int N = {size}, U = {cells[0]}, V = {cells[1]};",
-            f"constexpr int SPECTRUM_SCALE = {1 if size % 2 else 2};",
+            f"constexpr int SPECTRUM_SCALE = {1 if size % 2 else 2}, PAIR_FROM = {PAIR_FROM};",
             (SOURCES / "storage.cuh").read_text(encoding="utf-8"),
             f"typedef {STORED[dtype]} stored;",
             *((SOURCES / name).read_text(encoding="utf-8") for name in files),
@@ -230,7 +231,7 @@ def blocks(operator: str, size: int) -> dict[str, nvrtc.Block]:
     forward, backward = (
         max(2 * row, count * plane + more) for count, more in zip(planes, extra, strict=True)
     )
-    num_warps = 2 if operator == "fourier_mix" and size % 2 == 0 else 1
+    num_warps = 2 if operator == "fourier_mix" and size % 2 == 0 and size >= PAIR_FROM else 1
     return {
         operator: nvrtc.Block(LANES, forward),
         f"{operator}_backward": nvrtc.Block(LANES * num_warps, backward),

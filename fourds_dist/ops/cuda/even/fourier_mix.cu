@@ -57,12 +57,15 @@ __device__ __forceinline__ MixGradient slot_gradient(
     return {{re.x.re, im.x.re}, {re.a.re, im.a.re}, 0.5f * (re.p_al + im.p_al), 0.5f * (re.p_m + im.p_m)};
 }
 
+constexpr bool PAIR = N >= PAIR_FROM;
+enum Task { A, H, G, GRAD_H, GRAD_A, NUM_TASKS };  // each is two transforms of one tensor: columns, rows
+
 // Gradients to h, a and, one partial sum of each for every block, to the two weights.
 //
-// Three planes of shared memory leave room for five blocks at 56x56, too few warps to hide their latencies. So two warps
-// work on the same maps: both transform one of h and a, the first alone transforms g and meets the three spectra, then
-// both transform one of the two gradients back.
-extern "C" __global__ void __launch_bounds__(64, 4) fourier_mix_backward(
+// Three planes of shared memory leave room for five blocks at 56x56, too few warps to hide their latencies. So on large
+// maps two warps work on the same maps: first H beside A, then G alone, which meets the three spectra, then GRAD_H beside
+// GRAD_A. Four such blocks fit without spilling registers.
+extern "C" __global__ void __launch_bounds__(PAIR ? 64 : 32, PAIR ? 4 : 1) fourier_mix_backward(
     const stored* g, const stored* h, const stored* a, const float* weights, stored* grad_h, stored* grad_a,
     float* partial_sums, int num_maps, int need_h, int need_a) {
     extern __shared__ float4 shared[];
@@ -74,20 +77,23 @@ extern "C" __global__ void __launch_bounds__(64, 4) fourier_mix_backward(
     float sum_al = 0.f, sum_m = 0.f;
 
 #pragma unroll 1
-    for (int pass = 0; pass < 6; ++pass) {
-        if (pass == 2 || pass == 4) __syncthreads();
-        if (second && (pass == 2 || pass == 3)) continue;
-        if (pass == 4 && !(second ? need_a : need_h)) break;
-        float4* plane = second ? plane_a : pass < 2 ? plane_h : plane_g;
-        if (pass == 0 || pass == 2) load_columns(z, pass == 2 ? g : second ? a : h, lane);
-        if (pass == 1 || pass == 3 || (pass == 4 && second)) load_row(z, plane, lane);
-        if (pass == 4) put_together_exchanged(z, lane);
-        if (pass == 5) rows_to_columns_exchanged(z, plane, lane);
+    for (int step = 0; step < 2 * (PAIR ? 3 : int(NUM_TASKS)); ++step) {
+        if (PAIR && step % 2 == 0 && step > 0) __syncthreads();
+        const int task = !PAIR ? step / 2 : second ? step / 2 * 2 : H + step / 2;
+        if (second && task == G) continue;
+        if ((task == GRAD_H && !need_h) || (task == GRAD_A && !need_a)) continue;
+        const bool first_pass = step % 2 == 0, back = task >= GRAD_H;
+        float4* plane = task == A || task == GRAD_A ? plane_a : task == H ? plane_h : plane_g;
+
+        if (first_pass && !back) load_columns(z, task == A ? a : task == H ? h : g, lane);
+        if (first_pass ? task == GRAD_A : !back) load_row(z, plane, lane);
+        if (first_pass && back) put_together_exchanged(z, lane);
+        if (!first_pass && back) rows_to_columns_exchanged(z, plane, lane);
         dft<N>(z.re, z.im);
-        if (pass == 0 || pass == 2) columns_to_rows(z, plane, lane);
-        if (pass == 1 || pass == 3) take_apart(z, lane);
-        if (pass == 1) store_row(z, plane, lane);
-        if (pass == 3 && lane.active) {
+        if (first_pass && !back) columns_to_rows(z, plane, lane);
+        if (!first_pass && !back) take_apart(z, lane);
+        if (!first_pass && task < G) store_row(z, plane, lane);
+        if (!first_pass && task == G && lane.active) {
             float4 *row_a = lane.own_row(plane_a), *row_h = lane.own_row(plane_h);
 #pragma unroll
             for (int i = 0; i < ROWS; ++i) {
@@ -100,7 +106,7 @@ extern "C" __global__ void __launch_bounds__(64, 4) fourier_mix_backward(
                 sum_al += d0.p_al + d1.p_al, sum_m += d0.p_m + d1.p_m;
             }
         }
-        if (pass == 5) store_columns_exchanged(z, second ? grad_a : grad_h, lane);
+        if (!first_pass && back) store_columns_exchanged(z, task == GRAD_H ? grad_h : grad_a, lane);
     }
 
     if (second) return;
