@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark named by the first argument."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
-        prog="python -m fourds_dist.benchmark", description=__doc__.split("\n")[0]
+        prog="python -m fourds_dist.benchmark", description="Benchmarks of fourds_dist."
     )
     commands = parser.add_subparsers(dest="benchmark", required=True, metavar="|".join(BENCHMARKS))
     for name, summary in BENCHMARKS.items():

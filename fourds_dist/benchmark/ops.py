@@ -2,8 +2,8 @@
 
     python -m fourds_dist.benchmark ops --device cuda --json ops.json
 
-The floor is what moving the bytes takes: `fourier_mix` reads h and a and writes out, then reads h, a and the gradient and
-writes two gradients, which is four copies of h. Copies of the same tensors are measured in the same run.
+The floor is what moving the bytes takes: `fourier_mix` reads h and a and writes out, then reads h, a and the gradient
+and writes two gradients, which is four copies of h. Copies of the same tensors are measured in the same run.
 """
 
 import argparse
@@ -64,7 +64,8 @@ class Maps:
         self.mix = torch.tensor([0.5, 0.5], device=device, dtype=torch.float32, requires_grad=True)
         self.cells = (min(7, shape[2]), min(7, shape[3]))
         wide = torch.float64 if dtype == torch.float64 else torch.float32
-        self.g_pooled, self.g_disparity = draw(*shape[:2], *self.cells).to(wide), draw(*shape[:2]).to(wide)
+        self.g_pooled = draw(*shape[:2], *self.cells).to(wide).contiguous()
+        self.g_disparity = draw(*shape[:2]).to(wide)
         self.copies = [torch.empty_like(self.h.detach()) for _ in range(3)]
         self.num_bytes = self.h.numel() * self.h.element_size()
 
@@ -76,7 +77,7 @@ class Maps:
             )
         if operator == "pooled_phase":
             return lambda: torch.autograd.grad(
-                pooled_phase(self.h, self.cells, backend=backend), self.h, self.g_pooled.contiguous()
+                pooled_phase(self.h, self.cells, backend=backend), self.h, self.g_pooled
             )
         return lambda: torch.autograd.grad(
             phase_disparity(self.h, self.a, backend=backend), self.h, self.g_disparity

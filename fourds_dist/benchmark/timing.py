@@ -89,13 +89,11 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """An aligned plain-text table: the first columns to the left, numbers to the right."""
     widths = [max(len(row[i]) for row in (heading, *rows)) for i in range(len(heading))]
 
+    numeric = [is_number(cell) for cell in rows[0]]
+
     def line(row: Sequence[str]) -> str:
-        return "  ".join(
-            cell.rjust(width)
-            if is_number(cell) or row is heading and is_number(rows[0][i])
-            else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
+        cells = zip(row, widths, numeric, strict=True)
+        return "  ".join(cell.rjust(n) if right else cell.ljust(n) for cell, n, right in cells).rstrip()
 
     return "\n".join([line(heading), "  ".join("-" * width for width in widths), *map(line, rows)])
 

@@ -1,6 +1,47 @@
 """The Fourier operators of the method: its adapters, its phases, its mended phase loss.
 
-from fourds_dist.ops import fourier_mix, pooled_phase, phase_disparity
+    from fourds_dist.ops import fourier_mix, pooled_phase, phase_disparity
+
+    out = fourier_mix(h, a, w)             # amplitudes mixed, the phase of h kept
+    P = pooled_phase(h, (7, 7))            # mean phases over the cells of a pool
+    d = phase_disparity(h_student, h_teacher)
+
+`operators.py` holds them, `backends.py` says who computes them, `reference.py` is the released form and the oracle of
+the tests, `eager.py` the half spectrum, `fused.py` and `cuda/` the kernels, `nvrtc.py` how those are compiled and
+launched. `python -m fourds_dist.benchmark ops` measures all of it against copies of the same bytes.
+
+For whoever maintains the kernels
+---------------------------------
+Two numbers, at 64x56x56, batch 128, float32: forward and backward must move eight tensors, which takes 0.28 ms in
+copies; eight 2-D transforms and the pointwise work are about 28,000 warp instructions a map, 0.25 ms if every scheduler
+issued one a cycle. So the work fits under the bytes, but only just: transforms have to stay in registers (56 = 8 x 7 by
+Good and Thomas, no twiddle factors), a map must not leave its warp (one exchange through shared memory each way, no
+block-wide barrier), and latencies must be hidden by many such warps.
+
+What was tried, on one H100 80GB HBM3 at batch 128. Times in ms, of the forward and the backward kernel of `fourier_mix`
+at 56x56 in float32 where nothing else is said; a dash where nothing was predicted:
+
+    version                                            predicted     measured         verdict
+    rfft2 and pointwise passes                         -             5.6 together     kept: `eager`
+    transforms in registers, a warp to a map           0.11 / 0.25   0.161 / 0.485    kept; backward: 5 warps an SM
+    backward by two warps on the same maps             0.30          0.388            kept from 28x28 up
+      the same at 14x14                                -             0.079 for 0.068  dropped: one warp
+      five such blocks an SM (1 KB spilled)            0.30          0.588            dropped: four
+    bfloat16 rounded by hand (backward)                -             0.717, spills    dropped
+      by the conversion instruction, two warps         -             0.340            kept
+    7x7: three spectra in registers (backward)         -             0.066            dropped: 182 registers
+      that of a in shared memory, 128 registers        0.045         0.048            kept
+    fewer registers for the other kernels at 56x56     -             equal or slower  dropped
+    channels_last, even sizes: PyTorch's copy first    -             0.202 a tensor   dropped (bfloat16)
+      a tiled transposition of single elements         0.040         0.072 a tensor   dropped
+      of pairs of them                                 0.053         1.02 to 0.85     kept (whole operator)
+    channels_last, 7x7: read in place                  -             0.037 together   kept (bfloat16)
+
+What is left: at even sizes in channels_last over two fifths of the time go to transpositions; a kernel that reads such
+maps in place needs blocks of sixteen channels to use whole memory sectors, and their planes do not fit one SM at 56x56.
+In bfloat16 half the bytes save only an eighth of the time: instructions are the limit. Each kernel loops over its passes
+so that the code of one transform serves all of them; the 56x56 backward written out in line was not tried, for fear of
+the instruction cache. On a CPU most of what `eager` takes is the FFT library's, which the released form calls as well.
 """
 
 from fourds_dist.ops.backends import BACKENDS, choose_backend, use_backend

@@ -44,6 +44,11 @@ def requested(backend: str | None) -> str:
     return "" if name is None else known(name)
 
 
+def released(name: str, x_BCHW: Tensor) -> bool:
+    """Whether the released formulation takes the call; an empty batch goes to `eager`, as FFT libraries refuse it."""
+    return name == "reference" and x_BCHW.numel() > 0
+
+
 def known(name: str) -> str:
     """Return `name` if it is a backend, or raise ValueError."""
     if name not in BACKENDS:
@@ -62,7 +67,7 @@ def resolve(name: str, operator: str, x_BCHW: Tensor, cells: tuple[int, int] = (
     Where speed was to be expected (the kernels were asked for, or the device and dtype are theirs) and cannot be had,
     it says so once.
     """
-    if name == "eager":
+    if name in ("eager", "reference"):
         return eager
     reason = fused.why_not(operator, x_BCHW, cells)
     if reason is None:

@@ -14,7 +14,7 @@ M maps (images times channels, or a piece of them), H and W, K = W // 2 + 1 colu
 import math
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -89,7 +89,7 @@ def pooled_phase(h_BCHW: Tensor, output_size: tuple[int, int]) -> Tensor:
     """P = R phi Cl^T - Rn phi Cn^T: the second term pools the mirrored half, whose phases are the first's negated."""
     dtype = working_dtype(h_BCHW.dtype)
     pooled = torch.empty(*h_BCHW.shape[:2], *output_size, dtype=dtype, device=h_BCHW.device)
-    R, Rn, Cl, Cn = pool_matrices(tuple(h_BCHW.shape[-2:]), output_size, dtype, h_BCHW.device)
+    R, Rn, Cl, Cn = pool_matrices((h_BCHW.shape[2], h_BCHW.shape[3]), output_size, dtype, h_BCHW.device)
     for h, out in pieces(h_BCHW, pooled):
         X = spectrum(h)
         phi = torch.atan2(X.im, away_from_zero_(X.re))
@@ -98,10 +98,13 @@ def pooled_phase(h_BCHW: Tensor, output_size: tuple[int, int]) -> Tensor:
 
 
 def pooled_phase_backward(g_BCUV: Tensor, h_BCHW: Tensor) -> Tensor:
-    """gh = F^-1(gX HW / c), gX = tau (-Im X, d(Re X)), tau = (R^T g Cl - Rn^T g Cn) / |X'|^2; 0 along Re X under EPS."""
+    """gh = F^-1(gX HW / c) with gX = tau (-Im X, d(Re X)) and tau = (R^T g Cl - Rn^T g Cn) / |X'|^2.
+
+    The real part is 0 where |Re X| < EPS.
+    """
     grad_BCHW = result_like(h_BCHW)
     height, width = h_BCHW.shape[-2:]
-    cells = tuple(g_BCUV.shape[-2:])
+    cells = (g_BCUV.shape[2], g_BCUV.shape[3])
     R, Rn, Cl, Cn = pool_matrices((height, width), cells, grad_BCHW.dtype, h_BCHW.device)
     weight = height * width / multiplicity(width, grad_BCHW)
     for g, h, grad in pieces(g_BCUV.to(grad_BCHW.dtype), h_BCHW, grad_BCHW):
@@ -160,7 +163,7 @@ def result_like(x_BCHW: Tensor) -> Tensor:
     return torch.empty(x_BCHW.shape, dtype=working_dtype(x_BCHW.dtype), device=x_BCHW.device)
 
 
-def pieces(*tensors: Tensor | None) -> Iterator[tuple[Tensor, ...]]:
+def pieces(*tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
     """The same maps of every tensor, images and channels flattened to one axis: all at once, or by cache's worth."""
     largest = max((x for x in tensors if x is not None), key=Tensor.numel)
     num_maps = largest.shape[0] * largest.shape[1]
@@ -182,7 +185,7 @@ def spectrum(x_MHW: Tensor) -> Bins:
 
 
 def without_dc(x_MHW: Tensor) -> Bins:
-    """The spectrum with its DC bin at zero; a constant map gives zeros exactly, for its first pixel is taken off."""
+    """The spectrum with DC at zero; a constant map gives zeros exactly, for its first pixel is taken off."""
     x = x_MHW.to(working_dtype(x_MHW.dtype))
     bins = spectrum(x - x[:, :1, :1])
     bins.re[:, 0, 0].zero_()
@@ -202,7 +205,7 @@ def invert(re: Tensor, im: Tensor, out_MHW: Tensor) -> None:
 
 @lru_cache(maxsize=16)
 def inverse_row_matrix(width: int, dtype: torch.dtype) -> Tensor:
-    """The real inverse DFT of a row as a (2 K, W) matrix: c_l cos / W for real parts, -c_l sin / W for imaginary ones."""
+    """The real inverse DFT of a row as a (2 K, W) matrix: rows c_l cos / W for Re, -c_l sin / W for Im, in turn."""
     columns, pixels = torch.arange(width // 2 + 1), torch.arange(width)
     turns = (columns[:, None] * pixels % width).double() / width
     weight = (multiplicity(width, torch.empty(0, dtype=torch.float64)) / width)[:, None]
@@ -269,11 +272,12 @@ def pool_matrices(
         if -column % width == column:
             Cn[:, column] = 0.0  # its own mirror: already counted in Cl
     Cl = columns[:, : width // 2 + 1]
-    return tuple(matrix.to(device, dtype).contiguous() for matrix in (rows, Rn, Cl, Cn))
+    R, Rn, Cl, Cn = (matrix.to(device, dtype).contiguous() for matrix in (rows, Rn, Cl, Cn))
+    return R, Rn, Cl, Cn
 
 
 def pool_matrix(size: int, output_size: int) -> Tensor:
-    """The averaging matrix of a one-dimensional adaptive pool: cell u covers floor(u n / U) up to ceil((u + 1) n / U)."""
+    """A one-dimensional adaptive pool as a matrix: cell u averages floor(u n / U) up to ceil((u + 1) n / U)."""
     matrix = torch.zeros(output_size, size, dtype=torch.float64)
     for u in range(output_size):
         start, stop = u * size // output_size, -(-(u + 1) * size // output_size)

@@ -1,8 +1,8 @@
 """One CUDA kernel for a forward and one for a backward pass: spectra never leave the chip.
 
 The kernels (`cuda/`) read each input once and write each result once. They serve square maps of an even size up to 64
-(`cuda/even`: a warp holds maps line by line, `cuda/odd`: a lane holds a map) and odd ones up to 7, in float32 and bfloat16
-(float16 is widened first); `pooled_phase` where the cells divide the map. Arithmetic is float32 throughout.
+(`cuda/even`: a warp holds maps line by line) and of an odd size up to 7 (`cuda/odd`: a lane holds a map), in float32
+and bfloat16 (float16 is widened first); `pooled_phase` where the cells divide the map. All arithmetic is float32.
 
 A kernel is compiled for its size, dtype and device at its first call, which takes some seconds at 56x56.
 """
@@ -82,7 +82,7 @@ def pooled_phase_backward(g_BCUV: Tensor, h_BCHW: Tensor) -> Tensor:
     """See `eager.pooled_phase_backward`."""
     h, g = stored(h_BCHW, h_BCHW), g_BCUV.float().contiguous()
     grad_h = torch.empty_like(h)
-    launch("pooled_phase", "pooled_phase_backward", h, g, h, grad_h, cells=tuple(g.shape[-2:]))
+    launch("pooled_phase", "pooled_phase_backward", h, g, h, grad_h, cells=(g.shape[2], g.shape[3]))
     return laid_out(grad_h, h_BCHW)
 
 
@@ -124,7 +124,7 @@ def stored(x_BCHW: Tensor, like_BCHW: Tensor) -> Tensor:
 
 
 def laid_out(x_BCHW: Tensor, like_BCHW: Tensor) -> Tensor:
-    """A kernel's result in the memory format of `like_BCHW`, where a transposition does it (the caller sees to the rest)."""
+    """A kernel's result in the memory format of `like_BCHW`, where a transposition does it."""
     if not is_channels_last(like_BCHW) or is_channels_last(x_BCHW) or x_BCHW.shape[1] % 2:
         return x_BCHW
     pixels = torch.empty_like(x_BCHW, memory_format=torch.channels_last)

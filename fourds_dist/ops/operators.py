@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fourds_dist.ops import arguments, reference
-from fourds_dist.ops.backends import requested, resolve, without_autocast
+from fourds_dist.ops.backends import released, requested, resolve, without_autocast
 from fourds_dist.ops.spectrum import working_dtype
 
 
@@ -44,7 +44,7 @@ def fourier_mix(
     arguments.check_mix(mix_2, h_BCHW)
     dtype = arguments.common_dtype(h_BCHW, a_BCHW)
     name = requested(backend)
-    if name == "reference":
+    if released(name, h_BCHW):
         with without_autocast(h_BCHW):
             return reference.fourier_mix(h_BCHW.to(dtype), a_BCHW.to(dtype), mix_2).to(h_BCHW.dtype)
     return _fourier_mix(h_BCHW.to(dtype), a_BCHW.to(dtype), mix_2, name).to(h_BCHW.dtype)
@@ -71,7 +71,7 @@ def pooled_phase(
     arguments.check_map("h_BCHW", h_BCHW)
     num_rows, num_columns = arguments.check_output_size(output_size)
     name = requested(backend)
-    if name == "reference":
+    if released(name, h_BCHW):
         with without_autocast(h_BCHW):
             return reference.pooled_phase(h_BCHW, (num_rows, num_columns))
     return _pooled_phase(h_BCHW, num_rows, num_columns, name)
@@ -106,7 +106,7 @@ def phase_disparity(
     dtype = arguments.common_dtype(h_student_BCHW, h_teacher_BCHW)
     student, teacher = h_student_BCHW.to(dtype), h_teacher_BCHW.detach().to(dtype)
     name = requested(backend)
-    if name == "reference":
+    if released(name, h_student_BCHW):
         with without_autocast(h_student_BCHW):
             return reference.phase_disparity(student, teacher)
     return _phase_disparity(student, teacher, name)

@@ -25,5 +25,5 @@ def self_conjugate(num_rows: int, num_columns: int) -> list[tuple[int, int]]:
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype transforms run in: float64 for float64, float32 for everything narrower (phases are ill-conditioned)."""
+    """The dtype transforms run in: float64 for float64, else float32 (phases of weak bins are ill-conditioned)."""
     return torch.float64 if dtype == torch.float64 else torch.float32

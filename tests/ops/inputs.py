@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-ILL_CONDITIONED = "constant"
-
 
 def draw_maps(
     shape: tuple[int, ...], dtype: torch.dtype = torch.float64, device: str = "cpu", seed: int = 0
@@ -15,7 +13,8 @@ def draw_maps(
     h = h.relu()
     if shape[1] > 1:
         h[:, 0] = 0.0
-    return tuple(x.to(dtype).to(device) for x in (h, a, g))
+    h, a, g = (x.to(dtype).to(device) for x in (h, a, g))
+    return h, a, g
 
 
 def relative(x: Tensor, exact: Tensor) -> float:

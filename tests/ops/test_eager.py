@@ -80,7 +80,8 @@ def test_a_constant_or_dead_teacher_asks_for_nothing(backend: str) -> None:
 @pytest.mark.parametrize("size", [(4, 4), (3, 5), (5, 4)])
 def test_gradients_by_differences(size: tuple[int, int]) -> None:
     _, h, a = draw_maps((1, 2, *size), seed=5)
-    h.requires_grad_(), a.requires_grad_()
+    h.requires_grad_()
+    a.requires_grad_()
     mix = torch.tensor([0.4, 0.6], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda *x: fourier_mix(*x, backend="eager"), (h, a, mix))
     assert torch.autograd.gradcheck(lambda x: pooled_phase(x, (2, 2), backend="eager"), h)
@@ -110,7 +111,8 @@ def test_a_constant_map_keeps_its_mean_alone() -> None:
 def test_narrow_maps_are_computed_in_float32(dtype: torch.dtype) -> None:
     h, a, g = draw_maps((2, 3, 7, 8), dtype)
     mix = torch.tensor([0.3, 0.7], requires_grad=True)
-    h.requires_grad_(), a.requires_grad_()
+    h.requires_grad_()
+    a.requires_grad_()
     out = fourier_mix(h, a, mix, backend="eager")
     exact = fourier_mix(h.double(), a.double(), mix.double(), backend="reference")
     assert out.dtype == dtype

@@ -1,4 +1,4 @@
-"""The CUDA kernels' arithmetic without a GPU: compiled as C++ and run on threads (emulation.hpp), against the half spectrum."""
+"""The CUDA kernels' arithmetic without a GPU: compiled as C++ and run on threads, against the half spectrum."""
 
 import ctypes
 import shutil
@@ -94,7 +94,7 @@ def test_fourier_mix(size: int, tmp_path: Path) -> None:
     kernels("fourier_mix_backward", h, g, h, a, mix, grad_h, grad_a, sums, flags=(1, 1))
     exact = [x.double() for x in (g, h, a, mix)]
     assert relative(out, eager.fourier_mix(*exact[1:])) < 1e-5
-    expected = eager.fourier_mix_backward(*exact, True, True, True)
+    expected = eager.fourier_mix_backward(*exact, need_h=True, need_a=True, need_mix=True)
     for x, y, bound in zip((grad_h, grad_a, sums.sum(0)), expected, (5e-3, 1e-4, 1e-4), strict=True):
         assert relative(x, y) < bound
 

@@ -109,7 +109,9 @@ def test_bfloat16_maps_in_either_layout(size: int, layout: torch.memory_format) 
 def test_channels_last_and_half_precision_inputs_of_float32(size: int) -> None:
     h, a, g = draw_maps((2, 72, size, size), torch.float32, "cuda", seed=size)
     plain = mix_and_gradients(h, a, g, "fused")
-    last = mix_and_gradients(*(x.contiguous(memory_format=torch.channels_last) for x in (h, a, g)), "fused")
+    last = mix_and_gradients(
+        *(x.contiguous(memory_format=torch.channels_last) for x in (h, a, g)), backend="fused"
+    )
     for x, y in zip(plain[:3], last[:3], strict=True):
         assert relative(x, y) < 1e-6
     half = mix_and_gradients(h.half(), a.half(), g.half(), "fused")
@@ -128,7 +130,8 @@ def test_results_repeat_bit_for_bit(size: int) -> None:
 def test_captured_in_a_cuda_graph(size: int) -> None:
     h, a, g = draw_maps((4, 16, size, size), torch.float32, "cuda", seed=size)
     mix_and_gradients(h, a, g, "fused")
-    h.requires_grad_(), a.requires_grad_()
+    h.requires_grad_()
+    a.requires_grad_()
     mix = torch.tensor(MIX, device="cuda", requires_grad=True)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -136,7 +139,8 @@ def test_captured_in_a_cuda_graph(size: int) -> None:
         grads = torch.autograd.grad(out, (h, a, mix), g)
     other_h, other_a, other_g = draw_maps((4, 16, size, size), torch.float32, "cuda", seed=99)
     with torch.no_grad():
-        h.copy_(other_h), a.copy_(other_a), g.copy_(other_g)
+        for x, other in ((h, other_h), (a, other_a), (g, other_g)):
+            x.copy_(other)
     graph.replay()
     expected = mix_and_gradients(other_h, other_a, other_g, "fused")
     assert all(torch.equal(x, y) for x, y in zip((out, *grads), expected, strict=True))
@@ -191,7 +195,9 @@ def test_views_that_start_anywhere_and_empty_batches() -> None:
     h, a, g = draw_maps((2, 6, 14, 15), torch.float32, "cuda")
     views = [x[..., 1:] for x in (h, a, g)]
     copies = [x.contiguous() for x in views]
-    for x, y in zip(mix_and_gradients(*views, "fused"), mix_and_gradients(*copies, "fused"), strict=True):
+    for x, y in zip(
+        mix_and_gradients(*views, backend="fused"), mix_and_gradients(*copies, backend="fused"), strict=True
+    ):
         assert torch.equal(x, y)
     odd = torch.randn(1 + 3 * 49, device="cuda")[1:].view(1, 3, 7, 7)
     assert (

@@ -60,7 +60,7 @@ def test_one_compiled_graph_holds_all_three() -> None:
 def test_results_take_the_layout_of_their_map(backend: str) -> None:
     h, a, g = draw_maps((2, 4, 6, 8), torch.float32)
     last = [x.contiguous(memory_format=torch.channels_last).requires_grad_() for x in (h, a)]
-    out = fourier_mix(*last, mix_weights(), backend=backend)
+    out = fourier_mix(*last, mix_2=mix_weights(), backend=backend)
     assert relative(out, fourier_mix(h, a, mix_weights(), backend=backend)) < 1e-6
     if backend == "eager":
         grads = torch.autograd.grad(out, last, g)
@@ -71,7 +71,7 @@ def test_views_give_what_their_copies_give() -> None:
     h, a, _ = draw_maps((3, 4, 9, 11), torch.float32)
     views = h[:, ::2, 1:, 2::3], a.flip(0)[:, ::2, 1:, 2::3]
     copies = tuple(x.contiguous() for x in views)
-    assert torch.equal(fourier_mix(*views, mix_weights()), fourier_mix(*copies, mix_weights()))
+    assert torch.equal(fourier_mix(*views, mix_2=mix_weights()), fourier_mix(*copies, mix_2=mix_weights()))
     assert torch.equal(phase_disparity(*views), phase_disparity(*copies))
     transposed = h.transpose(2, 3)
     assert torch.equal(pooled_phase(transposed, (2, 2)), pooled_phase(transposed.contiguous(), (2, 2)))
