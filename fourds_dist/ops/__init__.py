@@ -37,11 +37,12 @@ at 56x56 in float32 where nothing else is said; a dash where nothing was predict
       of pairs of them                                 0.053         1.02 to 0.85     kept (whole operator)
     channels_last, 7x7: read in place                  -             0.037 together   kept (bfloat16)
 
-What is left: at even sizes in channels_last over two fifths of the time go to transpositions; a kernel that reads such
-maps in place needs blocks of sixteen channels to use whole memory sectors, and their planes do not fit one SM at 56x56.
-In bfloat16 half the bytes save only an eighth of the time: instructions are the limit. Each kernel loops over its passes
-so that the code of one transform serves all of them; the 56x56 backward written out in line was not tried, for fear of
-the instruction cache. On a CPU most of what `eager` takes is the FFT library's, which the released form calls as well.
+What is left: at even sizes in channels_last over two fifths of the time go to transpositions; a kernel that reads
+such maps in place needs blocks of sixteen channels to use whole memory sectors, and their planes do not fit one SM at
+56x56. In bfloat16 half the bytes save only an eighth of the time: instructions are the limit. Each kernel loops over
+its passes so that the code of one transform serves all of them; the 56x56 backward written out in line was not tried,
+for fear of the instruction cache. On a CPU most of what `eager` takes is the FFT library's, which the released form
+calls as well.
 """
 
 from fourds_dist.ops.backends import BACKENDS, choose_backend, use_backend

@@ -96,6 +96,7 @@ def test_fourier_mix(size: int, tmp_path: Path) -> None:
     assert relative(out, eager.fourier_mix(*exact[1:])) < 1e-5
     expected = eager.fourier_mix_backward(*exact, need_h=True, need_a=True, need_mix=True)
     for x, y, bound in zip((grad_h, grad_a, sums.sum(0)), expected, (5e-3, 1e-4, 1e-4), strict=True):
+        assert y is not None
         assert relative(x, y) < bound
 
 
