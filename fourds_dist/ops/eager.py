@@ -86,14 +86,18 @@ def fourier_mix_backward(
 
 
 def pooled_phase(h_BCHW: Tensor, output_size: tuple[int, int]) -> Tensor:
-    """P = R phi Cl^T - Rn phi Cn^T: the second term pools the mirrored half, whose phases are the first's negated."""
+    """P = R phi Cl^T + Rn phi' Cn^T, where phi' are the phases of the mirrored half.
+
+    phi' = -phi, but where Im X = 0 the angle is 0 or pi on both sides (a map with few live pixels has such bins).
+    """
     dtype = working_dtype(h_BCHW.dtype)
     pooled = torch.empty(*h_BCHW.shape[:2], *output_size, dtype=dtype, device=h_BCHW.device)
     R, Rn, Cl, Cn = pool_matrices((h_BCHW.shape[2], h_BCHW.shape[3]), output_size, dtype, h_BCHW.device)
     for h, out in pieces(h_BCHW, pooled):
         X = spectrum(h)
-        phi = torch.atan2(X.im, away_from_zero_(X.re))
-        out.copy_(along_rows(phi @ Cl.mT, R.mT).sub_(along_rows(phi @ Cn.mT, Rn.mT)))
+        phi = torch.atan2(X.im.add_(0.0), away_from_zero_(X.re))  # -0 + 0 = +0
+        mirrored = torch.where(X.im == 0, phi, -phi)
+        out.copy_(along_rows(phi @ Cl.mT, R.mT).add_(along_rows(mirrored @ Cn.mT, Rn.mT)))
     return pooled
 
 
@@ -176,8 +180,14 @@ def pieces(*tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
 
 
 def spectrum(x_MHW: Tensor) -> Bins:
-    """rfft2 in the working dtype, with Im = +0 at the self-conjugate bins."""
-    X = torch.fft.rfft2(x_MHW.to(working_dtype(x_MHW.dtype)).contiguous())
+    """Half of the spectrum in the working dtype, with Im = +0 at the self-conjugate bins.
+
+    In float64, the precision of comparisons, it is cut from the complex transform the released code takes. A map with
+    few live pixels has other bins too that are real and negative but for rounding, and the sign of that rounding
+    decides between pi and -pi: so it is the same one.
+    """
+    x = x_MHW.to(working_dtype(x_MHW.dtype)).contiguous()
+    X = torch.fft.fft2(x)[..., : x.shape[-1] // 2 + 1] if x.dtype == torch.float64 else torch.fft.rfft2(x)
     bins = Bins(X.real.contiguous(), X.imag.contiguous())
     for row, column in self_conjugate(*x_MHW.shape[-2:]):
         bins.im[:, row, column].zero_()
