@@ -39,6 +39,14 @@ def test_pooled_phase_agrees_with_the_released_form(size: tuple[int, int], cells
     )  # a dead map's slope is 1e10
 
 
+def test_bins_that_are_real_in_a_sparse_map_point_the_same_way_on_both_sides() -> None:
+    h = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
+    h[0, 0, :, 2] = torch.tensor([2.8, 1.3, 1.4, 1.1])
+    h[0, 0, 1, 0] = 1.5
+    both = [pooled_phase(h, (2, 2), backend=backend) for backend in ("eager", "reference")]
+    assert float((both[0] - both[1]).abs().max()) < TOLERANCE
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_phase_disparity_agrees_with_the_released_form(size: tuple[int, int]) -> None:
     h, a, _ = draw_maps((2, 3, *size))

@@ -64,9 +64,12 @@ __device__ __forceinline__ float phase(Bin x) {
     r = r * s * t + t;
     r = ay > ax ? float(PI / 2) - r : r;
     r = re < 0.f ? float(PI) - r : r;
-    r = copysignf(r, x.im);
+    r = copysignf(r, x.im + 0.f);  // -0 counts as +0
     return re + x.im == re + x.im ? r : re + x.im;  // NaN passes
 }
+
+// The phase of the mirrored bin: where Im X = 0 both are 0 or pi.
+__device__ __forceinline__ float mirrored(float phi, Bin x) { return x.im == 0.f ? phi : -phi; }
 
 // The phase of a real bin: 0, or pi where it is negative.
 __device__ __forceinline__ float real_phase(float re) {

@@ -5,7 +5,7 @@ constexpr float CELL_SHARE = 1.f / (CELL_ROWS * CELL_COLUMNS);
 
 __device__ constexpr int mirror(int l) { return (N - l) % N; }
 
-// Lane k sums the phases of row k and of its mirror N - k (their phases are negated) over the cells' columns.
+// Lane k sums the phases of row k and of its mirror N - k (whose phases are the negated ones) over the cells' columns.
 extern "C" __global__ void __launch_bounds__(32) pooled_phase(const stored* h, float* pooled, int num_maps) {
     extern __shared__ float4 shared[];
     const Lane lane(num_maps);
@@ -22,19 +22,20 @@ extern "C" __global__ void __launch_bounds__(32) pooled_phase(const stored* h, f
     float own[V] = {}, other[V] = {};  // lane 0: rows 0 and N/2, each of which is its own mirror
 #pragma unroll
     for (int l = 0; l < N; ++l) {
-        const float phi = phase({z.re[l], z.im[l]});
+        const Bin x = {z.re[l], z.im[l]};
+        const float phi = phase(x), mirrored_phi = mirrored(phi, x);
         if (lane.row != 0) {
             own[l / CELL_COLUMNS] += phi;
-            other[mirror(l) / CELL_COLUMNS] -= phi;
+            other[mirror(l) / CELL_COLUMNS] += mirrored_phi;
         } else if (l % ROWS == 0) {
             own[l / CELL_COLUMNS] += real_phase(z.re[l]);
             other[l / CELL_COLUMNS] += real_phase(z.im[l]);
         } else if (l < ROWS) {
             own[l / CELL_COLUMNS] += phi;
-            own[mirror(l) / CELL_COLUMNS] -= phi;
+            own[mirror(l) / CELL_COLUMNS] += mirrored_phi;
         } else {  // slot l holds bin (N/2, N - l)
             other[mirror(l) / CELL_COLUMNS] += phi;
-            other[l / CELL_COLUMNS] -= phi;
+            other[l / CELL_COLUMNS] += mirrored_phi;
         }
     }
 

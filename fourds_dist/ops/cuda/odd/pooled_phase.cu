@@ -21,7 +21,7 @@ extern "C" __global__ void __launch_bounds__(32) pooled_phase(const stored* h, f
     for (int i = 0; i < BINS; ++i) {
         const float phi = phase(x.bin(i));
         sums[cell_of(i)] += phi;
-        sums[mirror_cell_of(i)] -= phi;
+        sums[mirror_cell_of(i)] += mirrored(phi, x.bin(i));
     }
     __syncwarp();
 #pragma unroll
