@@ -70,7 +70,9 @@ def _cluster(settings: Settings) -> Iterator[bool]:
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         if RunFolder(settings.run_url).is_local and len(nodes) > 1:
-            print(f"note: {settings.run_url} has to be one folder shared by all {len(nodes)} nodes, or a store's URL")
+            print(
+                f"note: {settings.run_url} has to be one folder shared by all {len(nodes)} nodes, or a store's URL"
+            )
         yield not joined and ray._private.worker._global_node.is_head()  # pyright: ignore
     finally:
         if not joined:

@@ -76,7 +76,9 @@ def make_task() -> FourDs:
     return task
 
 
-def run(store: Memory, accuracies: list[float] | None = None, **changes: Any) -> tuple[FourDs, Best, list[dict[str, Any]]]:
+def run(
+    store: Memory, accuracies: list[float] | None = None, **changes: Any
+) -> tuple[FourDs, Best, list[dict[str, Any]]]:
     task, rows = make_task(), []
     step = TrainStep(task, WORLD, StepConfig(), mean=(0.5,) * 3, std=(0.25,) * 3)
     values = iter(accuracies or [0.1, 0.2, 0.3])
@@ -133,7 +135,16 @@ def test_rows_hold_what_people_watch() -> None:
     _, _, rows = run(Memory())
     assert [row["event"] for row in rows] == ["start", *["step", "step", "epoch"], *["step", "step", "epoch"], *["step", "step", "epoch"], "end"][: len(rows)]  # fmt: skip
     step = next(row for row in rows if row["event"] == "step")
-    wanted = {"student_ce", "student_kd", "teacher_ce", "teacher_kd", "phase", "lr/student", "lr/adapters", "mix/adapter4"}
+    wanted = {
+        "student_ce",
+        "student_kd",
+        "teacher_ce",
+        "teacher_kd",
+        "phase",
+        "lr/student",
+        "lr/adapters",
+        "mix/adapter4",
+    }
     assert wanted <= set(step)
     assert {"images_per_s", "data_wait_share"} <= set(step)
 

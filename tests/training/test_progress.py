@@ -10,7 +10,10 @@ from fourds_dist.training.progress import ProgressView
 def test_plain_lines_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     view = ProgressView()
     stage = {"stage": "distill"}
-    view(stage | {"event": "start", "step": 5, "num_epochs": 3, "num_steps_per_epoch": 5, "text": "64 images a step"})
+    view(
+        stage
+        | {"event": "start", "step": 5, "num_epochs": 3, "num_steps_per_epoch": 5, "text": "64 images a step"}
+    )
     view(stage | {"event": "step", "step": 10, "images_per_s": 100.0})
     epoch = {"event": "epoch", "step": 10, "epoch": 2, "loss": 0.5, "images_per_s": 100.0, "left_s": 75.0}
     view(stage | epoch | {"is_best": True, "val/student": 0.9, "val/teacher_adapted": 0.75})
