@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fourds_dist.data.batch import Batch
 from torch import Tensor
 
+from fourds_dist.data.batch import Batch
 from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, build_backbone
 from fourds_dist.method.adapter import FourierAdapter
 from fourds_dist.ops import use_backend

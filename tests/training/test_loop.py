@@ -161,7 +161,7 @@ def test_accumulated_parts_give_the_whole_batch_s_gradients() -> None:
     for parts in (1, 4):
         torch.manual_seed(0)
         network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
-        from fourds_dist.method import SourceClassifiers  # noqa: PLC0415
+        from fourds_dist.method import SourceClassifiers
 
         task = SourceClassifiers({"teacher": network}).double()
         step = TrainStep(task, WORLD, StepConfig(accumulation=parts), mean=(0.5,) * 3, std=(0.25,) * 3)

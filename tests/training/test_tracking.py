@@ -26,7 +26,7 @@ def test_an_offline_run_lies_in_the_run_s_folder(tmp_path: Path, monkeypatch: py
 def test_failure_is_told_once_and_swallowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import wandb  # noqa: PLC0415
+    import wandb
 
     def fail(**kwargs: object) -> None:
         raise RuntimeError("no network\nat all")

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from fourds_dist.data.pack.example import Example
 from PIL import Image
 
+from fourds_dist.data.pack.example import Example
 from fourds_dist.data.sources.domain import Domain
 from fourds_dist.data.sources.png import png
 from fourds_dist.data.sources.splits import stratified

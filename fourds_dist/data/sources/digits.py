@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from fourds_dist.data.pack.example import Example
 from PIL import Image
 
+from fourds_dist.data.pack.example import Example
 from fourds_dist.data.sources.domain import Domain
 from fourds_dist.data.sources.photographs import STRIPES, blend
 from fourds_dist.data.sources.png import png

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fourds_dist.data.pack.example import Example
-
 from fourds_dist.data.sources.domain import Domain
 from fourds_dist.data.sources.layouts import LAYOUTS, Layout
 from fourds_dist.data.sources.splits import stratified

@@ -6,8 +6,9 @@ import io
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from fourds_dist.data.pack.example import Example
 from PIL import Image, ImageDraw
+
+from fourds_dist.data.pack.example import Example
 
 _LABEL_PIXELS = 110
 _TITLE_PIXELS = 16

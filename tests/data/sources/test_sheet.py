@@ -1,9 +1,9 @@
 """The picture sheet: the right class in the right row, grey where there is nothing."""
 
 import numpy as np
-from fourds_dist.data.pack.example import Example
 from PIL import Image
 
+from fourds_dist.data.pack.example import Example
 from fourds_dist.data.sources.png import png
 from fourds_dist.data.sources.sheet import contact_sheet
 

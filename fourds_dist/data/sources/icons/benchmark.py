@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from fourds_dist.data.pack.example import Example
 
+from fourds_dist.data.pack.example import Example
 from fourds_dist.data.sources.domain import Domain
 from fourds_dist.data.sources.icons.collection import Collection, Icon, read_collection
 from fourds_dist.data.sources.icons.duplicates import NEAR, SAME, duplicates
