@@ -19,6 +19,8 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
+from fourds_dist.storage import write_bytes
+
 FORMAT = 1
 
 
@@ -100,18 +102,6 @@ def write_weights(url: str, weights: dict[str, Tensor], metadata: dict[str, str]
     """Write tensors as safetensors to a path or URL; a local file appears whole or not at all."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     write_bytes(url, save_safetensors(plain, metadata))
-
-
-def write_bytes(url: str, data: bytes) -> None:
-    """Write a small file to a path or URL; a local file appears whole or not at all."""
-    fs, path = fsspec.core.url_to_fs(url)
-    fs.makedirs(fs._parent(path), exist_ok=True)
-    if fs.protocol == "file" or "file" in fs.protocol:
-        partial = Path(path + ".partial")
-        partial.write_bytes(data)
-        partial.replace(path)
-    else:
-        fs.pipe_file(path, data)  # object stores show an object only once it is whole
 
 
 def load_weights(url: str, network: nn.Module, *, what: str) -> None:

@@ -19,7 +19,7 @@ import fsspec
 from pydantic import Field
 
 from fourds_dist.config import Section
-from fourds_dist.training.checkpoint import write_bytes
+from fourds_dist.storage import write_bytes
 
 
 class RunConfig(Section):

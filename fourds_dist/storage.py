@@ -1,0 +1,128 @@
+"""Paths and URLs through fsspec: small files written whole or not at all, and errors that say what to do.
+
+A path is a local one or a URL that fsspec knows (s3://, gs://, abfs://, memory://, ...). Credentials and endpoints are
+fsspec's and the driver's own: environment, profile, instance role. Nothing here keeps or prints them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import fsspec
+from fsspec import AbstractFileSystem
+
+_OBJECT_STORES = {
+    "s3": ("s3", "AWS_ACCESS_KEY_ID or AWS_PROFILE"),
+    "s3a": ("s3", "AWS_ACCESS_KEY_ID or AWS_PROFILE"),
+    "gs": ("gcs", "GOOGLE_APPLICATION_CREDENTIALS"),
+    "gcs": ("gcs", "GOOGLE_APPLICATION_CREDENTIALS"),
+    "az": ("azure", "AZURE_STORAGE_ACCOUNT_NAME and its key, or AZURE_STORAGE_CONNECTION_STRING"),
+    "abfs": ("azure", "AZURE_STORAGE_ACCOUNT_NAME and its key, or AZURE_STORAGE_CONNECTION_STRING"),
+    "abfss": ("azure", "AZURE_STORAGE_ACCOUNT_NAME and its key, or AZURE_STORAGE_CONNECTION_STRING"),
+}
+"""Protocol -> (our extra that brings its driver, where the driver looks for credentials first)."""
+
+_DRIVERS = ("botocore", "aiobotocore", "s3fs", "google", "gcsfs", "azure", "adlfs", "aiohttp")
+"""Packages whose exceptions mean that a store did not answer as hoped."""
+
+
+def locate(url: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of a path or URL, and the path in it.
+
+    Raises:
+        ValueError: the URL's driver is not installed, or nobody knows its protocol.
+    """
+    try:
+        return fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        extra, _ = _OBJECT_STORES.get(_protocol(url), ("", ""))
+        remedy = f"pip install 'fourds_dist[{extra}]'" if extra else f"install it ({error})"
+        raise ValueError(f"{url}: the driver for {_protocol(url)}:// is not installed; {remedy}") from None
+    except ValueError as error:
+        raise ValueError(f"{url}: {error}") from None
+
+
+def is_local(fs: AbstractFileSystem) -> bool:
+    """Whether a file system is this machine's own."""
+    return "file" in fs.protocol if isinstance(fs.protocol, tuple) else fs.protocol == "file"
+
+
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """What a store or its driver refuses inside the block becomes a ValueError that says where to look.
+
+    That something does not exist passes: the caller knows what it means. So do disk errors.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        raise ValueError(f"{url}: access denied ({_short(error)}); {_where_credentials(url)}") from None
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _DRIVERS:
+            raise
+        if "credential" in (type(error).__name__ + str(error)).lower():
+            raise ValueError(f"{url}: no credentials were found; {_where_credentials(url)}") from None
+        raise ValueError(
+            f"{url} cannot be reached ({type(error).__name__}: {_short(error)}); check the address, the network and "
+            f"the endpoint, e.g. FSSPEC_{_protocol(url).upper()}_ENDPOINT_URL"
+        ) from None
+
+
+def write_bytes(url: str, data: bytes) -> None:
+    """Write a small file to a path or URL; it appears whole or not at all."""
+    fs, path = fsspec.core.url_to_fs(url)
+    if is_local(fs):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(path + ".partial")
+        partial.write_bytes(data)
+        partial.replace(path)
+    elif _protocol(url) in _OBJECT_STORES:
+        fs.pipe_file(path, data)  # object stores show an object only once it is whole, and need no folders
+    else:
+        fs.makedirs(fs._parent(path), exist_ok=True)
+        fs.pipe_file(path + ".partial", data)
+        fs.mv(path + ".partial", path)
+
+
+def put_file(url: str, local: Path) -> None:
+    """Move a finished local file to a path or URL, where it appears whole or not at all; `local` is gone afterwards.
+
+    Raises:
+        OSError: also where the store tells of another size than was sent.
+    """
+    fs, path = locate(url)
+    if is_local(fs):
+        local.replace(path)
+        return
+    num_bytes = local.stat().st_size
+    if _protocol(url) in _OBJECT_STORES:
+        fs.put_file(str(local), path)
+    else:
+        fs.makedirs(fs._parent(path), exist_ok=True)
+        fs.put_file(str(local), path + ".partial")
+        fs.mv(path + ".partial", path)
+    fs.invalidate_cache()
+    if (stored := fs.info(path)["size"]) != num_bytes:
+        raise OSError(f"{url} has {stored} bytes after {num_bytes} were sent; try again")
+    local.unlink()
+
+
+def _where_credentials(url: str) -> str:
+    protocol = _protocol(url)
+    if protocol not in _OBJECT_STORES:
+        return "check its owner and permissions"
+    _, first = _OBJECT_STORES[protocol]
+    profile = os.environ.get("AWS_PROFILE", "default")
+    files = f", then the profile {profile!r} of ~/.aws" if protocol.startswith("s3") else ""
+    return f"the driver looks at the environment first ({first}){files}, then at the instance's role"
+
+
+def _protocol(url: str) -> str:
+    return url.partition("://")[0].rpartition("::")[2] if "://" in url else "file"
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
