@@ -1,0 +1,195 @@
+"""The index beside a shard, `SHARD.index`: where every sample of the tar lies, so that it can be read by range.
+
+One row per sample, in the tar's order. It is a NumPy archive of plain arrays and is read without unpickling.
+`index_tar` makes it in one pass over any WebDataset tar, by that package's conventions (`grouping`).
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import BinaryIO
+
+import numpy as np
+
+from fourds_dist.data.grouping import Grouping, OnFault, Sample, name_parts
+from fourds_dist.data.label import LabelField
+from fourds_dist.data.tar import TarStream
+
+FORMAT = 1
+UNLABELLED = -1
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """Columns of one shard's samples."""
+
+    keys: np.ndarray
+    """(n,) unicode: names of the samples."""
+    extensions: np.ndarray
+    """(n,) unicode: field of the image, e.g. jpg."""
+    offsets: np.ndarray
+    """(n,) int64: first byte of the image in the tar."""
+    sizes: np.ndarray
+    """(n,) int64: its bytes."""
+    labels: np.ndarray
+    """(n,) int32: class; -1 unlabelled."""
+    checksums: np.ndarray
+    """(n,) uint32: zlib.crc32 of the image."""
+    fields: tuple[str, ...] = ()
+    """Every field that any sample has."""
+    fields_offsets: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    """(n, fields) int64: first byte of each; -1 where a sample lacks it."""
+    fields_sizes: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    """(n, fields) int64: its bytes; -1 where a sample lacks it."""
+    classes: tuple[str, ...] = ()
+    """Names that the labels stand for, where the tar holds names; empty where it holds numbers."""
+    num_bytes: int = 0
+    """Size of the tar."""
+    sha256: str = ""
+    """Of the tar; empty if it was not taken."""
+    stamp: str = ""
+    """Version of the tar and way of reading that the index was made with; another stamp, another index."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def to_bytes(self) -> bytes:
+        """The index as a file, the same bytes for equal indices."""
+        columns = {name: np.asarray(getattr(self, name)) for name in (f.name for f in fields(self))}
+        for name in ("fields", "classes"):
+            columns[name] = np.array(getattr(self, name), dtype=np.str_)
+        file = io.BytesIO()
+        np.savez_compressed(file, allow_pickle=False, format=np.array(FORMAT), **columns)
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> ShardIndex:
+        """The index in `data`; `where` is for messages.
+
+        Raises:
+            ValueError: truncated, corrupt, or of another format.
+        """
+        remedy = "index or pack its shard again"
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+                if (found := int(archive["format"])) != FORMAT:
+                    raise ValueError(f"format {found}, where this version reads {FORMAT}")
+                read = {f.name: archive[f.name] for f in fields(cls)}
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            OSError,
+            KeyError,
+            ValueError,
+            NotImplementedError,
+        ) as error:
+            raise ValueError(f"{where} is truncated or no index of a shard ({error}); {remedy}") from None
+        for name in ("fields", "classes"):
+            read[name] = tuple(map(str, read[name]))
+        read["num_bytes"] = int(read["num_bytes"])
+        for name in ("sha256", "stamp"):
+            read[name] = str(read[name])
+        index = cls(**read)
+        if problem := index._inconsistency():
+            raise ValueError(f"{where} is inconsistent: {problem}; {remedy}")
+        return index
+
+    def _inconsistency(self) -> str | None:
+        n = len(self.keys)
+        for name in ("extensions", "offsets", "sizes", "labels", "checksums"):
+            if getattr(self, name).shape != (n,):
+                return f"{name} has shape {getattr(self, name).shape} for {n} samples"
+        for name in ("fields_offsets", "fields_sizes"):
+            if getattr(self, name).shape != (n, len(self.fields)):
+                return f"{name} has shape {getattr(self, name).shape} for {n} samples of {len(self.fields)} fields"
+        if n and (self.offsets.min() < 0 or (self.offsets + self.sizes).max() > self.num_bytes):
+            return f"it points past the tar's {self.num_bytes} bytes"
+        return None
+
+
+def index_tar(
+    file: BinaryIO,
+    where: str,
+    *,
+    label: LabelField = LabelField(),  # noqa: B008  (immutable)
+    image: str | None = None,
+    classes: Sequence[str] | None = None,
+    allow_unlabelled: bool = False,
+    checksum: bool = True,
+    on_fault: OnFault | None = None,
+    stamp: str = "",
+) -> ShardIndex:
+    """Index a tar in one pass, without seeking.
+
+    Args:
+        file: at the tar's first byte.
+        where: the tar's name for messages.
+        label: where the labels stand.
+        image: field of the image; None: the first of IMAGES that a sample has.
+        classes: in label order; labels outside are faults. None: numbers are taken as they are, and names become
+            the index's own `classes`, sorted.
+        allow_unlabelled: samples without the label's field are unlabelled, not faults.
+        checksum: take the tar's SHA-256.
+        on_fault: takes every fault, whose sample is then left out (on both sides of damage, the samples next to it);
+            None: the first fault is raised.
+        stamp: kept in the index.
+
+    Raises:
+        TarFault: (a ValueError) with shard, member, byte and remedy.
+    """
+    grouping = Grouping(
+        where,
+        label=label,
+        image=image,
+        classes=classes,
+        allow_unlabelled=allow_unlabelled,
+        on_fault=on_fault,
+    )
+    stream = TarStream(
+        file, where, keep=lambda name: name_parts(name)[1] == label.extension, checksum=checksum
+    )
+    for item in stream:
+        grouping.add(item)
+    return _columns(grouping.finish(), where, stream, stamp)
+
+
+def _columns(samples: list[Sample], where: str, stream: TarStream, stamp: str) -> ShardIndex:
+    labels, names = _numbered([sample.label for sample in samples], where)
+    images = [sample.members[sample.image] for sample in samples]
+    kinds = tuple(sorted({name for sample in samples for name in sample.members}))
+    at = [[sample.members.get(name) for name in kinds] for sample in samples]
+    shape = (len(samples), len(kinds))
+    return ShardIndex(
+        keys=np.array([sample.key for sample in samples], dtype=np.str_),
+        extensions=np.array([sample.image for sample in samples], dtype=np.str_),
+        offsets=np.array([m.offset for m in images], dtype=np.int64),
+        sizes=np.array([m.size for m in images], dtype=np.int64),
+        labels=labels,
+        checksums=np.array([m.crc32 for m in images], dtype=np.uint32),
+        fields=kinds,
+        fields_offsets=np.array([[m.offset if m else -1 for m in row] for row in at], np.int64).reshape(
+            shape
+        ),
+        fields_sizes=np.array([[m.size if m else -1 for m in row] for row in at], np.int64).reshape(shape),
+        classes=names,
+        num_bytes=stream.num_bytes,
+        sha256=stream.sha256 or "",
+        stamp=stamp,
+    )
+
+
+def _numbered(values: list[int | str | None], where: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels, and the names they stand for."""
+    names = tuple(sorted({value for value in values if isinstance(value, str)}))
+    if names and any(isinstance(value, int) for value in values):
+        raise ValueError(
+            f"{where} has names of classes ({names[0]!r}) and numbers side by side; give --classes"
+        )
+    number = {name: index for index, name in enumerate(names)}
+    labels = [UNLABELLED if v is None else v if isinstance(v, int) else number[v] for v in values]
+    return np.array(labels, dtype=np.int32), names
