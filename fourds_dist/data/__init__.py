@@ -1,0 +1,32 @@
+"""Data: WebDataset shards in, batches of pixels out; the same batches at any number of workers.
+
+    manifest   what a dataset folder holds: classes, splits, shards
+    index      where each sample lies in its shard
+    split      one split of a domain; which labels are told
+    order      which sample comes when: a pure function of (data, global batch, seed, epoch)
+    fetch      ranged reads that outlast faults; `cache` keeps them on a node's disk
+    samples    encoded samples by position, checked; broken ones are left out up to a budget
+    lanes      a rank's lanes of the order, read ahead
+    batches    threads decode drawn samples into batches
+    stream     all of it put together: `TrainStream` and `evaluation_batches`
+    pack       writes what the others read; `sources` are where images come from
+
+The place in the data is the number of the step and nothing else: a stream is asked for batches from a step on.
+"""
+
+from fourds_dist.data.batch import Batch
+from fourds_dist.data.fetch import DataError
+from fourds_dist.data.split import Split, StreamConfig, check_same_classes, open_split
+from fourds_dist.data.stream import LoaderConfig, TrainStream, evaluation_batches
+
+__all__ = [
+    "Batch",
+    "DataError",
+    "LoaderConfig",
+    "Split",
+    "StreamConfig",
+    "TrainStream",
+    "check_same_classes",
+    "evaluation_batches",
+    "open_split",
+]

@@ -1,0 +1,196 @@
+"""Encoded samples by position: indices, ranged reads, checksums, and what is done with samples that are broken."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from fourds_dist.data.fetch import DataError, Fetcher
+from fourds_dist.data.index import UNLABELLED, ShardIndex
+from fourds_dist.data.split import Split, load_index
+
+log = logging.getLogger(__name__)
+
+LARGEST_GAP_BYTES = 64 << 10
+"""Wanted samples that lie closer together are read in one range, what is between them thrown away."""
+
+MOST_INDICES = 512
+"""Indices kept in memory, those used last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One encoded image and what is known of it."""
+
+    key: str
+    """`shard/key`."""
+    data: memoryview
+    label: int
+
+
+class RangeReader(Protocol):
+    """What `Fetcher` and `Resident` have in common."""
+
+    def range(self, url: str, start: int, stop: int, object_bytes: int) -> bytes | memoryview: ...
+
+
+class Resident:
+    """Holds every object once it was asked for: for data that fit into memory."""
+
+    def __init__(self, fetcher: Fetcher) -> None:
+        self._fetcher = fetcher
+        self._lock = threading.Lock()
+        self._held: dict[str, memoryview] = {}
+        self._locks: dict[str, threading.Lock] = {}
+
+    def range(self, url: str, start: int, stop: int, object_bytes: int) -> memoryview:
+        """Bytes start..stop, without a copy; raises like `Fetcher.range`."""
+        held = self._held.get(url)
+        if held is None:
+            with self._lock:
+                lock = self._locks.setdefault(url, threading.Lock())
+            with lock:
+                if url not in self._held:
+                    self._held[url] = memoryview(self._fetcher.range(url, 0, object_bytes, object_bytes))
+                held = self._held[url]
+        return held[start:stop]
+
+
+class Quarantine:
+    """Samples that were left out, with the cause of each, up to a budget.
+
+    Args:
+        split_url, split_name: for the report.
+        budget: how many distinct samples may be left out.
+    """
+
+    def __init__(self, split_url: str, split_name: str, budget: int) -> None:
+        self._where = f"{split_url} ({split_name})"
+        self._budget = budget
+        self._lock = threading.Lock()
+        self.causes: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, split: Split, max_bad_fraction: float, world_size: int) -> Quarantine:
+        """One rank's share of the split's budget, rounded up."""
+        return cls(split.url, split.name, math.ceil(max_bad_fraction * split.num_positions / world_size))
+
+    def __len__(self) -> int:
+        return len(self.causes)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.causes
+
+    def add(self, key: str, cause: str) -> None:
+        """Leave a sample out.
+
+        Raises:
+            DataError: the budget is spent.
+        """
+        with self._lock:
+            if key in self.causes:
+                return
+            self.causes[key] = cause
+            log.warning("left out %s: %s", key, cause)
+            if len(self.causes) <= self._budget:
+                return
+            listed = "\n".join(f"  {k}: {c}" for k, c in list(self.causes.items())[:10])
+        raise DataError(
+            f"{self._where}: {len(self.causes)} samples of this worker's share are broken, its budget is "
+            f"{self._budget} (data.max_bad_fraction):\n{listed}\n"
+            "mend or pack the data again (`python -m fourds_dist.pack verify` lists all), or raise the budget"
+        )
+
+
+class SampleReader:
+    """Reads samples of a split by position.
+
+    Args:
+        ranges: brings the bytes of shards.
+        fetcher: brings the indices.
+    """
+
+    def __init__(self, split: Split, ranges: RangeReader, fetcher: Fetcher) -> None:
+        self._split = split
+        self._ranges = ranges
+        self._fetcher = fetcher
+        self._indices: OrderedDict[int, ShardIndex] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, positions: np.ndarray) -> list[Sample | tuple[str, str]]:
+        """The samples at `positions`, in that order; (key, cause) for one that does not match its checksum.
+
+        Raises:
+            DataError: a shard or its index cannot be read.
+        """
+        found: list[Sample | tuple[str, str] | None] = [None] * len(positions)
+        shards, rows = self._split.locate(positions)
+        for shard in np.unique(shards):
+            wanted = np.flatnonzero(shards == shard)
+            index = self._index(int(shard))
+            for place, data in self._read_rows(int(shard), index, rows[wanted]):
+                at, row = int(wanted[place]), int(rows[wanted[place]])
+                key = f"{self._split.shards[shard].name}/{index.keys[row]}"
+                checked = self._checked(int(shard), index, row, data)
+                label = self._label(positions[at], index, row)
+                found[at] = (key, checked) if isinstance(checked, str) else Sample(key, checked, label)
+        return found  # pyright: ignore[reportReturnType]
+
+    def _label(self, position: int, index: ShardIndex, row: int) -> int:
+        told = self._split.told
+        return int(index.labels[row]) if told is None or told[position] else UNLABELLED
+
+    def _index(self, shard: int) -> ShardIndex:
+        with self._lock:
+            if shard in self._indices:
+                self._indices.move_to_end(shard)
+                return self._indices[shard]
+        try:
+            index = load_index(self._split, shard, self._fetcher.object)
+        except ValueError as error:
+            raise DataError(str(error)) from None
+        with self._lock:
+            self._indices[shard] = index
+            if len(self._indices) > MOST_INDICES:
+                self._indices.popitem(last=False)
+        return index
+
+    def _read_rows(self, shard: int, index: ShardIndex, rows: np.ndarray) -> Iterator[tuple[int, memoryview]]:
+        """(place in `rows`, bytes) of rows of one shard, by as few ranged reads as pay."""
+        starts, stops = index.offsets[rows], index.offsets[rows] + index.sizes[rows]
+        ascending = np.argsort(starts, kind="stable")
+        url, object_bytes = self._split.shard_url(shard), self._split.shards[shard].num_bytes
+        begin = 0
+        for end in range(1, len(ascending) + 1):
+            last = ascending[end - 1]
+            if end < len(ascending) and starts[ascending[end]] - stops[last] <= LARGEST_GAP_BYTES:
+                continue
+            low, high = int(starts[ascending[begin]]), int(stops[last])
+            if high > object_bytes:
+                raise DataError(f"{url}: its index speaks of byte {high} of {object_bytes}; index it again")
+            data = (
+                memoryview(self._ranges.range(url, low, high, object_bytes))
+                if high > low
+                else memoryview(b"")
+            )
+            for place in ascending[begin:end]:
+                yield int(place), data[starts[place] - low : stops[place] - low]
+            begin = end
+
+    def _checked(self, shard: int, index: ShardIndex, row: int, data: memoryview) -> memoryview | str:
+        """A sample's bytes, read once more where they do not match their checksum; what is wrong if they never do."""
+        expected = int(index.checksums[row])
+        if zlib.crc32(data) == expected:
+            return data
+        start, object_bytes = int(index.offsets[row]), self._split.shards[shard].num_bytes
+        again = self._fetcher.range(self._split.shard_url(shard), start, start + len(data), object_bytes)
+        found = zlib.crc32(again)
+        return memoryview(again) if found == expected else f"checksum {found:08x}, not {expected:08x}"

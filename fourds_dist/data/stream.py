@@ -1,0 +1,324 @@
+"""Streams of batches: training over one or two domains, and evaluation."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from fourds_dist.config import Section
+from fourds_dist.data.batch import Batch
+from fourds_dist.data.batches import Plan, decoded, num_threads
+from fourds_dist.data.cache import PageCache
+from fourds_dist.data.fetch import Fetcher
+from fourds_dist.data.lanes import Block, Draw, Lane, epochs_of
+from fourds_dist.data.order import AUGMENT, Chunks, Order, evaluation_share, generator, lanes_of, num_lanes
+from fourds_dist.data.samples import Quarantine, Resident, SampleReader
+from fourds_dist.data.split import Split
+
+MIB = 1 << 20
+RESIDENT_BLOCK_SAMPLES = 32
+"""Samples that a lane reads at a time from data that lie in memory."""
+LEAST_CHUNK_SAMPLES = 4
+"""Samples of a chunk, however large they are: a block of them is shuffled, and lets one stand in for another."""
+
+
+class LoaderConfig(Section):
+    """Reading, decoding and augmenting, for both domains."""
+
+    resize_px: int = Field(default=256, ge=1)
+    """Side to which images are resized (both sides: other shapes are squeezed)."""
+
+    crop_px: int = Field(default=224, ge=1)
+    """Side of the crop out of that: random in training, central in evaluation."""
+
+    flip: bool = True
+    """Mirror half of the training images."""
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Per channel, of values in [0, 1]; ImageNet's."""
+
+    std: tuple[
+        Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
+    ] = (
+        0.229,
+        0.224,
+        0.225,
+    )
+    """Per channel, of values in [0, 1]; ImageNet's."""
+
+    source_fraction: float = Field(default=0.0, ge=0, lt=1)
+    """Share of source images in every batch of distillation, the rest being target images; each domain keeps its own
+    place."""
+
+    shuffle_mib: float = Field(default=256.0, gt=0)
+    """Encoded images held for shuffling, over all workers together. A split that is no larger is read once, held by
+    every worker, and shuffled without limits."""
+
+    threads: int | None = Field(default=None, ge=1)
+    """Decoding threads of each worker; null: its share of the machine's cores."""
+
+    read_threads: int = Field(default=16, ge=1)
+    """Ranged reads that each worker has under way at a time."""
+
+    prefetch_batches: int = Field(default=4, ge=1)
+    """Batches that each worker makes ahead."""
+
+    patience_s: float = Field(default=120.0, ge=0)
+    """Seconds for which a failing read is tried again."""
+
+    max_bad_fraction: float = Field(default=0.001, ge=0, le=1)
+    """Share of a split's samples that may be broken; a broken one is logged and replaced by a neighbour (left out in
+    evaluation), and the run stops once this budget is spent."""
+
+    cache_dir: str | None = None
+    """Folder on each node's disk that keeps what was read from object storage; null: none."""
+
+    cache_gib: float = Field(default=100.0, gt=0)
+    """Limit of cache_dir, shared by the workers of a node."""
+
+    @model_validator(mode="after")
+    def _check(self) -> LoaderConfig:
+        if self.crop_px > self.resize_px:
+            raise ValueError(f"crop_px ({self.crop_px}) is larger than resize_px ({self.resize_px})")
+        return self
+
+    def fetcher(self) -> Fetcher:
+        """Reads with this patience, through the cache if there is one."""
+        cache = PageCache(self.cache_dir, int(self.cache_gib * 1024 * MIB)) if self.cache_dir else None
+        return Fetcher(self.patience_s, cache)
+
+
+def order_of(split: Split, config: LoaderConfig, global_batch_size: int, seed: tuple[int, ...]) -> Order:
+    """How a split is chunked and shuffled; the same on every rank.
+
+    Raises:
+        ValueError: fewer samples than one batch takes.
+    """
+    if split.num_samples < global_batch_size:
+        raise ValueError(
+            f"{split.url} has {split.num_samples} {split.name} images, fewer than the {global_batch_size} that one "
+            "global batch takes of them; lower global_batch_size"
+        )
+    if is_resident(split, config):
+        chunk, block = 1, RESIDENT_BLOCK_SAMPLES
+    else:
+        lane_bytes = config.shuffle_mib * MIB / num_lanes(global_batch_size)
+        mean_bytes = max(1.0, split.num_bytes / split.num_positions)
+        # Two chunks make a block: samples of a block come from two places of the data, at least.
+        chunk = max(LEAST_CHUNK_SAMPLES, round(lane_bytes / mean_bytes / 2))
+        block = 2 * chunk
+    return Order(Chunks.cut(split.run_lengths(), chunk), global_batch_size, block, seed)
+
+
+def is_resident(split: Split, config: LoaderConfig) -> bool:
+    """Whether the split is held in memory."""
+    return split.num_bytes <= config.shuffle_mib * MIB
+
+
+class TrainStream:
+    """Endless global batches, of which this rank delivers its share.
+
+    Args:
+        splits: by domain; "source" takes data.source_fraction of every batch where there is another domain beside it.
+        global_batch_size: images of a step, over all ranks.
+        seed: of order and augmentation.
+
+    Raises:
+        ValueError: a split smaller than a batch, or more ranks than lanes.
+
+    `wait_s` sums the time for which `batches` had none ready; `counts` the faults and broken samples of this rank.
+    """
+
+    def __init__(
+        self,
+        splits: Mapping[str, Split],
+        config: LoaderConfig,
+        *,
+        global_batch_size: int,
+        rank: int,
+        world_size: int,
+        seed: int,
+    ) -> None:
+        self._config = config
+        self._world_size = world_size
+        shares = _shares(splits, global_batch_size, config.source_fraction)
+        self._domains = [
+            _DomainStream(name, split, config, shares[name], rank, world_size, (seed, number))
+            for number, (name, split) in enumerate(splits.items())
+        ]
+        self.num_steps_per_epoch = self._domains[0].order.num_steps_per_epoch
+        self.wait_s = 0.0
+
+    @property
+    def num_bad_samples(self) -> int:
+        """Broken samples that this rank met so far."""
+        return sum(len(domain.quarantine) for domain in self._domains)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Faults by kind ("retry", "short_read") and "bytes" read, on this rank so far."""
+        return sum((domain.fetcher.counts for domain in self._domains), Counter())
+
+    def batches(self, step: int) -> Iterator[Batch]:
+        """Batches from a step of the run on, for ever; the same whether the run was there all along or not."""
+        with ThreadPoolExecutor(self._config.read_threads, thread_name_prefix="read") as readers:
+            draws = [domain.draws(step, readers) for domain in self._domains]
+            batches = decoded(
+                self._plans(step, draws),
+                resize_px=self._config.resize_px,
+                crop_px=self._config.crop_px,
+                threads=self._config.threads or num_threads(self._world_size),
+                prefetch=self._config.prefetch_batches,
+                waiting=self._timed,
+            )
+            try:
+                yield from batches
+            finally:
+                batches.close()  # pyright: ignore[reportAttributeAccessIssue]
+                readers.shutdown(wait=False, cancel_futures=True)
+
+    def _plans(self, step: int, draws: list[Iterator[list[Draw]]]) -> Iterator[Plan]:
+        while True:
+            parts = [
+                domain.plan(step, next(drawn)) for domain, drawn in zip(self._domains, draws, strict=True)
+            ]
+            yield parts[0] if len(parts) == 1 else _joined(parts)
+            step += 1
+
+    def _timed(self, get: Callable[[], Batch]) -> Batch:
+        began = time.perf_counter()
+        try:
+            return get()
+        finally:
+            self.wait_s += time.perf_counter() - began
+
+
+class _DomainStream:
+    """One domain's part of every batch, on this rank."""
+
+    def __init__(
+        self,
+        name: str,
+        split: Split,
+        config: LoaderConfig,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+        seed: tuple[int, ...],
+    ) -> None:
+        self.order = order_of(split, config, batch_size, seed)
+        self.fetcher = config.fetcher()
+        self.quarantine = Quarantine.of(split, config.max_bad_fraction, world_size)
+        self._is_source = name == "source"
+        self._may_flip = config.flip
+        self._split = split
+        self._seed = seed
+        ranges = Resident(self.fetcher) if is_resident(split, config) else self.fetcher
+        self._reader = SampleReader(split, ranges, self.fetcher)
+        self._lanes = lanes_of(rank, world_size, self.order.lanes)
+
+    def draws(self, step: int, readers: ThreadPoolExecutor) -> Iterator[list[Draw]]:
+        """The samples of each step from `step` on."""
+        epoch_of = epochs_of(self.order)
+
+        def read(places: np.ndarray) -> Block:
+            return self._reader.read(self._split.positions(places))
+
+        lanes = [
+            Lane(self.order, lane, step, epoch_of, lambda places: readers.submit(read, places))
+            for lane in self._lanes
+        ]
+        while True:
+            yield [draw for lane in lanes for draw in lane.take(self.order.samples_per_lane_step)]
+
+    def plan(self, step: int, draws: list[Draw]) -> Plan:
+        """How a step's samples are augmented: drawn for the global batch, so that every rank agrees."""
+        random = generator(AUGMENT, *self._seed, step).random((self.order.global_batch_size, 3))
+        per_lane = self.order.samples_per_lane_step
+        mine = random[self._lanes.start * per_lane : self._lanes.stop * per_lane]
+        return Plan(
+            draws,
+            places=mine[:, :2],
+            flip=(mine[:, 2] < 0.5) & self._may_flip,
+            from_source=np.full(len(draws), self._is_source),
+            quarantines=[self.quarantine] * len(draws),
+            may_replace=True,
+        )
+
+
+def evaluation_batches(
+    split: Split,
+    config: LoaderConfig,
+    *,
+    batch_size_per_rank: int,
+    rank: int,
+    world_size: int,
+) -> Iterator[Batch]:
+    """This rank's share of a split, in order, cropped at the centre: every sample on one rank, none twice.
+
+    The last batch may be smaller; a rank of a small split may have none.
+    """
+    fetcher = config.fetcher()
+    reader = SampleReader(split, fetcher, fetcher)
+    quarantine = Quarantine.of(split, config.max_bad_fraction, world_size)
+    share = evaluation_share(split.num_samples, rank, world_size)
+
+    def plans() -> Iterator[Plan]:
+        with ThreadPoolExecutor(2, thread_name_prefix="read") as readers:
+            starts = range(share.start, share.stop, batch_size_per_rank)
+            reads = (
+                readers.submit(
+                    reader.read, split.positions(np.arange(a, min(a + batch_size_per_rank, share.stop)))
+                )
+                for a in starts
+            )
+            ahead = next(reads, None)
+            while ahead is not None:
+                current, ahead = ahead, next(reads, None)
+                block = current.result()
+                yield Plan(
+                    [Draw(block, at) for at in range(len(block))],
+                    places=np.full((len(block), 2), 0.5),
+                    flip=np.zeros(len(block), dtype=bool),
+                    from_source=np.zeros(len(block), dtype=bool),
+                    quarantines=[quarantine] * len(block),
+                    may_replace=False,
+                )
+
+    yield from decoded(
+        plans(),
+        resize_px=config.resize_px,
+        crop_px=config.crop_px,
+        threads=config.threads or num_threads(world_size),
+        prefetch=config.prefetch_batches,
+    )
+
+
+def _shares(splits: Mapping[str, Split], global_batch_size: int, source_fraction: float) -> dict[str, int]:
+    """Images of every domain in a global batch."""
+    if len(splits) == 1:
+        return dict.fromkeys(splits, global_batch_size)
+    source = round(source_fraction * global_batch_size)
+    if not 0 < source < global_batch_size:
+        raise ValueError(
+            f"data.source_fraction={source_fraction} of a global batch of {global_batch_size} images is {source} of "
+            "them; both domains need at least one"
+        )
+    return {name: source if name == "source" else global_batch_size - source for name in splits}
+
+
+def _joined(parts: list[Plan]) -> Plan:
+    return Plan(
+        [draw for part in parts for draw in part.draws],
+        places=np.concatenate([part.places for part in parts]),
+        flip=np.concatenate([part.flip for part in parts]),
+        from_source=np.concatenate([part.from_source for part in parts]),
+        quarantines=[quarantine for part in parts for quarantine in part.quarantines],
+        may_replace=True,
+    )

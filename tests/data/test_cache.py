@@ -1,0 +1,95 @@
+"""The page cache: read once, bounded, and never in the way."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from fourds_dist.data import cache as module
+from fourds_dist.data.cache import PageCache
+
+OBJECT = bytes(i * 7 % 251 for i in range(2500))
+
+
+@pytest.fixture(autouse=True)
+def small_pages(monkeypatch):
+    monkeypatch.setattr(module, "PAGE_BYTES", 1000)
+
+
+class Store:
+    """Counts the reads of an object."""
+
+    def __init__(self) -> None:
+        self.reads: list[tuple[int, int]] = []
+
+    def read(self, url: str, start: int, stop: int) -> bytes:
+        self.reads.append((start, stop))
+        return OBJECT[start:stop]
+
+
+def get(cache: PageCache, store: Store, start: int, stop: int, url: str = "u") -> bytes:
+    return cache.range(url, start, stop, len(OBJECT), store.read)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 1), (999, 1001), (0, 2500), (2400, 2500), (1000, 2000)])
+def test_gives_what_was_asked_for_and_reads_once(tmp_path, start, stop):
+    store, cache = Store(), PageCache(tmp_path, 10**6)
+    assert get(cache, store, start, stop) == OBJECT[start:stop]
+    num_reads = len(store.reads)
+    assert num_reads == (stop - 1) // 1000 - start // 1000 + 1
+    assert get(cache, store, start, stop) == OBJECT[start:stop]
+    assert get(PageCache(tmp_path, 10**6), store, start, stop) == OBJECT[start:stop]  # another worker
+    assert len(store.reads) == num_reads
+
+
+def test_objects_of_another_size_or_url_are_others(tmp_path):
+    store, cache = Store(), PageCache(tmp_path, 10**6)
+    get(cache, store, 0, 10)
+    get(cache, store, 0, 10, url="v")
+    cache.range("u", 0, 10, 2499, store.read)
+    assert len(store.reads) == 3
+
+
+def test_stays_within_its_limit_and_keeps_what_was_used_last(tmp_path):
+    store, cache = Store(), PageCache(tmp_path, 20_000)
+    for number in range(60):
+        get(cache, store, 0, 10, url="always")
+        get(cache, store, 0, 10, url=f"{number}")
+    held = sum(path.stat().st_size for path in tmp_path.glob("??/*"))
+    assert held <= 20_000 * 17 / 16 + 1000
+    num_reads = len(store.reads)
+    get(cache, store, 0, 10, url="always")
+    assert len(store.reads) == num_reads
+
+
+@pytest.mark.parametrize("damage", [b"", b"xxxx", b"1234" + OBJECT[:1000]])
+def test_a_damaged_page_is_read_again(tmp_path, damage):
+    store, cache = Store(), PageCache(tmp_path, 10**6)
+    get(cache, store, 0, 10)
+    (page,) = tmp_path.glob("??/*")
+    page.write_bytes(damage)
+    assert get(cache, store, 0, 10) == OBJECT[:10]
+    assert len(store.reads) == 2
+    assert get(cache, store, 0, 10) == OBJECT[:10]
+    assert len(store.reads) == 2
+
+
+def test_a_full_disk_ends_the_cache_not_the_run(tmp_path, monkeypatch, caplog):
+    store, cache = Store(), PageCache(tmp_path, 10**6)
+
+    def full(self: Path, target: object) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    for _ in range(3):
+        assert get(cache, store, 0, 10) == OBJECT[:10]
+    assert caplog.text.count("No space left on device; going on without the cache") == 1
+    assert not list(tmp_path.glob("??/*"))
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"data\.cache_dir=.*file/x cannot be written"):
+        PageCache(tmp_path / "file" / "x", 10)

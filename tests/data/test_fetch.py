@@ -1,0 +1,75 @@
+"""Ranged reads: faults are outlasted and counted, what cannot get better is told at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from fourds_dist.data import fetch as module
+from fourds_dist.data.fetch import DataError, Fetcher
+
+CONTENT = bytes(range(200))
+
+
+class Faulty(Fetcher):
+    """Answers each read with the next of the given faults, then with the truth."""
+
+    def __init__(self, *faults: object, patience_s: float = 60.0) -> None:
+        super().__init__(patience_s)
+        self.faults = list(faults)
+
+    def _read(self, url: str, start: int | None, stop: int | None) -> bytes:
+        fault = self.faults.pop(0) if self.faults else None
+        if isinstance(fault, BaseException):
+            raise fault
+        return CONTENT[start:stop] if fault is None else CONTENT[start : start + fault]  # pyright: ignore
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr(module, "FIRST_PAUSE_S", 1e-4)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_S", 1e-3)
+
+
+def test_faults_are_outlasted_and_counted():
+    fetcher = Faulty(OSError("503 Slow Down"), 7, ConnectionResetError(), TimeoutError(), 0)
+    assert fetcher.range("u", 10, 30, 200) == CONTENT[10:30]
+    assert fetcher.counts == {"retry": 5, "short_read": 2, "bytes": 20}
+
+
+def test_thirty_faults_in_a_row_are_outlasted():
+    fetcher = Faulty(*[OSError("503")] * 30)
+    assert fetcher.range("u", 0, 200, 200) == CONTENT
+    assert fetcher.counts["retry"] == 30
+
+
+def test_patience_ends():
+    fetcher = Faulty(*[OSError("503 Slow  Down")] * 100, patience_s=0.01)
+    with pytest.raises(
+        DataError, match=r"u, bytes 0 to 5: gave up after 0 s \(data.patience_s\).*503 Slow Down"
+    ):
+        fetcher.range("u", 0, 5, 200)
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("u"), PermissionError("Forbidden")])
+def test_what_cannot_get_better_is_told_at_once(error):
+    fetcher = Faulty(error)
+    with pytest.raises(DataError, match=type(error).__name__):
+        fetcher.range("u", 0, 5, 200)
+    assert fetcher.counts["retry"] == 0
+
+
+def test_reads_ranges_of_files(tmp_path):
+    path = tmp_path / "a b.bin"
+    path.write_bytes(CONTENT)
+    for url in (str(path), f"file://{path}"):
+        assert Fetcher().range(url, 3, 9, 200) == CONTENT[3:9]
+        assert Fetcher().object(url) == CONTENT
+    with pytest.raises(DataError, match="FileNotFoundError"):
+        Fetcher().object(str(tmp_path / "missing"))
+
+
+def test_a_file_that_ends_too_early_is_given_up(tmp_path):
+    path = tmp_path / "short"
+    path.write_bytes(CONTENT[:50])
+    with pytest.raises(DataError, match="10 of 20 bytes came"):
+        Fetcher(patience_s=0.0).range(str(path), 40, 60, 200)
