@@ -72,7 +72,9 @@ def _pixels(data: bytes | memoryview, resize_px: int) -> Tensor:
     if width * height > MOST_PIXELS:
         raise ValueError(f"{width} x {height} pixels are more than {MOST_PIXELS}: a decompression bomb")
     if image.format == "JPEG" and image.mode in ("RGB", "L") and min(width, height) < SCALED * resize_px:
-        return decode_jpeg(_tensor(data), mode=ImageReadMode.RGB, apply_exif_orientation=True)
+        pixels_CHW = decode_jpeg(_tensor(data), mode=ImageReadMode.RGB, apply_exif_orientation=True)
+        assert isinstance(pixels_CHW, Tensor)
+        return pixels_CHW
     if image.format == "JPEG":
         image.draft(None, (resize_px, resize_px))
     return torch.from_numpy(np.array(_rgb(ImageOps.exif_transpose(image)))).permute(2, 0, 1)

@@ -15,7 +15,7 @@ from collections import Counter
 from functools import lru_cache
 from typing import Any
 
-import fsspec
+from fourds_dist.storage import locate
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +81,10 @@ class Fetcher:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def _read(self, url: str, start: int | None, stop: int | None) -> bytes:
-        fs, path = _filesystem(url)
-        return fs.cat_file(path, start=start, end=stop)
+        fs, path = _located(url)
+        data = fs.cat_file(path, start=start, end=stop)
+        assert isinstance(data, bytes)
+        return data
 
     def _count(self, kind: str, amount: int = 1) -> None:
         with self._lock:
@@ -94,6 +96,5 @@ def read_object(url: str) -> bytes:
     return Fetcher().object(url)
 
 
-@lru_cache(maxsize=65536)
-def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    return fsspec.core.url_to_fs(url)
+_located = lru_cache(maxsize=65536)(locate)
+"""File systems are looked up once a URL."""
