@@ -1,36 +1,79 @@
-"""Networks and their stages: torchvision classifiers, used as they are.
+"""Networks: torchvision's classifiers, used as they are, and others by an entry point; and the names of their stages.
 
-A stage is a named submodule whose output is read (and, in the teacher, rewritten by an adapter). `StageTaps` does both
-through forward hooks, so a classifier needs no changes and its state dict keeps torchvision's names.
+    resnet34                   a classifier of torchvision.models, or resnet10 (one basic block a stage)
+    timm/convnext_atto         a model of timm, where it is installed
+    package.module:function    a function that takes num_classes (and image_size, if it likes) and gives the network
+
+Any of them can be teacher or student. Widths meet through 1x1 convolutions that leave with training, resolutions at
+the coarser of the two. Stages are the last blocks at strides 4, 8, 16 and 32; a closing 1x1 convolution that only
+widens for the classifier is left out, since an adapter there would be as large as the network. ViT keeps one grid
+throughout: its stages are at quarters of its depth, the last one layer early, for after it patches no longer reach the
+class token.
+
+Pairs that tests/method/test_pairs.py trains for a step (teacher > student), besides ResNets among themselves:
+
+    resnet18 > mobilenet_v3_small, mobilenet_v3_small > resnet10, convnext_tiny > resnet10, resnet10 > convnext_tiny,
+    swin_t > mobilenet_v2, mobilenet_v2 > swin_t, swin_v2_t > efficientnet_b0, efficientnet_b0 > swin_v2_t,
+    vgg11_bn > shufflenet_v2_x0_5, shufflenet_v2_x0_5 > vgg11_bn, densenet121 > regnet_y_400mf,
+    regnet_y_400mf > densenet121, a ViT > mnasnet0_5, mnasnet0_5 > a ViT, a ViT > resnet10
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Literal
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal
 
-import torch
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from fourds_dist.config import Section
 
-DEFAULT_STAGES = {
-    "resnet": ("layer1", "layer2", "layer3", "layer4"),
-    "resnext": ("layer1", "layer2", "layer3", "layer4"),
-    "wide_resnet": ("layer1", "layer2", "layer3", "layer4"),
+
+def _numbered(prefix: str, *numbers: int) -> tuple[str, ...]:
+    return tuple(f"{prefix}{number}" for number in numbers)
+
+
+DEFAULT_STAGES: dict[str, tuple[str, ...]] = {
+    "resnet": _numbered("layer", 1, 2, 3, 4),
+    "resnext": _numbered("layer", 1, 2, 3, 4),
+    "wide_resnet": _numbered("layer", 1, 2, 3, 4),
+    "regnet": _numbered("trunk_output.block", 1, 2, 3, 4),
+    "densenet": _numbered("features.denseblock", 1, 2, 3, 4),
+    "vgg11": _numbered("features.", 5, 10, 15, 20),
+    "vgg13": _numbered("features.", 9, 14, 19, 24),
+    "vgg16": _numbered("features.", 9, 16, 23, 30),
+    "vgg19": _numbered("features.", 9, 18, 27, 36),
+    "vgg11_bn": _numbered("features.", 7, 14, 21, 28),
+    "vgg13_bn": _numbered("features.", 13, 20, 27, 34),
+    "vgg16_bn": _numbered("features.", 13, 23, 33, 43),
+    "vgg19_bn": _numbered("features.", 13, 26, 39, 52),
+    "mobilenet_v2": _numbered("features.", 3, 6, 13, 17),
+    "mobilenet_v3_small": _numbered("features.", 1, 3, 8, 11),
+    "mobilenet_v3_large": _numbered("features.", 3, 6, 12, 15),
+    "mnasnet": _numbered("layers.", 8, 9, 11, 13),
+    "shufflenet_v2": ("maxpool", "stage2", "stage3", "stage4"),
+    "efficientnet_b": _numbered("features.", 2, 3, 5, 7),
+    "efficientnet_v2_s": _numbered("features.", 2, 3, 5, 6),
+    "efficientnet_v2": _numbered("features.", 2, 3, 5, 7),
+    "convnext": _numbered("features.", 1, 3, 5, 7),
+    "swin": _numbered("features.", 1, 3, 5, 7),
+    "vit_b": _numbered("encoder.layers.encoder_layer_", 2, 5, 8, 10),
+    "vit_l": _numbered("encoder.layers.encoder_layer_", 5, 11, 17, 22),
+    "vit_h": _numbered("encoder.layers.encoder_layer_", 7, 15, 23, 30),
 }
-"""Stages by the beginning of an architecture's name; other families name theirs in the configuration."""
+"""Stages by the beginning of an architecture's name, the longest that fits; others name theirs in the configuration."""
 
 
 class BackboneConfig(Section):
-    """A classifier of torchvision and the stages that 4Ds works on."""
+    """A classifier and the stages that 4Ds works on."""
 
     arch: str = "resnet18"
-    """Architecture: a classifier's name in torchvision.models, or resnet10 (one basic block a stage)."""
+    """Architecture: a classifier's name in torchvision.models, resnet10 (one basic block a stage), `timm/NAME`, or an
+    entry point `package.module:function` that is called with num_classes."""
 
     stem: Literal["imagenet", "small"] = "imagenet"
     """`imagenet`: as published (stride 4). `small`: 3x3 convolution of stride 2 and no pooling, for images of 32 to 96
@@ -47,27 +90,93 @@ def _resnet10(num_classes: int) -> ResNet:
 OWN_ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {"resnet10": _resnet10}
 
 
-def build_backbone(config: BackboneConfig, num_classes: int) -> nn.Module:
-    """A classifier with random weights.
+def build_backbone(config: BackboneConfig, num_classes: int, image_size: int | None = None) -> nn.Module:
+    """A classifier with random weights (an entry point's with those that it gives).
+
+    Args:
+        image_size: side of the square images in pixels, for networks of one fixed size (ViT); None: their usual one.
 
     Raises:
-        ValueError: unknown architecture, or a stem that it cannot take.
+        ValueError: unknown architecture, an entry point that gives no network, a stem or size that it cannot take.
     """
-    if config.arch in OWN_ARCHITECTURES:
-        network = OWN_ARCHITECTURES[config.arch](num_classes)
+    arch = config.arch
+    if arch in OWN_ARCHITECTURES:
+        network = OWN_ARCHITECTURES[arch](num_classes)
+    elif arch.startswith("timm/"):
+        network = _from_timm(arch, num_classes, image_size)
+    elif ":" in arch:
+        network = _from_entry_point(arch, num_classes, image_size)
     else:
-        known = torchvision.models.list_models(module=torchvision.models)
-        if config.arch not in known:
-            nearest = difflib.get_close_matches(config.arch, [*known, *OWN_ARCHITECTURES], n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
-            raise ValueError(f"architecture {config.arch!r} is not a torchvision classifier; {hint}")
-        network = torchvision.models.get_model(config.arch, weights=None, num_classes=num_classes)
+        network = _from_torchvision(arch, num_classes, image_size)
     if config.stem == "small":
         if not isinstance(network, ResNet):
-            raise ValueError(f"stem 'small' is for ResNets, not for {config.arch!r}; use stem 'imagenet'")
+            raise ValueError(f"stem 'small' is for ResNets, not for {arch!r}; use stem 'imagenet'")
         network.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-        network.maxpool = nn.Identity()
+        network.maxpool = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    return network
+
+
+def _from_torchvision(arch: str, num_classes: int, image_size: int | None) -> nn.Module:
+    known = torchvision.models.list_models(module=torchvision.models)
+    if arch not in known:
+        nearest = difflib.get_close_matches(arch, [*known, *OWN_ARCHITECTURES], n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
+        raise ValueError(
+            f"architecture {arch!r} is not a torchvision classifier; {hint} "
+            "(others: timm/NAME or package.module:function)"
+        )
+    options: dict[str, Any] = {}
+    if arch.startswith("vit_") and image_size is not None:
+        patch = int(arch.rpartition("_")[2])
+        if image_size % patch:
+            near = max(patch, round(image_size / patch) * patch)
+            raise ValueError(
+                f"{arch} cuts images into patches of {patch} px, and {image_size} is no multiple; "
+                f"take data.crop_px={near}"
+            )
+        options["image_size"] = image_size
+    return torchvision.models.get_model(arch, weights=None, num_classes=num_classes, **options)
+
+
+def _from_timm(arch: str, num_classes: int, image_size: int | None) -> nn.Module:
+    name = arch.removeprefix("timm/")
+    try:
+        timm = importlib.import_module("timm")
+    except ImportError as error:
+        raise ValueError(f"architecture {arch!r} needs timm ({error}): pip install timm") from None
+    if not timm.is_model(name):
+        nearest = difflib.get_close_matches(name, timm.list_models(), n=1)
+        raise ValueError(
+            f"timm has no model {name!r}" + (f"; did you mean 'timm/{nearest[0]}'?" if nearest else "")
+        )
+    about = timm.get_pretrained_cfg(name)
+    is_fixed = image_size is not None and about is not None and about.fixed_input_size
+    options = {"img_size": image_size} if is_fixed else {}
+    return timm.create_model(name, pretrained=False, num_classes=num_classes, **options)
+
+
+def _from_entry_point(arch: str, num_classes: int, image_size: int | None) -> nn.Module:
+    module_name, _, function_name = arch.partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except ImportError as error:
+        raise ValueError(
+            f"architecture {arch!r}: {module_name!r} cannot be imported ({error}); install it, or put its folder on "
+            "PYTHONPATH on every machine"
+        ) from None
+    except AttributeError:
+        raise ValueError(f"architecture {arch!r}: {module_name} has no {function_name!r}") from None
+    parameters = inspect.signature(function).parameters if callable(function) else {}
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    if "num_classes" not in parameters and not takes_any:
+        raise ValueError(f"architecture {arch!r}: a function that takes num_classes is needed")
+    options = {"image_size": image_size} if image_size is not None and "image_size" in parameters else {}
+    network = function(num_classes=num_classes, **options)
+    if not isinstance(network, nn.Module):
+        raise ValueError(  # noqa: TRY004
+            f"architecture {arch!r} gave a {type(network).__name__}, not a torch.nn.Module"
+        )
     return network
 
 
@@ -75,14 +184,22 @@ def stage_names(config: BackboneConfig, network: nn.Module) -> tuple[str, ...]:
     """The configured stages, or the family's own, checked against the network.
 
     Raises:
-        ValueError: a stage that the network does not have (the nearest that it has is named), or no stages known.
+        ValueError: a stage that the network does not have (the nearest that it has is named), one named twice, or no
+            stages known.
     """
     names = config.stages
     if names is None:
         family = max((f for f in DEFAULT_STAGES if config.arch.startswith(f)), key=len, default=None)
-        if family is None:
-            raise ValueError(f"no stages are known for {config.arch!r}: name some submodules under `stages`")
+        if family is None or ":" in config.arch:
+            parts = ", ".join(child for child, _ in network.named_children())
+            raise ValueError(
+                f"no stages are known for {config.arch!r}: name some submodules under `stages` (its parts: {parts})"
+            )
         names = DEFAULT_STAGES[family]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"stages {list(names)} of {config.arch}: name at least one submodule, and none twice"
+        )
     modules = dict(network.named_modules())
     for name in names:
         if name not in modules or not name:
@@ -91,55 +208,6 @@ def stage_names(config: BackboneConfig, network: nn.Module) -> tuple[str, ...]:
             hint = f"did you mean {nearest[0]!r}? " if nearest else ""
             raise ValueError(f"{config.arch} has no stage {name!r}; {hint}its parts are {top}")
     return names
-
-
-class StageTaps:
-    """Reads a network's stages during a forward pass and passes each on through `rewrite`, if given.
-
-    `features` holds the outputs of the last forward pass as the stages gave them, before any rewriting.
-    """
-
-    def __init__(
-        self, network: nn.Module, stages: Sequence[str], rewrite: nn.ModuleList | None = None
-    ) -> None:
-        self.features: list[Tensor] = []
-        self._rewrite = rewrite
-        for index, name in enumerate(stages):
-            network.get_submodule(name).register_forward_hook(partial(self._tap, index))
-
-    def _tap(self, index: int, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
-        del module, args
-        self.features.append(output)
-        return self._rewrite[index](output) if self._rewrite else None
-
-
-def stage_shapes(network: nn.Module, stages: Sequence[str], image_size: int) -> list[tuple[int, int, int]]:
-    """(C, H, W) of every stage for square images of `image_size` pixels; one forward pass without data.
-
-    Raises:
-        ValueError: a stage whose output is not a map of shape (B, C, H, W).
-    """
-    shapes: list[tuple[int, int, int]] = []
-
-    def note(name: str, module: nn.Module, args: tuple, output: Tensor) -> None:
-        if not isinstance(output, Tensor) or output.dim() != 4:
-            raise ValueError(
-                f"stage {name!r} gives no feature map of shape (B, C, H, W); choose another submodule"
-            )
-        shapes.append((output.shape[1], output.shape[2], output.shape[3]))
-
-    handles = [network.get_submodule(n).register_forward_hook(partial(note, n)) for n in stages]
-    was_training = network.training
-    reference = next(network.parameters())
-    try:
-        network.eval()
-        with torch.no_grad():
-            network(torch.zeros(1, 3, image_size, image_size, device=reference.device, dtype=reference.dtype))
-    finally:
-        network.train(was_training)
-        for handle in handles:
-            handle.remove()
-    return shapes
 
 
 def num_parameters(network: nn.Module) -> int:

@@ -9,32 +9,32 @@ the released code's two (METHOD part 4): one module, one wrap, one engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fourds_dist.config import Section
 from fourds_dist.method.adapter import FourierAdapter
-from fourds_dist.method.backbones import StageTaps, stage_shapes
 from fourds_dist.method.gate import ChannelGate
+from fourds_dist.method.hint import FeatureHint
 from fourds_dist.method.losses import cross_entropy, distillation, trust_where_right
+from fourds_dist.method.output import Output, Predictor
 from fourds_dist.method.phase import circular_phase_loss, squared_phase_loss
 from fourds_dist.method.presets import PRESETS
-
-Predictor = Callable[[Tensor], Tensor]
-"""Images (B, 3, H, W) to logits (B, K)."""
+from fourds_dist.method.taps import StageTaps, anatomy
 
 
 class MethodConfig(Section):
     """How 4Ds distils."""
 
-    preset: Literal["mended", "authors"] = "mended"
-    """Fills the keys below that are left out: `mended`, ours, or `authors`, the released code with its mistakes."""
+    preset: Literal["mended", "authors", "cross_entropy", "distillation", "hint"] = "mended"
+    """Fills the keys below that are left out: `mended`, ours; `authors`, the released code with its mistakes; and
+    methods to compare with: `cross_entropy` (the student alone), plain `distillation`, `hint` (FitNets)."""
 
     teacher_batch_norm: Literal["adapt", "frozen"] = "adapt"
     """`adapt`: the teacher normalises by the target batch and its running statistics drift there (as released).
@@ -51,8 +51,17 @@ class MethodConfig(Section):
     """`right`: distil each image in the measure of the teacher's probability for its true class. `all`: every image
     fully, as released."""
 
+    distillation_weight: float = Field(default=1.0, ge=0)
+    """Weight of distillation in the student's loss; 0: the student learns from labels (and phases or hints) alone."""
+
     temperature: float = Field(default=4.0, gt=0)
     """Temperature of both distillation losses."""
+
+    hint: Literal["none", "last", "all"] = "none"
+    """Feature hints at no stage, the last or all: the student's maps resemble the teacher's."""
+
+    hint_weight: float = Field(default=1.0, gt=0)
+    """Weight of the hints, which are errors relative to the teacher's maps."""
 
     adapters: bool = True
     """Fourier adapters in the teacher; without them this is plain distillation."""
@@ -72,24 +81,6 @@ class MethodConfig(Section):
         if not isinstance(given, Mapping):
             return given
         return {**PRESETS.get(given.get("preset", "mended"), {}), **given}
-
-
-class Output(NamedTuple):
-    """What a forward pass gives: `loss` to call backward on, and detached named losses and logits to look at."""
-
-    loss: Float[Tensor, ""]
-    losses: dict[str, Tensor]
-    logits: dict[str, Tensor]
-
-    @classmethod
-    def of(cls, losses: dict[str, Tensor], weights: Mapping[str, float], logits: dict[str, Tensor]) -> Self:
-        """Join named losses by weight (1 where none is given)."""
-        total = torch.stack([weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
-        return cls(
-            total,
-            {name: value.detach() for name, value in losses.items()},
-            {name: value.detach() for name, value in logits.items()},
-        )
 
 
 class FourDs(nn.Module):
@@ -122,72 +113,96 @@ class FourDs(nn.Module):
                 f"teacher has {len(teacher_stages)} stages {tuple(teacher_stages)}, student {len(student_stages)} "
                 f"{tuple(student_stages)}; name as many of each under teacher.stages and student.stages"
             )
+        stages_T, num_classes_T = anatomy(teacher, teacher_stages, image_size, what="teacher")
+        stages_S, num_classes_S = anatomy(student, student_stages, image_size, what="student")
+        if num_classes_T != num_classes_S:
+            raise ValueError(f"the teacher tells {num_classes_T} classes apart, the student {num_classes_S}")
         self.config = config
         self.teacher = teacher.requires_grad_(False)
         self.student = student
-        shapes_T = stage_shapes(teacher, teacher_stages, image_size)
-        shapes_S = stage_shapes(student, student_stages, image_size)
         self.adapters = nn.ModuleList(
-            FourierAdapter(c, reduction=config.adapter_reduction, temperature=config.adapter_temperature)
-            for c, _, _ in (shapes_T if config.adapters else ())
+            FourierAdapter(
+                stage.channels, reduction=config.adapter_reduction, temperature=config.adapter_temperature
+            )
+            for stage in (stages_T if config.adapters else ())
         )
         compares_phases = config.phase_loss != "none" and config.phase_weight > 0
         # A student of other widths meets the teacher's channels through 1x1 convolutions, which leave with training.
         self.projections = nn.ModuleList(
-            nn.Identity() if s[0] == t[0] else nn.Conv2d(s[0], t[0], 1, bias=False)
-            for s, t in zip(shapes_S, shapes_T, strict=True)
+            nn.Identity() if s.channels == t.channels else nn.Conv2d(s.channels, t.channels, 1, bias=False)
+            for s, t in zip(stages_S, stages_T, strict=True)
             if compares_phases
         )
         self.fusion = (
-            ChannelGate(sum(c for c, _, _ in shapes_T), reduction=config.gate_reduction)
+            ChannelGate(sum(stage.channels for stage in stages_T), reduction=config.gate_reduction)
             if compares_phases and config.phase_loss == "squared"
             else None
         )
-        self._teacher_taps = StageTaps(teacher, teacher_stages, rewrite=self.adapters)
-        self._student_taps = StageTaps(student, student_stages)
+        self._first_hint = {"none": len(stages_T), "last": len(stages_T) - 1, "all": 0}[config.hint]
+        self.hint = FeatureHint(stages_S[self._first_hint :], stages_T[self._first_hint :])
+        self._teacher_taps = StageTaps(teacher, stages_T, rewrite=self.adapters)
+        self._student_taps = StageTaps(student, stages_S)
         self._compares_phases = compares_phases
 
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the teacher takes part in training at all."""
+        config = self.config
+        distils = config.adapters or config.distillation_weight > 0 or config.hint != "none"
+        return distils or self._compares_phases
+
     def train(self, mode: bool = True) -> Self:
-        """Switch to training; the teacher follows only where its BatchNorm is to adapt."""
+        """Switch to training. The frozen teacher keeps its dropout off; its BatchNorm trains where it is to adapt."""
         super().train(mode)
-        if self.config.teacher_batch_norm == "frozen":
-            self.teacher.eval()
+        self.teacher.eval()
+        if self.config.teacher_batch_norm == "adapt":
+            for module in self.teacher.modules():
+                if isinstance(module, _BatchNorm):
+                    module.train(mode)
         return self
 
     def forward(self, images: Float[Tensor, "B 3 H W"], labels: Int[Tensor, " B"]) -> Output:
-        """Losses of one batch; a label of -1 marks an unlabelled image, which cross-entropy skips."""
-        z_T, stages_T = self._run(self.teacher, self._teacher_taps, images)
-        z_S, stages_S = self._run(self.student, self._student_taps, images)
-        temperature = self.config.temperature
-        trust_B = trust_where_right(z_T, labels) if self.config.trust == "right" else None
-        losses = {
-            "student_ce": cross_entropy(z_S, labels),
-            "student_kd": distillation(z_T, z_S, temperature=temperature, trust_B=trust_B),
+        """Losses of one batch.
+
+        A label of -1 marks an unlabelled image, which cross-entropy skips. Source images may be among the target's:
+        their labels serve the cross-entropy of both sides, which without target labels keeps the classes in place.
+        """
+        config = self.config
+        z_S, maps_S = self._run(self.student, self._student_taps, images)
+        losses, logits = {"student_ce": cross_entropy(z_S, labels)}, {"student": z_S}
+        if self.needs_teacher:
+            z_T, maps_T = self._run(self.teacher, self._teacher_taps, images)
+            logits["teacher"] = z_T
+            if config.distillation_weight > 0:
+                trust_B = trust_where_right(z_T, labels) if config.trust == "right" else None
+                losses["student_kd"] = distillation(z_T, z_S, temperature=config.temperature, trust_B=trust_B)
+            if config.adapters:
+                losses["teacher_ce"] = cross_entropy(z_T, labels)
+                losses["teacher_kd"] = distillation(z_S, z_T, temperature=config.temperature)
+            if self._compares_phases:
+                losses["phase"] = self._phase_loss(maps_S, maps_T)
+            if config.hint != "none":
+                losses["hint"] = self.hint(maps_S[self._first_hint :], maps_T[self._first_hint :])
+        weights = {
+            "student_kd": config.distillation_weight,
+            "phase": config.phase_weight,
+            "hint": config.hint_weight,
         }
-        if self.config.adapters:
-            losses["teacher_ce"] = cross_entropy(z_T, labels)
-            losses["teacher_kd"] = distillation(z_S, z_T, temperature=temperature)
-        if self._compares_phases:
-            losses["phase"] = self._phase_loss(stages_S, stages_T)
-        weights = {"phase": self.config.phase_weight}
-        return Output.of(losses, weights, logits={"teacher": z_T, "student": z_S})
+        return Output.of(losses, weights, logits)
 
     def _run(self, network: nn.Module, taps: StageTaps, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         logits = network(images)
-        features, taps.features = taps.features, []
-        return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits, features
+        return (logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits), taps.take()
 
-    def _phase_loss(self, stages_S: list[Tensor], stages_T: list[Tensor]) -> Tensor:
-        stages_S = [project(h) for project, h in zip(self.projections, stages_S, strict=True)]
+    def _phase_loss(self, maps_S: list[Tensor], maps_T: list[Tensor]) -> Tensor:
+        maps_S = [project(h) for project, h in zip(self.projections, maps_S, strict=True)]
         if self.fusion is not None:
-            return squared_phase_loss(stages_S, stages_T, self.fusion)
-        # Phases compare frequency by frequency: bring a pair of unequal resolution to the coarser one.
-        pairs = [_same_size(s, t) for s, t in zip(stages_S, stages_T, strict=True)]
-        return circular_phase_loss([s for s, _ in pairs], [t for _, t in pairs])
+            return squared_phase_loss(maps_S, maps_T, self.fusion)
+        return circular_phase_loss(maps_S, maps_T)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """What learns, by optimiser: student, projections and gate ("student"), adapters ("adapters")."""
-        student = [*self.student.parameters(), *self.projections.parameters()]
+        """What learns, by optimiser: student, projections, hints and gate ("student"), adapters ("adapters")."""
+        student = [*self.student.parameters(), *self.projections.parameters(), *self.hint.parameters()]
         student += self.fusion.parameters() if self.fusion is not None else []
         groups = {"student": student, "adapters": list(self.adapters.parameters())}
         return {name: parameters for name, parameters in groups.items() if parameters}
@@ -202,9 +217,3 @@ class FourDs(nn.Module):
     def log_values(self) -> dict[str, Tensor]:
         """Share of learnt amplitude in each adapter, in [0, 1]; 1/2 at the start."""
         return {f"mix/adapter{i}": a.mix_weights()[0].detach() for i, a in enumerate(self.adapters, 1)}  # pyright: ignore
-
-
-def _same_size(s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    size = (min(s.shape[2], t.shape[2]), min(s.shape[3], t.shape[3]))
-    pool = F.adaptive_avg_pool2d
-    return (s if s.shape[2:] == size else pool(s, size)), (t if t.shape[2:] == size else pool(t, size))

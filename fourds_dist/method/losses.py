@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 UNLABELLED = -1
@@ -47,3 +47,25 @@ def trust_where_right(logits_BK: Float[Tensor, "B K"], labels_B: Int[Tensor, " B
     p_BK = F.softmax(logits_BK.detach(), dim=1)
     p_true_B = p_BK.gather(1, labels_B.clamp(min=0)[:, None]).squeeze(1)
     return torch.where(labels_B == UNLABELLED, p_BK.amax(dim=1), p_true_B)
+
+
+def class_confusion(
+    logits_BK: Float[Tensor, "B K"], counted_B: Bool[Tensor, " B"], *, temperature: float
+) -> Float[Tensor, ""]:
+    """Minimum class confusion: how often a batch's predictions waver between classes, in [0, 1] (arXiv 1912.03699).
+
+    With p the softened predictions and w_i proportional to 1 + exp(-entropy_i), of mean 1 and without gradient:
+    C = p^T diag(w) p, each row divided by its sum; the loss is the mean over rows of what is off the diagonal.
+
+    Args:
+        counted_B: the images that take part (usually the unlabelled ones); with none the loss is 0, its gradient too.
+        temperature: of the softmax (paper: 2.5).
+    """
+    p_BK = F.softmax(logits_BK / temperature, dim=1)
+    with torch.no_grad():
+        entropy_B = torch.special.entr(p_BK).sum(dim=1)
+        w_B = (1 + torch.exp(-entropy_B)) * counted_B
+        w_B = w_B * counted_B.sum() / w_B.sum().clamp(min=1e-8)
+    confusion_KK = p_BK.T @ (w_B[:, None] * p_BK)
+    confusion_KK = confusion_KK / confusion_KK.sum(dim=1, keepdim=True).clamp(min=1e-8)
+    return (confusion_KK.sum() - confusion_KK.trace()) / logits_BK.shape[1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,9 +17,10 @@ from fourds_dist.method.gate import ChannelGate
 from fourds_dist.ops import phase_disparity, pooled_phase
 
 
-def fused_phases(stages: Sequence[Float[Tensor, "B _C _H _W"]]) -> Float[Tensor, "B C U V"]:
-    """Phases of all stages, average-pooled to the last stage's size (U, V) and joined over channels."""
-    size = (stages[-1].shape[2], stages[-1].shape[3])
+def fused_phases(
+    stages: Sequence[Float[Tensor, "B _C _H _W"]], size: tuple[int, int]
+) -> Float[Tensor, "B C U V"]:
+    """Phases of all stages, average-pooled to `size` (U, V) and joined over channels."""
     return torch.cat([pooled_phase(h, size) for h in stages], dim=1)
 
 
@@ -27,10 +29,14 @@ def squared_phase_loss(
     teacher: Sequence[Float[Tensor, "B _C _H _W"]],
     gate: ChannelGate,
 ) -> Float[Tensor, ""]:
-    """mean( (g P_S - g P_T)^2 ), g computed from P_T, which is a constant here; reaches student and gate."""
+    """mean( (g P_S - g P_T)^2 ), g computed from P_T, which is a constant here; reaches student and gate.
+
+    Phases are pooled to the last stage's size, the smaller of the two networks'.
+    """
+    size = smaller(student[-1], teacher[-1])
     with torch.no_grad():
-        phase_T = fused_phases(teacher)
-    phase_S = fused_phases(student)
+        phase_T = fused_phases(teacher, size)
+    phase_S = fused_phases(student, size)
     return (gate(phase_T) * (phase_S - phase_T)).square().mean()
 
 
@@ -38,6 +44,21 @@ def circular_phase_loss(
     student: Sequence[Float[Tensor, "B _C _H _W"]],
     teacher: Sequence[Float[Tensor, "B _C _H _W"]],
 ) -> Float[Tensor, ""]:
-    """Mean over stages of the amplitude-weighted 1 - cos of the angle between their phases; in [0, 2]."""
-    disparity = [phase_disparity(s, t.detach()).mean() for s, t in zip(student, teacher, strict=True)]
-    return torch.stack(disparity).mean()
+    """Mean over stages of the amplitude-weighted 1 - cos of the angle between their phases; in [0, 2].
+
+    Phases compare frequency by frequency: a pair of unequal resolution is brought to the coarser one.
+    """
+    pairs = [
+        (shrink(s, smaller(s, t)), shrink(t, smaller(s, t))) for s, t in zip(student, teacher, strict=True)
+    ]
+    return torch.stack([phase_disparity(s, t.detach()).mean() for s, t in pairs]).mean()
+
+
+def smaller(a: Float[Tensor, "B _C _H _W"], b: Float[Tensor, "B _C _H _W"]) -> tuple[int, int]:
+    """The coarser resolution (H, W) of two maps."""
+    return min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3])
+
+
+def shrink(h: Float[Tensor, "B C _H _W"], size: tuple[int, int]) -> Float[Tensor, "B C _U _V"]:
+    """The map averaged down to `size`; itself where it has that size."""
+    return h if tuple(h.shape[2:]) == size else F.adaptive_avg_pool2d(h, size)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fourds_dist.method.distiller import Output, Predictor
 from fourds_dist.method.losses import cross_entropy
+from fourds_dist.method.output import Output, Predictor
 
 
 class SourceClassifiers(nn.Module):

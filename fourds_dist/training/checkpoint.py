@@ -113,6 +113,22 @@ def load_weights(url: str, network: nn.Module, *, what: str) -> None:
     Raises:
         ValueError: missing, truncated, holding pickled code, or made for another architecture or class count.
     """
+    weights = read_weights(url, what=what)
+    problem = _mismatch(network.state_dict(), weights)
+    if problem:
+        kind = type(network).__name__
+        raise ValueError(
+            f"{what}: {url} does not fit the configured {kind}: {problem}; check arch, stem and classes"
+        )
+    network.load_state_dict(weights)
+
+
+def read_weights(url: str, *, what: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file or of a plain `torch.save`d state dict, by name.
+
+    Raises:
+        ValueError: missing, truncated, or holding pickled code.
+    """
     try:
         with fsspec.open(url, "rb") as file:
             data = file.read()  # pyright: ignore[reportAttributeAccessIssue]
@@ -129,13 +145,7 @@ def load_weights(url: str, network: nn.Module, *, what: str) -> None:
             weights = weights.get(wrapper, weights) if isinstance(weights, dict) else weights
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
         raise ValueError(f"{what}: {url} holds no state dict (names to tensors)")
-    problem = _mismatch(network.state_dict(), weights)
-    if problem:
-        kind = type(network).__name__
-        raise ValueError(
-            f"{what}: {url} does not fit the configured {kind}: {problem}; check arch, stem and classes"
-        )
-    network.load_state_dict(weights)
+    return weights
 
 
 def _torch_load(data: bytes, where: str) -> Any:

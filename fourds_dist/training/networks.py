@@ -2,51 +2,75 @@
 
 from __future__ import annotations
 
+import logging
+from collections import OrderedDict
 from typing import Any
 
 import torchvision
-from torch import nn
+from torch import Tensor, nn
+from torchvision.models import VisionTransformer
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 from fourds_dist.method.backbones import BackboneConfig, build_backbone
-from fourds_dist.training.checkpoint import load_weights
+from fourds_dist.training.checkpoint import read_weights
+
+_log = logging.getLogger(__name__)
 
 
 class TeacherConfig(BackboneConfig):
     """The large network, trained on the source and frozen afterwards."""
 
     arch: str = "resnet34"
-    """Architecture: a classifier's name in torchvision.models, or resnet10 (one basic block a stage)."""
+    """Architecture: a classifier's name in torchvision.models, resnet10 (one basic block a stage), `timm/NAME`, or an
+    entry point `package.module:function` that is called with num_classes."""
 
     checkpoint: str | None = None
     """Path or URL of a teacher trained on the source (.safetensors or a state dict); its stage is then skipped."""
 
     start: str = "random"
-    """First weights of the source stage: `random`, `torchvision` (ImageNet weights, fetched), or a path or URL."""
+    """First weights of the source stage: `random` (an entry point's own), `torchvision` (ImageNet weights, fetched;
+    `torchvision://NAME` for others than the default), or a path or URL. All but the last layer need to fit."""
 
 
 class StudentConfig(BackboneConfig):
     """The small network that is to work on the target."""
 
     start: str = "source"
-    """First weights: `source` (trained on the source shards in the teacher's stage), `random`, `torchvision`, or a
-    path or URL."""
+    """First weights: `source` (trained on the source shards in the teacher's stage), or as teacher.start."""
 
 
-def build(config: BackboneConfig, num_classes: int, *, start: str = "random", key: str = "") -> nn.Module:
+def build(
+    config: BackboneConfig,
+    num_classes: int,
+    *,
+    start: str = "random",
+    key: str = "",
+    image_size: int | None = None,
+) -> nn.Module:
     """A network with its first weights.
 
     Args:
-        start: `random`, `torchvision`, or a path or URL of weights.
+        start: `random`, `torchvision`, `torchvision://NAME`, or a path or URL of weights. A classifier's last layer
+            made for other classes stays random, and the log says so; a ViT's positions are interpolated.
         key: of `start` in the configuration, for error messages.
+        image_size: side of the square images in pixels, for networks of one fixed size.
 
     Raises:
         ValueError: unknown architecture, or weights that cannot be had or do not fit.
     """
-    network = build_backbone(config, num_classes)
-    if start == "torchvision":
-        _load_torchvision(config, network, key)
-    elif start != "random":
-        load_weights(start, network, what=key)
+    network = build_backbone(config, num_classes, image_size)
+    if start == "random":
+        return network
+    where = f"{key}={start}"
+    if start == "torchvision" or start.startswith("torchvision://"):
+        weights = _torchvision_weights(
+            config.arch, start.removeprefix("torchvision").removeprefix("://"), where
+        )
+    else:
+        weights = read_weights(start, what=key)
+    if isinstance(network, VisionTransformer) and "encoder.pos_embedding" in weights:
+        weights = interpolate_embeddings(network.image_size, network.patch_size, OrderedDict(weights))
+    _load_body(network, weights, num_classes, where, free=("conv1.weight",) if config.stem == "small" else ())
     return network
 
 
@@ -56,18 +80,41 @@ def metadata(config: BackboneConfig, classes: tuple[str, ...], **more: Any) -> d
     return {"format": "fourds_dist", **{name: str(value) for name, value in about.items()}}
 
 
-def _load_torchvision(config: BackboneConfig, network: nn.Module, key: str) -> None:
-    """ImageNet weights for everything that has the published shape: all but the classifier's last layer."""
+def _torchvision_weights(arch: str, name: str, where: str) -> dict[str, Tensor]:
     try:
-        weights = torchvision.models.get_model_weights(config.arch)["DEFAULT"].get_state_dict(progress=False)
-    except (ValueError, KeyError):
-        raise ValueError(f"{key}=torchvision: torchvision has no weights for {config.arch!r}") from None
+        names = [w.name for w in torchvision.models.get_model_weights(arch)]
+    except ValueError:
+        names = []
+    if not names or (name and name not in names):
+        known = f"there are {', '.join(names)}" if names else "take `random`, or a path to your own"
+        raise ValueError(f"{where}: torchvision has no such weights for {arch!r}; {known}")
+    try:
+        return torchvision.models.get_model(arch, weights=name or "DEFAULT", progress=False).state_dict()
     except OSError as error:
         raise ValueError(
-            f"{key}=torchvision: the weights of {config.arch!r} cannot be fetched ({error}); "
-            "give a path to them instead, or `random`"
+            f"{where}: the weights of {arch!r} cannot be fetched ({error}); give a path to them instead, or `random`"
         ) from None
+
+
+def _load_body(
+    network: nn.Module, weights: dict[str, Tensor], num_classes: int, where: str, *, free: tuple[str, ...]
+) -> None:
+    """Load all that fits; only the last layer, for other classes, and the tensors named in `free` may differ."""
     own = network.state_dict()
-    network.load_state_dict(
-        {k: v if v.shape == own[k].shape else own[k] for k, v in weights.items() if k in own}, strict=False
-    )
+    unknown, missing = [k for k in weights if k not in own], [k for k in own if k not in weights]
+    if unknown or missing:
+        lacks = f"lacks {len(missing)} of its tensors (first: {missing[0]})" if missing else ""
+        has = f"has {len(unknown)} that it does not know (first: {unknown[0]})" if unknown else ""
+        kind = type(network).__name__
+        raise ValueError(
+            f"{where} does not fit the configured {kind}: it {' and '.join(filter(None, (lacks, has)))}"
+        )
+    differing = [k for k in own if own[k].shape != weights[k].shape]
+    for name in differing:
+        ours, theirs = tuple(own[name].shape), tuple(weights[name].shape)
+        is_last_layer = ours[:1] == (num_classes,) and ours[1:] == theirs[1:]
+        if not is_last_layer and name not in free:
+            raise ValueError(f"{where}: {name} is {theirs} where {ours} is needed; check arch and stem")
+    network.load_state_dict({k: own[k] if k in differing else weights[k] for k in own})
+    if differing:
+        _log.warning("%s: of another shape, left random: %s", where, ", ".join(differing))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 
 from fourds_dist.config import ConfigError, load
 from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, build_backbone
-from fourds_dist.method.backbones import stage_names, stage_shapes
+from fourds_dist.method.presets import PRESETS
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 SMALL = BackboneConfig(arch="resnet10", stem="small")
@@ -101,8 +102,8 @@ def test_evaluation_leaves_no_features_behind() -> None:
     task = make().eval()
     for predict in task.predictors().values():
         predict(batch()[0])
-    assert task._teacher_taps.features == []
-    assert task._student_taps.features == []
+    assert task._teacher_taps.take() == []
+    assert task._student_taps.take() == []
 
 
 def test_the_loss_is_the_weighted_sum_of_the_named_losses() -> None:
@@ -133,36 +134,81 @@ def test_presets_fill_what_the_user_leaves_out() -> None:
         load(MethodConfig, None, ["preset=ours"])
 
 
-def test_stage_names_and_numbers_are_checked() -> None:
-    network = build_backbone(SMALL, 5)
-    with pytest.raises(ValueError, match=r"resnet10 has no stage 'layer9'.*layer"):
-        stage_names(BackboneConfig(arch="resnet10", stages=("layer1", "layer9")), network)
-    with pytest.raises(ValueError, match="teacher has 1 stages"):
-        FourDs(
-            network,
+def test_unequal_numbers_of_stages_or_classes_are_refused() -> None:
+    def pair(teacher_stages: tuple[str, ...], num_classes: int) -> FourDs:
+        return FourDs(
             build_backbone(SMALL, 5),
-            teacher_stages=("layer1",),
+            build_backbone(SMALL, num_classes),
+            teacher_stages=teacher_stages,
             student_stages=STAGES,
             config=MethodConfig(),
             image_size=32,
         )
-    with pytest.raises(ValueError, match="stage 'fc' gives no feature map"):
-        stage_shapes(network, ("fc",), 32)
+
+    with pytest.raises(ValueError, match="teacher has 1 stages"):
+        pair(("layer1",), 5)
+    with pytest.raises(ValueError, match="tells 5 classes apart, the student 6"):
+        pair(STAGES, 6)
+    with pytest.raises(ValueError, match="teacher: stage 'fc' gives no feature map"):
+        pair((*STAGES[:3], "fc"), 5)
 
 
-def test_architectures_are_checked() -> None:
-    with pytest.raises(ValueError, match=r"'resnet43'.*resnet34"):
-        build_backbone(BackboneConfig(arch="resnet43"), 5)
-    with pytest.raises(ValueError, match="stem 'small' is for ResNets"):
-        build_backbone(BackboneConfig(arch="vgg11", stem="small"), 5)
+def test_the_teacher_s_dropout_stays_off_while_its_batch_norm_adapts() -> None:
+    task = make(teacher_batch_norm="adapt")
+    task.teacher.fc = nn.Sequential(nn.Dropout(0.5), task.teacher.fc)  # type: ignore[assignment, arg-type]
+    task.train()
+    assert task.teacher.bn1.training  # type: ignore[union-attr]
+    images, _ = batch()
+    assert torch.equal(task(images, batch()[1]).logits["teacher"], task(images, batch()[1]).logits["teacher"])
+    assert not task.eval().teacher.bn1.training  # type: ignore[union-attr]
 
 
-def test_torchvision_families_keep_their_own_stages() -> None:
-    assert (
-        stage_names(
-            BackboneConfig(arch="resnext50_32x4d"), build_backbone(BackboneConfig(arch="resnext50_32x4d"), 5)
-        )
-        == STAGES
-    )
-    with pytest.raises(ValueError, match="no stages are known for 'vgg11'"):
-        stage_names(BackboneConfig(arch="vgg11"), build_backbone(BackboneConfig(arch="vgg11"), 5))
+def test_cross_entropy_leaves_the_teacher_out() -> None:
+    task = make(preset="cross_entropy")
+    task._teacher_taps = None  # type: ignore[assignment]  (it would be asked for the teacher's stages)
+    images, labels = batch()
+    output = task(images, labels)
+    assert set(output.losses) == {"student_ce"}
+    assert set(output.logits) == {"student"}
+    expected = nn.functional.cross_entropy(output.logits["student"][:3], labels[:3])
+    torch.testing.assert_close(output.loss.detach(), expected)
+    assert set(task.parameter_groups()) == {"student"}
+
+
+def test_plain_distillation_is_cross_entropy_and_kl_from_the_teacher_as_it_is() -> None:
+    task = make(preset="distillation")
+    untouched = deepcopy(task.teacher).eval()
+    images, labels = batch()
+    output = task(images, labels)
+    with torch.no_grad():
+        torch.testing.assert_close(output.logits["teacher"], untouched(images))
+    assert set(output.losses) == {"student_ce", "student_kd"}
+    for name, value in untouched.state_dict().items():
+        assert torch.equal(value, task.teacher.state_dict()[name])
+    halved = make(preset="distillation", distillation_weight=0.5)(images, labels)
+    torch.testing.assert_close(output.loss - halved.loss, output.losses["student_kd"] / 2)
+
+
+@pytest.mark.parametrize(("hint", "num_stages"), [("last", 1), ("all", 4)])
+def test_hints_pull_the_student_s_maps_towards_the_teacher_s(hint: str, num_stages: int) -> None:
+    task = make(teacher=BackboneConfig(arch="resnet50", stem="small"), preset="hint", hint=hint)
+    assert len(task.hint.regressors) == num_stages
+    task(*batch()).loss.backward()
+    assert [n for n, p in task.named_parameters() if p.requires_grad and p.grad is None] == []
+    optimizer = torch.optim.Adam(task.parameter_groups()["student"], lr=3e-3)
+    losses = []
+    for _ in range(8):
+        output = task(*batch())
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+        losses.append(output.losses["hint"].item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_every_preset_s_keys_exist_and_every_preset_trains() -> None:
+    for preset in PRESETS:
+        config = load(MethodConfig, None, [f"preset={preset}"])
+        assert PRESETS[preset].items() <= config.model_dump().items()
+        output = make(preset=preset)(*batch())
+        assert torch.isfinite(output.loss)

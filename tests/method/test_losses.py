@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from fourds_dist.method.losses import cross_entropy, distillation, trust_where_right
+from fourds_dist.method.losses import class_confusion, cross_entropy, distillation, trust_where_right
 
 
 def logits(*shape: int) -> torch.Tensor:
@@ -47,3 +47,27 @@ def test_trust_is_the_probability_of_the_true_class_or_of_the_best_guess() -> No
     z = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
     p = torch.softmax(z, dim=1)
     torch.testing.assert_close(trust_where_right(z, torch.tensor([1, -1])), torch.stack([p[0, 1], p[1, 0]]))
+
+
+def test_class_confusion_is_the_papers_loss_over_the_counted_images() -> None:
+    z, counted = logits(6, 4), torch.tensor([True, False, True, True, True, False])
+    p = F.softmax(z[counted] / 2.5, dim=1)
+    entropy = -(p * p.log()).sum(dim=1)
+    w = 1 + torch.exp(-entropy)
+    w = w / w.sum() * 4
+    confusion = torch.einsum("bi,b,bj->ij", p, w, p)
+    confusion = confusion / confusion.sum(dim=1, keepdim=True)
+    by_hand = (confusion.sum() - confusion.diagonal().sum()) / 4
+    torch.testing.assert_close(class_confusion(z, counted, temperature=2.5), by_hand)
+
+
+def test_class_confusion_is_low_for_sure_predictions_and_zero_without_images() -> None:
+    sure, unsure = 20 * torch.eye(3).repeat(2, 1), torch.zeros(6, 3)
+    everyone = torch.ones(6, dtype=torch.bool)
+    assert class_confusion(sure, everyone, temperature=1.0) < 1e-3
+    torch.testing.assert_close(class_confusion(unsure, everyone, temperature=1.0), torch.tensor(2 / 3))
+    z = logits(6, 3).requires_grad_()
+    loss = class_confusion(z, ~everyone, temperature=2.5)
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(z.grad, torch.zeros_like(z))  # pyright: ignore[reportArgumentType]
