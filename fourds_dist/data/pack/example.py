@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -12,8 +13,8 @@ class Example:
     key: str
     """Unique within the domain; becomes the sample's name in the tar (WebDataset's key), so no dots."""
 
-    image: bytes
-    """The encoded file, untouched."""
+    image: bytes | Path
+    """The encoded file, untouched; or where it lies on a local disk, to be read when it is written."""
 
     extension: str
     """Of the image's format, without a dot: jpg, png, webp, ..."""
@@ -23,3 +24,7 @@ class Example:
 
     split: str | None = None
     """train, val or test; None leaves the choice to the writer."""
+
+    def read(self) -> bytes:
+        """The encoded file."""
+        return self.image if isinstance(self.image, bytes) else self.image.read_bytes()

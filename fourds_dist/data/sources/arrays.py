@@ -55,6 +55,6 @@ def array_domain(
             for index, (pixels, label, split) in enumerate(zip(images, labels, splits[part], strict=True)):
                 image = Image.fromarray(pixels).convert("RGB")
                 shown = look(image, split, index) if look else image
-                yield Example(f"{part}-{index:06}", png(shown), "png", classes[label], split)
+                yield Example(f"{part}-{index:06}", png(shown), "png", classes[int(label)], split)
 
     return Domain(name, tuple(classes), produce, notes={**notes, "val_fraction": val_fraction, "seed": seed})

@@ -11,16 +11,24 @@ photographs' regions are split as well.
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from fourds_dist.data.manifest import MANIFEST, Manifest, read_manifest
 from fourds_dist.data.pack.example import Example
 from fourds_dist.data.sources.domain import Domain
 from fourds_dist.data.sources.photographs import STRIPES, blend
 from fourds_dist.data.sources.png import png
 from fourds_dist.data.sources.splits import stratified
+from fourds_dist.storage import explained, locate
+
+if TYPE_CHECKING:
+    from fourds_dist.settings import Settings
 
 CLASSES = tuple("0123456789")
 VAL_FRACTION, TEST_FRACTION = 0.1, 0.2
@@ -47,6 +55,40 @@ def digits(*, size: int = 32, crops_per_digit: int = 4, seed: int = 42) -> tuple
             "digits-photos", CLASSES, lambda: _over_photos(size, crops_per_digit, seed), notes=notes | photos
         ),
     )
+
+
+def pack_quickstart(settings: Settings) -> None:
+    """Pack both domains into source.url and target.url, where they are not there yet.
+
+    Raises:
+        ValueError: a URL is missing, or its folder holds something else.
+    """
+    for key, url, domain in zip(
+        ("source.url", "target.url"), (settings.source.url, settings.target.url), digits(), strict=True
+    ):
+        if url is None:
+            raise ValueError(f"prepare: digits needs {key}, a folder to pack into")
+        fs, path = locate(f"{url.rstrip('/')}/{MANIFEST}")
+        with explained(url):
+            there = fs.exists(path)
+        if there:
+            if not _is_made_from(read_manifest(url), domain):
+                raise ValueError(
+                    f"{key}: {url} holds another dataset than prepare: digits makes; remove it, choose another "
+                    f"{key}, or set prepare=null to use it as it is"
+                )
+            continue
+        from fourds_dist.data.pack.writer import pack_domain
+
+        print(f"packing {domain.name} into {url}", file=sys.stderr)
+        pack_domain(domain, url)
+
+
+def _is_made_from(manifest: Manifest, domain: Domain) -> bool:
+    """Whether a dataset was packed from the domain as it is made now, by what its notes say."""
+    notes = json.loads(json.dumps(dict(domain.notes)))
+    same = (manifest.name, manifest.classes) == (domain.name, domain.classes)
+    return same and all(manifest.notes.get(key) == value for key, value in notes.items())
 
 
 def _plain(size: int, seed: int) -> Iterator[Example]:

@@ -92,7 +92,7 @@ class _Reading:
             if key in taken:  # a.jpg beside a.png, or names that differ in signs alone
                 key = f"{key}-{index}"
             taken.add(key)
-            yield Example(key, picture.path.read_bytes(), extension, picture.label, split)
+            yield Example(key, picture.path, extension, picture.label, split)
 
 
 def _pictures(layout: Layout, domain: str, folder: Path) -> list[Picture]:

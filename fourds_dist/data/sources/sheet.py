@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from fourds_dist.data.index import ShardIndex
+from fourds_dist.data.manifest import index_url, read_manifest, shard_url
 from fourds_dist.data.pack.example import Example
+from fourds_dist.storage import explained, locate
 
 _LABEL_PIXELS = 110
 _TITLE_PIXELS = 16
@@ -52,6 +55,34 @@ def contact_sheet(
     return sheet
 
 
+def packed_examples(url: str, *, images_per_class: int, seed: int = 0) -> Iterator[Example]:
+    """Random labelled images of the largest split of a packed dataset; only what is given is read.
+
+    Raises:
+        ValueError: no dataset at the path or URL.
+    """
+    manifest = read_manifest(url)
+    split = max(manifest.splits, key=manifest.num_samples)
+    generator = np.random.default_rng(seed)
+    wanted = dict.fromkeys(range(len(manifest.classes)), images_per_class)
+    for number in generator.permutation(len(manifest.splits[split])):
+        shard = manifest.splits[split][int(number)]
+        where = index_url(url, shard.name)
+        fs, path = locate(where)
+        tar_fs, tar = locate(shard_url(url, shard.name))
+        with explained(where):
+            index = ShardIndex.from_bytes(fs.cat_file(path), where)  # pyright: ignore[reportArgumentType]
+            for row in map(int, generator.permutation(len(index))):
+                label, begin = int(index.labels[row]), int(index.offsets[row])
+                if wanted.get(label, 0):
+                    wanted[label] -= 1
+                    image = tar_fs.cat_file(tar, start=begin, end=begin + int(index.sizes[row]))
+                    extension = str(index.extensions[row])
+                    yield Example(str(index.keys[row]), image, extension, manifest.classes[label], split)  # pyright: ignore[reportArgumentType]
+        if not any(wanted.values()):
+            return
+
+
 def _sample(examples: Iterable[Example], count: int, seed: int) -> dict[str, list[bytes]]:
     """Class -> up to `count` images, each of the class equally likely (reservoir sampling)."""
     generator = np.random.default_rng(seed)
@@ -63,7 +94,7 @@ def _sample(examples: Iterable[Example], count: int, seed: int) -> dict[str, lis
         images = kept.setdefault(example.label, [])
         met[example.label] = met.get(example.label, 0) + 1
         if len(images) < count:
-            images.append(example.image)
+            images.append(example.read())
         elif (place := generator.integers(met[example.label])) < count:
-            images[place] = example.image
+            images[place] = example.read()
     return kept

@@ -58,7 +58,7 @@ def test_sets_with_a_folder_per_class(name, tmp_path, photographs):
         assert len({e.key for e in examples}) == len(examples) == 10 * len(classes)
         for label in (classes[0], classes[-1]):
             assert Counter(e.split for e in examples if e.label == label) == {"train": 7, "val": 1, "test": 2}
-        assert examples[0].image == photographs[0]
+        assert examples[0].read() == photographs[0]
         assert examples[0].extension == "jpg"
         assert dict(domain.notes["images"]) == Counter(e.split for e in examples)
     assert len({tuple(e.split for e in domain) for domain in domains}) == 1  # The names alone decide.

@@ -1,0 +1,143 @@
+"""The words that `python -m fourds_dist.pack` understands; what they do is in `fourds_dist.pack`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from fourds_dist.data.sources import SOURCES, Argument, folder, list_file
+
+
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """The parser; `subcommand` of what it parses is the word after `pack`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fourds_dist.pack",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    subcommands = parser.add_subparsers(
+        dest="subcommand", required=True, metavar="WHAT", title="what to pack"
+    )
+
+    def add(name: str, summary: str, description: str | None = None) -> argparse.ArgumentParser:
+        added = subcommands.add_parser(
+            name,
+            help=summary,
+            description=description or f"{summary[0].upper()}{summary[1:]}.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.add_argument("--traceback", action="store_true", help="show where an error was raised")
+        added.add_argument(
+            "--threads", type=_at_least_one, default=2, help="shards or images at a time (default 2)"
+        )
+        return added
+
+    one = add("folder", "a folder of images, one sub-folder per class", folder.__doc__)
+    one.add_argument("source", metavar="SRC", help="the folder")
+    _add_file_options(one)
+    one.add_argument(
+        "--unlabelled", action="store_true", help="all images below SRC, without labels; needs --classes"
+    )
+
+    one = add("list", "a list of images and labels", list_file.__doc__)
+    one.add_argument("source", metavar="FILE", help="the list")
+    _add_file_options(one)
+
+    one = add("index", "an index and a manifest for WebDataset tars that are there already")
+    one.add_argument("urls", metavar="URL", nargs="+", help="tars, folders of tars, brace ranges or globs")
+    one.add_argument("--split", choices=("train", "val", "test"), help="of all these tars, replacing its listing "
+                     "(default: by the beginning of their names)")  # fmt: skip
+    one.add_argument(
+        "--to", metavar="DEST", help="folder for indices and manifest (default: beside the tars)"
+    )
+    one.add_argument(
+        "--label", default="cls", help="field of the label: cls (a number), txt (a name), json:KEY/KEY"
+    )
+    one.add_argument(
+        "--image", metavar="FIELD", help="field of the image (default: jpg, png, ... in a fixed order)"
+    )
+    one.add_argument("--name", help="of the dataset (default: the folder's)")
+    one.add_argument("--classes", metavar="FILE", help="class names, one a line, in label order")
+    one.add_argument(
+        "--unlabelled", action="store_true", help="samples without the label's field are unlabelled"
+    )
+    one.add_argument("--skip-bad", action="store_true", help="leave faulty samples out, and count them")
+    one.add_argument("--no-checksum", action="store_true", help="do without the SHA-256 of each tar")
+
+    one = add("verify", "read a dataset over: sizes, checksums, indices, counts")
+    one.add_argument("url", metavar="URL", help="dataset folder")
+
+    one = add("sheet", "a picture of several datasets side by side, a row per class")
+    one.add_argument("urls", metavar="URL", nargs="+", help="dataset folders")
+    one.add_argument("out", metavar="OUT.png", help="the picture")
+    one.add_argument("--images", type=_at_least_one, default=6, help="of each class (default 6)")
+    one.add_argument(
+        "--classes", type=_at_least_one, default=16, help="number of classes to show (default 16)"
+    )
+    one.add_argument("--seed", type=int, default=0, help="decides which are shown (default 0)")
+
+    for name, source in SOURCES.items():
+        one = add(name, source.help)
+        for argument in source.arguments:
+            if argument.positional:
+                one.add_argument(
+                    argument.name, metavar=argument.name.upper(), type=argument.type, help=argument.help
+                )
+        one.add_argument(
+            "destination", metavar="DEST", help="path or URL under which each domain gets its folder"
+        )
+        for argument in source.arguments:
+            if not argument.positional:
+                one.add_argument(f"--{argument.name.replace('_', '-')}", **_keywords(argument))
+        _add_pack_options(one)
+    return parser
+
+
+def _add_file_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("destination", metavar="DEST", help="path or URL of the dataset folder to write")
+    parser.add_argument("--name", help="of the dataset (default: DEST's last part)")
+    parser.add_argument("--classes", metavar="FILE", help="class names, one a line, in label order: for domains that "
+                        "have to agree with others (default: what there is, sorted)")  # fmt: skip
+    parser.add_argument(
+        "--val-fraction", type=float, default=0.1, help="of each class, where no split is given (0.1)"
+    )
+    parser.add_argument(
+        "--test-fraction", type=float, default=0.2, help="of each class, where no split is given (0.2)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=42, help="decides splits and the order in the shards (42)"
+    )
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave out images that cannot be read, and count them"
+    )
+    parser.add_argument(
+        "--decode", action="store_true", help="decode every image to find damage behind its header"
+    )
+    _add_pack_options(parser)
+
+
+def _add_pack_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--shard-mb", type=float, default=128, help="size of a shard to aim at, in MB (128)")
+    parser.add_argument("--overwrite", action="store_true", help="replace another dataset that is there")
+
+
+def _keywords(argument: Argument) -> dict[str, Any]:
+    if argument.default is False:
+        return {"action": "store_true", "help": argument.help}
+    shown = "" if argument.default is None else f" (default {argument.default})"
+    keywords: dict[str, Any] = {
+        "type": argument.type,
+        "default": argument.default,
+        "help": argument.help + shown,
+    }
+    if argument.choices:
+        keywords["choices"] = argument.choices
+    if argument.many:
+        keywords["nargs"] = "+"
+    return keywords
+
+
+def _at_least_one(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return number

@@ -1,0 +1,83 @@
+"""What a person sees of packing: a bar on a terminal while it goes on, and a table of what there is at the end."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from fourds_dist.data.manifest import Manifest
+
+UNITS = {"reading": "images", "checking": "images"}
+
+
+class PackProgress:
+    """Draws progress on a terminal, and nothing elsewhere; use as a context and pass as `on_progress`."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            console=Console(file=sys.stderr),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> PackProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        """Show how far it is."""
+        if what not in self._tasks:
+            unit = UNITS.get(what, "shards")
+            self._tasks[what] = self._bar.add_task(f"{self._title}: {what}", total=total, unit=unit)
+        self._bar.update(self._tasks[what], completed=done, total=total)
+
+
+def show(url: str, manifest: Manifest) -> None:
+    """Print the table of a dataset, and what was left out on the way to it."""
+    table = Table(title=f"{manifest.name}: {len(manifest.classes)} classes", title_justify="left")
+    for heading in ("split", "images", "unlabelled", "images of a class", "shards", "MB"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for split, shards in manifest.splits.items():
+        counts, images = manifest.class_counts[split], manifest.num_samples(split)
+        of_class = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+        megabytes = sum(shard.num_bytes for shard in shards) / 1e6
+        unlabelled = images - sum(counts)
+        table.add_row(split, f"{images}", f"{unlabelled}", of_class, f"{len(shards)}", f"{megabytes:.1f}")
+    console = Console(highlight=False)
+    console.print(table)
+    for line in _remarks(manifest):
+        console.print(line, soft_wrap=True, markup=False)
+    console.print(url, soft_wrap=True, markup=False)
+
+
+def _remarks(manifest: Manifest) -> list[str]:
+    lines = []
+    for split, counts in manifest.class_counts.items():
+        if any(counts) and (empty := [c for c, n in zip(manifest.classes, counts, strict=True) if n == 0]):
+            some = f"{', '.join(empty[:5])}{', ...' if len(empty) > 5 else ''}"
+            lines.append(f"no images in {split}: {len(empty)} classes ({some})")
+    if missing := [split for split in ("train", "val", "test") if not manifest.num_samples(split)]:
+        lines.append(f"there is no {' and no '.join(missing)} split; training needs all three of the target")
+    if skipped := {
+        what: manifest.notes.get(what) for what in ("unreadable", "missing") if manifest.notes.get(what)
+    }:
+        lines.append("left out: " + ", ".join(f"{count} images {what}" for what, count in skipped.items()))
+    if others := manifest.notes.get("other files"):
+        lines.append("files that are no images: " + ", ".join(f"{n} {kind}" for kind, n in others.items()))
+    return lines

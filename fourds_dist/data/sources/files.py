@@ -1,0 +1,131 @@
+"""Image files on a local disk: which there are, whether they can be read, and of what format they really are."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from fourds_dist.data.pack.plan import OnProgress
+
+FORMATS = {
+    "JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif", "GIF": "gif", "PPM": "ppm",
+}  # fmt: skip
+"""Pillow's name of a format -> extension in the shard."""
+
+EXTENSIONS = frozenset(
+    {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".gif",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+    }
+)
+"""Files of other extensions are not looked at."""
+
+_TOLD = 5
+
+
+@dataclass
+class ImageFiles:
+    """Image files below some folder."""
+
+    paths: list[Path] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    """Files that were not looked at, by extension."""
+
+
+def find_images(folder: Path) -> ImageFiles:
+    """All image files below a folder, by name; links are followed, hidden entries are not looked at."""
+    found = ImageFiles()
+    met = set()
+    for here, folders, names in os.walk(folder, followlinks=True):
+        if (place := os.path.realpath(here)) in met:
+            folders.clear()
+            continue
+        met.add(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            _sort_in(found, Path(here, name))
+    return found
+
+
+def images_in(folder: Path) -> ImageFiles:
+    """The image files in a folder itself."""
+    found = ImageFiles()
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            _sort_in(found, path)
+    return found
+
+
+def _sort_in(found: ImageFiles, path: Path) -> None:
+    hidden = path.name.startswith(".")
+    if not hidden and path.suffix.lower() in EXTENSIONS:
+        found.paths.append(path)
+    else:
+        found.others["hidden" if hidden else path.suffix.lower() or "no extension"] += 1
+
+
+def check_images(
+    paths: Sequence[Path], *, skip_bad: bool, decode: bool, num_threads: int, on_progress: OnProgress
+) -> list[str | None]:
+    """The extension that each file's content asks for; None for files that cannot be read, if they may be skipped.
+
+    Args:
+        decode: decode every image whole, not just its header (PNG: its checksums).
+
+    Raises:
+        ValueError: naming the first files that cannot be read, without `skip_bad`; or none can.
+    """
+    extensions: list[str | None] = []
+    bad: list[tuple[Path, str]] = []
+    with warnings.catch_warnings(), ThreadPoolExecutor(num_threads) as pool:
+        # An image so large that Pillow warns of it is no training image; it is refused with its reason.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        for path, (extension, why) in zip(paths, pool.map(lambda p: _check(p, decode), paths), strict=True):
+            extensions.append(extension)
+            if extension is None:
+                bad.append((path, why))
+            on_progress("checking", len(extensions), len(paths))
+    if bad and (not skip_bad or len(bad) == len(paths)):
+        listed = "".join(f"\n  {path}: {why}" for path, why in bad[:_TOLD])
+        more = f"\n  and {len(bad) - _TOLD} more" if len(bad) > _TOLD else ""
+        remedy = "" if skip_bad else "\nmend or remove them, or leave them out by --skip-bad"
+        raise ValueError(f"{len(bad)} of {len(paths)} images cannot be read:{listed}{more}{remedy}")
+    return extensions
+
+
+def _check(path: Path, decode: bool) -> tuple[str | None, str]:
+    try:
+        with Image.open(path) as image:
+            extension = FORMATS.get(image.format or "")
+            if extension is None:
+                return (
+                    None,
+                    f"a {image.format} file, which is not among {', '.join(sorted(set(FORMATS.values())))}",
+                )
+            if decode:
+                image.load()
+            else:
+                image.verify()
+    except (
+        Exception
+    ) as error:  # Pillow's plugins raise whatever comes: OSError, SyntaxError, struct.error, ...
+        return None, " ".join(str(error).replace(repr(str(path)), "it").split())[:200] or type(error).__name__
+    return extension, ""

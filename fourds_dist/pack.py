@@ -1,0 +1,198 @@
+"""Pack: images become dataset folders of tar shards, each with its index, and a manifest over all.
+
+python -m fourds_dist.pack folder photos/ s3://bucket/photos            a folder of images, a sub-folder per class
+python -m fourds_dist.pack list photos.txt s3://bucket/photos           a list of images and labels
+python -m fourds_dist.pack office-home OfficeHomeDataset DEST           a known data set; its domains go to DEST/...
+python -m fourds_dist.pack index 's3://bucket/old/train-{000..099}.tar' an index for tars that are there already
+python -m fourds_dist.pack verify s3://bucket/photos                    read everything over
+python -m fourds_dist.pack sheet DEST/line DEST/solid sheet.png         look at domains side by side
+
+SRC is local; DEST and URL are paths or any URL that fsspec knows (s3://, gs://, abfs://). Equal input and seed give
+equal shards. A folder shows its manifest once it is whole; the same command after a crash starts clean.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from fourds_dist.data.pack.command_line import parser_of
+from fourds_dist.data.pack.report import PackProgress, show
+from fourds_dist.data.sources import SOURCES
+from fourds_dist.data.sources.domain import Domain
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry of `python -m fourds_dist.pack`; gives the exit status."""
+    options = parser_of(__doc__).parse_args(arguments)
+    try:
+        match options.subcommand:
+            case "folder":
+                return _pack_folder(options)
+            case "list":
+                return _pack_list(options)
+            case "index":
+                return _index(options)
+            case "verify":
+                return _verify(options)
+            case "sheet":
+                return _sheet(options)
+            case _:
+                return _pack_source(options)
+    except KeyboardInterrupt:
+        print("stopped; the same command starts clean", file=sys.stderr)
+        return 130
+    except (ValueError, RuntimeError, OSError) as error:
+        if options.traceback:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _pack_folder(options: Namespace) -> int:
+    from fourds_dist.data.sources.folder import image_folder
+
+    with PackProgress("images") as progress:
+        domain = image_folder(
+            options.source,
+            name=options.name or _last_part(options.destination),
+            classes=_classes(options),
+            unlabelled=options.unlabelled,
+            val_fraction=options.val_fraction,
+            test_fraction=options.test_fraction,
+            seed=options.seed,
+            skip_bad=options.skip_bad,
+            decode=options.decode,
+            num_threads=options.threads,
+            on_progress=progress,
+        )
+    return _pack([(domain, options.destination)], options)
+
+
+def _pack_list(options: Namespace) -> int:
+    from fourds_dist.data.sources.list_file import image_list
+
+    with PackProgress("images") as progress:
+        domain = image_list(
+            options.source,
+            name=options.name or _last_part(options.destination),
+            classes=_classes(options),
+            skip_bad=options.skip_bad,
+            decode=options.decode,
+            num_threads=options.threads,
+            on_progress=progress,
+        )
+    return _pack([(domain, options.destination)], options)
+
+
+def _pack_source(options: Namespace) -> int:
+    source = SOURCES[options.subcommand]
+    told = {argument.name: getattr(options, argument.name) for argument in source.arguments}
+    for argument in source.arguments:
+        if argument.many and told[argument.name] is not None:
+            told[argument.name] = tuple(told[argument.name])
+    domains = source.domains(**told)
+    return _pack(
+        ((domain, f"{options.destination.rstrip('/')}/{domain.name}") for domain in domains), options
+    )
+
+
+def _pack(work: Iterable[tuple[Domain, str]], options: Namespace) -> int:
+    from fourds_dist.data.pack.writer import pack_domain
+
+    for domain, url in work:
+        fractions = {
+            name: getattr(options, name)
+            for name in ("val_fraction", "test_fraction", "seed")
+            if hasattr(options, name)
+        }
+        with PackProgress(domain.name) as progress:
+            manifest = pack_domain(
+                domain,
+                url,
+                shard_bytes=round(options.shard_mb * 1e6),
+                overwrite=options.overwrite,
+                num_threads=options.threads,
+                on_progress=progress,
+                **fractions,
+            )
+        show(url, manifest)
+    return 0
+
+
+def _index(options: Namespace) -> int:
+    from fourds_dist.data.pack.foreign import Reading, index_foreign
+
+    with PackProgress("tars") as progress:
+        indexed = index_foreign(
+            options.urls,
+            split=options.split,
+            to=options.to,
+            name=options.name,
+            classes=_classes(options),
+            reading=Reading(
+                label=options.label,
+                image=options.image,
+                unlabelled=options.unlabelled,
+                skip_bad=options.skip_bad,
+                checksum=not options.no_checksum,
+            ),
+            num_threads=options.threads,
+            on_progress=progress,
+        )
+    show(indexed.url, indexed.manifest)
+    print(f"read {indexed.num_read} tars; the other indices were current")
+    for kind, count in Counter(fault.kind for fault in indexed.faults).items():
+        first = next(fault for fault in indexed.faults if fault.kind == kind)
+        print(f"left out: {count} x {kind}; first: {first}", file=sys.stderr)
+    return 0
+
+
+def _verify(options: Namespace) -> int:
+    from fourds_dist.data.pack.verify import verify
+
+    with PackProgress("shards") as progress:
+        manifest, problems = verify(options.url, num_threads=options.threads, on_progress=progress)
+    show(options.url, manifest)
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if not problems:
+        print("every shard holds what the manifest and its index say")
+    return 1 if problems else 0
+
+
+def _sheet(options: Namespace) -> int:
+    from fourds_dist.data.sources.sheet import contact_sheet, packed_examples
+
+    if Path(options.out).suffix.lower() not in (".png", ".jpg", ".webp"):
+        raise ValueError(f"{options.out}: name a picture to write last, e.g. sheet.png")
+    titles = [_last_part(url) for url in options.urls]
+    domains = {
+        title if titles.count(title) == 1 else url: packed_examples(
+            url, images_per_class=options.images, seed=options.seed
+        )
+        for title, url in zip(titles, options.urls, strict=True)
+    }
+    sheet = contact_sheet(
+        domains, num_classes=options.classes, images_per_class=options.images, seed=options.seed
+    )
+    sheet.save(options.out)
+    print(options.out)
+    return 0
+
+
+def _classes(options: Namespace) -> tuple[str, ...] | None:
+    from fourds_dist.data.sources.list_file import read_classes
+
+    return None if options.classes is None else read_classes(options.classes)
+
+
+def _last_part(url: str) -> str:
+    return url.rstrip("/").rpartition("/")[2] or url
+
+
+if __name__ == "__main__":
+    sys.exit(main())
