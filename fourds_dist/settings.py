@@ -91,6 +91,7 @@ def with_absolute_paths(settings: Settings, base: Path) -> Settings:
         update={
             "run": replaced(settings.run, "dir"),
             "source": replaced(settings.source, "url"),
+            "data": replaced(settings.data, "cache_dir"),
             "target": replaced(settings.target, "url"),
             "teacher": replaced(settings.teacher, "checkpoint", "start"),
             "student": replaced(settings.student, "start"),

@@ -68,8 +68,10 @@ def check(settings: Settings) -> None:
     target = open_split(settings.target, "train", seed=seed)
     domains = [settings.target] if settings.source.url is None else [settings.target, settings.source]
     for domain in domains:
-        for split in ("train", "val", "test"):
-            check_same_classes(open_split(domain, split, seed=seed), target)
+        for name in ("train", "val", "test"):
+            split = open_split(domain, name, seed=seed)
+            check_same_classes(split, target)
+            split.check_shards()
     networks = {}
     for name, config in (("teacher", settings.teacher), ("student", settings.student)):
         try:
@@ -176,7 +178,7 @@ class Stage:
         return "source" if domain is self.settings.source else "target"
 
     def _emitter(self, rates: list[float]) -> Sink:
-        """Sends rows to every sink, which rank 0 alone has; files are opened with the first row, which tells the step."""
+        """Sends rows to every sink, which rank 0 alone has; files are opened with the first row: it tells the step."""
         sinks: list[Sink] = []
 
         def emit(row: Row) -> None:
