@@ -118,8 +118,14 @@ class Stage:
     def train_step(self, task: nn.Module) -> TrainStep:
         """The step for `task`, moved to this worker's device."""
         data = self.settings.data
+        stage = self.settings.distill if self.name == "distill" else self.settings.source_stage
         return TrainStep(
-            task.to(self.world.device), self.world, self.settings.step, mean=data.mean, std=data.std
+            task.to(self.world.device),
+            self.world,
+            self.settings.step,
+            mean=data.mean,
+            std=data.std,
+            global_batch_size=stage.global_batch_size,
         )
 
     def fit(

@@ -1,7 +1,8 @@
 """One training step: batch to the device, forward under autocast, backward. The same for both stages.
 
 On a GPU the time goes where it is least seen: at small batches the device waits for Python, which `cuda_graph` cures by
-replaying one recorded step; at large ones for memory traffic, which `compile` and bfloat16 reduce.
+replaying one recorded step (`recording.py`); at large ones for memory traffic, which `compile` and bfloat16 reduce.
+`python -m fourds_dist.benchmark step` times it, `... numerics` compares its fast form with plain float32.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 from fourds_dist.config import Section
 from fourds_dist.data.batch import Batch, normalise
 from fourds_dist.method.distiller import Output
+from fourds_dist.training.recording import Recording
 from fourds_dist.training.world import World
+
+MAX_RECORDINGS = 2  # whole batches, and the odd one at the end of an epoch
 
 
 class StepConfig(Section):
@@ -35,6 +39,9 @@ class StepConfig(Section):
 
     cuda_graph: bool | None = None
     """Record the step once and replay it, so that the GPU never waits for Python; null: on one GPU yes, else no."""
+
+    tune_convolutions: bool = True
+    """Let cuDNN try its algorithms on every new shape, some seconds at the start, and keep the fastest."""
 
     batch_norm: Literal["averaged", "synchronised"] = "averaged"
     """Several workers: `averaged` normalises by each worker's batch and averages the running statistics before
@@ -56,6 +63,8 @@ class TrainStep:
     Args:
         task: the module that turns (images, labels) into an `Output`, on the world's device.
         mean, std: of the normalised images, per channel, in [0, 1] units.
+        global_batch_size: images of all ranks together; the gradient is then the mean over them also where ranks hold
+            unequal shares. None: every rank holds as many.
 
     Raises:
         ValueError: a CUDA graph asked for where there is none: on CPUs or over several workers.
@@ -69,56 +78,71 @@ class TrainStep:
         *,
         mean: tuple[float, ...],
         std: tuple[float, ...],
+        global_batch_size: int | None = None,
     ) -> None:
         on_gpu = world.device.type == "cuda"
         if config.cuda_graph and (not on_gpu or world.size > 1):
             raise ValueError(
                 "step.cuda_graph=true works on one GPU; leave it out on CPUs and with several workers"
             )
+        if on_gpu:
+            torch.backends.cudnn.benchmark = config.tune_convolutions
         self.device = world.device
         self.channels_last = config.channels_last and on_gpu
         self.autocast = config.precision == "bfloat16" or (config.precision == "auto" and on_gpu)
         self._mean, self._std = mean, std
         self._accumulation = config.accumulation
+        # DDP averages over ranks: this much of the global mean is one image's of ours.
+        self._weight_per_image = None if global_batch_size is None else world.size / global_batch_size
         if self.channels_last:
             task.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._task = task
         self._model = world.wrap(task, sync_batch_norm=config.batch_norm == "synchronised")
         self._forward = torch.compile(self._model) if config.compile else self._model
         self._records = on_gpu and world.size == 1 if config.cuda_graph is None else config.cuda_graph
-        self._recording: _Recording | None = None
+        self._recordings: dict[torch.Size, Recording] = {}
 
     def __call__(self, batch: Batch) -> Output:
         """Forward and backward of one batch; earlier gradients are forgotten.
 
         The output is the last part's where step.accumulation cuts the batch in parts, and is overwritten by the next
-        call where the step is replayed from a CUDA graph.
+        call where the step is replayed from a CUDA graph. Batches of a third size and more run without a graph.
         """
-        images, flip, labels = (
-            x.to(self.device, non_blocking=True) for x in (batch.images, batch.flip, batch.labels)
-        )
-        if not self._records:
-            return self._run(images, flip, labels)
-        if self._recording is None:
-            self._recording = _Recording(self._run, self._task, (images, flip, labels))
-        return self._recording.replay(images, flip, labels)
+        inputs = (batch.images, batch.flip, batch.labels)
+        recording = self._recording(inputs) if self._records else None
+        if recording is not None:
+            return recording.replay(*inputs)
+        return self._run(*(x.to(self.device, non_blocking=True) for x in inputs))
 
     def images(self, batch: Batch) -> Tensor:
         """Normalised float images on the device, flipped where the batch says so."""
         return self._normalise(batch.images.to(self.device, non_blocking=True), batch.flip.to(self.device))
 
+    def _recording(self, inputs: tuple[Tensor, Tensor, Tensor]) -> Recording | None:
+        shape = inputs[0].shape
+        if shape not in self._recordings and len(self._recordings) < MAX_RECORDINGS:
+            first = next(iter(self._recordings.values()), None)
+            self._recordings[shape] = Recording(
+                self._run, self._task, inputs, device=self.device, beside=first
+            )
+        return self._recordings.get(shape)
+
     def _run(self, images: Tensor, flip: Tensor, labels: Tensor) -> Output:
         self._task.zero_grad(set_to_none=True)
         normal = self._normalise(images, flip)
         parts = list(zip(normal.chunk(self._accumulation), labels.chunk(self._accumulation), strict=True))
+        per_image = self._weight_per_image or 1 / len(labels)
+        output: Output | None = None
         for i, (part_images, part_labels) in enumerate(parts, 1):
             with self._gradients_stay_local() if i < len(parts) else nullcontext():
                 # Without the cache of casted weights, which a recorded graph must not depend on.
                 with torch.autocast(
                     self.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=not self._records
                 ):
-                    output: Output = self._forward(part_images, part_labels)
-                (output.loss * (len(part_labels) / len(labels))).backward()
+                    output = self._forward(part_images, part_labels)
+                    loss = output.loss * (len(part_labels) * per_image)
+                loss.backward()
+        assert output is not None
         return output
 
     def _normalise(self, images: Tensor, flip: Tensor) -> Tensor:
@@ -126,30 +150,3 @@ class TrainStep:
 
     def _gradients_stay_local(self) -> AbstractContextManager:
         return self._model.no_sync() if isinstance(self._model, DistributedDataParallel) else nullcontext()
-
-
-class _Recording:
-    """A CUDA graph of one step: inputs are copied into its buffers, gradients and output appear in its own."""
-
-    def __init__(self, run, task: nn.Module, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
-        self._inputs = tuple(x.clone() for x in inputs)
-        # Warming up runs real steps: what they leave in the BatchNorm buffers is taken back.
-        kept = [b.clone() for b in task.buffers()]
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                run(*self._inputs)
-        torch.cuda.current_stream().wait_stream(stream)
-        task.zero_grad(set_to_none=True)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._output: Output = run(*self._inputs)
-        for buffer, before in zip(task.buffers(), kept, strict=True):
-            buffer.copy_(before)
-
-    def replay(self, *inputs: Tensor) -> Output:
-        for held, given in zip(self._inputs, inputs, strict=True):
-            held.copy_(given, non_blocking=True)
-        self._graph.replay()
-        return self._output

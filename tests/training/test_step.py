@@ -1,0 +1,256 @@
+"""One training step: whose gradients it leaves, that it never waits for the device, what a recorded graph shares."""
+
+from __future__ import annotations
+
+import copy
+import socket
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from fourds_dist.data import batch as batch_module
+from fourds_dist.data.batch import Batch
+from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, SourceClassifiers, build_backbone
+from fourds_dist.training import step as step_module
+from fourds_dist.training.optim import OptimConfig, Optimizers
+from fourds_dist.training.step import StepConfig, TrainStep
+from fourds_dist.training.world import World
+
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+CPU = World(0, 1, torch.device("cpu"))
+MEAN_STD: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+
+
+def make_batch(size: int, seed: int = 0, device: str = "cpu") -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    return Batch(
+        images=torch.randint(0, 256, (size, 3, 32, 32), dtype=torch.uint8, generator=generator).to(device),
+        labels=torch.randint(0, 5, (size,), generator=generator).to(device),
+        flip=(torch.rand(size, generator=generator) < 0.5).to(device),
+        from_source=torch.zeros(size, dtype=torch.bool, device=device),
+        keys=[""] * size,
+    )
+
+
+def make_task(preset: str = "mended") -> FourDs:
+    torch.manual_seed(0)
+    small = BackboneConfig(arch="resnet10", stem="small")
+    networks = (build_backbone(small, 5) for _ in range(2))
+    config = MethodConfig.model_validate({"preset": preset})
+    return FourDs(*networks, teacher_stages=STAGES, student_stages=STAGES, config=config, image_size=32)
+
+
+def make_plain() -> SourceClassifiers:
+    """A network whose images do not see each other: no BatchNorm."""
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    return SourceClassifiers({"teacher": nn.Sequential(*layers)})
+
+
+def gradients(task: nn.Module) -> list[Tensor]:
+    return [p.grad.clone() for p in task.parameters() if p.grad is not None]
+
+
+# On any device
+
+
+@pytest.mark.parametrize("preset", ["mended", "authors"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_no_value_is_read_back_from_the_device(
+    preset: str, accumulation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On tensors without data every read (item, nonzero, a Python `if`) is an error."""
+    # The constants of `normalise` are kept for good: none without data may stay behind.
+    monkeypatch.setattr(batch_module, "_constants", batch_module._constants.__wrapped__)
+    with FakeTensorMode():
+        task = make_task(preset).train()
+        step = TrainStep(task, CPU, StepConfig(accumulation=accumulation), **MEAN_STD)
+        output = step(make_batch(4))
+        with pytest.raises(RuntimeError):
+            output.loss.item()  # what a read looks like
+    assert len(gradients(task)) == sum(p.requires_grad for p in task.parameters())
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_share_of_the_global_batch_weighs_by_its_images(accumulation: int) -> None:
+    config = StepConfig(accumulation=accumulation)
+    whole, share = make_plain(), make_plain()
+    TrainStep(whole, CPU, config, **MEAN_STD)(make_batch(6))
+    TrainStep(share, CPU, config, **MEAN_STD, global_batch_size=8)(make_batch(6))
+    for mean, weighed in zip(gradients(whole), gradients(share), strict=True):
+        torch.testing.assert_close(weighed, mean * 6 / 8)
+
+
+def train_a_share(rank: int, port: int, folder: str) -> None:
+    """One of two ranks, of 5 and 3 images; the first leaves its gradients in the folder."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://localhost:{port}", rank=rank, world_size=2)
+    batch = make_batch(8)
+    part = slice(0, 5) if rank == 0 else slice(5, 8)
+    tensors = (getattr(batch, name)[part] for name in ("images", "labels", "flip", "from_source"))
+    world, task = World(rank, 2, torch.device("cpu")), make_plain()
+    step = TrainStep(task, world, StepConfig(accumulation=2), **MEAN_STD, global_batch_size=8)
+    step(Batch(*tensors, keys=[]))
+    if rank == 0:
+        torch.save(gradients(task), Path(folder) / "gradients.pt")
+    dist.destroy_process_group()
+
+
+def test_ranks_with_unequal_shares_get_the_global_mean_gradient(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.start_processes(
+        train_a_share, (port, str(tmp_path)), nprocs=2, start_method="spawn"
+    )
+    whole = make_plain()
+    TrainStep(whole, CPU, StepConfig(), **MEAN_STD)(make_batch(8))
+    for mean, reduced in zip(gradients(whole), torch.load(tmp_path / "gradients.pt"), strict=True):
+        torch.testing.assert_close(reduced, mean)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["mended", "authors"])
+def test_one_compiled_graph_holds_the_whole_forward_pass(
+    preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, compiled = make_task(preset).train(), make_task(preset).train()
+    output = TrainStep(plain, CPU, StepConfig(), **MEAN_STD)(make_batch(4))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
+    again = TrainStep(compiled, CPU, StepConfig(compile=True), **MEAN_STD)(make_batch(4))
+    torch.testing.assert_close(again.losses, output.losses, rtol=1e-4, atol=1e-6)
+    for x, y in zip(gradients(compiled), gradients(plain), strict=True):
+        assert float((x - y).norm()) <= 1e-3 * float(y.norm()) + 1e-6
+
+
+@pytest.mark.slow
+def test_bfloat16_leaves_losses_and_gradients_in_float32_near_their_values() -> None:
+    exact, fast = make_task().train(), make_task().train()
+    expected = TrainStep(exact, CPU, StepConfig(), **MEAN_STD)(make_batch(8))
+    output = TrainStep(fast, CPU, StepConfig(precision="bfloat16"), **MEAN_STD)(make_batch(8))
+    for name, value in output.losses.items():
+        assert value.dtype == torch.float32
+        assert value.item() == pytest.approx(expected.losses[name].item(), rel=0.05), name
+    assert {g.dtype for g in gradients(fast)} == {torch.float32}
+
+
+def test_a_graph_is_refused_where_there_is_none() -> None:
+    for world in (CPU, World(0, 2, torch.device("cuda"))):
+        with pytest.raises(ValueError, match=r"step\.cuda_graph=true works on one GPU"):
+            TrainStep(make_plain(), world, StepConfig(cuda_graph=True), **MEAN_STD)
+
+
+def test_the_first_two_sizes_of_a_batch_are_recorded_and_others_run_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorded, replayed = [], []
+
+    class Recording:
+        def __init__(self, run, module, inputs, *, device, beside) -> None:
+            self.size = len(inputs[0])
+            recorded.append((self.size, beside and beside.size))
+
+        def replay(self, *inputs: Tensor) -> None:
+            assert len(inputs[0]) == self.size
+            replayed.append(self.size)
+
+    monkeypatch.setattr(step_module, "Recording", Recording)
+    task = make_plain()
+    step = TrainStep(task, CPU, StepConfig(), **MEAN_STD)
+    step._records = True
+    for size in (4, 4, 3, 2, 4, 3):
+        step(make_batch(size))
+    assert recorded == [(4, None), (3, 4)]
+    assert replayed == [4, 4, 3, 4, 3]
+    assert len(gradients(task)) == 4  # the batch of two ran for real
+
+
+# On a GPU
+
+
+@pytest.fixture
+def exact() -> Iterator[World]:
+    """A GPU whose convolutions compute in float32 and repeat bit for bit."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield World(0, 1, torch.device("cuda", torch.cuda.current_device()))
+
+
+def train(task: nn.Module, world: World, config: StepConfig, sizes: tuple[int, ...]) -> dict[str, Tensor]:
+    """The task's state after a step of each size."""
+    task.to(world.device).train()
+    step = TrainStep(task, world, config, **MEAN_STD)
+    optimizers = Optimizers(task.parameter_groups(), OptimConfig(max_grad_norm=10.0), num_steps=100)  # pyright: ignore
+    for seed, size in enumerate(sizes):
+        step(make_batch(size, seed, "cuda"))
+        optimizers.step()
+    return {name: x.double().cpu() for name, x in task.state_dict().items()}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("preset", ["mended", "authors"])
+def test_replayed_steps_train_as_plain_ones_do_also_when_batches_change_their_size(
+    preset: str, exact: World
+) -> None:
+    config = StepConfig(precision="float32", tune_convolutions=False)
+    sizes = (8, 8, 5, 8, 3, 8, 5, 3)
+    plain = train(make_task(preset), exact, config.model_copy(update={"cuda_graph": False}), sizes)
+    replayed = train(make_task(preset), exact, config.model_copy(update={"cuda_graph": True}), sizes)
+    for name, expected in plain.items():
+        if name.endswith("num_batches_tracked"):
+            assert int(replayed[name]) == int(expected) == len(sizes), name
+        error = float((replayed[name] - expected).norm())
+        assert error <= 1e-4 * float(expected.norm()) + 1e-6, name
+
+
+@pytest.mark.gpu
+def test_recording_leaves_no_trace_in_the_random_state(exact: World) -> None:
+    """Dropout draws what it would have drawn, so that a resumed run goes on as one that never stopped."""
+    config = StepConfig(precision="float32", tune_convolutions=False)
+    states = []
+    for graph in (False, True):
+        task = make_plain()
+        task.networks["teacher"].insert(3, nn.Dropout(0.5))  # pyright: ignore
+        torch.cuda.manual_seed(7)
+        states.append(train(task, exact, config.model_copy(update={"cuda_graph": graph}), (8,) * 4))
+    for name in states[0]:
+        torch.testing.assert_close(states[1][name], states[0][name], msg=name)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("graph", [True, False])
+def test_the_host_never_waits_for_the_device(graph: bool) -> None:
+    world = World(0, 1, torch.device("cuda", torch.cuda.current_device()))
+    task = make_task().to(world.device).train()
+    step = TrainStep(task, world, StepConfig(cuda_graph=graph), **MEAN_STD)
+    optimizers = Optimizers(task.parameter_groups(), OptimConfig(max_grad_norm=1.0), num_steps=100)
+    batches = [make_batch(8, seed, "cuda") for seed in range(4)]
+    step(batches[0])  # constants, kernels and the graph are made once
+    optimizers.step()
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        for batch in batches:
+            output = step(batch)
+            optimizers.step()
+        with pytest.raises(RuntimeError):
+            output.loss.item()  # what waiting looks like
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+def test_the_fast_step_follows_the_float32_one() -> None:
+    world = World(0, 1, torch.device("cuda", torch.cuda.current_device()))
+    losses = {}
+    for precision in ("float32", "auto"):
+        task = copy.deepcopy(make_task()).to(world.device).train()
+        step = TrainStep(task, world, StepConfig(precision=precision), **MEAN_STD)
+        losses[precision] = {k: v.item() for k, v in step(make_batch(16, device="cuda")).losses.items()}
+    assert losses["auto"] == pytest.approx(losses["float32"], rel=0.05)
+    assert losses["auto"] != losses["float32"]
