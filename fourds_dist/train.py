@@ -18,8 +18,9 @@ from rich.console import Console
 from fourds_dist.config import ConfigError, describe, differences, dump, load, shipped
 from fourds_dist.settings import Settings, with_absolute_paths
 from fourds_dist.training.outcome import Outcome
+from fourds_dist.training.preflight import check
 from fourds_dist.training.run_folder import RunFolder
-from fourds_dist.training.stages import SUMMARY, check
+from fourds_dist.training.stages import SUMMARY
 from fourds_dist.training.world import World
 
 QUICKSTART = shipped("quickstart.yaml")

@@ -20,7 +20,6 @@ from fourds_dist.data import (
     Split,
     StreamConfig,
     TrainStream,
-    check_same_classes,
     evaluation_batches,
     open_split,
 )
@@ -53,34 +52,34 @@ def stages_to_run(settings: Settings) -> tuple[StageName, ...]:
     return ("source", "distill") if needs_source else ("distill",)
 
 
-def check(settings: Settings) -> None:
-    """Refuse what cannot work before anything is started: data, classes, stages, weights.
+def stage_config(name: StageName, settings: Settings) -> StageConfig:
+    """Length and learning rates of a stage."""
+    return settings.source_stage if name == "source" else settings.distill
 
-    Raises:
-        ValueError: naming the thing, the key and the remedy.
-    """
+
+def train_splits(name: StageName, settings: Settings) -> dict[str, Split]:
+    """The training splits that a stage draws its batches from, by domain, its own domain first."""
     seed = settings.run.seed
-    if settings.source.url is None and "source" in stages_to_run(settings):
-        raise ValueError(
-            "source.url is not set: give the source domain's shards, or a trained teacher as teacher.checkpoint "
-            "together with a student.start other than `source`"
-        )
-    target = open_split(settings.target, "train", seed=seed)
-    domains = [settings.target] if settings.source.url is None else [settings.target, settings.source]
-    for domain in domains:
-        for name in ("train", "val", "test"):
-            split = open_split(domain, name, seed=seed)
-            check_same_classes(split, target)
-            split.check_shards()
-    networks = {}
-    for name, config in (("teacher", settings.teacher), ("student", settings.student)):
-        try:
-            networks[name] = build(config, len(target.classes))
-            stage_names(config, networks[name])
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-    if settings.teacher.checkpoint is not None:
-        load_weights(settings.teacher.checkpoint, networks["teacher"], what="teacher.checkpoint")
+    if name == "source":
+        return {"source": open_split(settings.source, "train", seed=seed)}
+    splits = {"target": open_split(settings.target, "train", seed=seed)}
+    if settings.data.source_fraction > 0:
+        splits["source"] = open_split(settings.source, "train", seed=seed)
+    return splits
+
+
+def train_stream(
+    name: StageName, settings: Settings, splits: Mapping[str, Split], rank: int, world_size: int
+) -> TrainStream:
+    """A rank's part of a stage's batches."""
+    return TrainStream(
+        splits,
+        settings.data,
+        global_batch_size=stage_config(name, settings).global_batch_size,
+        rank=rank,
+        world_size=world_size,
+        seed=settings.run.seed,
+    )
 
 
 def run_stage(
@@ -132,18 +131,9 @@ class Stage:
         self, task: nn.Module, step: TrainStep, selected: str, domain: StreamConfig
     ) -> tuple[Best, list[float]]:
         """Train on the domain, choosing on its validation split; also the images/s of every log interval."""
-        config: StageConfig = self.settings.distill if self.name == "distill" else self.settings.source_stage
-        splits = {self.name_of(domain): self.split(domain, "train")}
-        if self.name == "distill" and self.settings.data.source_fraction > 0:
-            splits["source"] = self.split(self.settings.source, "train")
-        stream = TrainStream(
-            splits,
-            self.settings.data,
-            global_batch_size=config.global_batch_size,
-            rank=self.world.rank,
-            world_size=self.world.size,
-            seed=self.settings.run.seed,
-        )
+        config = stage_config(self.name, self.settings)
+        splits = train_splits(self.name, self.settings)
+        stream = train_stream(self.name, self.settings, splits, self.world.rank, self.world.size)
         networks = f"{self.settings.teacher.arch} -> {self.settings.student.arch}"
         identity = {"networks": networks, "data": "+".join(s.fingerprint for s in splits.values())}
         rates: list[float] = []
@@ -178,10 +168,6 @@ class Stage:
             world_size=self.world.size,
         )
         return evaluate(predictors, batches, step, self.world)
-
-    def name_of(self, domain: StreamConfig) -> str:
-        """Whether a domain is the "source" or the "target"."""
-        return "source" if domain is self.settings.source else "target"
 
     def _emitter(self, rates: list[float]) -> Sink:
         """Sends rows to every sink, which rank 0 alone has; files are opened with the first row: it tells the step."""

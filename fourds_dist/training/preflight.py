@@ -1,0 +1,82 @@
+"""What is looked at before anything starts: data, networks and weights, each refused by name.
+
+Starting workers takes minutes and training days; all of this takes seconds, in the driver, and reads no image.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from fourds_dist.data import Split, check_same_classes, open_split
+from fourds_dist.method.backbones import stage_names
+from fourds_dist.settings import Settings
+from fourds_dist.training.checkpoint import load_weights
+from fourds_dist.training.networks import build
+from fourds_dist.training.stages import stage_config, stages_to_run, train_splits, train_stream
+
+
+def check(settings: Settings) -> None:
+    """Refuse a configuration that cannot work.
+
+    Raises:
+        ValueError: naming the thing, the key and the remedy.
+    """
+    if settings.target.url is None:
+        raise ValueError("target.url is not set: give the target domain's shards")
+    if settings.source.url is None and "source" in stages_to_run(settings):
+        raise ValueError(
+            "source.url is not set: give the source domain's shards, or a trained teacher as teacher.checkpoint "
+            "together with a student.start other than `source`"
+        )
+    _check_networks(settings, num_classes=len(_check_shards(settings).classes))
+    _check_batches(settings)
+
+
+def _check_shards(settings: Settings) -> Split:
+    """Every split of both domains is there, whole, and of one class list; gives the target's training split."""
+    target = open_split(settings.target, "train", seed=settings.run.seed)
+    domains = [settings.target] if settings.source.url is None else [settings.target, settings.source]
+    for domain in domains:
+        for name in ("train", "val", "test"):
+            split = open_split(domain, name, seed=settings.run.seed)
+            check_same_classes(split, target)
+            split.check_shards()
+    return target
+
+
+def _check_batches(settings: Settings) -> None:
+    """Every stage has enough images for a global batch, and its batch enough for all workers."""
+    for stage in stages_to_run(settings):
+        key = "distill" if stage == "distill" else "source_stage"
+        splits = train_splits(stage, settings)
+        try:
+            for rank in (0, settings.launch.workers - 1):
+                train_stream(stage, settings, splits, rank, settings.launch.workers)
+        except ValueError as error:
+            size = stage_config(stage, settings).global_batch_size
+            raise ValueError(f"{key}.global_batch_size={size}: {error}") from None
+
+
+def _check_networks(settings: Settings, num_classes: int) -> None:
+    """Both networks can be built, have the stages that are compared, and fit the weights they start from."""
+    networks: dict[str, nn.Module] = {}
+    stages: dict[str, tuple[str, ...]] = {}
+    trains_teacher = "source" in stages_to_run(settings) and settings.teacher.checkpoint is None
+    starts = {
+        "teacher": settings.teacher.start if trains_teacher else "random",
+        "student": "random" if settings.student.start == "source" else settings.student.start,
+    }
+    for name, config in (("teacher", settings.teacher), ("student", settings.student)):
+        side = settings.data.crop_px
+        try:
+            network = build(config, num_classes, start=starts[name], key=f"{name}.start", image_size=side)
+            networks[name], stages[name] = network, stage_names(config, network)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    if len(stages["teacher"]) != len(stages["student"]):
+        raise ValueError(
+            f"teacher has {len(stages['teacher'])} stages {stages['teacher']}, student {len(stages['student'])} "
+            f"{stages['student']}; name as many of each under teacher.stages and student.stages"
+        )
+    if settings.teacher.checkpoint is not None:
+        load_weights(settings.teacher.checkpoint, networks["teacher"], what="teacher.checkpoint")
