@@ -191,12 +191,15 @@ class Stage:
 def train_on_source(stage: Stage) -> None:
     """Train the teacher (unless given) and the student (if it starts from the source) on the source shards."""
     settings, classes = stage.settings, stage.split(stage.settings.source, "train").classes
+    side = settings.data.crop_px
     networks: dict[str, nn.Module] = {}
     if settings.teacher.checkpoint is None:
         start = settings.teacher.start
-        networks["teacher"] = build(settings.teacher, len(classes), start=start, key="teacher.start")
+        networks["teacher"] = build(
+            settings.teacher, len(classes), start=start, key="teacher.start", image_size=side
+        )
     if settings.student.start == "source":
-        networks["student"] = build(settings.student, len(classes))
+        networks["student"] = build(settings.student, len(classes), image_size=side)
     task = SourceClassifiers(networks)
     best, _ = stage.fit(task, stage.train_step(task), next(iter(networks)), settings.source)
     if stage.world.is_main:
@@ -212,13 +215,14 @@ def distil_on_target(stage: Stage) -> None:
     """Run 4Ds on the target shards, then test everything once and write student, adapters and summary."""
     settings, world = stage.settings, stage.world
     classes = stage.split(settings.target, "train").classes
-    teacher = build(settings.teacher, len(classes))
+    side = settings.data.crop_px
+    teacher = build(settings.teacher, len(classes), image_size=side)
     load_weights(
         settings.teacher.checkpoint or stage.folder.path(TEACHER), teacher, what="teacher.checkpoint"
     )
     from_source = settings.student.start == "source"
     start = stage.folder.path(STUDENT_SOURCE) if from_source else settings.student.start
-    student = build(settings.student, len(classes), start=start, key="student.start")
+    student = build(settings.student, len(classes), start=start, key="student.start", image_size=side)
     untouched = {"teacher": deepcopy(teacher), "student before distillation": deepcopy(student)}
 
     task = FourDs(
