@@ -120,6 +120,8 @@ def _pack(work: Iterable[tuple[Domain, str]], options: Namespace) -> int:
                 **fractions,
             )
         show(url, manifest)
+        if progress.changed_nothing:
+            print("it was there already, just so")
     return 0
 
 

@@ -40,6 +40,11 @@ class PackProgress:
     ) -> None:
         self._bar.stop()
 
+    @property
+    def changed_nothing(self) -> bool:
+        """Whether what would have been written was there already."""
+        return "comparing" in self._tasks and "writing" not in self._tasks
+
     def __call__(self, what: str, done: int, total: int | None) -> None:
         """Show how far it is."""
         if what not in self._tasks:

@@ -127,5 +127,5 @@ def _check(path: Path, decode: bool) -> tuple[str | None, str]:
     except (
         Exception
     ) as error:  # Pillow's plugins raise whatever comes: OSError, SyntaxError, struct.error, ...
-        return None, " ".join(str(error).replace(repr(str(path)), "it").split())[:200] or type(error).__name__
+        return None, " ".join(str(error).replace(repr(str(path)), "").split())[:200] or type(error).__name__
     return extension, ""

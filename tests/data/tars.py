@@ -1,0 +1,35 @@
+"""Small tars for the tests, written by Python's tarfile."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterable
+
+JPEG = b"\xff\xd8\xff image "
+
+Files = Iterable[tuple[str, bytes]]
+
+
+def tar_bytes(files: Files, format: int = tarfile.PAX_FORMAT) -> bytes:
+    """A tar of files with the given names, in order."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=format) as tar:
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def samples(
+    number: int, *, begin: int = 0, image_bytes: int = 700, classes: int = 3
+) -> list[tuple[str, bytes]]:
+    """Members of so many samples: k0000.cls, k0000.jpg, ..."""
+    files = []
+    for n in range(begin, begin + number):
+        files += [
+            (f"k{n:04}.cls", str(n % classes).encode()),
+            (f"k{n:04}.jpg", JPEG + bytes([n % 256]) * image_bytes),
+        ]
+    return files
