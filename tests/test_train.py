@@ -204,11 +204,11 @@ class TestRefused:
 @pytest.mark.ray
 @pytest.mark.usefixtures("local_ray")
 def test_more_workers_than_the_cluster_has(shards: Path, tmp_path: Path, capsys) -> None:
-    given = ("run.name=many", "launch.workers=64", "launch.wait_s=3")
+    given = ("run.name=many", "launch.workers=30", "launch.wait_s=3")
     assert main(arguments(shards, tmp_path, *given)) == 1
     message = capsys.readouterr()
-    assert "waiting up to 3 s for 64 workers with 1 CPU each" in message.out
-    assert "no room for 64 workers" in message.err
+    assert "waiting up to 3 s for 30 workers with 1 CPU each" in message.out
+    assert "no room for 30 workers" in message.err
 
 
 def test_the_shipped_quickstart_is_whole() -> None:
