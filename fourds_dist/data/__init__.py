@@ -14,10 +14,16 @@
 The place in the data is the number of the step and nothing else: a stream is asked for batches from a step on.
 """
 
-from fourds_dist.data.batch import Batch
-from fourds_dist.data.fetch import DataError
-from fourds_dist.data.split import Split, StreamConfig, check_same_classes, open_split
-from fourds_dist.data.stream import LoaderConfig, TrainStream, evaluation_batches
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fourds_dist.data.batch import Batch
+    from fourds_dist.data.fetch import DataError
+    from fourds_dist.data.split import Split, StreamConfig, check_same_classes, open_split
+    from fourds_dist.data.stream import LoaderConfig, TrainStream, evaluation_batches
 
 __all__ = [
     "Batch",
@@ -30,3 +36,18 @@ __all__ = [
     "evaluation_batches",
     "open_split",
 ]
+
+_HOMES = {
+    "batch": ("Batch",),
+    "fetch": ("DataError",),
+    "split": ("Split", "StreamConfig", "check_same_classes", "open_split"),
+    "stream": ("LoaderConfig", "TrainStream", "evaluation_batches"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Names are imported when they are asked for: packing needs none of them, nor PyTorch."""
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
