@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -24,6 +24,7 @@ from fourds_dist.data.decode import decode
 from fourds_dist.data.fetch import DataError
 from fourds_dist.data.lanes import Draw
 from fourds_dist.data.samples import Quarantine, Sample
+from fourds_dist.data.threads import Pool, num_cores
 
 IMAGES_PER_TASK = 8
 """Images that a thread decodes before it takes up other work."""
@@ -52,12 +53,19 @@ class Plan:
 def num_threads(world_size: int) -> int:
     """Decoding threads of a rank where the configuration gives none: its share of the node's cores."""
     ranks_of_node = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))  # set by torchrun and by Ray Train
-    return max(1, len(os.sched_getaffinity(0)) // ranks_of_node)
+    return max(1, int(num_cores() / ranks_of_node))
 
 
-def _one_thread_each() -> None:
-    """Keep a decoding thread from opening PyTorch's own threads; the setting is the calling thread's alone."""
-    torch.set_num_threads(1)
+def decoding_pool(threads: int) -> Pool:
+    """Threads in which PyTorch opens none of its own.
+
+    `torch.set_num_threads` holds for the calling thread, but new threads (autograd's, say) take the number that was
+    set last in any of them, and so does a main thread that has not computed yet: the caller's is set again.
+    """
+    own = torch.get_num_threads()
+    pool = Pool(threads, "decode", begin=lambda: torch.set_num_threads(1))
+    torch.set_num_threads(own)
+    return pool
 
 
 def decoded(
@@ -67,19 +75,21 @@ def decoded(
     crop_px: int,
     threads: int,
     prefetch: int,
-    waiting: Callable[[Callable[[], Batch]], Batch] = lambda get: get(),
-) -> Iterator[Batch]:
+    waiting: Callable[[Callable[[], Batch | None]], Batch | None] = lambda get: get(),
+    check: Callable[[], None] = lambda: None,
+) -> Generator[Batch, None, None]:
     """The plans' batches, in order; at most `prefetch` are being made at a time. Closing it ends the threads.
 
     Args:
         waiting: calls the function it is given, which waits for a batch; the place to measure.
+        check: called every second while none is ready; raises where waiting has become vain.
 
     Raises:
         DataError: what reading or decoding raised.
     """
     ready: queue.Queue[_Pending | BaseException | None] = queue.Queue(prefetch)
     stopped = threading.Event()
-    pool = ThreadPoolExecutor(threads, "decode", _one_thread_each)
+    pool = decoding_pool(threads)
 
     def put(item: _Pending | BaseException | None) -> None:
         while not stopped.is_set():
@@ -101,24 +111,29 @@ def decoded(
     thread.start()
 
     def next_batch() -> Batch | None:
-        item = ready.get()
+        while True:
+            with suppress(queue.Empty):
+                item = ready.get(timeout=1.0)
+                break
+            check()
         if isinstance(item, BaseException):
             raise item
         return None if item is None else item.batch()
 
     try:
-        while (batch := waiting(next_batch)) is not None:  # pyright: ignore[reportArgumentType]
+        while (batch := waiting(next_batch)) is not None:
             yield batch
+            del batch  # its memory belongs to the caller alone while the next one is waited for
     finally:
         stopped.set()
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.close()
         thread.join(timeout=5)
 
 
 class _Pending:
     """A batch whose images are being decoded."""
 
-    def __init__(self, plan: Plan, pool: ThreadPoolExecutor, resize_px: int, crop_px: int) -> None:
+    def __init__(self, plan: Plan, pool: Pool, resize_px: int, crop_px: int) -> None:
         self._plan = plan
         shape = (len(plan.draws), crop_px, crop_px, 3)
         pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=torch.cuda.is_available())

@@ -67,17 +67,44 @@ def _span(length: int, resize_px: int, crop_px: int, place: float) -> tuple[int,
 
 def _pixels(data: bytes | memoryview, resize_px: int) -> Tensor:
     """The whole image, (3, H, W), at least `resize_px` on each side where the original is."""
-    image = Image.open(io.BytesIO(data))
-    width, height = image.size
-    if width * height > MOST_PIXELS:
-        raise ValueError(f"{width} x {height} pixels are more than {MOST_PIXELS}: a decompression bomb")
-    if image.format == "JPEG" and image.mode in ("RGB", "L") and min(width, height) < SCALED * resize_px:
+    frame = _jpeg_frame(data)
+    if frame is not None and frame[2] in (1, 3) and min(frame[:2]) < SCALED * resize_px:
+        _refuse_bomb(frame[1], frame[0])
         pixels_CHW = decode_jpeg(_tensor(data), mode=ImageReadMode.RGB, apply_exif_orientation=True)
         assert isinstance(pixels_CHW, Tensor)
         return pixels_CHW
+    image = Image.open(io.BytesIO(data))
+    _refuse_bomb(*image.size)
     if image.format == "JPEG":
         image.draft(None, (resize_px, resize_px))
     return torch.from_numpy(np.array(_rgb(ImageOps.exif_transpose(image)))).permute(2, 0, 1)
+
+
+def _refuse_bomb(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"{width} x {height} pixels are more than {MOST_PIXELS}: a decompression bomb")
+
+
+def _jpeg_frame(data: bytes | memoryview) -> tuple[int, int, int] | None:
+    """(height, width, components) of a JPEG that libjpeg decodes; None for anything else.
+
+    Pillow would tell too, but holds Python's lock for it as long as all the rest of a training image takes.
+    """
+    if bytes(data[:2]) != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in (0xC0, 0xC1, 0xC2):  # baseline, extended, progressive
+            height, width = data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
+            return (height, width, data[at + 9]) if data[at + 4] == 8 else None
+        if marker == 0xFF:  # padding
+            at += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD9:  # alone, without a length
+            at += 2
+        else:
+            at += 2 + (data[at + 2] << 8 | data[at + 3])
+    return None
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -8,6 +8,7 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,8 +23,13 @@ log = logging.getLogger(__name__)
 LARGEST_GAP_BYTES = 64 << 10
 """Wanted samples that lie closer together are read in one range, what is between them thrown away."""
 
-MOST_INDICES = 512
-"""Indices kept in memory, those used last."""
+MOST_INDEXED_SAMPLES = 1 << 21
+"""Rows of indices that a reader keeps in memory, those used last: about 50 bytes each. A chunk of a shard whose index
+is not there costs one small read more."""
+
+INDEX_TRIES = 3
+SAMPLE_TRIES = 4
+"""How often what does not match its checksum is read. Two reads that agree end it sooner: then it lies there so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +49,46 @@ class RangeReader(Protocol):
 
 
 class Resident:
-    """Holds every object once it was asked for: for data that fit into memory."""
+    """Holds every object whole, from when it is first asked for: for data that fit into memory."""
 
     def __init__(self, fetcher: Fetcher) -> None:
         self._fetcher = fetcher
         self._lock = threading.Lock()
-        self._held: dict[str, memoryview] = {}
-        self._locks: dict[str, threading.Lock] = {}
+        self._held: dict[str, Future[memoryview]] = {}
 
     def range(self, url: str, start: int, stop: int, object_bytes: int) -> memoryview:
-        """Bytes start..stop, without a copy; raises like `Fetcher.range`."""
-        held = self._held.get(url)
-        if held is None:
-            with self._lock:
-                lock = self._locks.setdefault(url, threading.Lock())
-            with lock:
-                if url not in self._held:
-                    self._held[url] = memoryview(self._fetcher.range(url, 0, object_bytes, object_bytes))
-                held = self._held[url]
-        return held[start:stop]
+        """Bytes start..stop, without a copy; raises like `Fetcher.range`, in every thread that waits for the object."""
+        with self._lock:
+            held = self._held.get(url)
+            is_mine = held is None
+            if held is None:
+                held = self._held[url] = Future()
+        if is_mine:
+            try:
+                held.set_result(memoryview(self._fetcher.range(url, 0, object_bytes, object_bytes)))
+            except BaseException as error:
+                with self._lock:
+                    del self._held[url]  # another stream over the same reader may try again
+                held.set_exception(error)
+        return held.result()[start:stop]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What reading needs of a `ShardIndex`, without the rest; its columns are described there."""
+
+    keys: np.ndarray
+    """(n,) bytes, UTF-8: a quarter of NumPy's text."""
+    offsets: np.ndarray
+    sizes: np.ndarray
+    labels: np.ndarray
+    checksums: np.ndarray
+
+    @classmethod
+    def of(cls, index: ShardIndex) -> Rows:
+        """The columns of an index."""
+        keys = np.char.encode(index.keys, "utf-8") if len(index) else np.zeros(0, np.bytes_)
+        return cls(keys, index.offsets, index.sizes, index.labels, index.checksums)
 
 
 class Quarantine:
@@ -111,18 +138,19 @@ class Quarantine:
 
 
 class SampleReader:
-    """Reads samples of a split by position.
+    """Reads samples of a split by position; may be used by many threads.
 
     Args:
         ranges: brings the bytes of shards.
-        fetcher: brings the indices.
+        fetcher: brings the indices, and samples that have to be read again.
     """
 
     def __init__(self, split: Split, ranges: RangeReader, fetcher: Fetcher) -> None:
         self._split = split
         self._ranges = ranges
         self._fetcher = fetcher
-        self._indices: OrderedDict[int, ShardIndex] = OrderedDict()
+        self._rows: OrderedDict[int, Rows] = OrderedDict()
+        self._num_rows = 0
         self._lock = threading.Lock()
 
     def read(self, positions: np.ndarray) -> list[Sample | tuple[str, str]]:
@@ -138,32 +166,45 @@ class SampleReader:
             index = self._index(int(shard))
             for place, data in self._read_rows(int(shard), index, rows[wanted]):
                 at, row = int(wanted[place]), int(rows[wanted[place]])
-                key = f"{self._split.shards[shard].name}/{index.keys[row]}"
+                key = f"{self._split.shards[shard].name}/{index.keys[row].decode()}"
                 checked = self._checked(int(shard), index, row, data)
                 label = self._label(positions[at], index, row)
                 found[at] = (key, checked) if isinstance(checked, str) else Sample(key, checked, label)
         return found  # pyright: ignore[reportReturnType]
 
-    def _label(self, position: int, index: ShardIndex, row: int) -> int:
+    def _label(self, position: int, index: Rows, row: int) -> int:
         told = self._split.told
         return int(index.labels[row]) if told is None or told[position] else UNLABELLED
 
-    def _index(self, shard: int) -> ShardIndex:
+    def _index(self, shard: int) -> Rows:
         with self._lock:
-            if shard in self._indices:
-                self._indices.move_to_end(shard)
-                return self._indices[shard]
-        try:
-            index = load_index(self._split, shard, self._fetcher.object)
-        except ValueError as error:
-            raise DataError(str(error)) from None
+            if shard in self._rows:
+                self._rows.move_to_end(shard)
+                return self._rows[shard]
+        rows = self._load(shard)
         with self._lock:
-            self._indices[shard] = index
-            if len(self._indices) > MOST_INDICES:
-                self._indices.popitem(last=False)
-        return index
+            if shard not in self._rows:
+                self._rows[shard] = rows
+                self._num_rows += len(rows.keys)
+            while self._num_rows > MOST_INDEXED_SAMPLES and len(self._rows) > 1:
+                _, dropped = self._rows.popitem(last=False)
+                self._num_rows -= len(dropped.keys)
+        return rows
 
-    def _read_rows(self, shard: int, index: ShardIndex, rows: np.ndarray) -> Iterator[tuple[int, memoryview]]:
+    def _load(self, shard: int) -> Rows:
+        for attempt in range(INDEX_TRIES):
+            try:
+                rows = Rows.of(load_index(self._split, shard, self._fetcher.object))
+            except ValueError as error:  # harmed on its way, perhaps
+                if attempt == INDEX_TRIES - 1:
+                    raise DataError(str(error)) from None
+            else:
+                if attempt:
+                    self._fetcher.count("corrupt")
+                return rows
+        raise AssertionError
+
+    def _read_rows(self, shard: int, index: Rows, rows: np.ndarray) -> Iterator[tuple[int, memoryview]]:
         """(place in `rows`, bytes) of rows of one shard, by as few ranged reads as pay."""
         starts, stops = index.offsets[rows], index.offsets[rows] + index.sizes[rows]
         ascending = np.argsort(starts, kind="stable")
@@ -173,24 +214,27 @@ class SampleReader:
             last = ascending[end - 1]
             if end < len(ascending) and starts[ascending[end]] - stops[last] <= LARGEST_GAP_BYTES:
                 continue
-            low, high = int(starts[ascending[begin]]), int(stops[last])
+            low, high = int(starts[ascending[begin]]), int(stops[ascending[begin:end]].max())
             if high > object_bytes:
                 raise DataError(f"{url}: its index speaks of byte {high} of {object_bytes}; index it again")
-            data = (
-                memoryview(self._ranges.range(url, low, high, object_bytes))
-                if high > low
-                else memoryview(b"")
-            )
+            data = memoryview(self._ranges.range(url, low, high, object_bytes) if high > low else b"")
             for place in ascending[begin:end]:
                 yield int(place), data[starts[place] - low : stops[place] - low]
             begin = end
 
-    def _checked(self, shard: int, index: ShardIndex, row: int, data: memoryview) -> memoryview | str:
-        """A sample's bytes, read once more where they do not match their checksum; what is wrong if they never do."""
-        expected = int(index.checksums[row])
-        if zlib.crc32(data) == expected:
+    def _checked(self, shard: int, index: Rows, row: int, data: memoryview) -> memoryview | str:
+        """A sample's bytes, read again while they do not match their checksum; what is wrong if they never do."""
+        expected, found = int(index.checksums[row]), zlib.crc32(data)
+        if found == expected:
             return data
-        start, object_bytes = int(index.offsets[row]), self._split.shards[shard].num_bytes
-        again = self._fetcher.range(self._split.shard_url(shard), start, start + len(data), object_bytes)
-        found = zlib.crc32(again)
-        return memoryview(again) if found == expected else f"checksum {found:08x}, not {expected:08x}"
+        url, object_bytes = self._split.shard_url(shard), self._split.shards[shard].num_bytes
+        start, stop = int(index.offsets[row]), int(index.offsets[row] + index.sizes[row])
+        for _ in range(SAMPLE_TRIES - 1 if stop > start else 0):
+            before, again = found, self._fetcher.range(url, start, stop, object_bytes, fresh=True)
+            found = zlib.crc32(again)
+            if found == expected:
+                self._fetcher.count("corrupt")
+                return memoryview(again)
+            if found == before:
+                break
+        return f"checksum {found:08x}, not {expected:08x}"

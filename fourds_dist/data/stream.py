@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Annotated
 
 import numpy as np
@@ -20,12 +20,17 @@ from fourds_dist.data.lanes import Block, Draw, Lane, epochs_of
 from fourds_dist.data.order import AUGMENT, Chunks, Order, evaluation_share, generator, lanes_of, num_lanes
 from fourds_dist.data.samples import Quarantine, Resident, SampleReader
 from fourds_dist.data.split import Split
+from fourds_dist.data.threads import Pool
 
 MIB = 1 << 20
 RESIDENT_BLOCK_SAMPLES = 32
 """Samples that a lane reads at a time from data that lie in memory."""
 LEAST_CHUNK_SAMPLES = 4
 """Samples of a chunk, however large they are: a block of them is shuffled, and lets one stand in for another."""
+LARGEST_CHUNK_BYTES = 4 * MIB
+"""Larger reads are no faster, and smaller chunks mix better."""
+EVALUATION_READS = 4
+"""Batches of evaluation that are read at a time."""
 
 
 class LoaderConfig(Section):
@@ -88,9 +93,10 @@ class LoaderConfig(Section):
             raise ValueError(f"crop_px ({self.crop_px}) is larger than resize_px ({self.resize_px})")
         return self
 
-    def fetcher(self) -> Fetcher:
-        """Reads with this patience, through the cache if there is one."""
-        cache = PageCache(self.cache_dir, int(self.cache_gib * 1024 * MIB)) if self.cache_dir else None
+    def fetcher(self, expected_bytes: int) -> Fetcher:
+        """Reads with this patience, through the cache if there is one; `expected_bytes` of data in all."""
+        limit_bytes = int(self.cache_gib * 1024 * MIB)
+        cache = PageCache(self.cache_dir, limit_bytes, expected_bytes) if self.cache_dir else None
         return Fetcher(self.patience_s, cache)
 
 
@@ -111,8 +117,8 @@ def order_of(split: Split, config: LoaderConfig, global_batch_size: int, seed: t
         lane_bytes = config.shuffle_mib * MIB / num_lanes(global_batch_size)
         mean_bytes = max(1.0, split.num_bytes / split.num_positions)
         # Two chunks make a block: samples of a block come from two places of the data, at least.
-        chunk = max(LEAST_CHUNK_SAMPLES, round(lane_bytes / mean_bytes / 2))
-        block = 2 * chunk
+        block = max(2 * LEAST_CHUNK_SAMPLES, round(lane_bytes / mean_bytes))
+        chunk = max(LEAST_CHUNK_SAMPLES, min(block // 2, round(LARGEST_CHUNK_BYTES / mean_bytes)))
     return Order(Chunks.cut(split.run_lengths(), chunk), global_batch_size, block, seed)
 
 
@@ -166,22 +172,32 @@ class TrainStream:
         return sum((domain.fetcher.counts for domain in self._domains), Counter())
 
     def batches(self, step: int) -> Iterator[Batch]:
-        """Batches from a step of the run on, for ever; the same whether the run was there all along or not."""
-        with ThreadPoolExecutor(self._config.read_threads, thread_name_prefix="read") as readers:
-            draws = [domain.draws(step, readers) for domain in self._domains]
-            batches = decoded(
-                self._plans(step, draws),
-                resize_px=self._config.resize_px,
-                crop_px=self._config.crop_px,
-                threads=self._config.threads or num_threads(self._world_size),
-                prefetch=self._config.prefetch_batches,
-                waiting=self._timed,
-            )
-            try:
-                yield from batches
-            finally:
-                batches.close()  # pyright: ignore[reportAttributeAccessIssue]
-                readers.shutdown(wait=False, cancel_futures=True)
+        """Batches from a step of the run on, for ever; the same whether the run was there all along or not.
+
+        Raises:
+            DataError: data that cannot be read on, with what was done about it; too many broken samples.
+        """
+        readers = Pool(self._config.read_threads, "read")
+        batches = decoded(
+            self._plans(step, [domain.draws(step, readers) for domain in self._domains]),
+            resize_px=self._config.resize_px,
+            crop_px=self._config.crop_px,
+            threads=self._config.threads or num_threads(self._world_size),
+            prefetch=self._config.prefetch_batches,
+            waiting=self._timed,
+            check=self._check,
+        )
+        try:
+            yield from batches
+        finally:
+            for domain in self._domains:
+                domain.fetcher.stop()
+            readers.close()
+            batches.close()
+
+    def _check(self) -> None:
+        for domain in self._domains:
+            domain.fetcher.check()
 
     def _plans(self, step: int, draws: list[Iterator[list[Draw]]]) -> Iterator[Plan]:
         while True:
@@ -191,7 +207,7 @@ class TrainStream:
             yield parts[0] if len(parts) == 1 else _joined(parts)
             step += 1
 
-    def _timed(self, get: Callable[[], Batch]) -> Batch:
+    def _timed(self, get: Callable[[], Batch | None]) -> Batch | None:
         began = time.perf_counter()
         try:
             return get()
@@ -213,7 +229,7 @@ class _DomainStream:
         seed: tuple[int, ...],
     ) -> None:
         self.order = order_of(split, config, batch_size, seed)
-        self.fetcher = config.fetcher()
+        self.fetcher = config.fetcher(split.num_bytes)
         self.quarantine = Quarantine.of(split, config.max_bad_fraction, world_size)
         self._is_source = name == "source"
         self._may_flip = config.flip
@@ -223,17 +239,14 @@ class _DomainStream:
         self._reader = SampleReader(split, ranges, self.fetcher)
         self._lanes = lanes_of(rank, world_size, self.order.lanes)
 
-    def draws(self, step: int, readers: ThreadPoolExecutor) -> Iterator[list[Draw]]:
+    def draws(self, step: int, readers: Pool) -> Iterator[list[Draw]]:
         """The samples of each step from `step` on."""
         epoch_of = epochs_of(self.order)
 
-        def read(places: np.ndarray) -> Block:
-            return self._reader.read(self._split.positions(places))
+        def read(places: np.ndarray) -> Future[Block]:
+            return readers.submit(self._reader.read, self._split.positions(places))
 
-        lanes = [
-            Lane(self.order, lane, step, epoch_of, lambda places: readers.submit(read, places))
-            for lane in self._lanes
-        ]
+        lanes = [Lane(self.order, lane, step, epoch_of, read) for lane in self._lanes]
         while True:
             yield [draw for lane in lanes for draw in lane.take(self.order.samples_per_lane_step)]
 
@@ -264,39 +277,47 @@ def evaluation_batches(
 
     The last batch may be smaller; a rank of a small split may have none.
     """
-    fetcher = config.fetcher()
+    fetcher = config.fetcher(split.num_bytes)
     reader = SampleReader(split, fetcher, fetcher)
     quarantine = Quarantine.of(split, config.max_bad_fraction, world_size)
     share = evaluation_share(split.num_samples, rank, world_size)
+    readers = Pool(min(config.read_threads, EVALUATION_READS), "read")
 
     def plans() -> Iterator[Plan]:
-        with ThreadPoolExecutor(2, thread_name_prefix="read") as readers:
-            starts = range(share.start, share.stop, batch_size_per_rank)
-            reads = (
-                readers.submit(
-                    reader.read, split.positions(np.arange(a, min(a + batch_size_per_rank, share.stop)))
-                )
-                for a in starts
-            )
-            ahead = next(reads, None)
-            while ahead is not None:
-                current, ahead = ahead, next(reads, None)
-                block = current.result()
-                yield Plan(
-                    [Draw(block, at) for at in range(len(block))],
-                    places=np.full((len(block), 2), 0.5),
-                    flip=np.zeros(len(block), dtype=bool),
-                    from_source=np.zeros(len(block), dtype=bool),
-                    quarantines=[quarantine] * len(block),
-                    may_replace=False,
-                )
+        reads: deque[Future[Block]] = deque()
+        for start in range(share.start, share.stop, batch_size_per_rank):
+            places = np.arange(start, min(start + batch_size_per_rank, share.stop))
+            reads.append(readers.submit(reader.read, split.positions(places)))
+            if len(reads) > EVALUATION_READS:
+                yield _central(reads.popleft().result(), quarantine)
+        while reads:
+            yield _central(reads.popleft().result(), quarantine)
 
-    yield from decoded(
+    batches = decoded(
         plans(),
         resize_px=config.resize_px,
         crop_px=config.crop_px,
         threads=config.threads or num_threads(world_size),
         prefetch=config.prefetch_batches,
+        check=fetcher.check,
+    )
+    try:
+        yield from batches
+    finally:
+        fetcher.stop()
+        readers.close()
+        batches.close()
+
+
+def _central(block: Block, quarantine: Quarantine) -> Plan:
+    """All samples of a block, as they are."""
+    return Plan(
+        [Draw(block, at) for at in range(len(block))],
+        places=np.full((len(block), 2), 0.5),
+        flip=np.zeros(len(block), dtype=bool),
+        from_source=np.zeros(len(block), dtype=bool),
+        quarantines=[quarantine] * len(block),
+        may_replace=False,
     )
 
 

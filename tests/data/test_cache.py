@@ -38,7 +38,7 @@ def test_gives_what_was_asked_for_and_reads_once(tmp_path, start, stop):
     store, cache = Store(), PageCache(tmp_path, 10**6)
     assert get(cache, store, start, stop) == OBJECT[start:stop]
     num_reads = len(store.reads)
-    assert num_reads == (stop - 1) // 1000 - start // 1000 + 1
+    assert store.reads == [(start // 1000 * 1000, min(-(-stop // 1000) * 1000, 2500))]  # whole pages, in one
     assert get(cache, store, start, stop) == OBJECT[start:stop]
     assert get(PageCache(tmp_path, 10**6), store, start, stop) == OBJECT[start:stop]  # another worker
     assert len(store.reads) == num_reads
@@ -93,3 +93,37 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ValueError, match=r"data\.cache_dir=.*file/x cannot be written"):
         PageCache(tmp_path / "file" / "x", 10)
+
+
+def test_missing_pages_around_a_held_one_are_read_in_stretches(tmp_path):
+    store, cache = Store(), PageCache(tmp_path, 10**6)
+    get(cache, store, 1000, 1010)
+    store.reads.clear()
+    assert get(cache, store, 500, 2400) == OBJECT[500:2400]
+    assert store.reads == [(0, 1000), (2000, 2500)]
+
+
+def test_what_the_cache_holds_wrongly_is_put_right(tmp_path):
+    """A byte that flipped on its way into the cache: the page matches its own checksum."""
+    cache = PageCache(tmp_path, 10**6)
+    harmed = b"?" + OBJECT[1:]
+    assert cache.range("u", 0, 10, len(OBJECT), lambda url, a, b: harmed[a:b]) == harmed[:10]
+    store = Store()
+    assert get(cache, store, 0, 10) == harmed[:10]
+    assert cache.range("u", 0, 10, len(OBJECT), store.read, fresh=True) == OBJECT[:10]
+    assert get(cache, store, 0, 10) == OBJECT[:10]
+    assert len(store.reads) == 1
+
+
+def test_data_larger_than_the_limit_keep_a_fixed_share_and_read_no_more_than_without(tmp_path):
+    """A third of the data fits: a third is found on the disk in every later epoch, though the order changes."""
+    urls = [f"{number}" for number in range(120)]
+    limit = len(OBJECT) * len(urls) // 3
+    for epoch in range(3):
+        store, cache = Store(), PageCache(tmp_path, limit, expected_bytes=3 * limit)
+        for url in sorted(urls, key=lambda url: hash((url, epoch))):
+            assert get(cache, store, 1200, 1300, url=url) == OBJECT[1200:1300]
+            assert get(cache, store, 0, 2500, url=url) == OBJECT
+        read = sum(stop - start for start, stop in store.reads)
+        assert read <= (1.1 if epoch == 0 else 0.8) * len(OBJECT) * len(urls)
+    assert sum(path.stat().st_size for path in tmp_path.glob("??/*")) <= limit

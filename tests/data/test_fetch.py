@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 
 from fourds_dist.data import fetch as module
@@ -17,7 +20,9 @@ class Faulty(Fetcher):
         super().__init__(patience_s)
         self.faults = list(faults)
 
-    def _read(self, url: str, start: int | None, stop: int | None) -> bytes:
+    def _read(
+        self, url: str, start: int, stop: int | None, limit_s: float, stopped: threading.Event
+    ) -> bytes:
         fault = self.faults.pop(0) if self.faults else None
         if isinstance(fault, BaseException):
             raise fault
@@ -33,7 +38,14 @@ def short_pauses(monkeypatch):
 def test_faults_are_outlasted_and_counted():
     fetcher = Faulty(OSError("503 Slow Down"), 7, ConnectionResetError(), TimeoutError(), 0)
     assert fetcher.range("u", 10, 30, 200) == CONTENT[10:30]
-    assert fetcher.counts == {"retry": 5, "short_read": 2, "bytes": 20}
+    assert fetcher.counts == {
+        "retry": 5,
+        "short_read": 2,
+        "refusal": 1,
+        "connection": 1,
+        "timeout": 1,
+        "bytes": 20,
+    }
 
 
 def test_thirty_faults_in_a_row_are_outlasted():
@@ -73,3 +85,63 @@ def test_a_file_that_ends_too_early_is_given_up(tmp_path):
     path.write_bytes(CONTENT[:50])
     with pytest.raises(DataError, match="10 of 20 bytes came"):
         Fetcher(patience_s=0.0).range(str(path), 40, 60, 200)
+
+
+def test_a_file_shorter_than_its_index_says_is_told_after_three_tries(tmp_path):
+    path = tmp_path / "short"
+    path.write_bytes(CONTENT[:50])
+    fetcher = Fetcher(patience_s=60.0)
+    with pytest.raises(DataError, match=r"short has 50 bytes where its index speaks of byte 60.*restore it"):
+        fetcher.range(str(path), 40, 60, 200)
+    assert fetcher.counts["short_read"] == 3
+
+
+def test_stopping_ends_the_reads_under_way_and_no_later_ones(monkeypatch):
+    monkeypatch.setattr(module, "FIRST_PAUSE_S", 60.0)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_S", 60.0)
+    fetcher = Faulty(OSError("503"), OSError("503"))
+    errors: list[DataError] = []
+
+    def read() -> None:
+        try:
+            fetcher.range("u", 0, 5, 200)
+        except DataError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    while not fetcher.counts["retry"]:
+        time.sleep(0.001)
+    fetcher.stop()
+    thread.join(5)
+    assert "no longer wanted" in str(errors[0])
+    assert fetcher.range("u", 0, 5, 200) == CONTENT[:5]
+
+
+class Hanging(Fetcher):
+    """A file system that does not answer and cannot be broken off, like a dead network disk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = threading.Event()
+
+    def _read(
+        self, url: str, start: int, stop: int | None, limit_s: float, stopped: threading.Event
+    ) -> bytes:
+        self.released.wait(30)
+        return b""
+
+
+def test_a_read_that_hangs_for_ever_is_told_to_those_who_wait(monkeypatch):
+    monkeypatch.setattr(module, "ANSWER_S", 0.05)
+    monkeypatch.setattr(module, "LOST_S", 0.05)
+    fetcher = Hanging()
+    thread = threading.Thread(target=lambda: fetcher.object("slow"))
+    thread.start()
+    fetcher.check()
+    time.sleep(0.2)
+    with pytest.raises(DataError, match="slow: the read hangs"):
+        fetcher.check()
+    fetcher.released.set()
+    thread.join(5)
+    fetcher.check()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -263,3 +266,32 @@ def test_a_shard_that_vanishes_ends_the_run_with_its_name(tmp_path):
     (Path(folder) / "train-00002.tar").unlink()
     with pytest.raises(DataError, match=r"train-00002.tar cannot be read: FileNotFoundError"):
         list(islice(s.batches(0), 7))
+
+
+def test_decoding_leaves_the_threads_of_others_alone(folder):
+    """A new thread, such as autograd's, takes the number of threads that was set last in any thread."""
+    found = subprocess.run(
+        [sys.executable, "-c", THREADS, folder],
+        env=os.environ | {"OMP_NUM_THREADS": "3"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert found == ["3", "3", "1"]
+
+
+THREADS = """
+import sys, threading, torch
+from fourds_dist.data import LoaderConfig, StreamConfig, TrainStream, open_split
+from fourds_dist.data.batches import decoding_pool
+split = open_split(StreamConfig(url=sys.argv[1]), "train")
+config = LoaderConfig(resize_px=8, crop_px=8, threads=2)
+stream = TrainStream({"target": split}, config, global_batch_size=12, rank=0, world_size=1, seed=0)
+batches = stream.batches(0)
+next(batches)
+found = []
+thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+thread.start()
+thread.join()
+print(torch.get_num_threads(), *found, decoding_pool(1).submit(torch.get_num_threads).result())
+"""
