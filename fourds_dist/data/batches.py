@@ -63,9 +63,14 @@ def decoding_pool(threads: int) -> Pool:
     set last in any of them, and so does a main thread that has not computed yet: the caller's is set again.
     """
     own = torch.get_num_threads()
-    pool = Pool(threads, "decode", begin=lambda: torch.set_num_threads(1))
+    pool = Pool(threads, "decode", begin=_one_thread)
     torch.set_num_threads(own)
     return pool
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    torch.get_num_threads()  # asked once, the thread keeps its number when another one sets another
 
 
 def decoded(
