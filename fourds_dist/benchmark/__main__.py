@@ -1,4 +1,4 @@
-"""The benchmarks' command line: `python -m fourds_dist.benchmark ops|step|data|scaling [options]`.
+"""The benchmarks' command line: `python -m fourds_dist.benchmark ops|step|profile|numerics|data|scaling [options]`.
 
 A benchmark is a module of this package with `add_arguments(parser)` and `run(options)`; only the one asked for is
 imported, so that the operators can be timed where the data and launch parts' dependencies are missing.
@@ -11,6 +11,8 @@ import sys
 BENCHMARKS = {
     "ops": "the Fourier operators: released form, half spectrum, fused, and the copies of the same bytes",
     "step": "whole training steps: images per second and peak memory",
+    "profile": "where the time of a step goes, by kind of kernel and kernel by kernel",
+    "numerics": "the fast mode against float32: loss curves and accuracies on the quickstart's images",
     "data": "the data path: images per second from storage to the device",
     "scaling": "training over several devices or processes",
 }

@@ -7,6 +7,7 @@ and writes two gradients, which is four copies of h. Copies of the same tensors 
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -152,19 +153,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure, print the table, write the JSON."""
+    """Measure, print a table for each layout and dtype, write the JSON as it grows."""
     device = torch.device(options.device)
-    rows = [
-        row
-        for layout in options.layouts
-        for dtype in options.dtypes
-        for size in options.sizes
-        for row in measure(size, dtype, layout, options.batch, options.operators, device, options.repeats)
-    ]
-    title = f"{device_name(device)}, PyTorch {torch.__version__}, batch {options.batch}, forward + backward"
-    print(title)
-    print(table(HEADING, [cells_of(row) for row in rows]))
-    if options.json:
-        record = {"device": device_name(device), "torch": torch.__version__, "batch": options.batch}
-        record["rows"] = [asdict(row) for row in rows]
-        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(f"{device_name(device)}, PyTorch {torch.__version__}, batch {options.batch}, forward + backward")
+    rows: list[Row] = []
+    for layout, dtype in itertools.product(options.layouts, options.dtypes):
+        shown: list[list[str]] = []
+        for size in options.sizes:
+            measured = list(
+                measure(size, dtype, layout, options.batch, options.operators, device, options.repeats)
+            )
+            rows += measured
+            shown += map(cells_of, measured)
+            if options.json:
+                record = {"device": device_name(device), "torch": torch.__version__, "batch": options.batch}
+                record["rows"] = [asdict(row) for row in rows]
+                options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        print(table(HEADING, shown), flush=True)

@@ -1,10 +1,15 @@
 """Whole training steps: released form, ours, and the ceiling, the same networks without any Fourier part.
 
     python -m fourds_dist.benchmark step --device cuda --json step.json
+    python -m fourds_dist.benchmark step --rows released fast fast-compiled fast-two-streams
 
 ResNet34 -> ResNet18 with 65 classes at 224 on synthetic images that already lie on the device (the loader has a
-benchmark of its own). Rows are timed in turn, several rounds in one process, and compared round by round; a step
-includes its optimisers. The ceiling keeps adapters' convolutions and drops every transform and the phase loss.
+benchmark of its own). All rows are timed in one process, each in three rounds; a step includes its optimisers. The
+ceiling keeps adapters' convolutions and drops every transform and the phase loss.
+
+Memory is what tensors take at most, except under a CUDA graph, which holds its memory between replays: there it is all
+the process has reserved, the larger figure. Host time is what Python takes to ask for a step; where it is close to the
+step's own time, the device waits.
 """
 
 from __future__ import annotations
@@ -15,15 +20,18 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fourds_dist.benchmark.timing import device_name
 from fourds_dist.data.batch import Batch
 from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, build_backbone
 from fourds_dist.method.adapter import FourierAdapter
+from fourds_dist.method.taps import StageTaps
 from fourds_dist.ops import use_backend
 from fourds_dist.training.optim import OptimConfig, Optimizers
 from fourds_dist.training.step import StepConfig, TrainStep
@@ -31,11 +39,44 @@ from fourds_dist.training.world import World
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 NUM_CLASSES = 65
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NUM_ROUNDS = 3
+WARM_UP_STEPS = 4
 
-RELEASED = "released form, float32"
-CEILING, CEILING_COMPILED = "no Fourier, bfloat16", "no Fourier, bfloat16, compiled"
-FAST, FAST_COMPILED = "4Ds fast, bfloat16", "4Ds fast, bfloat16, compiled"
+
+@dataclass(frozen=True)
+class Form:
+    """A way to take the step."""
+
+    shown: str
+    released: bool = False
+    fourier: bool = True
+    compile: bool = False
+    two_streams: bool = False
+
+
+FORMS = {
+    "released": Form("released form, float32", released=True),
+    "ceiling": Form("no Fourier, bfloat16", fourier=False),
+    "fast": Form("4Ds, bfloat16"),
+    "ceiling-compiled": Form("no Fourier, bfloat16, compiled", fourier=False, compile=True),
+    "fast-compiled": Form("4Ds, bfloat16, compiled", compile=True),
+    "fast-two-streams": Form("4Ds, bfloat16, two streams", two_streams=True),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; ratios are None where the row they refer to was not measured."""
+
+    form: str
+    batch: int
+    images_per_s: float  # median over the rounds
+    rounds: list[float]
+    host_ms: float  # per step
+    peak_bytes: int
+    speed_over_released: float | None = None
+    speed_over_ceiling: float | None = None
+    memory_over_released: float | None = None
 
 
 class ConvolutionalAdapter(FourierAdapter):
@@ -46,10 +87,35 @@ class ConvolutionalAdapter(FourierAdapter):
         return w[0] * self.fc(h) + w[1] * h
 
 
-def build_task(preset: str, *, fourier: bool, image_size: int) -> FourDs:
-    """The pair of networks under 4Ds; without `fourier`, the ceiling."""
-    config = MethodConfig.model_validate({"preset": preset} | ({} if fourier else {"phase_loss": "none"}))
-    task = FourDs(
+class FourDsOnTwoStreams(FourDs):
+    """The teacher beside the student instead of after it, forward and (autograd follows) backward.
+
+    To be gained where neither fills the device: predicted a fifth at batch 32 and next to nothing at 256.
+    """
+
+    def _run(self, network: nn.Module, taps: StageTaps, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        if network is self.teacher:
+            return self.ahead
+        main, side = torch.cuda.current_stream(), torch.cuda.Stream()
+        side.wait_stream(main)
+        with torch.cuda.stream(side):
+            self.ahead = super()._run(self.teacher, self._teacher_taps, images)
+        own = super()._run(network, taps, images)
+        main.wait_stream(side)
+        images.record_stream(side)
+        logits, maps = self.ahead
+        for x in (logits, *maps):
+            x.record_stream(main)
+        return own
+
+
+def build_task(form: Form, image_size: int) -> FourDs:
+    """The pair of networks under 4Ds; without its Fourier part, the ceiling."""
+    preset = "authors" if form.released else "mended"
+    config = MethodConfig.model_validate(
+        {"preset": preset} | ({} if form.fourier else {"phase_loss": "none"})
+    )
+    task = (FourDsOnTwoStreams if form.two_streams else FourDs)(
         build_backbone(BackboneConfig(arch="resnet34"), NUM_CLASSES),
         build_backbone(BackboneConfig(arch="resnet18"), NUM_CLASSES),
         teacher_stages=STAGES,
@@ -57,119 +123,134 @@ def build_task(preset: str, *, fourier: bool, image_size: int) -> FourDs:
         config=config,
         image_size=image_size,
     )
-    if not fourier:
+    if not form.fourier:
         for i, adapter in enumerate(task.adapters):
-            channels = adapter.fc[0].in_channels  # pyright: ignore
-            task.adapters[i] = ConvolutionalAdapter(channels)
+            task.adapters[i] = ConvolutionalAdapter(adapter.fc[0].in_channels)  # pyright: ignore
     return task.train()
 
 
-def build_step(row: str, batch: int, image_size: int, device: torch.device) -> Callable[[], None]:
-    """One row's training step, as a call without arguments."""
+def build_step(form: Form, batch: int, image_size: int, device: torch.device) -> Callable[[], None]:
+    """A training step with its optimisers, as a call without arguments."""
     torch.manual_seed(0)
-    world = World(0, 1, device)
-    released = row == RELEASED
-    task = build_task(
-        "authors" if released else "mended", fourier=not row.startswith("no Fourier"), image_size=image_size
-    )
-    task.to(device)
+    task = build_task(form, image_size).to(device)
     config = StepConfig(
-        precision="float32" if released else "auto",
-        channels_last=not released,
-        compile=row.endswith("compiled"),
-        cuda_graph=False if released else None,
+        precision="float32" if form.released else "auto",
+        channels_last=not form.released,
+        compile=form.compile,
+        cuda_graph=False if form.released else None,
     )
-    step = TrainStep(task, world, config, mean=MEAN, std=STD)
+    step = TrainStep(task, World(0, 1, device), config, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     optimizers = Optimizers(task.parameter_groups(), OptimConfig(), num_steps=10**6)
-    images = torch.randint(0, 256, (batch, 3, image_size, image_size), dtype=torch.uint8, device=device)
-    labels = torch.randint(0, NUM_CLASSES, (batch,), device=device)
     data = Batch(
-        images=images,
-        labels=labels,
+        images=torch.randint(0, 256, (batch, 3, image_size, image_size), dtype=torch.uint8, device=device),
+        labels=torch.randint(0, NUM_CLASSES, (batch,), device=device),
         flip=torch.zeros(batch, dtype=torch.bool, device=device),
         from_source=torch.zeros(batch, dtype=torch.bool),
         keys=[""] * batch,
     )
 
     def run() -> None:
-        with use_backend("reference" if released else None):
+        with use_backend("reference" if form.released else None):
             step(data)
         optimizers.step()
 
     return run
 
 
-def measure(row: str, batch: int, image_size: int, device: torch.device, num_steps: int) -> dict[str, Any]:
-    """Images/s (median over rounds of `num_steps`) and peak memory of one row."""
+def measure(name: str, batch: int, image_size: int, device: torch.device, num_steps: int) -> Row:
+    """Speed and memory of one form at one batch size."""
     on_gpu = device.type == "cuda"
-    run = build_step(row, batch, image_size, device)
-    for _ in range(4):
+    run = build_step(FORMS[name], batch, image_size, device)
+    for _ in range(WARM_UP_STEPS):
         run()
     if on_gpu:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-    rounds = []
-    for _ in range(3):
+    rounds, host_s = [], []
+    for _ in range(NUM_ROUNDS):
         began = time.perf_counter()
         for _ in range(num_steps):
             run()
+        host_s.append(time.perf_counter() - began)
         if on_gpu:
             torch.cuda.synchronize()
         rounds.append(batch * num_steps / (time.perf_counter() - began))
-    # A replayed graph keeps its memory reserved instead of allocating it: count what the process holds.
-    peak = max(torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()) if on_gpu else 0
-    return {
-        "row": row,
-        "batch": batch,
-        "images_per_s": statistics.median(rounds),
-        "rounds": rounds,
-        "peak_bytes": peak,
-    }
+    peak = 0
+    if on_gpu:
+        peak = torch.cuda.max_memory_allocated() if FORMS[name].released else torch.cuda.max_memory_reserved()
+    return Row(
+        form=name,
+        batch=batch,
+        images_per_s=statistics.median(rounds),
+        rounds=rounds,
+        host_ms=1e3 * statistics.median(host_s) / num_steps,
+        peak_bytes=peak,
+    )
+
+
+def compared(row: Row, others: dict[str, Row]) -> Row:
+    """The row with its ratios to those of the same batch size; a compiled row's ceiling is the compiled one."""
+    released = others.get("released")
+    ceiling = others.get("ceiling-compiled" if FORMS[row.form].compile else "ceiling")
+    figures = asdict(row)
+    if released is not None:
+        figures["speed_over_released"] = row.images_per_s / released.images_per_s
+        if released.peak_bytes:
+            figures["memory_over_released"] = row.peak_bytes / released.peak_bytes
+    if ceiling is not None:
+        figures["speed_over_ceiling"] = row.images_per_s / ceiling.images_per_s
+    return Row(**figures)
+
+
+HEADING = (
+    f"{'batch':>5}  {'form':31} {'images/s':>9} {'/ released':>10} {'/ ceiling':>9} {'host ms':>8} "
+    f"{'GiB':>6} {'/ released':>10}"
+)
+
+
+def line_of(row: Row) -> str:
+    """One row as the table prints it."""
+
+    def ratio(value: float | None, width: int) -> str:
+        return " " * width if value is None else f"{value:{width}.3f}"
+
+    return (
+        f"{row.batch:5d}  {FORMS[row.form].shown:31} {row.images_per_s:9.0f} {ratio(row.speed_over_released, 10)} "
+        f"{ratio(row.speed_over_ceiling, 9)} {row.host_ms:8.2f} {row.peak_bytes / 2**30:6.2f} "
+        f"{ratio(row.memory_over_released, 10)}"
+    ).rstrip()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `benchmark step`."""
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batches", type=int, nargs="+", default=[32, 128, 256])
+    parser.add_argument("--rows", nargs="+", default=["released", "ceiling", "fast"], choices=list(FORMS))
     parser.add_argument("--image-size", type=int, default=224, help="side in pixels")
     parser.add_argument("--steps", type=int, default=20, help="steps in each of three timed rounds")
-    parser.add_argument(
-        "--compile", action="store_true", help="also the rows under torch.compile (a minute each)"
-    )
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--json", type=Path, help="write the figures to this file, row by row")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure and print the table."""
+    """Measure, print a line for each row as it comes, write the JSON."""
     device = torch.device(options.device)
-    # The released code runs float32 with TensorFloat-32 convolutions, PyTorch's default; matrix products likewise.
-    torch.backends.cudnn.benchmark = True
-    rows = [RELEASED, CEILING, FAST] + ([CEILING_COMPILED, FAST_COMPILED] if options.compile else [])
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    print(
-        f"4Ds step, ResNet34 -> ResNet18, {options.image_size} px, synthetic; {name}, torch {torch.__version__}"
-    )
-    print(
-        f"{'batch':>5}  {'row':30} {'images/s':>9} {'/ released':>10} {'/ ceiling':>9} {'GiB':>6} {'/ released':>10}"
-    )
-    results: list[dict[str, Any]] = []
+    record: dict[str, Any] = {
+        "device": device_name(device),
+        "torch": torch.__version__,
+        "image_size": options.image_size,
+        "rows": [],
+    }
+    print(f"4Ds step, ResNet34 -> ResNet18, {options.image_size} px, synthetic images")
+    print(f"{record['device']}, PyTorch {torch.__version__}")
+    print(HEADING)
     for batch in options.batches:
-        measured: dict[str, dict[str, Any]] = {}
-        for row in rows:
-            measured[row] = figures = measure(row, batch, options.image_size, device, options.steps)
+        measured: dict[str, Row] = {}
+        for name in options.rows:
+            measured[name] = measure(name, batch, options.image_size, device, options.steps)
             gc.collect()
             torch.cuda.empty_cache()
-            ceiling = measured.get(CEILING_COMPILED if row == FAST_COMPILED else CEILING, figures)
-            figures["speed_over_released"] = figures["images_per_s"] / measured[RELEASED]["images_per_s"]
-            figures["speed_over_ceiling"] = figures["images_per_s"] / ceiling["images_per_s"]
-            figures["memory_over_released"] = figures["peak_bytes"] / max(1, measured[RELEASED]["peak_bytes"])
-            print(
-                f"{batch:5d}  {row:30} {figures['images_per_s']:9.0f} {figures['speed_over_released']:10.2f} "
-                f"{figures['speed_over_ceiling']:9.3f} {figures['peak_bytes'] / 2**30:6.2f} "
-                f"{figures['memory_over_released']:10.3f}",
-                flush=True,
-            )
-        results.extend(measured.values())
-    if options.json:
-        about = {"device": name, "torch": torch.__version__, "image_size": options.image_size}
-        options.json.write_text(json.dumps({**about, "rows": results}, indent=2) + "\n")
+            row = compared(measured[name], measured)
+            print(line_of(row), flush=True)
+            record["rows"].append(asdict(row))
+            if options.json:
+                options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,282 @@
+"""Does the fast mode learn what float32 learns? 4Ds on the quickstart's images, both ways, from the same weights.
+
+    python -m fourds_dist.benchmark numerics --json numerics.json
+
+Digits (source) -> digits over photographs (target), ResNet18 -> ResNet10. Both networks first learn the source in
+float32. Then 4Ds runs several times from the same weights:
+
+    float32             released operators, no autocast, no TensorFloat-32: the reference
+    fast                bfloat16 autocast, the operators and layouts a run chooses, a CUDA graph; the same batches
+    float32, nudged     the reference with its first weights off by one part in a million: what rounding alone does
+    float32, order N    the reference on the same images in another order: what nobody can hold fixed
+
+Criterion: the fast run's loss, averaged over windows, must stay nearer to the reference's than those of other orders do
+(mean over windows of the relative difference), and its accuracies on held-out target images must differ from the
+reference's by no more than the float32 runs differ among each other, plus one standard error of an accuracy. The
+command ends with exit status 1 where they do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from fourds_dist.benchmark.timing import device_name, table
+from fourds_dist.data.batch import Batch
+from fourds_dist.data.pack.example import Example
+from fourds_dist.data.sources.digits import digits
+from fourds_dist.data.sources.domain import Domain
+from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, SourceClassifiers, build_backbone
+from fourds_dist.ops import use_backend
+from fourds_dist.training.optim import OptimConfig, Optimizers
+from fourds_dist.training.step import StepConfig, TrainStep
+from fourds_dist.training.world import World
+
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+SIZE = 32
+REFERENCE, FAST, NUDGED = "float32", "fast", "float32, nudged"
+ORDERS = {"float32, order 1": 1, "float32, order 2": 2}
+MEAN_STD: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def decoded(example: Example) -> np.ndarray:
+    """An example's pixels, H W 3."""
+    assert isinstance(example.image, bytes)
+    return np.asarray(Image.open(io.BytesIO(example.image)).convert("RGB"))
+
+
+@dataclass(frozen=True)
+class Images:
+    """Decoded images on the device."""
+
+    images: Tensor  # uint8, N 3 H W
+    labels: Tensor
+
+    @classmethod
+    def of(cls, domain: Domain, splits: tuple[str, ...], device: torch.device) -> Images:
+        """All images of some splits."""
+        chosen = [example for example in domain if example.split in splits]
+        pixels = np.stack([decoded(example) for example in chosen])
+        labels = torch.tensor([domain.classes.index(x.label or "") for x in chosen], device=device)
+        return cls(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().to(device), labels)
+
+    def batch(self, chosen: Tensor) -> Batch:
+        """The images at some indices."""
+        no = torch.zeros(len(chosen), dtype=torch.bool, device=self.labels.device)
+        keys = [""] * len(chosen)
+        return Batch(self.images[chosen], self.labels[chosen], flip=no, from_source=no, keys=keys)
+
+    def batches(self, size: int, num_batches: int, order: int) -> Iterator[Batch]:
+        """Whole batches of one shuffled epoch after another; the order is a function of its number alone."""
+        left = torch.empty(0, dtype=torch.int64)
+        generator = torch.Generator().manual_seed(order)
+        for _ in range(num_batches):
+            if len(left) < size:
+                left = torch.randperm(len(self.labels), generator=generator)
+            chosen, left = left[:size], left[size:]
+            yield self.batch(chosen.to(self.labels.device))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a run of 4Ds gave."""
+
+    losses: list[float]  # of every step
+    accuracies: dict[str, float]  # on held-out target images, by predictor
+
+    def windows(self, size: int) -> list[float]:
+        """Mean loss of each `size` steps."""
+        losses = [self.losses[i : i + size] for i in range(0, len(self.losses), size)]
+        return [sum(window) / len(window) for window in losses]
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Without TensorFloat-32, cuDNN's default in float32."""
+    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def train(
+    task: nn.Module, config: StepConfig, batches: Iterator[Batch], num_steps: int
+) -> tuple[TrainStep, list[float]]:
+    """Train on all batches; losses are read once, at the end."""
+    device = next(task.parameters()).device
+    step = TrainStep(task.train(), World(0, 1, device), config, **MEAN_STD)
+    optimizers = Optimizers(
+        task.parameter_groups(),  # pyright: ignore[reportCallIssue]
+        OptimConfig(lr=0.05, schedule="cosine"),
+        num_steps,
+    )
+    losses = []
+    for batch in batches:
+        losses.append(step(batch).loss.detach().clone())
+        optimizers.step()
+    return step, torch.stack(losses).tolist()
+
+
+@torch.inference_mode()
+def accuracies(task: FourDs, step: TrainStep, held_out: Images) -> dict[str, float]:
+    """Share of right answers of the student and of the adapted teacher, computed as the run computed."""
+    task.eval()
+    indices = torch.arange(len(held_out.labels), device=held_out.labels.device)
+    right = dict.fromkeys(task.predictors(), 0)
+    for chosen in indices.split(256):
+        images = step.images(held_out.batch(chosen))
+        for name, predict in task.predictors().items():
+            with torch.autocast(step.device.type, torch.bfloat16, enabled=step.autocast):
+                right[name] += int((predict(images).argmax(1) == held_out.labels[chosen]).sum())
+    return {name: count / len(indices) for name, count in right.items()}
+
+
+def compare(options: argparse.Namespace, device: torch.device) -> tuple[dict[str, Curve], int]:
+    """All runs by name, and the number of held-out images."""
+    source, target = digits(size=SIZE)
+    torch.manual_seed(0)
+    networks = {
+        name: build_backbone(BackboneConfig(arch=arch, stem="small"), len(source.classes)).to(device)
+        for name, arch in (("teacher", options.teacher), ("student", options.student))
+    }
+    plain = StepConfig(precision="float32", channels_last=False)
+    images = Images.of(source, ("train",), device)
+    with exact_convolutions():
+        batches = images.batches(options.batch, options.source_steps, order=0)
+        train(SourceClassifiers(networks), plain, batches, options.source_steps)
+    first = FourDs(
+        networks["teacher"],
+        networks["student"],
+        teacher_stages=STAGES,
+        student_stages=STAGES,
+        config=MethodConfig(),
+        image_size=SIZE,
+    ).to(device)
+    first_state = deepcopy(first.state_dict())
+    images, held_out = (Images.of(target, s, device) for s in (("train",), ("val", "test")))
+
+    curves: dict[str, Curve] = {}
+    for name in (REFERENCE, FAST, NUDGED, *ORDERS):
+        first.load_state_dict(first_state)
+        for p in first.parameters():
+            p.grad = None
+            if name == NUDGED:
+                p.data.mul_(1 + 1e-6)
+        batches = images.batches(options.batch, options.steps, ORDERS.get(name, 0))
+        if name == FAST:
+            fast = StepConfig(precision="bfloat16")
+            step, losses = train(first, fast, batches, options.steps)
+            curves[name] = Curve(losses, accuracies(first, step, held_out))
+        else:
+            first.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+            with exact_convolutions(), use_backend("reference"):
+                step, losses = train(first, plain, batches, options.steps)
+                curves[name] = Curve(losses, accuracies(first, step, held_out))
+        print(f"  {name}: {curves[name].accuracies}", flush=True)
+    return curves, len(held_out.labels)
+
+
+def distance(curve: Curve, reference: Curve, window: int) -> tuple[float, float]:
+    """Mean and largest relative difference of two runs' windows."""
+    pairs = zip(curve.windows(window), reference.windows(window), strict=True)
+    differences = [abs(a - b) / b for a, b in pairs]
+    return sum(differences) / len(differences), max(differences)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the criterion says, and on what."""
+
+    loss_difference: float  # of the fast run, mean over windows
+    loss_allowed: float
+    accuracy_differences: dict[str, float]
+    accuracy_allowed: dict[str, float]
+    holds: bool
+
+
+def judge(curves: dict[str, Curve], num_held_out: int, window: int) -> Verdict:
+    """Apply the criterion."""
+    reference, fast = curves[REFERENCE], curves[FAST]
+    others = [distance(curves[name], reference, window)[0] for name in ORDERS]
+    difference, allowed = distance(fast, reference, window)[0], sum(others) / len(others)
+    differences, limits = {}, {}
+    for name, accuracy in reference.accuracies.items():
+        values = [curve.accuracies[name] for key, curve in curves.items() if key != FAST]
+        error = math.sqrt(accuracy * (1 - accuracy) / num_held_out)
+        differences[name] = abs(fast.accuracies[name] - accuracy)
+        limits[name] = max(values) - min(values) + error
+    near = all(differences[name] <= limits[name] for name in limits)
+    return Verdict(difference, allowed, differences, limits, difference <= allowed and near)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `benchmark numerics`."""
+    on_gpu = torch.cuda.is_available()
+    parser.add_argument("--device", default="cuda" if on_gpu else "cpu")
+    parser.add_argument("--steps", type=int, default=300 if on_gpu else 60, help="of each run of 4Ds")
+    parser.add_argument("--source-steps", type=int, default=150 if on_gpu else 40)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--window", type=int, default=20, help="steps to average losses over")
+    parser.add_argument("--teacher", default="resnet18")
+    parser.add_argument("--student", default="resnet10")
+    parser.add_argument("--json", type=Path, help="also write curves, accuracies and verdict to this file")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train, print the curves side by side and the verdict, write the JSON."""
+    device = torch.device(options.device)
+    print(f"4Ds on digits -> digits over photographs, {options.teacher} -> {options.student}")
+    print(
+        f"{device_name(device)}, PyTorch {torch.__version__}, {options.steps} steps of {options.batch} images"
+    )
+    curves, num_held_out = compare(options, device)
+    windows = {name: curve.windows(options.window) for name, curve in curves.items()}
+    lines = [
+        [
+            str(min((i + 1) * options.window, options.steps)),
+            *(f"{values[i]:.4f}" for values in windows.values()),
+        ]
+        for i in range(len(windows[REFERENCE]))
+    ]
+    print(f"\nLoss, mean of the {options.window} steps up to:")
+    print(table(("step", *windows), lines))
+    print(f"\nFrom {REFERENCE!r}, and accuracy on {num_held_out} held-out target images:")
+    predictors = list(curves[REFERENCE].accuracies)
+    lines = [
+        [
+            name,
+            *(f"{100 * d:.2f}" for d in distance(curve, curves[REFERENCE], options.window)),
+            *(f"{100 * curve.accuracies[p]:.1f}" for p in predictors),
+        ]
+        for name, curve in curves.items()
+    ]
+    print(table(("run", "mean % of loss", "largest %", *predictors), lines))
+    verdict = judge(curves, num_held_out, options.window)
+    print(
+        f"\nLoss: {100 * verdict.loss_difference:.2f} % from float32; other orders {100 * verdict.loss_allowed:.2f} %"
+    )
+    for name, value in verdict.accuracy_differences.items():
+        print(
+            f"{name}: {100 * value:.1f} points from float32; allowed {100 * verdict.accuracy_allowed[name]:.1f}"
+        )
+    print("The criterion holds." if verdict.holds else "THE CRITERION DOES NOT HOLD.")
+    if options.json:
+        about = {"device": device_name(device), "torch": torch.__version__, "num_held_out": num_held_out}
+        record = about | {"curves": {k: asdict(v) for k, v in curves.items()}, "verdict": asdict(verdict)}
+        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if not verdict.holds:
+        raise SystemExit(1)

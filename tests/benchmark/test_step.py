@@ -1,0 +1,93 @@
+"""`benchmark step` and `benchmark profile`: lines, JSON and what their figures mean."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from fourds_dist.benchmark.__main__ import main
+from fourds_dist.benchmark.profile import kind_of
+from fourds_dist.benchmark.step import FORMS, Row, build_task, compared
+from fourds_dist.method.adapter import FourierAdapter
+from fourds_dist.ops import use_backend
+
+SMALL = ["--device", "cpu", "--image-size", "32", "--steps", "1"]
+
+
+def row(form: str, images_per_s: float, peak_bytes: int) -> Row:
+    return Row(form, 8, images_per_s, [images_per_s], host_ms=1.0, peak_bytes=peak_bytes)
+
+
+def test_ratios_refer_to_the_released_form_and_to_the_ceiling_of_the_same_kind() -> None:
+    rows = [row("released", 10, 300), row("ceiling", 50, 90), row("ceiling-compiled", 80, 80)]
+    others = {r.form: r for r in rows}
+    fast, compiled = (compared(row(form, 40, 100), others) for form in ("fast", "fast-compiled"))
+    assert (fast.speed_over_released, fast.speed_over_ceiling) == (4.0, 0.8)
+    assert compiled.speed_over_ceiling == 0.5
+    assert fast.memory_over_released == pytest.approx(1 / 3)
+    alone = compared(row("fast", 40, 100), {})
+    assert alone.speed_over_released is alone.speed_over_ceiling is alone.memory_over_released is None
+
+
+def test_the_ceiling_has_the_adapters_convolutions_and_no_transform(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, ceiling = (build_task(FORMS[name], 32) for name in ("fast", "ceiling"))
+    assert [p.shape for p in ours.parameters()] == [p.shape for p in ceiling.parameters()]
+
+    def forbidden(*_: object) -> None:
+        raise AssertionError("a transform")
+
+    monkeypatch.setattr("fourds_dist.ops.half_spectrum.spectrum", forbidden)
+    monkeypatch.setattr("fourds_dist.ops.reference.spectrum", forbidden)
+    batch = torch.randn(2, 3, 32, 32), torch.tensor([0, 1])
+    ceiling(*batch).loss.backward()
+    assert all(p.grad is not None for p in ceiling.adapters.parameters())
+    with pytest.raises(AssertionError, match="a transform"), use_backend("reference"):
+        ours(*batch)
+    assert type(ours.adapters[0]) is FourierAdapter
+
+
+def test_kinds_of_kernels() -> None:
+    kinds = {
+        "fourier_mix_backward": "Fourier",
+        "transpose": "Fourier",
+        "void regular_fft_factor<56u, EPT>(...)": "Fourier",
+        "void at::native::multi_tensor_apply_kernel<FusedAdamMathFunctor<float, 4>>": "optimisers",
+        "void cudnn::bn_bw_1C11_kernel_new<__nv_bfloat16, float>": "BatchNorm",
+        "batch_norm_transform_input_channels_last_kernel": "BatchNorm",
+        "sm90_xmma_fprop_implicit_gemm_bf16bf16_bf16f32_f32_nhwckrsc_nhwc": "convolutions",
+        "void cudnn::ops::nchwToNhwcKernel<float>": "convolutions",
+        "max_pool_backward_nhwc": "convolutions or pooling",
+        "void at::native::vectorized_elementwise_kernel<4, BinaryFunctor>": "pointwise, copies",
+        "Memcpy DtoD (Device -> Device)": "pointwise, copies",
+        "something new": "other",
+    }
+    for kernel, kind in kinds.items():
+        assert kind_of(kernel) in kind.split(" or "), kernel
+
+
+@pytest.mark.slow
+def test_every_row_is_timed_and_written_as_it_comes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["step", *SMALL, "--batches", "2", "--json", str(tmp_path / "step.json")])
+    record = json.loads((tmp_path / "step.json").read_text())
+    shown = capsys.readouterr().out
+    assert [r["form"] for r in record["rows"]] == ["released", "ceiling", "fast"]
+    for measured in record["rows"]:
+        assert FORMS[measured["form"]].shown in shown
+        assert measured["images_per_s"] > 0
+        assert measured["speed_over_released"] > 0
+    assert record["device"] in shown
+
+
+@pytest.mark.slow
+def test_a_profile_names_what_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["profile", *SMALL, "--batch", "2", "--json", str(tmp_path / "profile.json")])
+    record = json.loads((tmp_path / "profile.json").read_text())
+    shown = capsys.readouterr().out
+    assert {"Fourier", "convolutions", "BatchNorm", "optimisers"} <= set(record["kinds_ms"])
+    assert sum(record["kinds_ms"].values()) == pytest.approx(sum(record["kernels_ms"].values()))
+    assert "convolutions" in shown
