@@ -22,7 +22,7 @@ from fourds_dist.config import Section
 from fourds_dist.method.adapter import FourierAdapter
 from fourds_dist.method.gate import ChannelGate
 from fourds_dist.method.hint import FeatureHint
-from fourds_dist.method.losses import cross_entropy, distillation, trust_where_right
+from fourds_dist.method.losses import cross_entropy, distillation, trust_where_better, trust_where_right
 from fourds_dist.method.output import Output, Predictor
 from fourds_dist.method.phase import circular_phase_loss, squared_phase_loss
 from fourds_dist.method.presets import PRESETS
@@ -47,9 +47,10 @@ class MethodConfig(Section):
     phase_weight: float = Field(default=0.1, ge=0)
     """Weight of the phase loss in the student's loss."""
 
-    trust: Literal["right", "all"] = "right"
-    """`right`: distil each image in the measure of the teacher's probability for its true class. `all`: every image
-    fully, as released."""
+    trust: Literal["better", "right", "all"] = "better"
+    """`right`: distil each image in the measure of the teacher's probability for its true class (of its best guess,
+    where unlabelled). `better`: so, but only images where that is above the student's own. `all`: every image fully, as
+    released."""
 
     distillation_weight: float = Field(default=1.0, ge=0)
     """Weight of distillation in the student's loss; 0: the student learns from labels (and phases or hints) alone."""
@@ -174,8 +175,9 @@ class FourDs(nn.Module):
             z_T, maps_T = self._run(self.teacher, self._teacher_taps, images)
             logits["teacher"] = z_T
             if config.distillation_weight > 0:
-                trust_B = trust_where_right(z_T, labels) if config.trust == "right" else None
-                losses["student_kd"] = distillation(z_T, z_S, temperature=config.temperature, trust_B=trust_B)
+                losses["student_kd"] = distillation(
+                    z_T, z_S, temperature=config.temperature, trust_B=self._trust(z_T, z_S, labels)
+                )
             if config.adapters:
                 losses["teacher_ce"] = cross_entropy(z_T, labels)
                 losses["teacher_kd"] = distillation(z_S, z_T, temperature=config.temperature)
@@ -193,6 +195,15 @@ class FourDs(nn.Module):
     def _run(self, network: nn.Module, taps: StageTaps, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         logits = network(images)
         return (logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits), taps.take()
+
+    def _trust(self, z_T: Tensor, z_S: Tensor, labels: Tensor) -> Tensor | None:
+        if self.config.trust == "all":
+            return None
+        return (
+            trust_where_right(z_T, labels)
+            if self.config.trust == "right"
+            else trust_where_better(z_T, z_S, labels)
+        )
 
     def _phase_loss(self, maps_S: list[Tensor], maps_T: list[Tensor]) -> Tensor:
         maps_S = [project(h) for project, h in zip(self.projections, maps_S, strict=True)]

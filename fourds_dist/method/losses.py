@@ -49,6 +49,19 @@ def trust_where_right(logits_BK: Float[Tensor, "B K"], labels_B: Int[Tensor, " B
     return torch.where(labels_B == UNLABELLED, p_BK.amax(dim=1), p_true_B)
 
 
+def trust_where_better(
+    from_logits_BK: Float[Tensor, "B K"],
+    to_logits_BK: Float[Tensor, "B K"],
+    labels_B: Int[Tensor, " B"],
+) -> Float[Tensor, " B"]:
+    """`trust_where_right` of the distilled network on the images where it exceeds the learner's own; 0 on the others.
+
+    A learner that has come to know the target better than the network it learns from is left alone.
+    """
+    trust_B = trust_where_right(from_logits_BK, labels_B)
+    return torch.where(trust_B > trust_where_right(to_logits_BK, labels_B), trust_B, 0.0)
+
+
 def class_confusion(
     logits_BK: Float[Tensor, "B K"], counted_B: Bool[Tensor, " B"], *, temperature: float
 ) -> Float[Tensor, ""]:

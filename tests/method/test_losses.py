@@ -5,7 +5,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from fourds_dist.method.losses import class_confusion, cross_entropy, distillation, trust_where_right
+from fourds_dist.method.losses import (
+    class_confusion,
+    cross_entropy,
+    distillation,
+    trust_where_better,
+    trust_where_right,
+)
 
 
 def logits(*shape: int) -> torch.Tensor:
@@ -71,3 +77,12 @@ def test_class_confusion_is_low_for_sure_predictions_and_zero_without_images() -
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(z.grad, torch.zeros_like(z))  # pyright: ignore[reportArgumentType]
+
+
+def test_trust_ends_where_the_learner_knows_better() -> None:
+    teacher = torch.tensor([[2.0, 0.0], [2.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    student = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 0.5], [0.0, 5.0]])
+    labels = torch.tensor([0, 0, -1, -1])
+    p = torch.softmax(teacher, dim=1)[:, 0]
+    expected = torch.stack([p[0], torch.tensor(0.0), p[2], torch.tensor(0.0)])
+    torch.testing.assert_close(trust_where_better(teacher, student, labels), expected)
