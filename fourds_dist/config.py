@@ -40,13 +40,13 @@ S = TypeVar("S", bound=Section)
 def load(root: type[S], path: str | Path | None = None, overrides: Sequence[str] = ()) -> S:
     """Build `root` from its defaults, a YAML file and `dotted.key=value` overrides, the later winning.
 
-    Values of overrides are YAML: `a.b=3`, `a.b=[1, 2]`, `a.b=null`.
+    A file may build on another one, named under `base` and relative to it. Values of overrides are YAML: `a.b=3`,
+    `a.b=[1, 2]`, `a.b=null`.
 
     Raises:
         ConfigError: unreadable file, unknown key (the nearest valid one is suggested), wrong type, impossible value.
     """
-    tree: dict[str, Any] = _read(Path(path)) if path is not None else {}
-    origin = {key: str(path) for key, _ in _leaves(tree)}
+    tree, origin = _read(Path(path)) if path is not None else ({}, {})
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign or not key:
@@ -95,19 +95,31 @@ def differences(old: Section, new: Section) -> list[str]:
     return [f"{k}: {before.get(k)!r} -> {after.get(k)!r}" for k in keys if before.get(k) != after.get(k)]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict[str, str]]:
+    """A file's tree over its base's, and where every leaf was given."""
+    if path.resolve() in seen:
+        raise ConfigError(f"configuration {path} is its own base, through {' <- '.join(map(str, seen))}")
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"configuration {path} cannot be read: {error.strerror}") from None
     tree = _yaml(text, f"configuration {path}")
     if tree is None:
-        return {}
+        return {}, {}
     if not isinstance(tree, dict):
         raise ConfigError(
             f"configuration {path} holds a {type(tree).__name__}; it should hold `key: value` lines"
         )
-    return tree
+    base = tree.pop("base", None)
+    if base is None:
+        return tree, {key: str(path) for key, _ in _leaves(tree)}
+    if not isinstance(base, str):
+        raise ConfigError(f"configuration {path}: base should be a path, not {base!r}")
+    merged, origin = _read(path.parent / base, (*seen, path.resolve()))
+    for key, value in _leaves(tree):
+        _set(merged, key, value)
+        origin[key] = str(path)
+    return merged, origin
 
 
 def _yaml(text: str, where: str) -> Any:

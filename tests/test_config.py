@@ -109,3 +109,24 @@ def test_every_key_is_described() -> None:
 
 def test_differences_name_both_values(file: Path) -> None:
     assert differences(load(Car), load(Car, file)) == ["wheels: 4 -> 3", "engine.power: 1.0 -> 100.0"]
+
+
+def test_a_file_builds_on_its_base(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "van.yaml").write_text("base: ../car.yaml\nengine: { kind: electric }\nname: van\n")
+    car = load(Car, tmp_path / "sub" / "van.yaml", ["wheels=5"])
+    assert car == Car(wheels=5, name="van", engine=Engine(power=100.0, kind="electric"))
+
+
+def test_an_error_names_the_file_that_holds_it(file: Path, tmp_path: Path) -> None:
+    file.write_text("engine: { power: -1 }\n")
+    (tmp_path / "van.yaml").write_text("base: car.yaml\nwheels: 3\n")
+    with pytest.raises(ConfigError, match=r"engine.power: .*car\.yaml"):
+        load(Car, tmp_path / "van.yaml")
+
+
+def test_bases_that_go_in_circles_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    with pytest.raises(ConfigError, match="its own base"):
+        load(Car, tmp_path / "a.yaml")
