@@ -95,17 +95,17 @@ class FourDsOnTwoStreams(FourDs):
 
     def _run(self, network: nn.Module, taps: StageTaps, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         if network is self.teacher:
-            return self.ahead
+            return self.ahead.pop()
         main, side = torch.cuda.current_stream(), torch.cuda.Stream()
         side.wait_stream(main)
         with torch.cuda.stream(side):
-            self.ahead = super()._run(self.teacher, self._teacher_taps, images)
+            logits, maps = super()._run(self.teacher, self._teacher_taps, images)
         own = super()._run(network, taps, images)
         main.wait_stream(side)
         images.record_stream(side)
-        logits, maps = self.ahead
         for x in (logits, *maps):
             x.record_stream(main)
+        self.ahead = [(logits, maps)]
         return own
 
 

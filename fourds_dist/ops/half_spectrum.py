@@ -64,9 +64,10 @@ def invert(bins: Bins, out_MHW: Tensor) -> None:
 
 
 def by_products(x_MHW: Tensor) -> bool:
-    """Whether maps like these are transformed by matrix products."""
+    """Whether maps like these are transformed by matrix products: not where those may be rounded to fewer bits."""
     small = max(x_MHW.shape[-2:]) <= LARGEST_BY_PRODUCTS
-    return small and x_MHW.device.type == "cpu" and x_MHW.dtype == torch.float32
+    exact = torch.get_float32_matmul_precision() == "highest"
+    return small and exact and x_MHW.device.type == "cpu" and x_MHW.dtype == torch.float32
 
 
 def spectrum_by_products(x_MHW: Tensor) -> Bins:

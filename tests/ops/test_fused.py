@@ -126,6 +126,30 @@ def test_results_repeat_bit_for_bit(size: int) -> None:
     assert all(torch.equal(x, y) for x, y in zip(first, second, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # opcheck's own
+@pytest.mark.parametrize("size", [7, 14])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_registration_passes_opcheck(size: int, layout: torch.memory_format) -> None:
+    maps = draw_maps((2, 4, size, size), torch.float32, "cuda")[:2]
+    h, a = (x.contiguous(memory_format=layout).requires_grad_() for x in maps)
+    mix = torch.tensor(MIX, device="cuda", requires_grad=True)
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
+    ops = torch.ops.fourds
+    torch.library.opcheck(ops.fourier_mix.default, (h, a, mix, "fused"), test_utils=checks)
+    torch.library.opcheck(ops.pooled_phase.default, (h, 7, 7, "fused"), test_utils=checks)
+    torch.library.opcheck(ops.phase_disparity.default, (h, a.detach(), "fused"), test_utils=checks)
+
+
+def test_autocast_leaves_the_arithmetic_alone() -> None:
+    h, a, g = draw_maps((2, 8, 14, 14), torch.float32, "cuda")
+    plain = mix_and_gradients(h, a, g, "fused")
+    with torch.autocast("cuda", torch.bfloat16):
+        under = mix_and_gradients(h, a, g, "fused")
+        pooled = pooled_phase(h, (3, 3), backend="eager")
+    assert all(torch.equal(x, y) for x, y in zip(plain, under, strict=True))
+    assert torch.equal(pooled, pooled_phase(h, (3, 3), backend="eager"))
+
+
 @pytest.mark.parametrize("size", [7, 28])
 def test_captured_in_a_cuda_graph(size: int) -> None:
     h, a, g = draw_maps((4, 16, size, size), torch.float32, "cuda", seed=size)

@@ -39,6 +39,36 @@ def test_registration_passes_opcheck(size: tuple[int, int], layout: torch.memory
     )
 
 
+@pytest.mark.parametrize("size", [7, 20])
+def test_results_repeat_bit_for_bit(size: int) -> None:
+    """Also where PyTorch fills what is left uninitialised with NaN, as its deterministic mode does."""
+    h, a, g = draw_maps((3, 5, size, size), torch.float32)
+    both = []
+    for deterministic in (False, True):
+        torch.use_deterministic_algorithms(deterministic)
+        try:
+            x, y, w = h.clone().requires_grad_(), a.clone().requires_grad_(), mix_weights()
+            out = fourier_mix(x, y, w)
+            pooled, distance = pooled_phase(x, (2, 2)), phase_disparity(x, a)
+            grads = torch.autograd.grad((out * g).sum() + pooled.sum() + distance.sum(), (x, y, w))
+            both.append([out, pooled, distance, *grads])
+        finally:
+            torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(x, y) for x, y in zip(*both, strict=True))
+    assert all(bool(x.isfinite().all()) for x in both[1])
+
+
+def test_lower_precision_of_matrix_products_leaves_transforms_alone() -> None:
+    h, a, _ = draw_maps((2, 3, 7, 7), torch.float32)
+    exact = fourier_mix(h.double(), a.double(), mix_weights().double(), backend="reference")
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert relative(fourier_mix(h, a, mix_weights(), backend="eager"), exact) < 1e-6
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_one_compiled_graph_holds_all_three() -> None:
     h, a, g = draw_maps((2, 4, 6, 6), torch.float32)
     mix = mix_weights().detach()

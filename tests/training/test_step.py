@@ -89,17 +89,18 @@ def test_a_share_of_the_global_batch_weighs_by_its_images(accumulation: int) -> 
 
 
 def train_a_share(rank: int, port: int, folder: str) -> None:
-    """One of two ranks, of 5 and 3 images; the first leaves its gradients in the folder."""
+    """One of two ranks, of 5 and 3 images; leaves the gradients of a plain network and of 4Ds in the folder."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://localhost:{port}", rank=rank, world_size=2)
     batch = make_batch(8)
     part = slice(0, 5) if rank == 0 else slice(5, 8)
-    tensors = (getattr(batch, name)[part] for name in ("images", "labels", "flip", "from_source"))
+    tensors = [getattr(batch, name)[part] for name in ("images", "labels", "flip", "from_source")]
     world, task = World(rank, 2, torch.device("cpu")), make_plain()
     step = TrainStep(task, world, StepConfig(accumulation=2), **MEAN_STD, global_batch_size=8)
     step(Batch(*tensors, keys=[]))
-    if rank == 0:
-        torch.save(gradients(task), Path(folder) / "gradients.pt")
+    method = make_task().train()
+    TrainStep(method, world, StepConfig(), **MEAN_STD, global_batch_size=8)(Batch(*tensors, keys=[]))
+    torch.save((gradients(task), gradients(method)), Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -112,8 +113,12 @@ def test_ranks_with_unequal_shares_get_the_global_mean_gradient(tmp_path: Path) 
     )
     whole = make_plain()
     TrainStep(whole, CPU, StepConfig(), **MEAN_STD)(make_batch(8))
-    for mean, reduced in zip(gradients(whole), torch.load(tmp_path / "gradients.pt"), strict=True):
-        torch.testing.assert_close(reduced, mean)
+    (reduced, method), (again, method_again) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    for mean, x, y in zip(gradients(whole), reduced, again, strict=True):
+        torch.testing.assert_close(x, mean)
+        assert torch.equal(x, y)
+    assert len(method) == sum(p.requires_grad for p in make_task().parameters())
+    assert all(torch.equal(x, y) for x, y in zip(method, method_again, strict=True))
 
 
 @pytest.mark.slow
