@@ -35,7 +35,7 @@ class Sample:
     members: dict[str, Member]
     """By field."""
     label: int | str | None
-    """As it stands in the tar, or its number in the class list; None: unlabelled."""
+    """As it stands in the tar; None: unlabelled."""
 
 
 class Grouping:
@@ -58,7 +58,8 @@ class Grouping:
         self._where = where
         self._label = label
         self._image = image
-        self._classes = None if classes is None else {name: number for number, name in enumerate(classes)}
+        self._classes = classes
+        self._names = frozenset(classes or ())
         self._allow_unlabelled = allow_unlabelled
         self._on_fault = on_fault
         self._key = ""
@@ -184,10 +185,9 @@ class Grouping:
         if self._classes is None or value is None:
             return value
         if isinstance(value, str):
-            if value not in self._classes:
+            if value not in self._names:
                 raise self._about("label", f"is a {value!r}, which the class list lacks", member, remedy)
-            return self._classes[value]
-        if value >= len(self._classes):
+        elif value >= len(self._classes):
             raise self._about("label", f"is of class {value} of {len(self._classes)} from 0", member, remedy)
         return value
 

@@ -121,8 +121,8 @@ def index_tar(
         where: the tar's name for messages.
         label: where the labels stand.
         image: field of the image; None: the first of IMAGES that a sample has.
-        classes: in label order; labels outside are faults. None: numbers are taken as they are, and names become
-            the index's own `classes`, sorted.
+        classes: in label order; labels outside are faults. None: numbers are taken as they are, and names are
+            sorted. Either way the index's `classes` are the names that its labels stand for.
         allow_unlabelled: samples without the label's field are unlabelled, not faults.
         checksum: take the tar's SHA-256.
         on_fault: takes every fault, whose sample is then left out (on both sides of damage, the samples next to it);
@@ -145,11 +145,14 @@ def index_tar(
     )
     for item in stream:
         grouping.add(item)
-    return _columns(grouping.finish(), where, stream, stamp)
+    samples = grouping.finish()
+    labels, names = _numbered([sample.label for sample in samples], where, classes)
+    return _columns(samples, labels, names, stream, stamp)
 
 
-def _columns(samples: list[Sample], where: str, stream: TarStream, stamp: str) -> ShardIndex:
-    labels, names = _numbered([sample.label for sample in samples], where)
+def _columns(
+    samples: list[Sample], labels: np.ndarray, names: tuple[str, ...], stream: TarStream, stamp: str
+) -> ShardIndex:
     images = [sample.members[sample.image] for sample in samples]
     kinds = tuple(sorted({name for sample in samples for name in sample.members}))
     at = [[sample.members.get(name) for name in kinds] for sample in samples]
@@ -173,13 +176,16 @@ def _columns(samples: list[Sample], where: str, stream: TarStream, stamp: str) -
     )
 
 
-def _numbered(values: list[int | str | None], where: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels, and the names they stand for."""
-    names = tuple(sorted({value for value in values if isinstance(value, str)}))
-    if names and any(isinstance(value, int) for value in values):
+def _numbered(
+    values: list[int | str | None], where: str, classes: Sequence[str] | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels, and the names they stand for, if the tar holds names."""
+    present = {value for value in values if isinstance(value, str)}
+    if present and classes is None and any(isinstance(value, int) for value in values):
         raise ValueError(
-            f"{where} has names of classes ({names[0]!r}) and numbers side by side; give --classes"
+            f"{where} has names of classes ({min(present)!r}) and numbers side by side; give --classes"
         )
+    names = () if not present else tuple(sorted(present) if classes is None else classes)
     number = {name: index for index, name in enumerate(names)}
     labels = [UNLABELLED if v is None else v if isinstance(v, int) else number[v] for v in values]
     return np.array(labels, dtype=np.int32), names

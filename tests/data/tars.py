@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterable
+from typing import Any
+
+from webdataset.tariterators import group_by_keys, tar_file_expander
 
 JPEG = b"\xff\xd8\xff image "
 
@@ -33,3 +36,9 @@ def samples(
             (f"k{n:04}.jpg", JPEG + bytes([n % 256]) * image_bytes),
         ]
     return files
+
+
+def webdataset_samples(data: bytes) -> list[dict[str, Any]]:
+    """What webdataset's own reader makes of a tar: __key__ and fields of each sample."""
+    read = group_by_keys(tar_file_expander([{"url": "s.tar", "stream": io.BytesIO(data)}]))
+    return [{name: value for name, value in sample.items() if name != "__url__"} for sample in read]

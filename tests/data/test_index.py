@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from webdataset.tariterators import group_by_keys, tar_file_expander
 from webdataset.writer import TarWriter
 
 from fourds_dist.data.index import ShardIndex, index_tar
 from fourds_dist.data.label import LabelField
 from fourds_dist.data.tar import TarFault
-from tests.data.tars import JPEG, samples, tar_bytes
+from tests.data.tars import JPEG, samples, tar_bytes, webdataset_samples
 
 FIELDS = [field for field in ShardIndex.__dataclass_fields__ if field not in ("num_bytes", "sha256", "stamp")]
 
@@ -73,13 +72,10 @@ def test_grouping_is_webdataset_s(files: list[tuple[str, bytes]], format: int, l
         index = index_of(data, allow_unlabelled=True)
     except TarFault:
         assume(False)
-    source = [{"url": "s.tar", "stream": io.BytesIO(data)}]
-    theirs = list(group_by_keys(tar_file_expander(source)))
-    assert index.keys.tolist() == [sample["__key__"] for sample in theirs]
+    theirs = webdataset_samples(data)
+    assert index.keys.tolist() == [sample.pop("__key__") for sample in theirs]
     for row, sample in enumerate(theirs):
-        assert fields_of(index, data, row) == {
-            k: v for k, v in sample.items() if k not in ("__key__", "__url__")
-        }
+        assert fields_of(index, data, row) == sample
 
 
 def test_long_names_of_every_kind() -> None:
@@ -143,7 +139,8 @@ def test_a_tar_cut_anywhere_is_refused(length: int) -> None:
         assert np.array_equal(getattr(left, name), getattr(INDEX, name)[:n])
 
 
-header_bytes = st.tuples(st.integers(0, 11), st.integers(0, 511))
+# The two bytes behind the checksum's digits say nothing.
+header_bytes = st.tuples(st.integers(0, 11), st.integers(0, 153) | st.integers(156, 511))
 
 
 @settings(deadline=None, max_examples=200)
@@ -153,8 +150,6 @@ def test_a_garbled_header_is_refused(place: tuple[int, int], flip: int) -> None:
     offset = [*INDEX.fields_offsets[:, 0], *INDEX.fields_offsets[:, 1]][member] - 512 + byte
     bad = bytearray(GOOD)
     bad[offset] ^= flip
-    same_number = bytes(bad[offset : offset + 1]) in b" \0" and GOOD[offset : offset + 1] in (b" ", b"\0")
-    assume(not same_number)  # ends of the checksum's own digits may be either
     with pytest.raises(TarFault, match=r"^s\.tar, byte"):
         index_of(bytes(bad))
     faults: list[TarFault] = []
@@ -285,7 +280,7 @@ def test_labels_by_name_number_and_json() -> None:
     by_name = index_of(data, label=LabelField("txt"))
     assert (by_name.classes, by_name.labels.tolist()) == (("cat", "köter"), [1, 0])
     listed = index_of(data, label=LabelField("txt"), classes=["köter", "x", "cat"])
-    assert (listed.classes, listed.labels.tolist()) == ((), [0, 2])
+    assert (listed.classes, listed.labels.tolist()) == (("köter", "x", "cat"), [0, 2])
     assert index_of(data, label=LabelField.parse("json:c/id")).labels.tolist() == [1, -1]
     named = index_of(data, label=LabelField.parse("json:c/name"), classes=["cat", "dog"])
     assert named.labels.tolist() == [1, -1]

@@ -121,14 +121,14 @@ def index_foreign(
     splits = {tar: split or split_of(tar, tars) for tar in tars}
     held = _held(folder)
     known = _agreed(classes, held, set(splits.values()), folder)
-    stamp_rest = repr((dataclasses.astuple(reading), tuple(known or ())))
+    how = repr(dataclasses.astuple(reading))
     faults: list[TarFault] = []
 
     def one(tar: str) -> tuple[_Labels, bool]:
-        where, stamp = index_url(folder, names[tar]), version_of(tar) + stamp_rest
+        where, stamp = index_url(folder, names[tar]), version_of(tar) + how
         with contextlib.suppress(ValueError, FileNotFoundError):
-            if (index := _read_index(where)).stamp == stamp:
-                return _Labels.of(index), False
+            if (index := _read_index(where)).stamp == stamp and (there := _Labels.of(index)).fit(known):
+                return there, False
         mine: list[TarFault] = []
         index = reading.index(tar, known, mine, stamp)
         if mine:  # what is left out is told each time, so such an index is not taken for current
@@ -181,6 +181,14 @@ class _Labels:
         labels, counts = np.unique(index.labels[index.labels != UNLABELLED], return_counts=True)
         by_label = dict(zip(labels.tolist(), counts.tolist(), strict=True))
         return cls(len(index), index.num_bytes, index.sha256, index.classes, by_label)
+
+    def fit(self, classes: tuple[str, ...] | None) -> bool:
+        """Whether a class list has all that the labels stand for."""
+        if classes is None:
+            return True
+        if self.classes:
+            return {self.classes[label] for label in self.by_label} <= set(classes)
+        return max(self.by_label, default=-1) < len(classes)
 
     def counts(self, classes: tuple[str, ...]) -> Counter[str]:
         """Class -> samples."""

@@ -78,11 +78,14 @@ class Entry:
         """The image.
 
         Raises:
-            ValueError: the file has changed since it was listed.
+            ValueError: the file has changed since it was listed, or is gone.
         """
         if isinstance(self.place, int):
             return spool.read(self.place, self.size)
-        data = self.place.read_bytes()
+        try:
+            data = self.place.read_bytes()
+        except FileNotFoundError:
+            raise ValueError(f"{self.place} went away while it was packed") from None
         if len(data) != self.size:
             raise ValueError(
                 f"{self.place} changed while it was packed, from {self.size} to {len(data)} bytes"

@@ -71,7 +71,7 @@ def pack_domain(
     with explained(url):
         held = _held(url)
     with Spool() as spool:
-        with _disk_errors(url):
+        with _write_errors(url):
             plan = make_plan(
                 domain,
                 spool,
@@ -88,7 +88,7 @@ def pack_domain(
         format_manifest(
             Manifest(plan.name, plan.classes, {}, {}, notes)
         )  # notes that are not JSON: before writing
-        with explained(url), _disk_errors(url):
+        with explained(url), _write_errors(url):
             if held is not None and _is_same(url, held, plan, spool, on_progress):
                 _remove(url, [PACKING])
                 return held
@@ -242,9 +242,11 @@ def _remove(url: str, names: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def _disk_errors(url: str) -> Iterator[None]:
+def _write_errors(url: str) -> Iterator[None]:
     try:
         yield
+    except FileNotFoundError as error:  # object stores: no such bucket
+        raise ValueError(f"{url} cannot be written: {error}; make that first") from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise ValueError(

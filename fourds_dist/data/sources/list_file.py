@@ -140,5 +140,5 @@ def _classes(labels: set[str], classes: Sequence[str] | None, file: Path) -> dic
         return {name: name for name in labels}
     if numbers and all(int(label) < len(classes) for label in labels):
         return {label: classes[int(label)] for label in labels}
-    unknown = sorted(labels - set(classes))
+    unknown = sorted(label for label in labels - set(classes) if not numbers or int(label) >= len(classes))
     raise ValueError(f"{file} has labels that the class list lacks: {', '.join(unknown[:8])}")

@@ -1,0 +1,131 @@
+"""What lies in which shard: stratified, shuffled, balanced, and decided by input and seed alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fourds_dist.data.pack.example import Example
+from fourds_dist.data.pack.plan import Plan, Spool, make_plan
+from fourds_dist.data.sources.domain import Domain
+
+CLASSES = ("a", "b", "c")
+
+
+def domain(examples: list[Example], classes: tuple[str, ...] = CLASSES) -> Domain:
+    return Domain("d", classes, lambda: examples)
+
+
+def some(number: int, size: int = 1000, **more: Any) -> list[Example]:
+    """Sorted by class, as folders are."""
+    return [
+        Example(f"k{n}", bytes([n % 256]) * size, "jpg", CLASSES[n * 3 // number], **more)
+        for n in range(number)
+    ]
+
+
+def plan_of(examples: list[Example], spool: Spool | None = None, **options: Any) -> Plan:
+    given = {"shard_bytes": 1 << 20, "val_fraction": 0.1, "test_fraction": 0.2, "seed": 42}
+    with Spool() as fresh:
+        return make_plan(domain(examples), spool or fresh, on_progress=lambda *_: None, **(given | options))
+
+
+def test_splits_are_stratified_and_stated_ones_kept() -> None:
+    plan = plan_of(some(300))
+    assert plan.class_counts == {"train": (70,) * 3, "val": (10,) * 3, "test": (20,) * 3}
+    plan = plan_of([*some(300, split="val"), Example("x", b"x", "png", "b", "test")])
+    assert plan.class_counts == {"val": (100,) * 3, "test": (0, 1, 0)}
+    assert plan.num_drawn == 0
+
+
+def test_unlabelled_images_are_for_training() -> None:
+    plan = plan_of([*some(30), *(Example(f"u{n}", b"u", "jpg", None) for n in range(50))])
+    labels = {shard.split: Counter(entry.label for entry in shard.entries) for shard in plan.shards}
+    assert labels["train"][-1] == 50
+    assert -1 not in labels["val"] | labels["test"]
+    assert plan.class_counts["train"] == (7, 7, 7)
+
+
+def test_every_image_is_somewhere_once_with_its_bytes() -> None:
+    examples = some(200)
+    with Spool() as spool:
+        plan = plan_of(examples, spool, shard_bytes=30_000)
+        read = {e.key: (e.read(spool), CLASSES[e.label]) for shard in plan.shards for e in shard.entries}
+    assert read == {e.key: (e.image, e.label) for e in examples}
+    assert sum(len(shard.entries) for shard in plan.shards) == 200
+
+
+def test_a_shard_is_a_random_sample_of_its_split() -> None:
+    plan = plan_of(some(3000), shard_bytes=250_000, val_fraction=0, test_fraction=0)
+    assert len(plan.shards) == 31  # of 3,000 times 2,560 bytes
+    for shard in plan.shards:
+        counts = np.bincount([entry.label for entry in shard.entries], minlength=3)
+        assert counts.min() > 15  # 33 on average, deviation 4.7; sorted input would give 0
+    order = [int(entry.key[1:]) for shard in plan.shards for entry in shard.entries]
+    assert abs(np.corrcoef(order, range(3000))[0, 1]) < 0.1
+
+
+def test_the_seed_decides() -> None:
+    order = [[e.key for s in plan_of(some(90), seed=seed).shards for e in s.entries] for seed in (1, 1, 2)]
+    assert order[0] == order[1] != order[2]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(1, 40_000), min_size=1, max_size=60), st.integers(1, 100_000))
+def test_shards_are_as_even_as_images_allow(sizes: list[int], shard_bytes: int) -> None:
+    examples = [Example(f"k{n}", bytes(size), "jpg", "a", "train") for n, size in enumerate(sizes)]
+    plan = plan_of(examples, shard_bytes=shard_bytes)
+    largest = max(entry.tar_bytes for shard in plan.shards for entry in shard.entries)
+    totals = [sum(entry.tar_bytes for entry in shard.entries) for shard in plan.shards]
+    assert [shard.name for shard in plan.shards] == [f"train-{n:05}.tar" for n in range(len(totals))]
+    assert sum(len(shard.entries) for shard in plan.shards) == len(sizes)
+    assert min(len(shard.entries) for shard in plan.shards) > 0
+    assert max(totals) <= 1.5 * shard_bytes + largest
+
+
+def test_keys_are_plain_and_unique() -> None:
+    names = ["a b.v1", "a-b-v1", "A-B-V1", "../up/x", "köter", "ko\u0308ter", "__meta__", "...", "猫" * 300]
+    plan = plan_of([Example(name, b"x", "jpg", "a", "train") for name in names])
+    keys = {entry.key for shard in plan.shards for entry in shard.entries}
+    assert keys == {"a-b-v1", "a-b-v1-2", "A-B-V1-3", "up-x", "köter", "köter-2", "meta", "image", "猫" * 120}
+
+
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
+        ([], "there are no images"),
+        ([Example("k", b"x", "jpg", "bb")], "the class 'bb' is not in the list; the nearest is 'b'"),
+        ([Example("k", b"x", "jpg", "a", "dev")], "unknown split 'dev'"),
+        ([Example("k", b"", "jpg", "a")], "the image is empty"),
+        ([Example("k", b"x", "cls", "a")], "'cls' is no image"),
+    ],
+)
+def test_examples_that_cannot_be_packed(examples: list[Example], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan_of(examples)
+
+
+def test_impossible_fractions_and_sizes() -> None:
+    with pytest.raises(ValueError, match="leave no training split"):
+        plan_of(some(9), val_fraction=0.5, test_fraction=0.5)
+    with pytest.raises(ValueError, match="cannot hold anything"):
+        plan_of(some(9), shard_bytes=0)
+
+
+def test_a_file_that_changes_meanwhile(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(b"1234")
+    with Spool() as spool:
+        plan = plan_of([Example("k", tmp_path / "x.jpg", "jpg", "a", "train")], spool)
+        assert plan.shards[0].entries[0].read(spool) == b"1234"
+        (tmp_path / "x.jpg").write_bytes(b"12345")
+        with pytest.raises(ValueError, match=r"x\.jpg changed while it was packed, from 4 to 5 bytes"):
+            plan.shards[0].entries[0].read(spool)
+        (tmp_path / "x.jpg").unlink()
+        with pytest.raises(ValueError, match=r"x\.jpg went away"):
+            plan.shards[0].entries[0].read(spool)

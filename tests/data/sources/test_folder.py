@@ -1,0 +1,155 @@
+"""Image folders: classes and splits from names, nothing lost on the way, unreadable files told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from fourds_dist.data.sources.domain import Domain
+from fourds_dist.data.sources.folder import image_folder
+
+
+def image(path: Path, format: str | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6), (len(path.name), 0, 0)).save(path, format)
+    return path
+
+
+def folder(root: Path, **more: Any) -> Domain:
+    return image_folder(root, **more)
+
+
+def found(domain: Domain) -> dict[str, tuple[str | None, str | None, str]]:
+    return {e.key: (e.label, e.split, e.extension) for e in domain}
+
+
+def test_classes_are_folders(tmp_path: Path) -> None:
+    image(tmp_path / "big dog" / "a b.v1.jpg")
+    image(tmp_path / "big dog" / "deep" / "c.PNG")
+    image(tmp_path / "ko\u0308ter" / "猫.webp")
+    domain = folder(tmp_path, name="photos")
+    assert domain.name == "photos"
+    assert domain.classes == ("big dog", "köter")  # composed
+    assert found(domain) == {
+        "big dog-a b.v1": ("big dog", None, "jpg"),
+        "big dog-deep-c": ("big dog", None, "png"),
+        "ko\u0308ter-猫": ("köter", None, "webp"),
+    }
+    example = next(iter(domain))
+    assert example.read() == (tmp_path / "big dog" / "a b.v1.jpg").read_bytes()
+
+
+def test_what_is_no_image_is_counted(tmp_path: Path) -> None:
+    image(tmp_path / "dog" / "a.jpg")
+    for name in ("dog/notes.txt", "dog/.DS_Store", "readme", ".git/x.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert folder(tmp_path).notes["other files"] == {".txt": 1, "hidden": 1, "no extension": 1}
+
+
+def test_folders_of_splits(tmp_path: Path) -> None:
+    for n in range(20):
+        image(tmp_path / "train" / "dog" / f"{n}.jpg")
+        image(tmp_path / "Test" / "cat" / f"{n}.jpg")
+    splits = Counter((label, split) for label, split, _ in found(folder(tmp_path)).values())
+    # The test part is kept; what is missing (val) is drawn from training.
+    assert splits == {("dog", "train"): 18, ("dog", "val"): 2, ("cat", "test"): 20}
+    image(tmp_path / "valid" / "dog" / "x.jpg")
+    splits = Counter((label, split) for label, split, _ in found(folder(tmp_path)).values())
+    assert splits == {("dog", "train"): 20, ("dog", "val"): 1, ("cat", "test"): 20}
+
+
+def test_images_are_what_they_are_not_what_they_are_called(tmp_path: Path) -> None:
+    image(tmp_path / "dog" / "a.jpg", "PNG")
+    assert next(iter(found(folder(tmp_path)).values()))[2] == "png"
+
+
+def test_unreadable_images(tmp_path: Path) -> None:
+    good = image(tmp_path / "dog" / "a.png")
+    for n in range(7):
+        (tmp_path / "dog" / f"bad{n}.png").write_bytes(good.read_bytes()[:40] if n else b"")
+    image(tmp_path / "dog" / "x.jpg", "ICO")
+    with pytest.raises(
+        ValueError,
+        match=r"8 of 9 images cannot be read:(\n.*dog/bad\d.png: .+){5}\n.*and 3 more\n.*--skip-bad",
+    ):
+        folder(tmp_path)
+    domain = folder(tmp_path, skip_bad=True)
+    assert list(found(domain)) == ["dog-a"]
+    assert domain.notes["unreadable"] == 8
+    good.unlink()
+    with pytest.raises(ValueError, match="8 of 8 images cannot be read"):
+        folder(tmp_path, skip_bad=True)
+
+
+def test_damage_behind_the_header_is_found_by_decoding(tmp_path: Path) -> None:
+    path = image(tmp_path / "dog" / "a.jpg")
+    Image.effect_noise((64, 64), 50).save(path)
+    path.write_bytes(path.read_bytes()[:-400])
+    assert len(found(folder(tmp_path))) == 1
+    with pytest.raises(ValueError, match="truncated"):
+        folder(tmp_path, decode=True)
+
+
+def test_an_image_that_claims_to_be_huge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image(tmp_path / "dog" / "a.jpg")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
+    with pytest.raises(ValueError, match="exceeds limit"):
+        folder(tmp_path)
+
+
+def test_without_labels(tmp_path: Path) -> None:
+    image(tmp_path / "a.jpg")
+    image(tmp_path / "deep" / "b.jpg")
+    domain = folder(tmp_path, unlabelled=True, classes=("x", "y"))
+    assert domain.classes == ("x", "y")
+    assert found(domain) == {"a": (None, None, "jpg"), "deep-b": (None, None, "jpg")}
+    with pytest.raises(ValueError, match="need a class list"):
+        folder(tmp_path, unlabelled=True)
+
+
+def test_a_class_list(tmp_path: Path) -> None:
+    image(tmp_path / "dog" / "a.jpg")
+    assert folder(tmp_path, classes=("zebra", "dog")).classes == ("zebra", "dog")
+    with pytest.raises(ValueError, match="folders that the class list lacks: dog"):
+        folder(tmp_path, classes=("zebra",))
+
+
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    image(tmp_path / "elsewhere" / "a.jpg")
+    (tmp_path / "d" / "dog").mkdir(parents=True)
+    (tmp_path / "d" / "dog" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "elsewhere")
+    assert list(found(folder(tmp_path / "d"))) == ["dog-link-a"]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "has no class folders with images"),
+        (["a.jpg", "dog/b.jpg"], r"holds 1 images outside class folders \(first: a.jpg\)"),
+        (["train/dog/a.jpg", "train/b.jpg"], "train holds 1 images outside"),
+        (["train/dog/a.jpg", "cat/b.jpg"], r"folders of splits \(train\) beside others \(cat\)"),
+        (["test/dog/a.jpg"], "there is no training split, but test"),
+    ],
+)
+def test_folders_that_are_laid_out_wrongly(tmp_path: Path, files: list[str], message: str) -> None:
+    for name in files:
+        image(tmp_path / name)
+    with pytest.raises(ValueError, match=message) as error:
+        folder(tmp_path)
+    assert str(tmp_path) in str(error.value) or "training" in message
+
+
+def test_no_folder_or_an_empty_class(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such folder"):
+        folder(tmp_path / "none")
+    with pytest.raises(ValueError, match="a file; give a folder"):
+        folder(image(tmp_path / "dog" / "a.jpg"))
+    (tmp_path / "cat").mkdir()
+    with pytest.raises(ValueError, match="cat: no images in this class folder"):
+        folder(tmp_path)

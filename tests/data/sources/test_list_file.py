@@ -1,0 +1,111 @@
+"""Lists of images: paths with spaces, labels by name and number, and the line of what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from fourds_dist.data.sources.domain import Domain
+from fourds_dist.data.sources.list_file import image_list, read_classes
+
+IMAGES = ("a.png", "my dog.png", "deep/köter 1.png")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    for name in IMAGES:
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "photos" / name)
+    return tmp_path
+
+
+def listed(place: Path, text: str, **more: Any) -> Domain:
+    (place / "list.txt").write_text(text, encoding="utf-8")
+    return image_list(place / "list.txt", **more)
+
+
+def labels(domain: Domain) -> list[tuple[str | None, str | None]]:
+    return [(e.label, e.split) for e in domain]
+
+
+def test_tabs_and_last_spaces(place: Path) -> None:
+    domain = listed(
+        place,
+        "\ufeffphotos/a.png cat\r\nphotos/my dog.png\tbig dog\tval\n\nphotos/deep/köter 1.png cat\n",
+        name="x",
+    )
+    assert (domain.name, domain.classes) == ("x", ("big dog", "cat"))
+    assert labels(domain) == [("cat", None), ("big dog", "val"), ("cat", None)]
+    assert [e.image for e in domain] == [place / "photos" / name for name in IMAGES]
+    assert domain.notes["missing"] == 0
+
+
+def test_numbers_stand_for_themselves_or_for_a_list_s_names(place: Path) -> None:
+    text = "photos/a.png 2\nphotos/my dog.png 0\nphotos/deep/köter 1.png -1\n"
+    domain = listed(place, text)
+    assert domain.classes == ("0", "1", "2")
+    assert labels(domain) == [("2", None), ("0", None), (None, None)]
+    domain = listed(place, text, classes=("cat", "dog", "ape"))
+    assert labels(domain) == [("ape", None), ("cat", None), (None, None)]
+    with pytest.raises(ValueError, match="labels that the class list lacks: 2"):
+        listed(place, text, classes=("cat", "dog"))
+    # Names that are numbers are names.
+    assert labels(listed(place, "photos/a.png 2\n", classes=("9", "2", "5"))) == [("2", None)]
+
+
+def test_without_labels(place: Path) -> None:
+    text = "photos/a.png\t\nphotos/my dog.png\t-1\n"
+    assert labels(listed(place, text, classes=("cat",))) == [(None, None)] * 2
+    with pytest.raises(ValueError, match="has no labels; a class list"):
+        listed(place, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("photos/a.png cat\nphotos/x.png", r"line 2: 'photos/x.png' has no label; end the line with a tab"),
+        ("photos/a.png cat\nphotos/a.png dog", r"line 2: 'photos/a.png' is in line 1 already"),
+        ("photos/a.png\tcat\tdev", r"line 1: 'dev' is no split"),
+        ("photos/my dog.png", r"1 of 1 images are not there .*line 1: photos/my\)"),
+        ("photos/a.png cat\nphotos/b.png cat", r"1 of 2 images are not there .*line 2: photos/b.png"),
+    ],
+)
+def test_lines_that_are_wrong(place: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        listed(place, text)
+    assert f"{place}/list.txt" in str(error.value)
+
+
+def test_missing_and_unreadable_images_may_be_skipped(place: Path) -> None:
+    (place / "photos/bad.png").write_text("x")
+    domain = listed(place, "photos/a.png cat\nphotos/b.png cat\nphotos/bad.png cat\n", skip_bad=True)
+    assert labels(domain) == [("cat", None)]
+    assert (domain.notes["missing"], domain.notes["unreadable"]) == (1, 1)
+
+
+def test_no_list(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such file"):
+        image_list(tmp_path / "none.txt")
+    with pytest.raises(ValueError, match="a folder; give a file"):
+        image_list(tmp_path)
+    (tmp_path / "l").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="as text in UTF-8"):
+        image_list(tmp_path / "l")
+
+
+def test_class_lists(tmp_path: Path) -> None:
+    file = tmp_path / "classes.txt"
+    file.write_text("big dog\n\n köter \n猫\n", encoding="utf-8")
+    assert read_classes(file) == ("big dog", "köter", "猫")
+    file.write_text("a\nb\na\n")
+    with pytest.raises(ValueError, match="names the class 'a' twice"):
+        read_classes(file)
+    file.write_text("\n")
+    with pytest.raises(ValueError, match="holds no classes"):
+        read_classes(file)
+    with pytest.raises(ValueError, match="no such file"):
+        read_classes(tmp_path / "none")
