@@ -7,8 +7,9 @@
     d = phase_disparity(h_student, h_teacher)
 
 `operators.py` holds them, `backends.py` says who computes them, `reference.py` is the released form and the oracle of
-the tests, `eager.py` the half spectrum, `fused.py` and `cuda/` the kernels, `nvrtc.py` how those are compiled and
-launched. `python -m fourds_dist.benchmark ops` measures all of it against copies of the same bytes.
+the tests, `eager.py` the half spectrum (its transforms in `half_spectrum.py`, by `matrices.py`), `fused.py` and `cuda/`
+the kernels, `nvrtc.py` how those are compiled and launched. `python -m fourds_dist.benchmark ops` measures all of it
+against copies of the same bytes.
 
 For whoever maintains the kernels
 ---------------------------------
@@ -41,8 +42,24 @@ What is left: at even sizes in channels_last over two fifths of the time go to t
 such maps in place needs blocks of sixteen channels to use whole memory sectors, and their planes do not fit one SM at
 56x56. In bfloat16 half the bytes save only an eighth of the time: instructions are the limit. Each kernel loops over
 its passes so that the code of one transform serves all of them; the 56x56 backward written out in line was not tried,
-for fear of the instruction cache. On a CPU most of what `eager` takes is the FFT library's, which the released form
-calls as well.
+for fear of the instruction cache.
+
+Weighed on paper and left alone; time as a share of a whole step at batch 256 (ResNet34 -> ResNet18), not measured:
+
+    keep the transposed maps for the backward (4 of 13 transpositions)  -0.8 %, +0.6 GiB of some 5.5
+    fold the adapter's last BatchNorm into the spectrum                 -0.5 %, its backward by hand
+    the last adapter as a mean (only DC reaches the logits)             -0.3 %, takes a pooled head for granted
+
+On a CPU the half spectrum is bound by its transforms, eight of them in `fourier_mix`. One thread, 2^17 pixels, ms:
+
+    forward / inverse at                     7x7            14x14          28x28          56x56
+    FFT library, parts split and joined      0.60 / 0.90    0.42 / 0.58    0.34 / 0.57    0.33 / 0.53
+      irfft2 for ifft and a product, kept    - / -          - / -          - / 0.35       - / 0.33
+    one dense product a map                  0.25 / 0.21    0.59 / 0.61    -              -                dropped
+    products for rows and columns, maps last 0.18 / 0.25    0.24 / 0.33    0.42 / 0.52    0.58 / 0.65      kept to 16x16
+
+The denormal rule by masks took as long there as nine other passes (comparison and masked_fill, which branch), as a
+`lerp` by a mask of numbers it takes three: kept.
 """
 
 from fourds_dist.ops.backends import BACKENDS, choose_backend, use_backend

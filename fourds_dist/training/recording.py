@@ -57,7 +57,9 @@ class Recording:
         module.zero_grad(set_to_none=True)
         self._graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(self._graph, pool=beside and beside._graph.pool()):
+            pool = beside and beside._graph.pool()
+            # "thread_local": the loader's threads go on page-locking memory meanwhile.
+            with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
                 self._output = run(*self._inputs)
         except RuntimeError as error:
             raise RuntimeError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import socket
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -229,6 +230,31 @@ def test_recording_leaves_no_trace_in_the_random_state(exact: World) -> None:
 
 
 @pytest.mark.gpu
+def test_threads_may_page_lock_memory_while_a_step_is_recorded(exact: World) -> None:
+    stop, failures = threading.Event(), []
+
+    def page_lock() -> None:
+        size = 1
+        while not stop.is_set():
+            size = size * 2 % 2**22 or 1
+            try:
+                torch.empty(size, pin_memory=True).to(exact.device, non_blocking=True)
+            except RuntimeError as error:
+                failures.append(error)
+                return
+
+    thread = threading.Thread(target=page_lock)
+    thread.start()
+    try:
+        state = train(make_task(), exact, StepConfig(cuda_graph=True, tune_convolutions=False), (4, 4))
+    finally:
+        stop.set()
+        thread.join()
+    assert failures == []
+    assert all(bool(x.isfinite().all()) for x in state.values())
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("graph", [True, False])
 def test_the_host_never_waits_for_the_device(graph: bool) -> None:
     world = World(0, 1, torch.device("cuda", torch.cuda.current_device()))
@@ -257,5 +283,5 @@ def test_the_fast_step_follows_the_float32_one() -> None:
         task = copy.deepcopy(make_task()).to(world.device).train()
         step = TrainStep(task, world, StepConfig(precision=precision), **MEAN_STD)
         losses[precision] = {k: v.item() for k, v in step(make_batch(16, device="cuda")).losses.items()}
-    assert losses["auto"] == pytest.approx(losses["float32"], rel=0.05)
+    assert losses["auto"] == pytest.approx(losses["float32"], rel=0.05, abs=0.01)
     assert losses["auto"] != losses["float32"]
