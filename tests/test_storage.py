@@ -1,0 +1,70 @@
+"""Small files appear whole; errors of stores say where to look."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from fourds_dist.storage import explained, locate, put_file, write_bytes
+
+
+def test_a_local_file_is_never_half_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = str(tmp_path / "deep" / "x.json")
+    write_bytes(url, b"one")
+
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_bytes(url, b"two")
+    monkeypatch.undo()
+    assert Path(url).read_bytes() == b"one"
+    write_bytes(url, b"two")
+    assert Path(url).read_bytes() == b"two"
+
+
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_a_file_is_moved_to_its_place(tmp_path: Path, place: str) -> None:
+    url = str(tmp_path / "there.tar") if place == "local" else "memory://moved/deep/there.tar"
+    local = tmp_path / "here.partial"
+    local.write_bytes(bytes(3000))
+    put_file(url, local)
+    fs, path = fsspec.core.url_to_fs(url)
+    assert fs.cat_file(path) == bytes(3000)
+    assert not fs.exists(path + ".partial")
+    assert not local.exists()
+
+
+def test_a_short_upload_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fs, _ = fsspec.core.url_to_fs("memory://short/x")
+    (local := tmp_path / "x").write_bytes(bytes(3000))
+    monkeypatch.setattr(type(fs), "put_file", lambda self, source, path: self.pipe_file(path, bytes(2999)))
+    with pytest.raises(OSError, match="memory://short/x has 2999 bytes after 3000 were sent"):
+        put_file("memory://short/x", local)
+    assert local.exists()
+
+
+def test_what_is_explained_and_what_passes() -> None:
+    with (
+        pytest.raises(ValueError, match=r"s3://b: access denied \(no\); .*AWS_ACCESS_KEY_ID"),
+        explained("s3://b"),
+    ):
+        raise PermissionError("no")
+    with (
+        pytest.raises(ValueError, match=r"/disk: access denied .*check its owner and permissions"),
+        explained("/disk"),
+    ):
+        raise PermissionError(13, "Permission denied")
+    for error in (FileNotFoundError("x"), OSError(28, "full"), KeyError("bug")):
+        with pytest.raises(type(error)), explained("s3://b"):
+            raise error
+
+
+def test_a_driver_that_is_not_installed() -> None:
+    with pytest.raises(
+        ValueError, match=r"abfs://c/x: the driver for abfs:// .*pip install 'fourds_dist\[azure\]'"
+    ):
+        locate("abfs://c/x")
