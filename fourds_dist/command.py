@@ -1,0 +1,38 @@
+"""What all commands do alike: parse, run, and turn what went wrong into one line and an exit status.
+
+0 done, 1 refused or failed, 2 words that the command does not understand, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+Answer = int | None
+"""Exit status; None: 0."""
+
+
+def answered(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    work: Callable[[argparse.Namespace], Answer],
+) -> int:
+    """Run `work` on the parsed words; gives the exit status.
+
+    An error is shown in one line; with the parser's option `--traceback` it is raised instead.
+    """
+    options = parser.parse_args(arguments)
+    try:
+        return work(options) or 0
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone: `fourds predict ... | head`
+        sys.stderr.close()
+        return 1
+    except (ValueError, RuntimeError, OSError) as error:
+        if options.traceback:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,239 @@
+"""A run's networks side by side on its target's test images, and a look inside the adapters; kept beside the report.
+
+The student, itself before distillation, the teacher as it came and the teacher with its adapters all see the same
+images. Looking takes minutes and needs the data; what was seen is kept in report/examination.npz, so that a report can
+be rebuilt and laid beside others without either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import io
+import json
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fourds_dist.data import open_split
+from fourds_dist.data.index import UNLABELLED
+from fourds_dist.method import FourDs
+from fourds_dist.method.backbones import stage_names
+from fourds_dist.method.distiller import Predictor
+from fourds_dist.results.adapters import AdapterView, look_into
+from fourds_dist.results.images import ShardImages
+from fourds_dist.results.preprocessing import Preprocessing
+from fourds_dist.results.run import Run, read_bytes
+from fourds_dist.results.scores import Scores, softmax
+from fourds_dist.storage import write_bytes
+from fourds_dist.training.checkpoint import load_weights, read_weights
+from fourds_dist.training.networks import build
+
+FILE = "report/examination.npz"
+STUDENT, BEFORE = "student", "student before distillation"
+TEACHER, ADAPTED = "teacher", "teacher with adapters"
+MOST_IMAGES = 1000
+MOST_MISTAKES = 24
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An image that the student is sure of, wrongly."""
+
+    name: str
+    truth: str
+    called: str
+    confidence: float
+    teacher_called: str
+    pixels: np.ndarray
+    """(3, H, W) uint8."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was seen."""
+
+    where: str
+    num_of_split: int
+    """Test images that there are; `labels` may be an even choice of them."""
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    probabilities: dict[str, np.ndarray]
+    """Network -> (N, K)."""
+    mistakes: list[Mistake]
+    adapters: AdapterView | None
+    """None: the method has none."""
+
+    def scores(self, network: str) -> Scores:
+        """Of one network."""
+        return Scores(self.labels, self.probabilities[network].astype(np.float64))
+
+    def to_bytes(self, identity: str) -> bytes:
+        """As a file without pickled code."""
+        about: dict[str, Any] = {
+            "identity": identity,
+            "where": self.where,
+            "num_of_split": self.num_of_split,
+            "classes": self.classes,
+            "networks": list(self.probabilities),
+            "mistakes": [{k: v for k, v in vars(m).items() if k != "pixels"} for m in self.mistakes],
+            "adapters": self.adapters is not None,
+        }
+        arrays = {
+            f"probabilities{i}": p.astype(np.float32) for i, p in enumerate(self.probabilities.values())
+        }
+        arrays |= {f"mistake{i}": m.pixels for i, m in enumerate(self.mistakes)}
+        if self.adapters is not None:
+            arrays |= self.adapters.to_arrays()
+        out = io.BytesIO()
+        np.savez_compressed(out, about=np.array(json.dumps(about)), labels=self.labels, **arrays)  # pyright: ignore
+        return out.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> tuple[Examination, str]:
+        """What `to_bytes` gave, and its identity."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as held:
+            about = json.loads(str(held["about"]))
+            mistakes = [Mistake(**m, pixels=held[f"mistake{i}"]) for i, m in enumerate(about["mistakes"])]
+            found = cls(
+                about["where"],
+                about["num_of_split"],
+                tuple(about["classes"]),
+                held["labels"],
+                {name: held[f"probabilities{i}"] for i, name in enumerate(about["networks"])},
+                mistakes,
+                AdapterView.from_arrays(dict(held)) if about["adapters"] else None,
+            )
+        return found, about["identity"]
+
+
+def examined(run: Run, *, most_images: int = MOST_IMAGES) -> Examination:
+    """What was kept of a finished run, where it is this very run's, else a new look; which is kept.
+
+    Raises:
+        ValueError: weights or data that are no longer there.
+    """
+    identity, path = _identity(run, most_images), run.folder.path(FILE)
+    if run.folder.exists(FILE):
+        try:
+            kept, kept_identity = Examination.from_bytes(read_bytes(path))
+        except (ValueError, KeyError, TypeError, OSError):  # of another version, or cut short: look again
+            pass
+        else:
+            if kept_identity == identity:
+                return kept
+    seen = examine(run, most_images)
+    write_bytes(path, seen.to_bytes(identity))
+    return seen
+
+
+def examine(run: Run, most_images: int) -> Examination:
+    """Let all networks of a finished run look at its target's test images, at most `most_images`, evenly spread."""
+    settings = run.settings
+    whole = ShardImages(open_split(settings.target, "test", seed=settings.run.seed))
+    images = whole.thinned(most_images)
+    classes = whole.split.classes
+    task, networks = _networks(run, len(classes))
+    preprocessing = Preprocessing.of(settings.data)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for module in (task, *(n for n in networks.values() if isinstance(n, nn.Module))):
+        module.to(device).eval()
+
+    labels: list[np.ndarray] = []
+    probabilities: dict[str, list[np.ndarray]] = {name: [] for name in networks}
+    worst: list[tuple[float, int, Mistake]] = []
+    first: Tensor | None = None
+    num_seen = 0
+    for pictures in images.batches(preprocessing):
+        known = pictures.labels != UNLABELLED
+        pixels, told = pictures.pixels[known], pictures.labels[known].numpy()
+        names = [n for n, k in zip(pictures.names, known.tolist(), strict=True) if k]
+        if not len(told):
+            continue
+        inputs = preprocessing.normalised(pixels.to(device))
+        first = inputs if first is None else first
+        with torch.inference_mode():
+            seen = {
+                name: softmax(predict(inputs).float().cpu().numpy()) for name, predict in networks.items()
+            }
+        labels.append(told)
+        for name, values in seen.items():
+            probabilities[name].append(values)
+        called, sure = seen[STUDENT].argmax(1), seen[STUDENT].max(1)
+        teacher = seen[ADAPTED if ADAPTED in seen else TEACHER].argmax(1)
+        for i in np.flatnonzero(called != told):
+            words = (classes[told[i]], classes[called[i]], float(sure[i]), classes[teacher[i]])
+            heapq.heappush(
+                worst, (float(sure[i]), num_seen + int(i), Mistake(names[i], *words, pixels[i].numpy()))
+            )
+            if len(worst) > MOST_MISTAKES:
+                heapq.heappop(worst)
+        num_seen += len(told)
+    if first is None:
+        raise ValueError(f"{images.where}: no labelled images to examine the run by")
+    return Examination(
+        whole.where,
+        whole.num_images,
+        classes,
+        np.concatenate(labels),
+        {name: np.concatenate(values) for name, values in probabilities.items()},
+        [mistake for _, _, mistake in sorted(worst, reverse=True)],
+        look_into(task, first, preprocessing) if len(task.adapters) else None,
+    )
+
+
+def _networks(run: Run, num_classes: int) -> tuple[FourDs, dict[str, Predictor]]:
+    """The task as it was when its student was chosen, and its networks by name."""
+    settings, folder = run.settings, run.folder
+    side = settings.data.crop_px
+    teacher = build(settings.teacher, num_classes, image_size=side)
+    load_weights(
+        settings.teacher.checkpoint or folder.path("teacher.safetensors"), teacher, what="teacher.checkpoint"
+    )
+    student = build(settings.student, num_classes, image_size=side)
+    networks: dict[str, Predictor] = {TEACHER: deepcopy(teacher)}
+    before = _student_before(run, num_classes)
+    if before is not None:
+        networks[BEFORE] = before
+    task = FourDs(
+        teacher,
+        student,
+        teacher_stages=stage_names(settings.teacher, teacher),
+        student_stages=stage_names(settings.student, student),
+        config=settings.method,
+        image_size=side,
+    )
+    if folder.exists("adapters.safetensors"):
+        adapted = read_weights(folder.path("adapters.safetensors"), what="adapters")
+        unknown = task.load_state_dict(adapted, strict=False).unexpected_keys
+        if unknown:
+            raise ValueError(f"{folder.path('adapters.safetensors')} does not fit the run's {unknown[0]}")
+    if len(task.adapters):
+        networks[ADAPTED] = task.predictors()["teacher_adapted"]
+    load_weights(folder.path("student.safetensors"), student, what="student")
+    networks[STUDENT] = student
+    return task, networks
+
+
+def _student_before(run: Run, num_classes: int) -> nn.Module | None:
+    """The student as distillation began; None where it began with weights drawn at random."""
+    settings = run.settings
+    start = settings.student.start
+    if start == "source":
+        start = run.folder.path("student_source.safetensors")
+    elif start == "random":
+        return None
+    return build(
+        settings.student, num_classes, start=start, key="student.start", image_size=settings.data.crop_px
+    )
+
+
+def _identity(run: Run, most_images: int) -> str:
+    """Of what an examination would see: another result, another identity."""
+    text = f"{VERSION} {most_images} {run.config_text} {run.folder.read_text('summary.json')}"
+    return hashlib.sha256(text.encode()).hexdigest()

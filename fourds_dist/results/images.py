@@ -1,0 +1,199 @@
+"""Pictures to look at: a dataset folder of shards, a folder of images, or files; batches of decoded pixels out.
+
+s3://bucket/photos             a dataset folder as `fourds pack` writes it; its test split, or another
+s3://bucket/photos/test-*.tar  some of its shards
+photos/                        a folder of images, one sub-folder per class
+a.jpg b.png                    files, without labels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from fourds_dist.data import Split, StreamConfig, evaluation_batches, open_split
+from fourds_dist.data.index import UNLABELLED
+from fourds_dist.data.manifest import MANIFEST
+from fourds_dist.data.sources.files import find_images
+from fourds_dist.data.split import SplitName
+from fourds_dist.data.threads import num_cores
+from fourds_dist.data.url import split_pattern
+from fourds_dist.results.preprocessing import Preprocessing
+
+BATCH_SIZE = 128
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A batch."""
+
+    pixels: UInt8[Tensor, "B 3 H W"]
+    labels: Int[Tensor, " B"]
+    """-1 where an image has none."""
+    names: list[str]
+    """A path, or shard/key."""
+
+
+class Images(Protocol):
+    """A finite set of images."""
+
+    @property
+    def where(self) -> str:
+        """For people."""
+        ...
+
+    @property
+    def num_images(self) -> int:
+        """How many there are."""
+        ...
+
+    def batches(self, preprocessing: Preprocessing, batch_size: int = BATCH_SIZE) -> Iterator[Pictures]:
+        """All of them, in order; what cannot be read is left out and counted by the owner."""
+        ...
+
+
+@dataclass(frozen=True)
+class ShardImages:
+    """A split of a dataset folder."""
+
+    split: Split
+
+    @property
+    def where(self) -> str:
+        """For people."""
+        return f"{self.split.url} ({self.split.name})"
+
+    @property
+    def num_images(self) -> int:
+        """Images of the split."""
+        return self.split.num_samples
+
+    def batches(self, preprocessing: Preprocessing, batch_size: int = BATCH_SIZE) -> Iterator[Pictures]:
+        """As `Images.batches`.
+
+        Raises:
+            DataError: broken samples beyond data.max_bad_fraction.
+        """
+        batches = evaluation_batches(
+            self.split, preprocessing.loader(), batch_size_per_rank=batch_size, rank=0, world_size=1
+        )
+        for batch in batches:
+            yield Pictures(batch.images, batch.labels, batch.keys)
+
+    def thinned(self, most: int) -> ShardImages:
+        """At most `most` of them, evenly spread over the split."""
+        if self.num_images <= most:
+            return self
+        places = np.linspace(0, self.num_images - 1, most).round().astype(np.int64)
+        return ShardImages(replace(self.split, chosen=self.split.positions(places)))
+
+
+@dataclass(frozen=True)
+class FileImages:
+    """Image files."""
+
+    where: str
+    paths: Sequence[Path]
+    labels: Sequence[int]
+    unreadable: dict[Path, str] = field(default_factory=dict)
+    """Files that `batches` could not read, with the reason."""
+
+    @property
+    def num_images(self) -> int:
+        """Files, readable or not."""
+        return len(self.paths)
+
+    def batches(self, preprocessing: Preprocessing, batch_size: int = BATCH_SIZE) -> Iterator[Pictures]:
+        """As `Images.batches`."""
+
+        def read(path: Path) -> Tensor | None:
+            try:
+                return preprocessing.pixels(path.read_bytes())
+            except (ValueError, OSError) as error:
+                self.unreadable[path] = str(error)
+                return None
+
+        with ThreadPoolExecutor(max(1, int(num_cores()))) as pool:
+            for begin in range(0, len(self.paths), batch_size):
+                rows = range(begin, min(begin + batch_size, len(self.paths)))
+                pixels = dict(zip(rows, pool.map(read, [self.paths[i] for i in rows]), strict=True))
+                good = {i: image for i, image in pixels.items() if image is not None}
+                if good:
+                    labels = torch.tensor([self.labels[i] for i in good])
+                    yield Pictures(
+                        torch.stack(list(good.values())), labels, [str(self.paths[i]) for i in good]
+                    )
+
+
+def open_labelled(
+    where: str, classes: tuple[str, ...], split: SplitName = "test", *, key: str = "DATA"
+) -> ShardImages | FileImages:
+    """Images with labels in the order of `classes`.
+
+    Args:
+        where: a dataset folder, some of its shards, or a folder with a sub-folder per class.
+        split: of a dataset folder.
+        key: what the user calls `where`, for messages.
+
+    Raises:
+        ValueError: nothing there, or classes that the student does not know.
+    """
+    folder, _ = split_pattern(where)
+    if "://" in where or where.endswith(".tar") or Path(folder, MANIFEST).exists():
+        opened = open_split(StreamConfig(url=where), split)
+        if opened.classes != classes:
+            raise ValueError(
+                f"{key} {where} has the classes {_some(opened.classes)}, the student {_some(classes)}; "
+                "pack it with the student's list (`pack ... --classes FILE`)"
+            )
+        return ShardImages(opened)
+    root = Path(where)
+    if not root.is_dir():
+        raise ValueError(
+            f"{key} {where}: {'a file' if root.exists() else 'nothing there'}; give a dataset folder or a folder "
+            "with a sub-folder of images per class"
+        )
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    unknown = [path.name for path in folders if path.name not in classes]
+    if not folders or unknown:
+        what = f"the student has no class {unknown[0]!r}" if unknown else "it has no sub-folders"
+        raise ValueError(
+            f"{key} {where}: {what}; give a dataset folder, or a folder with sub-folders named as the student's "
+            f"classes: {_some(classes)}"
+        )
+    paths = [(path, classes.index(folder.name)) for folder in folders for path in find_images(folder).paths]
+    if not paths:
+        raise ValueError(f"{key} {where}: no images in its class folders")
+    return FileImages(where, [path for path, _ in paths], [label for _, label in paths])
+
+
+def open_files(places: Sequence[str | Path]) -> FileImages:
+    """Files and all images below folders, without labels.
+
+    Raises:
+        ValueError: a place where nothing is, or a folder without images.
+    """
+    paths: list[Path] = []
+    for place in map(Path, places):
+        if place.is_dir():
+            found = find_images(place).paths
+            if not found:
+                raise ValueError(f"{place}: no images below it")
+            paths += found
+        elif place.exists():
+            paths.append(place)
+        else:
+            raise ValueError(f"{place}: no such file or folder")
+    return FileImages(", ".join(map(str, places)), paths, [UNLABELLED] * len(paths))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f", ... ({len(names)})" if len(names) > 8 else "")
