@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageEnhance
-from sklearn.datasets import load_sample_images
 
 WIDTH, HEIGHT = 500, 375
 QUALITY = 93
@@ -22,7 +21,7 @@ NUM_CLASSES = 10
 
 def photos(num: int, seed: int = 0, quality: int = QUALITY) -> Iterator[bytes]:
     """`num` JPEGs, the same for the same seed."""
-    originals = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    originals = _originals()
     random = np.random.default_rng([seed, num])
     for _ in range(num):
         original = originals[random.integers(len(originals))]
@@ -41,6 +40,26 @@ def photos(num: int, seed: int = 0, quality: int = QUALITY) -> Iterator[bytes]:
         out = io.BytesIO()
         image.save(out, "JPEG", quality=quality)
         yield out.getvalue()
+
+
+def _originals() -> list[Image.Image]:
+    """scikit-learn's photographs; where it is missing, clouds of colour whose detail falls off like theirs."""
+    try:
+        from sklearn.datasets import load_sample_images
+    except ImportError:
+        return [_cloud(seed) for seed in range(2)]
+    return [Image.fromarray(pixels) for pixels in load_sample_images().images]
+
+
+def _cloud(seed: int, height: int = 427, width: int = 640) -> Image.Image:
+    """Noise with amplitudes of one over frequency, as in natural images."""
+    random = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    noise = np.fft.rfft2(random.standard_normal((3, height, width))) / np.maximum(frequency, 1 / width) ** 1.5
+    field = np.fft.irfft2(noise, (height, width))
+    grey, colour = field.mean(0, keepdims=True), field - field.mean(0, keepdims=True)
+    pixels = 128 + 56 * grey / grey.std() + 24 * colour / colour.std()
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
 
 
 def write_folder(folder: Path, images: list[bytes]) -> None:

@@ -47,6 +47,13 @@ def decode(
         image_CHW = _pixels(data, resize_px)
     except (OSError, RuntimeError, ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
         raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from None
+    return crop_resized(image_CHW, resize_px=resize_px, crop_px=crop_px, place=place)
+
+
+def crop_resized(
+    image_CHW: UInt8[Tensor, "3 H W"], *, resize_px: int, crop_px: int, place: tuple[float, float]
+) -> UInt8[Tensor, "3 h w"]:
+    """`decode`'s crop of an image that is decoded already; h = w = crop_px."""
     height, width = image_CHW.shape[1:]
     top, tall = _span(height, resize_px, crop_px, place[0])
     left, wide = _span(width, resize_px, crop_px, place[1])

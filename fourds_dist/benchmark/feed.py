@@ -1,0 +1,206 @@
+"""Does the fast 4Ds step wait for its data? `python -m fourds_dist.benchmark data --feed`.
+
+The step of `benchmark step` (ResNet34 -> ResNet18, batch 256, 224 px) is timed with one batch that lies on the device,
+then fed by a `TrainStream` that reads JPEG shards from the local disk. What the second run loses to the first is what
+data cost; `waiting` is the part of it in which the host stood still with no batch ready (it is never more than two
+steps ahead of the device, so that its waiting is the device's). The loader is timed alone too: its speed over the
+step's is the reserve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import chain, islice, repeat
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fourds_dist.benchmark.photos import photos
+from fourds_dist.benchmark.step import FORMS, NUM_CLASSES, build_task
+from fourds_dist.benchmark.timing import device_name, table
+from fourds_dist.data import Batch, LoaderConfig, StreamConfig, TrainStream, open_split
+from fourds_dist.training.optim import OptimConfig, Optimizers
+from fourds_dist.training.step import StepConfig, TrainStep
+from fourds_dist.training.transfer import on_device
+from fourds_dist.training.world import World
+
+WARM_UP_STEPS = 6
+STEPS_AHEAD = 2
+PHOTOS_PER_TASK = 64
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `--feed`."""
+    group = parser.add_argument_group("--feed")
+    group.add_argument("--feed", action="store_true", help="time the fast step with and without its data")
+    group.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    group.add_argument("--feed-batch", type=int, default=256)
+    group.add_argument(
+        "--feed-seconds", type=float, default=40.0, help="of the fed run; a quarter for the others"
+    )
+    group.add_argument("--image-size", type=int, default=224)
+    group.add_argument("--copies", type=int, default=4, help="times that every JPEG is written")
+    group.add_argument("--threads", type=int, help="decoding threads; as a run would choose them by default")
+    group.add_argument("--compile", action="store_true", help="the step under torch.compile")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Of one run."""
+
+    images_per_s: float
+    waiting: float
+    """Share of the time in which no batch was ready."""
+    cores: float
+    """CPU seconds per second, all threads."""
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure, print, and return the figures."""
+    device = torch.device(options.device)
+    with tempfile.TemporaryDirectory(prefix="feed-") as folder:
+        began = time.perf_counter()
+        num_bytes = _write(Path(folder), options.images, options.copies)
+        made_s = time.perf_counter() - began
+        stream = _stream(folder, options, num_bytes)
+        train = _training(options, device)
+        print(
+            f"4Ds step, {device_name(device)}, torch {torch.__version__}, batch {options.feed_batch} at "
+            f"{options.image_size} px; {options.images * options.copies} JPEGs, {num_bytes / 2**20:.0f} MiB, made in "
+            f"{made_s:.0f} s; {len(os.sched_getaffinity(0))} cores, {_threads(options)} decoding threads",
+            flush=True,
+        )
+        first = next(iter(on_device(stream.batches(0), device)))
+        rows = {
+            "one batch that lies there": timed(
+                repeat(first), train, device, options.feed_seconds / 4, lambda: 0.0
+            ),
+            "fed from disk": timed(
+                on_device(stream.batches(1), device),
+                train,
+                device,
+                options.feed_seconds,
+                lambda: stream.wait_s,
+            ),
+            "loader alone": timed(
+                stream.batches(2), lambda _: None, torch.device("cpu"), options.feed_seconds / 4, lambda: 0.0
+            ),
+        }
+    return _shown(rows, stream, options)
+
+
+def timed(
+    batches: Iterator[Batch],
+    use: Callable[[Batch], object],
+    device: torch.device,
+    seconds: float,
+    wait_s: Callable[[], float],
+) -> Speed:
+    """Use batches for so long, the host at most STEPS_AHEAD before the device."""
+    on_gpu = device.type == "cuda"
+    for batch in islice(batches, WARM_UP_STEPS):
+        use(batch)
+    if on_gpu:
+        torch.cuda.synchronize()
+    done: list[torch.cuda.Event] = []
+    began, waited_s, cpu_s, num_images = time.perf_counter(), wait_s(), time.process_time(), 0
+    for batch in batches:
+        use(batch)
+        num_images += len(batch)
+        if on_gpu:
+            done.append(torch.cuda.Event())
+            done[-1].record()
+            if len(done) > STEPS_AHEAD:
+                # Sleeping: a host that spins while it waits would take a core from decoding.
+                event = done.pop(0)
+                while not event.query():
+                    time.sleep(5e-4)
+        if time.perf_counter() - began > seconds:
+            break
+    if on_gpu:
+        torch.cuda.synchronize()
+    wall_s = time.perf_counter() - began
+    waiting, cores = (wait_s() - waited_s) / wall_s, (time.process_time() - cpu_s) / wall_s
+    if hasattr(batches, "close"):
+        batches.close()  # pyright: ignore[reportAttributeAccessIssue]
+    return Speed(num_images / wall_s, waiting, cores)
+
+
+def _training(options: argparse.Namespace, device: torch.device) -> Callable[[Batch], None]:
+    torch.manual_seed(0)
+    task = build_task(FORMS["fast"], options.image_size).to(device)
+    world, config = World(0, 1, device), StepConfig(compile=options.compile)
+    step = TrainStep(task, world, config, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    optimizers = Optimizers(task.parameter_groups(), OptimConfig(), num_steps=10**6)
+
+    def train(batch: Batch) -> None:
+        step(batch)
+        optimizers.step()
+
+    return train
+
+
+def _stream(folder: str, options: argparse.Namespace, num_bytes: int) -> TrainStream:
+    config = LoaderConfig(
+        resize_px=options.image_size * 256 // 224,
+        crop_px=options.image_size,
+        threads=options.threads,
+        shuffle_mib=min(256.0, num_bytes / 2**20 / 4),  # not so much that all would be held in memory
+    )
+    split = open_split(StreamConfig(url=folder), "train")
+    return TrainStream(
+        {"target": split}, config, global_batch_size=options.feed_batch, rank=0, world_size=1, seed=0
+    )
+
+
+def _threads(options: argparse.Namespace) -> int:
+    from fourds_dist.data.batches import num_threads
+
+    return options.threads or num_threads(1)
+
+
+def _write(folder: Path, num_images: int, copies: int) -> int:
+    """Shards of photographs, made on all cores; their bytes."""
+    from fourds_dist.benchmark.data import write_dataset
+
+    counts = [min(PHOTOS_PER_TASK, num_images - begin) for begin in range(0, num_images, PHOTOS_PER_TASK)]
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        made = list(chain.from_iterable(pool.map(_photos, counts, range(len(counts)))))
+    write_dataset(folder, made * copies, num_shards=max(2, num_images * copies // 512))
+    return sum(path.stat().st_size for path in folder.glob("*.tar"))
+
+
+def _photos(num: int, seed: int) -> list[bytes]:
+    return list(photos(num, seed))
+
+
+def _shown(rows: dict[str, Speed], stream: TrainStream, options: argparse.Namespace) -> dict[str, Any]:
+    lines = [
+        [name, f"{speed.images_per_s:.0f}", f"{speed.waiting:.3f}", f"{speed.cores:.2f}"]
+        for name, speed in rows.items()
+    ]
+    print(table(["", "images/s", "waiting", "cores"], lines))
+    fixed, fed, alone = rows.values()
+    kept, reserve = fed.images_per_s / fixed.images_per_s, alone.images_per_s / fixed.images_per_s
+    per_image_s = alone.cores / alone.images_per_s
+    wanted = per_image_s * fixed.images_per_s
+    print(
+        f"fed over fixed {kept:.3f}, waiting {fed.waiting:.1%}; the loader alone is {reserve:.2f} times as fast as the "
+        f"step, {1e3 * per_image_s:.2f} ms of CPU an image: the step eats {wanted:.1f} cores of decoding"
+    )
+    return {
+        "feed": {name: asdict(speed) for name, speed in rows.items()},
+        "fed_over_fixed": kept,
+        "loader_over_step": reserve,
+        "cpu_ms_per_image": 1e3 * per_image_s,
+        "faults": dict(stream.counts),
+        "batch": options.feed_batch,
+        "num_classes": NUM_CLASSES,
+    }
