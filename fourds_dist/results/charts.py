@@ -156,7 +156,7 @@ def gains(name: str, title: str, labels: Sequence[str], values: Sequence[float],
     """Bars to the right (gains) and to the left (losses), largest gain first."""
     with mpl.rc_context(STYLE):
         figure, axes = _figure(0.7 + 0.24 * max(4, len(labels)))
-        order = np.argsort(values, kind="stable").tolist()
+        order: list[int] = np.argsort(values, kind="stable").tolist()
         for place, i in enumerate(order):
             value = values[i]
             axes.barh(place, value, color=GAIN if value >= 0 else LOSS, height=0.68)
