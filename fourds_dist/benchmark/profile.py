@@ -19,7 +19,7 @@ from fourds_dist.benchmark.timing import device_name, table
 
 KINDS = {
     "Fourier": r"^(fourier_mix|pooled_phase|phase_disparity)(_backward)?$|^transpose$|fourds::|fft",
-    "optimisers": r"fused_?(sgd|adam)|multi_tensor|foreach",
+    "optimisers": r"fused_?(sgd|adam)|multi_tensor|foreach|optimizer",
     "BatchNorm": r"batch_?norm|\bbn_(fw|bw)",
     "convolutions": r"conv|xmma|cutlass|gemm|winograd|[wd]grad|fprop|nchw|nhwc|aten::(add)?mm",
     "pooling": r"pool",
@@ -49,6 +49,8 @@ def kernel_times(
             torch.cuda.synchronize()
     times: Counter[str] = Counter()
     for event in profiler.key_averages():
+        if on_gpu and event.key.startswith("Optimizer."):
+            continue  # a range around kernels that are counted themselves
         if on_gpu and event.device_type.name == "CUDA":
             times[event.key] += event.self_device_time_total / 1e3 / num_steps
         elif not on_gpu:

@@ -30,7 +30,7 @@ from fourds_dist.ops.half_spectrum import (
 from fourds_dist.ops.matrices import multiplicity, pool_matrices
 from fourds_dist.ops.spectrum import EPS, self_conjugate, working_dtype
 
-PIECE_ELEMENTS = 2**18  # of a map's tensor on a CPU: about ten such tensors are alive at a time
+PIECE_ELEMENTS = 2**17  # of a map's tensor, for each thread of a CPU: about ten such tensors are alive at a time
 
 
 def fourier_mix(h_BCHW: Tensor, a_BCHW: Tensor, mix_2: Tensor) -> Tensor:
@@ -179,7 +179,8 @@ def pieces(*tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
     num_maps = largest.shape[0] * largest.shape[1]
     if num_maps == 0:
         return
-    step = num_maps if largest.is_cuda else max(1, PIECE_ELEMENTS * num_maps // largest.numel())
+    piece = PIECE_ELEMENTS * torch.get_num_threads()
+    step = num_maps if largest.is_cuda else max(1, piece * num_maps // largest.numel())
     flat = [None if x is None else x.flatten(0, 1) for x in tensors]
     for start in range(0, num_maps, step):
         yield tuple(None if x is None else x[start : start + step] for x in flat)
