@@ -9,6 +9,8 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+MOST_LINES = 20
+
 Answer = int | None
 """Exit status; None: 0."""
 
@@ -31,8 +33,22 @@ def answered(
     except BrokenPipeError:  # the reader of our output has gone: `fourds predict ... | head`
         sys.stderr.close()
         return 1
-    except (ValueError, RuntimeError, OSError) as error:
+    except Exception as error:
         if options.traceback:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(told(error), file=sys.stderr)
         return 1
+
+
+def told(error: Exception) -> str:
+    """An error in one screen: what users can mend as it says itself, what is a fault of ours as such."""
+    text = str(error)
+    if not isinstance(error, ValueError | RuntimeError | OSError):
+        text = (
+            f"unexpected {type(error).__name__}: {text} (a fault of fourds_dist's; --traceback shows where)"
+        )
+    lines = text.splitlines() or [type(error).__name__]
+    shown = lines[:MOST_LINES] + (
+        [f"... ({len(lines) - MOST_LINES} more lines)"] if len(lines) > MOST_LINES else []
+    )
+    return "error: " + "\n".join(shown)

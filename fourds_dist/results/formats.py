@@ -43,6 +43,9 @@ FILES = {
 class Shipped(nn.Module):
     """The student with its normalisation: images in [0, 1] to logits."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.network = network
@@ -130,7 +133,7 @@ class Writer:
             quantize_static(
                 str(prepared),
                 str(path),
-                _Calibration(self._calibration()),
+                _Calibration(self._calibration()),  # pyright: ignore[reportArgumentType]
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
