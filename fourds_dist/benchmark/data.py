@@ -31,10 +31,8 @@ from typing import Any
 
 from fourds_dist.benchmark import decoders, feed
 from fourds_dist.benchmark.peers import OURS, PEERS, WEBDATASET, Setup, memory_bytes
-from fourds_dist.benchmark.photos import NUM_CLASSES, photos, write_folder, write_shards
+from fourds_dist.benchmark.photos import photos_by_all_cores, write_dataset, write_folder
 from fourds_dist.benchmark.timing import table
-from fourds_dist.data.index import index_tar
-from fourds_dist.data.manifest import Manifest, Shard, write_manifest
 
 STARTS = (0.0, 0.5, 0.9)
 KEY, SECRET = "benchmark-key-0000", "benchmark-secret-000000000000"
@@ -97,26 +95,13 @@ def prepare(data: Path, num_images: int) -> int:
     """Write the JPEGs as folders and as shards with our index and manifest; their bytes together."""
     count = data / "count"
     if not count.exists():
-        images = list(photos(num_images))
+        images = photos_by_all_cores(num_images)
         write_folder(data / "folder", images)
         write_dataset(data / "shards", images, num_shards=max(4, num_images // 256))
         count.write_text(str(num_images))
     if int(count.read_text()) != num_images:
         raise ValueError(f"{data} holds {count.read_text()} images, not {num_images}; give another --data")
     return sum(path.stat().st_size for path in (data / "folder").glob("*/*.jpg"))
-
-
-def write_dataset(folder: Path, images: list[bytes], num_shards: int) -> None:
-    """Shards with what `pack index` would write beside them."""
-    shards = []
-    for path in write_shards(folder, images, num_shards):
-        with path.open("rb") as file:
-            index = index_tar(file, str(path))
-        path.with_name(f"{path.name}.index").write_bytes(index.to_bytes())
-        shards.append(Shard(path.name, len(index), path.stat().st_size, index.sha256))
-    names = tuple(f"class {number}" for number in range(NUM_CLASSES))
-    counts = tuple(len(images[number::NUM_CLASSES]) for number in range(NUM_CLASSES))
-    write_manifest(str(folder), Manifest("photos", names, {"train": tuple(shards)}, {"train": counts}))
 
 
 def _prepare_peer(name: str, data: Path) -> None:
@@ -146,7 +131,8 @@ def _measure(
                 local = _in_a_process(replace(timed, remote=beside.remote), environment)
                 figures["over_local"] = figures["images_per_core_s"] / local["images_per_core_s"]
                 figures["local"] = local
-            for start in STARTS:
+            figures["from_0%_s"] = figures["first_batch_s"]
+            for start in STARTS[1:]:
                 begun = _in_a_process(replace(timed, start=start, seconds=0.0), environment)
                 figures[f"from_{start:.0%}_s"] = begun["first_batch_s"]
             rows[name]["rounds"].append(figures)
@@ -154,7 +140,7 @@ def _measure(
     return list(rows.values())
 
 
-def _in_a_process(setup: Setup, environment: Any) -> dict[str, float]:
+def _in_a_process(setup: Setup, environment: Any) -> dict[str, Any]:
     process = subprocess.Popen(
         [*_PEER, json.dumps(asdict(setup))],
         stdout=subprocess.PIPE,

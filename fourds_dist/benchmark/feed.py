@@ -14,15 +14,14 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import chain, islice, repeat
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fourds_dist.benchmark.photos import photos
+from fourds_dist.benchmark.photos import photos_by_all_cores, write_dataset
 from fourds_dist.benchmark.step import FORMS, NUM_CLASSES, build_task
 from fourds_dist.benchmark.timing import device_name, table
 from fourds_dist.data import Batch, LoaderConfig, StreamConfig, TrainStream, open_split
@@ -33,7 +32,6 @@ from fourds_dist.training.world import World
 
 WARM_UP_STEPS = 6
 STEPS_AHEAD = 2
-PHOTOS_PER_TASK = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -168,17 +166,9 @@ def _threads(options: argparse.Namespace) -> int:
 
 def _write(folder: Path, num_images: int, copies: int) -> int:
     """Shards of photographs, made on all cores; their bytes."""
-    from fourds_dist.benchmark.data import write_dataset
-
-    counts = [min(PHOTOS_PER_TASK, num_images - begin) for begin in range(0, num_images, PHOTOS_PER_TASK)]
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        made = list(chain.from_iterable(pool.map(_photos, counts, range(len(counts)))))
+    made = photos_by_all_cores(num_images)
     write_dataset(folder, made * copies, num_shards=max(2, num_images * copies // 512))
     return sum(path.stat().st_size for path in folder.glob("*.tar"))
-
-
-def _photos(num: int, seed: int) -> list[bytes]:
-    return list(photos(num, seed))
 
 
 def _shown(rows: dict[str, Speed], stream: TrainStream, options: argparse.Namespace) -> dict[str, Any]:

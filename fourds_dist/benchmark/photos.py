@@ -7,16 +7,24 @@ noise would be all detail and flat colour none, and both decode at another speed
 from __future__ import annotations
 
 import io
+import multiprocessing
+import os
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from fourds_dist.data.index import index_tar
+from fourds_dist.data.manifest import Manifest, Shard, write_manifest
+
 WIDTH, HEIGHT = 500, 375
 QUALITY = 93
 NUM_CLASSES = 10
+PHOTOS_PER_TASK = 64
 
 
 def photos(num: int, seed: int = 0, quality: int = QUALITY) -> Iterator[bytes]:
@@ -40,6 +48,20 @@ def photos(num: int, seed: int = 0, quality: int = QUALITY) -> Iterator[bytes]:
         out = io.BytesIO()
         image.save(out, "JPEG", quality=quality)
         yield out.getvalue()
+
+
+def photos_by_all_cores(num: int) -> list[bytes]:
+    """The same as a list, the same on any number of cores."""
+    counts = [min(PHOTOS_PER_TASK, num - begin) for begin in range(0, num, PHOTOS_PER_TASK)]
+    if len(counts) == 1:
+        return list(photos(num))
+    num_processes = min(len(counts), len(os.sched_getaffinity(0)))
+    with ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn")) as pool:
+        return list(chain.from_iterable(pool.map(_photos, counts, range(len(counts)))))
+
+
+def _photos(num: int, seed: int) -> list[bytes]:
+    return list(photos(num, seed))
 
 
 def _originals() -> list[Image.Image]:
@@ -83,3 +105,16 @@ def write_shards(folder: Path, images: list[bytes], num_shards: int) -> list[Pat
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))
     return paths
+
+
+def write_dataset(folder: Path, images: list[bytes], num_shards: int) -> None:
+    """Shards with what `pack index` would write beside them."""
+    shards = []
+    for path in write_shards(folder, images, num_shards):
+        with path.open("rb") as file:
+            index = index_tar(file, str(path))
+        path.with_name(f"{path.name}.index").write_bytes(index.to_bytes())
+        shards.append(Shard(path.name, len(index), path.stat().st_size, index.sha256))
+    names = tuple(f"class {number}" for number in range(NUM_CLASSES))
+    counts = tuple(len(images[number::NUM_CLASSES]) for number in range(NUM_CLASSES))
+    write_manifest(str(folder), Manifest("photos", names, {"train": tuple(shards)}, {"train": counts}))
