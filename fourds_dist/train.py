@@ -21,6 +21,7 @@ from fourds_dist.training.outcome import Outcome
 from fourds_dist.training.preflight import check
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.stages import SUMMARY
+from fourds_dist.training.stop import Stopped
 from fourds_dist.training.world import World
 
 QUICKSTART = shipped("quickstart.yaml")
@@ -40,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise ConfigError(f"one configuration at a time, not {len(files)}: {', '.join(files)}")
         settings = load(Settings, files[0] if files else QUICKSTART, overrides)
         train(with_absolute_paths(settings, _base_folder()))
+    except Stopped:  # the run's last line told it
+        return 130
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the newest checkpoint", file=sys.stderr)
         return 130
@@ -59,7 +62,11 @@ def train(settings: Settings) -> Outcome:
         RuntimeError: a stage that failed.
     """
     folder = RunFolder(settings.run_url)
-    world = World.join() if settings.launch.runner == "inline" else None
+    world = (
+        World.join(timeout_s=settings.launch.collective_timeout_s)
+        if settings.launch.runner == "inline"
+        else None
+    )
     is_main = world is None or world.is_main
     if is_main:
         _prepare(settings)

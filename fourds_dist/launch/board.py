@@ -1,4 +1,4 @@
-"""How the driver learns what rank 0 does: an actor to which events are sent and from which the driver reads them."""
+"""How driver and workers talk: an actor to which rank 0 sends events, and which answers what the driver wants."""
 
 from __future__ import annotations
 
@@ -8,31 +8,97 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.train import UserCallback
 
 Row = dict[str, Any]
 
 
 @ray.remote(num_cpus=0)
 class Board:
-    """Events in order of arrival, until they are taken."""
+    """Events in order of arrival, until they are taken; notes for the next workers; the driver's wish to stop."""
 
     def __init__(self) -> None:
         self._rows: list[Row] = []
+        self._notes: list[str] = []
+        self._stop: str | None = None
 
-    def put(self, row: Row) -> None:
-        """Add one event; called without waiting for an answer."""
+    def put(self, row: Row) -> str | None:
+        """Add one event; gives why the run is to stop, if it is."""
         self._rows.append(row)
+        return self._stop
 
     def take(self) -> list[Row]:
         """All events since the last call."""
         rows, self._rows = self._rows, []
         return rows
 
+    def note(self, text: str) -> None:
+        """Keep a line for the log of the run, which the next workers write."""
+        if text not in self._notes:
+            self._notes.append(text)
+
+    def take_notes(self) -> list[str]:
+        """All lines since the last call."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    def stop(self, reason: str) -> None:
+        """Have the workers leave with a checkpoint."""
+        self._stop = reason
+
+
+class Witness(UserCallback):
+    """Tells the board why workers failed; Ray calls it in its controller."""
+
+    def __init__(self, board: Any) -> None:
+        self._board = board
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """One line for all workers that failed together."""
+        del run_context
+        self._board.note.remote(told(worker_exceptions))
+
+
+def told(worker_exceptions: dict[int, Exception]) -> str:
+    """Which workers failed, and of what, in one line.
+
+    A worker that died is the cause; that others then lost it in a collective says nothing new.
+    """
+    reasons = {rank: reason_of(error) for rank, error in sorted(worker_exceptions.items())}
+    died = {rank: reason for rank, reason in reasons.items() if reason.startswith(("was killed", "ran out"))}
+    return "; ".join(f"worker {rank} {reason}" for rank, reason in (died or reasons).items())
+
+
+def reason_of(error: BaseException) -> str:
+    """What happened to a worker, in a few words."""
+    text = str(error)
+    lowered = text.lower()
+    if (
+        "outofmemory" in type(error).__name__.lower()
+        or "oom" in lowered.split()
+        or "out of memory" in lowered
+    ):
+        return "ran out of memory"
+    if "node" in lowered and ("died" in lowered or "terminated" in lowered or "dead" in lowered):
+        return "was killed with its node"
+    if (
+        "ActorDiedError" in type(error).__name__
+        or "actor died" in lowered
+        or "worker process has died" in lowered
+    ):
+        return "was killed"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if "timed out" in lowered or "timeout" in lowered:
+        return f"waited too long for the others ({lines[-1][:160]})"
+    return f"failed: {lines[-1][:200] if lines else type(error).__name__}"
+
 
 @contextmanager
 def watched_board(show: Callable[[Row], None], *, interval_s: float = 0.3) -> Iterator[Any]:
     """A board whose events go to `show`, in a thread of the driver, while the context lasts."""
-    board = Board.remote()  # pyright: ignore[reportAttributeAccessIssue]
+    here = ray.get_runtime_context().get_node_id()
+    actor: Any = Board
+    board = actor.options(label_selector={"ray.io/node-id": here}).remote()
     done = threading.Event()
 
     def watch() -> None:

@@ -7,7 +7,9 @@ under the same name goes on from its newest checkpoint.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,16 +27,17 @@ import fsspec
 import pyarrow.fs
 import ray
 import ray.train
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from fourds_dist.launch.board import watched_board
+from fourds_dist.launch.board import Witness, watched_board
 from fourds_dist.launch.settings import LaunchConfig
-from fourds_dist.launch.worker import train_worker
+from fourds_dist.launch.worker import SNAPSHOT, Ending, counted, train_worker
 from fourds_dist.settings import Settings
 from fourds_dist.training.progress import ProgressView
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.stages import DONE, StageName, stages_to_run
+from fourds_dist.training.stop import Stopped
 
 
 class LaunchError(RuntimeError):
@@ -46,16 +49,23 @@ def run_on_ray(settings: Settings) -> None:
 
     Raises:
         LaunchError: resources that do not come within launch.wait_s, or a stage that failed.
+        Stopped: by SIGTERM or Ctrl-C, with a checkpoint.
     """
     folder = RunFolder(settings.run_url)
-    left = [stage for stage in stages_to_run(settings) if not folder.exists(DONE[stage])]
+    left: list[StageName] = [stage for stage in stages_to_run(settings) if not folder.exists(DONE[stage])]
     if not left:
         return
     with _cluster(settings) as is_ours:
         resources = _worker_resources(settings.launch)
         _await_workers(settings.launch, resources, wait_s=0 if is_ours else settings.launch.wait_s)
         for stage in left:
-            _fit(stage, settings, resources)
+            while (ending := _fit(stage, settings, resources)).kind == "preempted":
+                # Workers have left a node that goes before it went; the others and its successor take over.
+                _await_workers(settings.launch, resources, wait_s=settings.launch.wait_s)
+            if ending.kind == "stopped":
+                raise Stopped(ending.text, 0)
+            if ending.kind == "failed":
+                raise LaunchError(f"{stage} stage: {ending.text}")
 
 
 @contextmanager
@@ -66,7 +76,7 @@ def _cluster(settings: Settings) -> Iterator[bool]:
     """
     joined = ray.is_initialized()
     if not joined:
-        ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)  # pyright: ignore[reportArgumentType]
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         if RunFolder(settings.run_url).is_local and len(nodes) > 1:
@@ -86,7 +96,7 @@ def _worker_resources(launch: LaunchConfig) -> dict[str, float]:
 
 def _await_workers(launch: LaunchConfig, resources: dict[str, float], wait_s: float) -> None:
     """Wait until all workers would fit, as Ray Train will place them; an autoscaler sees the demand meanwhile."""
-    group = placement_group([resources] * launch.workers, strategy="PACK")
+    group = placement_group([resources] * launch.min_workers, strategy="PACK")
     try:
         fits, _ = ray.wait([group.ready()], timeout=2)
         if not fits and wait_s > 0:
@@ -103,7 +113,7 @@ def _await_workers(launch: LaunchConfig, resources: dict[str, float], wait_s: fl
 
 def _demand(launch: LaunchConfig, resources: dict[str, float]) -> str:
     each = " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
-    return f"{launch.workers} workers with {each} each"
+    return f"{launch.min_workers} workers with {each} each"
 
 
 def _supply() -> str:
@@ -112,26 +122,32 @@ def _supply() -> str:
     return f"free in the cluster: {amounts}"
 
 
-def _fit(stage: StageName, settings: Settings, resources: dict[str, float]) -> None:
+def _fit(stage: StageName, settings: Settings, resources: dict[str, float]) -> Ending:
+    launch = settings.launch
+    os.environ["RAY_TRAIN_COLLECTIVE_TIMEOUT_S"] = str(launch.collective_timeout_s)
+    _drop_torn_snapshot(RunFolder(RunFolder(settings.run_url).path(stage)))
     view = ProgressView()
     with watched_board(view) as board:
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"stage": stage, "settings": settings.model_dump_json(), "board": board},
+            torch_config=TorchConfig(timeout_s=round(launch.collective_timeout_s)),
             scaling_config=ray.train.ScalingConfig(
-                num_workers=settings.launch.workers,
+                num_workers=launch.workers,
                 use_gpu="GPU" in resources,
                 resources_per_worker=resources,
+                elastic_resize_monitor_interval_s=launch.resize_every_s,
             ),
             run_config=ray.train.RunConfig(
                 name=stage,
-                failure_config=ray.train.FailureConfig(max_failures=settings.launch.max_failures),
-                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+                failure_config=ray.train.FailureConfig(max_failures=launch.max_failures),
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=settings.run.keep_checkpoints),
+                callbacks=[Witness(board)],
                 **_storage(settings.run_url),
             ),
         )
         try:
-            trainer.fit()
+            return _fit_until_told(trainer, board, launch.grace_s)
         except ray.train.WorkerGroupError as error:
             rank, cause = next(iter(error.worker_failures.items()))
             raise LaunchError(f"{stage} stage failed on worker {rank}: {_last_line(cause)}") from error
@@ -139,6 +155,50 @@ def _fit(stage: StageName, settings: Settings, resources: dict[str, float]) -> N
             raise LaunchError(f"{stage} stage failed: {_last_line(error)}") from error
         finally:
             view.close()
+
+
+def _fit_until_told(trainer: TorchTrainer, board: Any, grace_s: float) -> Ending:
+    """`trainer.fit()`, until Ctrl-C or SIGTERM (which `train.main` turns into it) asks the workers to leave.
+
+    It runs in a thread, where Ray Train leaves the signals to us; its own answer to Ctrl-C is to end without a
+    checkpoint.
+    """
+    result: Future[Ending] = Future()
+
+    def run() -> None:
+        try:
+            value: Any = trainer.fit().return_value
+            result.set_result(Ending(*value))
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="fit", daemon=True).start()
+    try:
+        return _wait(result)
+    except KeyboardInterrupt:
+        board.stop.remote("Ctrl-C or SIGTERM")
+        try:
+            return _wait(result, grace_s)
+        except TimeoutError:
+            raise KeyboardInterrupt from None
+
+
+def _wait(result: Future[Ending], timeout_s: float | None = None) -> Ending:
+    return result.result(timeout=timeout_s)
+
+
+def _drop_torn_snapshot(stage: RunFolder) -> None:
+    """Remove Ray Train's list of checkpoints where a kill tore it, or where it names one that is gone.
+
+    Ray refuses to start with such a list. We do without it: the newest checkpoint is found in the folder.
+    """
+    try:
+        whole = all(stage.exists(f"{name}/state.pt") for name in counted(stage))
+    except ValueError:
+        whole = False
+    if not whole:
+        fs, path = fsspec.core.url_to_fs(stage.path(SNAPSHOT))
+        fs.rm(path)
 
 
 def _last_line(error: BaseException) -> str:

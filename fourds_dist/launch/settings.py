@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fourds_dist.config import Section
+
+Positive = Annotated[int, Field(ge=1)]
 
 
 class LaunchConfig(Section):
@@ -16,8 +18,9 @@ class LaunchConfig(Section):
     """`ray`: workers of Ray Train, in the running cluster or a local one. `inline`: this process (or torchrun's
     processes), without Ray."""
 
-    workers: int = Field(default=1, ge=1)
-    """Number of workers (ranks), each with one GPU where use_gpu says so."""
+    workers: Positive | tuple[Positive, Positive] = 1
+    """Number of workers (ranks), each with one GPU where use_gpu says so. `[min, max]`: as many as there is room for,
+    fewer when nodes leave and more when they come; global batch, order of samples and learning rate stay."""
 
     use_gpu: bool | None = None
     """Whether every worker gets a GPU; null: if the cluster has any."""
@@ -29,4 +32,39 @@ class LaunchConfig(Section):
     """Seconds to wait until the cluster has the resources, before giving up."""
 
     max_failures: int = Field(default=3, ge=-1)
-    """How many times a failed worker group starts again from its newest checkpoint; -1: always."""
+    """How many times a failed worker group starts again from its newest checkpoint; -1: always. Nodes that were taken
+    away with notice do not count."""
+
+    resize_every_s: float = Field(default=60.0, gt=0)
+    """workers=[min, max]: how often room for more workers is looked for. A change costs the steps since the newest
+    checkpoint."""
+
+    grace_s: float = Field(default=60.0, gt=0)
+    """Seconds that Ctrl-C and SIGTERM leave the workers to write a checkpoint; a second Ctrl-C leaves none."""
+
+    collective_timeout_s: float = Field(default=900.0, gt=0)
+    """Seconds for which a worker waits for the others in a collective; then the group counts as failed."""
+
+    strategy: Literal["ddp", "deepspeed"] = "ddp"
+    """`ddp`: every worker holds all weights. `deepspeed`: ZeRO divides optimiser state, gradients or weights among the
+    workers, for teachers too large for one GPU."""
+
+    deepspeed: str = "zero1"
+    """strategy=deepspeed: its configuration, one of those shipped in configs/deepspeed (`zero0` to `zero3`,
+    `zero3_offload`) or a JSON or YAML file, path or URL, that every node can read."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_workers > self.max_workers:
+            raise ValueError(f"workers: {list(self.workers)} should be [min, max]")  # pyright: ignore
+        return self
+
+    @property
+    def min_workers(self) -> int:
+        """The fewest workers that will do."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def max_workers(self) -> int:
+        """The most workers that are wanted."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]

@@ -2,47 +2,171 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Literal, NamedTuple
 
+import ray
 import ray.train
-import torch
 
 from fourds_dist.settings import Settings
-from fourds_dist.training.checkpoint import read_state
+from fourds_dist.training.checkpoint import CheckpointRefusedError
+from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.stages import run_stage
+from fourds_dist.training.stop import Stopped
+from fourds_dist.training.store import FolderStore, name_of
+
+PREEMPTION_POLL_S = 5.0
+"""Seconds of training between two questions to Ray, each a barrier of some milliseconds."""
 
 
-def train_worker(config: dict[str, Any]) -> None:
+SNAPSHOT = "checkpoint_manager_snapshot.json"
+
+
+class Ending(NamedTuple):
+    """How a stage's workers left by themselves. Ray tries again what they raise, and takes what they return."""
+
+    kind: Literal["done", "stopped", "preempted", "failed"]
+    text: str = ""
+
+
+def train_worker(config: dict[str, Any]) -> Ending:
     """Ray Train's `train_loop_per_worker`.
 
     Args:
         config: "stage", "settings" (JSON) and "board", the driver's `Board` actor.
     """
-    board = config["board"]
     settings = Settings.model_validate_json(config["settings"])
-    run_stage(config["stage"], settings, RayStore, lambda row: board.put.remote(row))
+    line = Line(config["board"])
+    place = RunFolder(settings.run_url).path(config["stage"])
+
+    def make_store(note: Callable[[str], None]) -> RayStore:
+        return RayStore(FolderStore(place, keep=None, patience_s=settings.run.patience_s, note=note))
+
+    try:
+        run_stage(
+            config["stage"], settings, make_store, line.put, stop=line.told_to_stop, happened=line.happened
+        )
+    except Stopped as stopped:
+        return Ending("preempted" if stopped.reason.startswith(PREEMPTED) else "stopped", str(stopped))
+    except (FloatingPointError, CheckpointRefusedError) as error:  # it would all happen again, on every rank
+        return Ending("failed", str(error))
+    return Ending("done")
+
+
+def counted(stage: RunFolder) -> list[str]:
+    """Names of the checkpoints on Ray Train's list.
+
+    Raises:
+        ValueError: a list that a kill tore.
+    """
+    if not stage.exists(SNAPSHOT):
+        return []
+    try:
+        return [entry["checkpoint_dir_name"] for entry in stage.read_json(SNAPSHOT)["checkpoint_results"]]
+    except (UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{stage.path(SNAPSHOT)} is torn") from error
+
+
+PREEMPTED = "a notice that a node goes"
+
+
+class Line:
+    """A worker's line to the driver, through the board, and to Ray's notices."""
+
+    def __init__(self, board: Any) -> None:
+        self._board = board
+        self._answer: ray.ObjectRef | None = None
+        self._told: str | None = None
+        self._asked_s = 0.0
+
+    def put(self, row: dict[str, Any]) -> None:
+        """Send an event; whether the driver wants to stop comes back with it, and is not waited for."""
+        self._hear()
+        self._answer = self._board.put.remote(row)
+
+    def happened(self) -> list[str]:
+        """What befell earlier workers of this run."""
+        return ray.get(self._board.take_notes.remote(), timeout=60)
+
+    def told_to_stop(self, run_s: float) -> str | None:
+        """What the driver said (rank 0 alone hears it), or Ray's notice that a node will be taken away."""
+        self._hear()
+        if run_s - self._asked_s >= PREEMPTION_POLL_S:  # all ranks ask, or none
+            self._asked_s = run_s
+            info = ray.train.get_preemption_info()
+            if info is not None:
+                ranks = ", ".join(map(str, info.preempted_ranks))
+                self._told = f"{PREEMPTED} (worker {ranks})"
+        return self._told
+
+    def _hear(self) -> None:
+        if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
+            self._told = ray.get(self._answer) or self._told
+            self._answer = None
 
 
 class RayStore:
-    """Checkpoints through `ray.train.report`, which uploads them to the run's storage and counts them when whole."""
+    """Checkpoints through `ray.train.report`, which knows of them; written and found as on any folder or URL.
 
-    def save(self, state: dict[str, Any] | None, step: int, metrics: dict[str, float]) -> None:
-        """A barrier of all ranks; rank 0 brings the state."""
-        name = f"checkpoint-{step:08d}"
+    Ray writes them beside training, by a function of ours, so that they appear whole or not at all, and removes those
+    that it has counted. One that was written but not yet counted when the run was killed is found all the same; that
+    it goes in its turn is seen to at the next start.
+    """
+
+    def __init__(self, folder: FolderStore) -> None:
+        self._folder = folder
+        self._under_way: Future[None] | None = None
+
+    def save(
+        self, state: dict[str, Any] | None, step: int, metrics: dict[str, float], *, wait: bool = False
+    ) -> None:
+        """A barrier of all ranks; rank 0 brings the state, and waits until its last one is written."""
+        report = {"step": step, **metrics}
         if state is None:
-            ray.train.report(metrics, checkpoint=None, checkpoint_dir_name=name)
+            ray.train.report(report)
             return
-        with tempfile.TemporaryDirectory() as folder:
-            torch.save(state, Path(folder) / "state.pt")
-            checkpoint = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=name)
+        self.close()
+        written: Future[None] = Future()
 
-    def load(self) -> dict[str, Any] | None:
-        """The newest checkpoint that Ray Train counted, or None."""
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            return None
-        with checkpoint.as_directory() as folder:
-            return read_state(Path(folder) / "state.pt")
+        def upload(checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+            try:
+                self._folder.write(state, name)
+            except BaseException as error:
+                written.set_exception(error)
+                raise
+            written.set_result(None)
+            return checkpoint
+
+        storage: Any = ray.train.get_context().get_storage()
+        checkpoint = ray.train.Checkpoint(
+            storage.build_checkpoint_path_from_name(name_of(step)), storage.storage_filesystem
+        )
+        self._under_way = written
+        ray.train.report(
+            report,
+            checkpoint=checkpoint,
+            checkpoint_dir_name=name_of(step),
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+            delete_local_checkpoint_after_upload=False,
+            checkpoint_upload_fn=upload,
+        )
+        if wait:
+            self.close()
+
+    def newest(self) -> str | None:
+        """Name of the newest whole checkpoint, counted by Ray or not; asked at the start, by rank 0."""
+        newest = self._folder.newest()
+        if newest is not None:
+            self._folder.prune([newest, *counted(RunFolder(self._folder.url))])
+        return newest
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A checkpoint's state."""
+        return self._folder.read(name)
+
+    def close(self) -> None:
+        """Wait for what is still being written."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()

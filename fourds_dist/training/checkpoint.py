@@ -1,8 +1,7 @@
-"""Checkpoints and weights: what is kept, how it is written whole or not at all, and how it is read without unpickling.
+"""Checkpoints and weights as files: read without unpickling, and refused by name where they do not fit.
 
-A checkpoint is one `state.pt` that holds everything needed to go on: the task's learning parts and buffers, optimisers
-and schedules, the step (which fixes the position in the data), every rank's random state, and the best weights so far.
-Frozen weights are left out: they come from the teacher's own file. Finished weights are safetensors.
+What a checkpoint holds is `snapshot`'s matter, where it lies `store`'s. Frozen weights are left out: they come from the
+teacher's own file. Finished weights are safetensors.
 """
 
 from __future__ import annotations
@@ -10,8 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 import warnings
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import fsspec
 import torch
@@ -21,61 +19,35 @@ from torch import Tensor, nn
 
 from fourds_dist.storage import write_bytes
 
-FORMAT = 1
+FORMAT = 2
 
 
-class CheckpointStore(Protocol):
-    """Where checkpoints go. Both calls are made by every rank together."""
-
-    def save(self, state: dict[str, Any] | None, step: int, metrics: dict[str, float]) -> None:
-        """Keep `state`, which rank 0 alone gives; older checkpoints beyond the policy are removed."""
-        ...
-
-    def load(self) -> dict[str, Any] | None:
-        """The newest whole checkpoint, or None."""
-        ...
+class CheckpointRefusedError(ValueError):
+    """A run's checkpoint that this run cannot go on from; on every rank alike."""
 
 
-class FolderStore:
-    """Checkpoints in a local folder, for runs without Ray: `checkpoint-00000120/state.pt`, the last two kept."""
-
-    def __init__(self, folder: str | Path, *, keep: int = 2) -> None:
-        self._folder = Path(folder)
-        self._keep = keep
-
-    def save(self, state: dict[str, Any] | None, step: int, metrics: dict[str, float]) -> None:
-        """Write beside the target and rename, so that a kill at any instant leaves the last good checkpoint."""
-        del metrics
-        if state is None:
-            return
-        final = self._folder / f"checkpoint-{step:08d}"
-        final.mkdir(parents=True, exist_ok=True)
-        partial = final / "state.pt.partial"
-        torch.save(state, partial)
-        partial.replace(final / "state.pt")
-        for old in self._whole()[: -self._keep]:
-            (old / "state.pt").unlink()
-            old.rmdir()
-
-    def load(self) -> dict[str, Any] | None:
-        """The newest whole checkpoint, or None."""
-        whole = self._whole()
-        return read_state(whole[-1] / "state.pt") if whole else None
-
-    def _whole(self) -> list[Path]:
-        return sorted(p for p in self._folder.glob("checkpoint-*") if (p / "state.pt").exists())
-
-
-def read_state(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's state, on the CPU.
+def decode_state(data: bytes, where: str) -> dict[str, Any]:
+    """A checkpoint's state from a file's bytes, on the CPU.
 
     Raises:
         ValueError: truncated, not one of ours, of another format, or holding pickled code.
     """
-    state = _torch_load(Path(path).read_bytes(), str(path))
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        found = state.get("format", "none") if isinstance(state, dict) else "none"
-        raise ValueError(f"checkpoint {path} has format {found}; this version reads format {FORMAT}")
+    state = _torch_load(data, f"checkpoint {where}")
+    found = state.get("format") if isinstance(state, dict) else None
+    if not isinstance(found, int):
+        raise CheckpointRefusedError(
+            f"checkpoint {where} is not one of a run of ours; choose another run.name"
+        )
+    if found != FORMAT:
+        remedy = (
+            "update fourds_dist"
+            if found > FORMAT
+            else "go on with the version that began the run, or choose another run.name"
+        )
+        raise CheckpointRefusedError(
+            f"checkpoint {where} has format {found}, {'newer' if found > FORMAT else 'older'} than the format {FORMAT} "
+            f"that this version reads; {remedy}"
+        )
     return state
 
 
@@ -94,7 +66,7 @@ def load_learning_state(task: nn.Module, state: dict[str, Tensor]) -> None:
     expected = learning_state(task)
     problem = _mismatch(expected, state)
     if problem:
-        raise ValueError(f"the checkpoint belongs to another model: {problem}")
+        raise CheckpointRefusedError(f"the checkpoint belongs to another model: {problem}")
     task.load_state_dict(state, strict=False)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -31,18 +31,27 @@ class Accuracy:
         return self.num_correct / max(1, self.num_samples)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def evaluate(
-    predictors: Mapping[str, Predictor], batches: Iterable[Batch], step: TrainStep, world: World
+    predictors: Mapping[str, Predictor],
+    batches: Iterable[Batch],
+    step: TrainStep,
+    world: World,
+    *,
+    in_step_px: int | None = None,
 ) -> dict[str, Accuracy]:
     """Accuracy of every predictor on this rank's share of a split, joined over the ranks.
 
     Ranks may hold different numbers of batches, none included. The networks are expected in evaluation mode.
+
+    Args:
+        in_step_px: side of the images, where weights divided among the ranks make every forward pass a matter of all:
+            ranks that are through look at an empty image until the others are.
     """
     correct = torch.zeros(len(predictors), dtype=torch.int64, device=world.device)
     num_labelled = torch.zeros((), dtype=torch.int64, device=world.device)
     num_images, seconds = 0, [0.0] * len(predictors)
-    for batch in batches:
+    for batch in batches if in_step_px is None else _as_many(batches, world, in_step_px):
         images, labels = step.images(batch), batch.labels.to(world.device)
         labelled = labels != UNLABELLED
         num_labelled += labelled.sum()
@@ -60,3 +69,17 @@ def evaluate(
         name: Accuracy(totals[i], totals[-1], num_images / seconds[i] if seconds[i] else 0.0)
         for i, name in enumerate(predictors)
     }
+
+
+def _as_many(batches: Iterable[Batch], world: World, side_px: int) -> Iterator[Batch]:
+    """These batches, and then blank ones until every rank is through with its own."""
+    own = iter(batches)
+    no = torch.zeros(1, dtype=torch.bool)
+    blank = Batch(
+        torch.zeros(1, 3, side_px, side_px, dtype=torch.uint8), torch.tensor([UNLABELLED]), no, no, [""]
+    )
+    while True:
+        batch = next(own, None)
+        if not world.sum(torch.tensor(batch is not None, dtype=torch.int64, device=world.device)):
+            return
+        yield blank if batch is None else batch

@@ -1,12 +1,11 @@
-"""The training loop, the same for both stages: fetch, forward, backward, step, log, evaluate, save.
+"""The training loop, the same for all stages: fetch, forward, backward, step, log, evaluate, save.
 
-It knows nothing of Ray, files or W&B: checkpoints go to a `CheckpointStore`, events to `emit`.
+It knows nothing of Ray, DeepSpeed, files or W&B: a `Strategy` takes the step, checkpoints go to a `CheckpointStore`,
+events to `emit`, and a `StopSignal` tells when to leave.
 """
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,30 +16,34 @@ from torch import Tensor, nn
 
 from fourds_dist.config import Section
 from fourds_dist.data import TrainStream
-from fourds_dist.method.distiller import Output, Predictor
-from fourds_dist.training.checkpoint import (
-    FORMAT,
-    CheckpointStore,
-    learning_state,
-    load_learning_state,
-)
+from fourds_dist.method.distiller import Predictor
 from fourds_dist.training.evaluate import Accuracy
-from fourds_dist.training.optim import OptimConfig, Optimizers
+from fourds_dist.training.guard import Guard
+from fourds_dist.training.meter import Meter, Row
+from fourds_dist.training.optim import OptimConfig
+from fourds_dist.training.snapshot import Best, Place, capture, resume
 from fourds_dist.training.step import TrainStep
+from fourds_dist.training.stop import Stopped, StopSignal, never
+from fourds_dist.training.store import CheckpointStore
+from fourds_dist.training.strategy import Strategy
+from fourds_dist.training.transfer import on_device
 from fourds_dist.training.world import World
 
-Row = dict[str, Any]
 Emit = Callable[[Row], None]
 
 
 class StageConfig(Section):
-    """Length and learning rates of one stage."""
+    """Length, checkpoints and learning rates of one stage."""
 
     epochs: int = Field(default=120, ge=1)
     """Passes over the training split."""
 
     global_batch_size: int = Field(default=32, ge=1)
     """Images per optimiser step, over all workers together."""
+
+    checkpoint_every_steps: int | None = Field(default=None, ge=1)
+    """Steps between two checkpoints, besides the one at the end of every epoch; null: those alone. They are written
+    while training goes on."""
 
     optim: OptimConfig = OptimConfig()
     """Learning rates and schedules."""
@@ -54,211 +57,142 @@ class Task(Protocol):
     def log_values(self) -> dict[str, Tensor]: ...
 
 
-@dataclass
-class Best:
-    """The weights that did best on the validation split so far."""
+@dataclass(frozen=True)
+class Surroundings:
+    """What a run reaches outside of itself.
 
-    accuracy: float = -1.0
-    step: int = 0
-    epoch: int = 0
-    weights: dict[str, Tensor] | None = None
+    `write` puts a value as JSON into the run's folder; `happened` gives lines on what befell the run since its last
+    start, once.
+    """
+
+    store: CheckpointStore
+    emit: Emit
+    stop: StopSignal = never
+    write: Callable[[str, Any], None] = lambda name, value: None
+    happened: Callable[[], list[str]] = list
 
 
 def fit(
     task: nn.Module,
     train_step: TrainStep,
+    strategy: Strategy,
     stream: TrainStream,
     validate: Callable[[], dict[str, Accuracy]],
+    around: Surroundings,
     *,
     config: StageConfig,
     selected: str,
     identity: dict[str, str],
-    store: CheckpointStore,
-    emit: Emit,
     world: World,
     log_every_steps: int,
+    max_bad_steps: int = 0,
 ) -> Best:
-    """Train `task` to the end of its epochs, or on from the newest checkpoint, and leave it with its best weights.
+    """Train `task` to the end of its epochs, or on from the newest checkpoint; leave it plain, with its best weights.
 
     Args:
+        strategy: has wrapped the task, for `train_step`.
         validate: evaluates the task's predictors on the validation split; called by every rank together.
         selected: the predictor whose validation accuracy chooses the best weights.
         identity: names of model and data; a checkpoint with another identity is refused.
 
     Raises:
-        ValueError: a checkpoint of another model or data set.
-        FloatingPointError: the loss is no longer finite.
+        ValueError: a checkpoint of another model, data set or format.
+        FloatingPointError: loss or gradients are no longer finite, more often than `max_bad_steps`.
+        OSError: a checkpoint cannot be written, for longer than the store has patience.
+        Stopped: the run was told to leave and did, with a checkpoint.
     """
-    num_steps = config.epochs * stream.num_steps_per_epoch
-    optimizers = Optimizers(task.parameter_groups(), config.optim, num_steps)  # pyright: ignore[reportCallIssue]
-    step, best = _resume(store, task, optimizers, identity, world)
-    emit(_start_row(step, stream, config, world))
+    steps_per_epoch, emit, store = stream.num_steps_per_epoch, around.emit, around.store
+    num_steps = config.epochs * steps_per_epoch
+    place = resume(task, strategy, store, identity, world)
+    _tell_start(place, stream, config, around, world)
 
-    meter = Meter(step, num_steps, config.global_batch_size, stream, world)
-    batches = stream.batches(step)
+    meter = Meter(place.step, num_steps, config.global_batch_size, stream, world)
+    guard = Guard(
+        task,
+        world,
+        num_skipped=place.num_skipped,
+        budget=max_bad_steps,
+        window_steps=log_every_steps,
+        write=around.write,
+    )
+    batches = on_device(stream.batches(place.step), world.device)
     task.train()
-    while step < num_steps:
+    while place.step < num_steps:
         batch = next(batches)
         output = train_step(batch)
-        optimizers.step()
-        step += 1
-        meter.add(output)
-        epoch_ends = step % stream.num_steps_per_epoch == 0
+        bad = guard.look(place.step + 1, batch, output)
+        strategy.step(unless=bad)
+        place.step += 1
+        meter.add(output, len(batch), unless=bad)
+        step, epoch_ends = place.step, place.step % steps_per_epoch == 0
+        saves = epoch_ends or (config.checkpoint_every_steps and step % config.checkpoint_every_steps == 0)
+        reason, values = None, {}
 
-        if epoch_ends or step % log_every_steps == 0:
-            rates = {f"lr/{name}": rate for name, rate in optimizers.learning_rates().items()}
-            emit(meter.row(step) | rates | {k: v.item() for k, v in task.log_values().items()})  # pyright: ignore
+        if epoch_ends or saves or step % log_every_steps == 0:
+            if trouble := guard.check():
+                emit({"event": "note", "step": step, "text": trouble})
+            place.num_skipped = guard.num_skipped
+            mine = around.stop(meter.run_s)
+            row = meter.row(step, stops=mine is not None)
+            rates = {f"lr/{name}": rate for name, rate in strategy.learning_rates().items()}
+            emit(row | rates | {k: v.item() for k, v in task.log_values().items()})  # pyright: ignore
+            reason = next(filter(None, world.gather(mine))) if meter.someone_stops else None
 
         if epoch_ends:
             world.average_buffers(task)
+            guard.keep_buffers()
             task.eval()
             accuracies = validate()
             task.train()
-            if accuracies[selected].value > best.accuracy:
-                best = Best(
-                    accuracies[selected].value, step, step // stream.num_steps_per_epoch, learning_state(task)
-                )
-            store.save(_state(task, optimizers, step, best, identity, world), step, _values(accuracies))
-            emit(meter.epoch_row(step, accuracies, is_best=best.step == step))
+            value = accuracies[selected].value
+            if value > place.best.accuracy:
+                place.best = Best(value, step, step // steps_per_epoch, strategy.weights())
+            values = {f"val/{name}": accuracy.value for name, accuracy in accuracies.items()}
+            emit(meter.epoch_row(step, accuracies, is_best=place.best.step == step))
 
-    emit({"event": "end", "step": step})
-    assert best.weights is not None
-    load_learning_state(task, best.weights)
+        if saves or reason:
+            store.save(capture(task, strategy, place, identity, world), step, values, wait=reason is not None)
+        if reason:
+            stopped = Stopped(reason, step)
+            emit({"event": "stopped", "step": step, "text": str(stopped)})
+            raise stopped
+
+    store.close()
+    emit({"event": "end", "step": place.step})
+    assert place.best.weights is not None
+    strategy.load_weights(place.best.weights)
+    strategy.unwrap()
     task.eval()
-    return best
+    return place.best
 
 
-def _state(
-    task: nn.Module, optimizers: Optimizers, step: int, best: Best, identity: dict[str, str], world: World
-) -> dict[str, Any] | None:
-    random = world.gather(_random_state(world))
-    if not world.is_main:
-        return None
-    return {
-        "format": FORMAT,
-        "identity": identity,
-        "step": step,
-        "task": learning_state(task),
-        "optimizers": optimizers.state_dict(),
-        "random": random,
-        "best": vars(best),
-    }
-
-
-def _resume(
-    store: CheckpointStore, task: nn.Module, optimizers: Optimizers, identity: dict[str, str], world: World
-) -> tuple[int, Best]:
-    state = store.load()
-    if state is None:
-        return 0, Best()
-    for key, value in identity.items():
-        if state["identity"].get(key) != value:
-            raise ValueError(
-                f"the run's checkpoint was made with another {key} ({state['identity'].get(key)!r}, now {value!r}); "
-                "choose another run.name"
-            )
-    load_learning_state(task, state["task"])
-    optimizers.load_state_dict(state["optimizers"])
-    if world.rank < len(state["random"]):  # a new rank of a grown run starts from its own seed
-        _set_random_state(state["random"][world.rank], world)
-    return state["step"], Best(**state["best"])
-
-
-def _random_state(world: World) -> dict[str, Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    if world.device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(world.device)
-    return state
-
-
-def _set_random_state(state: dict[str, Tensor], world: World) -> None:
-    torch.set_rng_state(state["cpu"])
-    if world.device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], world.device)
-
-
-def _start_row(step: int, stream: TrainStream, config: StageConfig, world: World) -> Row:
-    where = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU"
+def _tell_start(
+    place: Place, stream: TrainStream, config: StageConfig, around: Surroundings, world: World
+) -> None:
+    where = _device_name(world)
     workers = f"{world.size} worker{'s' if world.size > 1 else ''} ({where})"
-    return {
-        "event": "start",
-        "step": step,
-        "num_epochs": config.epochs,
-        "num_steps_per_epoch": stream.num_steps_per_epoch,
-        "num_workers": world.size,
-        "text": f"{config.global_batch_size} images a step, {workers}",
-    }
-
-
-def _values(accuracies: dict[str, Accuracy]) -> dict[str, float]:
-    return {f"val/{name}": accuracy.value for name, accuracy in accuracies.items()}
-
-
-class Meter:
-    """Sums losses on the device and turns them into rows; only `row` waits for the device."""
-
-    def __init__(
-        self, step: int, num_steps: int, global_batch_size: int, stream: TrainStream, world: World
-    ) -> None:
-        self._num_steps = num_steps
-        self._global_batch_size = global_batch_size
-        self._stream = stream
-        self._world = world
-        self._losses: dict[str, Tensor] = {}
-        self._num_summed = 0
-        self._last_row: Row = {"loss": math.nan, "images_per_s": 0.0}
-        self._begin(step)
-
-    def _begin(self, step: int) -> None:
-        self._clock, self._waited_s, self._from_step = time.perf_counter(), self._stream.wait_s, step
-
-    def add(self, output: Output) -> None:
-        """Take in one step's losses."""
-        for name, value in {"loss": output.loss.detach(), **output.losses}.items():
-            # A copy: a replayed step writes its losses where the last one stood.
-            self._losses[name] = self._losses[name] + value if self._num_summed else value.clone()
-        self._num_summed += 1
-
-    def row(self, step: int) -> Row:
-        """Means over the steps and ranks since the last row; every rank calls it together."""
-        means = self._world.sum(torch.stack(list(self._losses.values()))) / (
-            self._num_summed * self._world.size
+    around.emit(
+        {
+            "event": "start",
+            "step": place.step,
+            "num_epochs": config.epochs,
+            "num_steps_per_epoch": stream.num_steps_per_epoch,
+            "num_workers": world.size,
+            "text": f"{config.global_batch_size} images a step, {workers}",
+        }
+    )
+    happened = around.happened() if world.is_main else []
+    before = place.num_ranks_before
+    if before is not None:
+        changed = (
+            f" on {world.size} worker{'s' if world.size > 1 else ''} after {before}"
+            if before != world.size
+            else ""
         )
-        losses = dict(zip(self._losses, means.tolist(), strict=True))
-        if not math.isfinite(losses["loss"]):
-            bad = ", ".join(name for name, value in losses.items() if not math.isfinite(value))
-            raise FloatingPointError(
-                f"{bad} is not finite by step {step}; lower optim.lr or set optim.max_grad_norm"
-            )
-        seconds = time.perf_counter() - self._clock
-        images_per_s = (step - self._from_step) * self._global_batch_size / seconds
-        wait_share = (self._stream.wait_s - self._waited_s) / seconds
-        self._num_summed = 0
-        self._begin(step)
-        self._last_row = {"loss": losses["loss"], "images_per_s": images_per_s}
-        return {
-            "event": "step",
-            "step": step,
-            "epoch": step / self._stream.num_steps_per_epoch,
-            **losses,
-            "images_per_s": images_per_s,
-            "data_wait_share": wait_share,
-            "num_bad_samples": self._stream.num_bad_samples,
-        }
+        happened.append(f"went on from the checkpoint of step {place.step}{changed}")
+    for text in happened:
+        around.emit({"event": "note", "step": place.step, "text": text})
 
-    def epoch_row(self, step: int, accuracies: dict[str, Accuracy], *, is_best: bool) -> Row:
-        """The end of an epoch; the clock starts again, so that evaluation does not count as training."""
-        rate = self._last_row["images_per_s"]
-        left_s = (self._num_steps - step) * self._global_batch_size / rate if rate else 0.0
-        row = {
-            "event": "epoch",
-            "step": step,
-            "epoch": step // self._stream.num_steps_per_epoch,
-            **self._last_row,
-            **_values(accuracies),
-            "num_evaluated": next(iter(accuracies.values())).num_samples,
-            "is_best": is_best,
-            "left_s": left_s,
-        }
-        self._begin(step)
-        return row
+
+def _device_name(world: World) -> str:
+    return torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU"

@@ -6,15 +6,15 @@ Schedules are functions of the share of the run that is done, so that they hold 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch import Tensor, nn
 
 from fourds_dist.config import Section
+from fourds_dist.training.checkpoint import CheckpointRefusedError
 
 
 class OptimConfig(Section):
@@ -71,8 +71,15 @@ def cosine_factor(done: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
+def learning_rate(group: str, config: OptimConfig, done: float) -> float:
+    """Rate of "adapters" (AdamW) or of any other group (SGD) when the share `done` of the run has passed."""
+    if group == "adapters":
+        return config.adapter_lr * cosine_factor(done)
+    return config.lr * sgd_factor(config, done)
+
+
 class Optimizers:
-    """The optimisers of one task, stepped together.
+    """The optimisers of one task, stepped together; their rates are functions of the step alone.
 
     Args:
         groups: "student" -> parameters for SGD, "adapters" -> parameters for AdamW; either may be missing.
@@ -80,60 +87,73 @@ class Optimizers:
     """
 
     def __init__(self, groups: Mapping[str, list[nn.Parameter]], config: OptimConfig, num_steps: int) -> None:
-        self._max_grad_norm = config.max_grad_norm
+        self._config, self._num_steps = config, num_steps
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
-        self._schedules: dict[str, LambdaLR] = {}
-        fused = all(p.is_cuda for group in groups.values() for p in group)
+        self._fused = fused = all(p.is_cuda for group in groups.values() for p in group)
         for name, parameters in groups.items():
-            factor: Callable[[float], float]
             if name == "adapters":
-                optimizer = torch.optim.AdamW(
-                    parameters,
-                    lr=config.adapter_lr,
-                    eps=config.adapter_eps,
-                    weight_decay=config.adapter_weight_decay,
-                    fused=fused,
+                self._optimizers[name] = torch.optim.AdamW(
+                    parameters, eps=config.adapter_eps, weight_decay=config.adapter_weight_decay, fused=fused
                 )
-                factor = cosine_factor
             else:
-                optimizer = torch.optim.SGD(
-                    parameters,
-                    lr=config.lr,
-                    momentum=config.momentum,
-                    weight_decay=config.weight_decay,
-                    fused=fused,
+                self._optimizers[name] = torch.optim.SGD(
+                    parameters, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused
                 )
-                factor = lambda done: sgd_factor(config, done)  # noqa: E731
-            self._optimizers[name] = optimizer
-            self._schedules[name] = LambdaLR(optimizer, lambda step, f=factor: f(step / num_steps))
+        self._set_step(0)
 
-    def step(self) -> None:
-        """Clip, update and advance the schedules."""
-        for optimizer in self._optimizers.values():
-            if self._max_grad_norm is not None:
+    def step(self, *, unless: Tensor | None = None) -> None:
+        """Clip, update and advance the schedules.
+
+        Args:
+            unless: where this scalar on the parameters' device is true, weights and optimisers' state stay as they
+                are. Fused optimisers look at it on the device; on a CPU there is nothing to wait for.
+        """
+        skips = unless is not None and not self._fused and bool(unless)
+        for optimizer in self._optimizers.values() if not skips else ():
+            if unless is not None and self._fused:
+                optimizer.found_inf = unless.float()  # pyright: ignore[reportAttributeAccessIssue]  (as torch.amp does)
+            if self._config.max_grad_norm is not None:
                 nn.utils.clip_grad_norm_(
-                    [p for g in optimizer.param_groups for p in g["params"]], self._max_grad_norm
+                    [p for g in optimizer.param_groups for p in g["params"]], self._config.max_grad_norm
                 )
             optimizer.step()
-        for schedule in self._schedules.values():
-            schedule.step()
+        self._set_step(self._step + 1)
 
     def learning_rates(self) -> dict[str, float]:
         """Current learning rate by group."""
-        return {name: float(schedule.get_last_lr()[0]) for name, schedule in self._schedules.items()}
+        return {name: float(optimizer.param_groups[0]["lr"]) for name, optimizer in self._optimizers.items()}
 
-    def state_dict(self) -> dict[str, Any]:
-        """State of optimisers and schedules."""
+    def state_by_name(self, module: nn.Module) -> dict[str, dict[str, Tensor]]:
+        """Copies on the CPU of every parameter's state ("momentum_buffer", "exp_avg", ...), by its name in `module`."""
+        names: dict[Tensor, str] = {p: name for name, p in module.named_parameters()}
         return {
-            name: {
-                "optimizer": self._optimizers[name].state_dict(),
-                "schedule": self._schedules[name].state_dict(),
-            }
-            for name in self._optimizers
+            names[p]: {k: v.detach().to("cpu", copy=True) for k, v in state.items() if isinstance(v, Tensor)}
+            for optimizer in self._optimizers.values()
+            for p, state in optimizer.state.items()
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
-        for name, part in state.items():
-            self._optimizers[name].load_state_dict(part["optimizer"])
-            self._schedules[name].load_state_dict(part["schedule"])
+    def load_by_name(self, module: nn.Module, state: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
+        """Take up what `state_by_name` gave, and set the schedules to a step of the run.
+
+        Raises:
+            ValueError: state of parameters that are not trained here.
+        """
+        names: dict[Tensor, str] = {p: name for name, p in module.named_parameters()}
+        left = set(state)
+        for optimizer in self._optimizers.values():
+            parameters = [p for g in optimizer.param_groups for p in g["params"]]
+            plain = optimizer.state_dict()  # parameters by number, in the order of the groups
+            held = {i: dict(state[names[p]]) for i, p in enumerate(parameters) if state.get(names[p])}
+            optimizer.load_state_dict({**plain, "state": held})
+            left -= {names[p] for p in parameters}
+        if left:
+            raise CheckpointRefusedError(
+                f"the checkpoint belongs to another model: nothing here trains {min(left)}"
+            )
+        self._set_step(step)
+
+    def _set_step(self, step: int) -> None:
+        self._step = step
+        for name, optimizer in self._optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(name, self._config, step / self._num_steps)

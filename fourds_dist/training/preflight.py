@@ -50,8 +50,9 @@ def _check_batches(settings: Settings) -> None:
         key = "distill" if stage == "distill" else "source_stage"
         splits = train_splits(stage, settings)
         try:
-            for rank in (0, settings.launch.workers - 1):
-                train_stream(stage, settings, splits, rank, settings.launch.workers)
+            workers = settings.launch.max_workers
+            for rank in (0, workers - 1):
+                train_stream(stage, settings, splits, rank, workers)
         except ValueError as error:
             size = stage_config(stage, settings).global_batch_size
             raise ValueError(f"{key}.global_batch_size={size}: {error}") from None

@@ -30,6 +30,9 @@ class ProgressView:
                 self._say(row, self._epoch_text(row))
             case "note":
                 self._say(row, row["text"])
+            case "stopped":
+                self.close()
+                self._say(row, row["text"])
             case "end":
                 self.close()
 

@@ -35,6 +35,12 @@ class RunConfig(Section):
     seed: int = Field(default=0, ge=0)
     """Seed of everything random: initial weights, order of samples, augmentation."""
 
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """The newest checkpoints of a stage that stay; older ones go once a newer one is whole."""
+
+    patience_s: float = Field(default=300.0, ge=0)
+    """Seconds for which writing to run.dir is tried again where it fails: a store that is away, a disk that is full."""
+
 
 class RunFolder:
     """Names and small files of one run.

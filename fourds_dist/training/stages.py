@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import statistics
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -27,13 +27,18 @@ from fourds_dist.method import FourDs, SourceClassifiers
 from fourds_dist.method.backbones import num_parameters, stage_names
 from fourds_dist.method.distiller import Predictor
 from fourds_dist.settings import Settings
-from fourds_dist.training.checkpoint import CheckpointStore, load_weights, write_weights
+from fourds_dist.training.checkpoint import load_weights, write_weights
 from fourds_dist.training.evaluate import Accuracy, evaluate
-from fourds_dist.training.loop import Best, Row, StageConfig, fit
+from fourds_dist.training.loop import StageConfig, Surroundings, fit
+from fourds_dist.training.meter import Row
 from fourds_dist.training.networks import build, metadata
 from fourds_dist.training.outcome import Line, Outcome
 from fourds_dist.training.run_folder import MetricsFile, RunFolder
+from fourds_dist.training.snapshot import Best
 from fourds_dist.training.step import TrainStep
+from fourds_dist.training.stop import StopSignal, never
+from fourds_dist.training.store import CheckpointStore
+from fourds_dist.training.strategy import make_strategy
 from fourds_dist.training.tracking import Wandb
 from fourds_dist.training.world import World
 
@@ -83,74 +88,109 @@ def train_stream(
 
 
 def run_stage(
-    name: StageName, settings: Settings, make_store: Callable[[], CheckpointStore], *sinks: Sink
+    name: StageName,
+    settings: Settings,
+    make_store: Callable[[Callable[[str], None]], CheckpointStore],
+    *sinks: Sink,
+    stop: StopSignal = never,
+    happened: Callable[[], list[str]] = list,
 ) -> None:
     """Train one stage on this worker; rank 0 leaves its results in the run's folder.
 
     Args:
-        make_store: gives the checkpoints' place, once the process group is there.
+        make_store: gives the checkpoints' place, once the process group is there; takes where it tells its troubles.
         sinks: take the events that rank 0 emits, besides metrics.jsonl and W&B.
+        stop: tells when to leave early.
+        happened: what befell the run since its last start, a line each, once.
+
+    Raises:
+        Stopped: it was told to leave and did, with a checkpoint.
     """
-    world = World.join()
+    world = World.join(timeout_s=settings.launch.collective_timeout_s)
     # Every rank draws the same first weights; streams and augmentation have generators of their own.
     torch.manual_seed(settings.run.seed)
-    stage = Stage(name, settings, world, RunFolder(settings.run_url), make_store(), sinks)
-    (train_on_source if name == "source" else distil_on_target)(stage)
+    stage = Stage(name, settings, world, RunFolder(settings.run_url), make_store, sinks, stop, happened)
+    RUN[name](stage)
     world.barrier()
 
 
-@dataclass
 class Stage:
-    """What both stages share: this worker's tools, made from the configuration."""
+    """What all stages share: this worker's tools, made from the configuration."""
 
-    name: StageName
-    settings: Settings
-    world: World
-    folder: RunFolder
-    store: CheckpointStore
-    sinks: tuple[Sink, ...]
+    def __init__(
+        self,
+        name: StageName,
+        settings: Settings,
+        world: World,
+        folder: RunFolder,
+        make_store: Callable[[Callable[[str], None]], CheckpointStore],
+        sinks: tuple[Sink, ...],
+        stop: StopSignal,
+        happened: Callable[[], list[str]],
+    ) -> None:
+        self.name: StageName = name
+        self.settings, self.world, self.folder = settings, world, folder
+        self._sinks, self._stop, self._happened = sinks, stop, happened
+        self._troubles: list[str] = []
+        self._store = make_store(self._troubles.append)
 
     def split(self, domain: StreamConfig, split: Literal["train", "val", "test"]) -> Split:
         """One split of `settings.source` or `settings.target`."""
         return open_split(domain, split, seed=self.settings.run.seed)
 
-    def train_step(self, task: nn.Module) -> TrainStep:
-        """The step for `task`, moved to this worker's device."""
-        data = self.settings.data
-        stage = self.settings.distill if self.name == "distill" else self.settings.source_stage
-        return TrainStep(
-            task.to(self.world.device),
-            self.world,
-            self.settings.step,
+    def fit(
+        self, task: nn.Module, selected: str, domain: StreamConfig
+    ) -> tuple[Best, TrainStep, list[float]]:
+        """Train on the domain, choosing on its validation split; also the images/s of every log interval.
+
+        The task is left plain, on this worker's device.
+        """
+        settings, world = self.settings, self.world
+        config, data = stage_config(self.name, settings), settings.data
+        splits = train_splits(self.name, settings)
+        stream = train_stream(self.name, settings, splits, world.rank, world.size)
+        identity = {
+            "networks": f"{settings.teacher.arch} -> {settings.student.arch}",
+            "data": "+".join(s.fingerprint for s in splits.values()),
+            "frozen weights": _fingerprint([p for p in task.parameters() if not p.requires_grad]),
+        }
+        num_steps = config.epochs * stream.num_steps_per_epoch
+        strategy = make_strategy(
+            settings.launch.strategy, world, config.optim, num_steps, deepspeed=settings.launch.deepspeed
+        )
+        step = TrainStep(
+            task.to(world.device),
+            world,
+            settings.step,
             mean=data.mean,
             std=data.std,
-            global_batch_size=stage.global_batch_size,
+            global_batch_size=config.global_batch_size,
+            strategy=strategy,
         )
-
-    def fit(
-        self, task: nn.Module, step: TrainStep, selected: str, domain: StreamConfig
-    ) -> tuple[Best, list[float]]:
-        """Train on the domain, choosing on its validation split; also the images/s of every log interval."""
-        config = stage_config(self.name, self.settings)
-        splits = train_splits(self.name, self.settings)
-        stream = train_stream(self.name, self.settings, splits, self.world.rank, self.world.size)
-        networks = f"{self.settings.teacher.arch} -> {self.settings.student.arch}"
-        identity = {"networks": networks, "data": "+".join(s.fingerprint for s in splits.values())}
         rates: list[float] = []
         best = fit(
             task,
             step,
+            strategy,
             stream,
-            lambda: self.evaluate(task.predictors(), domain, "val", step),  # pyright: ignore[reportCallIssue]
+            lambda: self.evaluate(
+                task.predictors(),  # pyright: ignore[reportCallIssue]
+                domain,
+                "val",
+                step,
+                in_step_px=data.crop_px if strategy.in_step else None,
+            ),
+            Surroundings(
+                self._store, self._emitter(rates), self._stop, self.folder.write_json, self._happened
+            ),
             config=config,
             selected=selected,
             identity=identity,
-            store=self.store,
-            emit=self._emitter(rates),
-            world=self.world,
-            log_every_steps=self.settings.step.log_every_steps,
+            world=world,
+            log_every_steps=settings.step.log_every_steps,
+            max_bad_steps=settings.step.max_bad_steps,
         )
-        return best, rates
+        return best, step, rates
 
     def evaluate(
         self,
@@ -158,6 +198,8 @@ class Stage:
         domain: StreamConfig,
         split: Literal["val", "test"],
         step: TrainStep,
+        *,
+        in_step_px: int | None = None,
     ) -> dict[str, Accuracy]:
         """Accuracies over all workers on one split."""
         batches = evaluation_batches(
@@ -167,19 +209,22 @@ class Stage:
             rank=self.world.rank,
             world_size=self.world.size,
         )
-        return evaluate(predictors, batches, step, self.world)
+        return evaluate(predictors, batches, step, self.world, in_step_px=in_step_px)
 
     def _emitter(self, rates: list[float]) -> Sink:
         """Sends rows to every sink, which rank 0 alone has; files are opened with the first row: it tells the step."""
         sinks: list[Sink] = []
 
         def emit(row: Row) -> None:
+            while self._troubles and row["event"] != "start":  # noted by the thread that writes checkpoints
+                note: Row = {"event": "note", "step": row["step"], "text": self._troubles.pop(0)}
+                emit(note)
             row = {"stage": self.name, "time": round(time.time(), 3), **row}
             if row["event"] == "start" and self.world.is_main:
                 run = self.settings.model_dump(mode="json")
                 sinks.append(MetricsFile(self.folder, self.name, row["step"]))
                 sinks.append(Wandb(self.settings.tracking, self.folder, self.name, run))
-                sinks.extend(self.sinks)
+                sinks.extend(self._sinks)
             if row["event"] == "step":
                 rates.append(row["images_per_s"])
             for sink in sinks:
@@ -201,7 +246,7 @@ def train_on_source(stage: Stage) -> None:
     if settings.student.start == "source":
         networks["student"] = build(settings.student, len(classes), image_size=side)
     task = SourceClassifiers(networks)
-    best, _ = stage.fit(task, stage.train_step(task), next(iter(networks)), settings.source)
+    best, _, _ = stage.fit(task, next(iter(networks)), settings.source)
     if stage.world.is_main:
         configs = {"teacher": (settings.teacher, TEACHER), "student": (settings.student, STUDENT_SOURCE)}
         for name, network in networks.items():
@@ -233,8 +278,7 @@ def distil_on_target(stage: Stage) -> None:
         config=settings.method,
         image_size=settings.data.crop_px,
     )
-    step = stage.train_step(task)
-    best, rates = stage.fit(task, step, "student", settings.target)
+    best, step, rates = stage.fit(task, "student", settings.target)
 
     predictors: dict[str, Predictor] = {k: v.to(world.device).eval() for k, v in untouched.items()}
     predictors |= {"teacher with adapters": task.predictors()["teacher_adapted"], "student": student}
@@ -263,3 +307,15 @@ def distil_on_target(stage: Stage) -> None:
         num_workers=world.size,
     )
     stage.folder.write_json(SUMMARY, outcome.as_dict())
+
+
+RUN: dict[StageName, Callable[[Stage], None]] = {"source": train_on_source, "distill": distil_on_target}
+"""What each stage does."""
+
+
+def _fingerprint(tensors: list[nn.Parameter]) -> str:
+    """Tells weights apart that nobody trains here: another teacher's checkpoint is another run's."""
+    crc = 0
+    for tensor in tensors:
+        crc = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data, crc)
+    return f"{crc:08x}"

@@ -17,8 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fourds_dist.config import Section
 from fourds_dist.data.batch import Batch, normalise
-from fourds_dist.method.distiller import Output
+from fourds_dist.method.output import Output
 from fourds_dist.training.recording import Recording
+from fourds_dist.training.strategy import Strategy
 from fourds_dist.training.world import World
 
 MAX_RECORDINGS = 2  # whole batches, and the odd one at the end of an epoch
@@ -54,7 +55,12 @@ class StepConfig(Section):
     """Images per forward pass of evaluation, in each worker."""
 
     log_every_steps: int = Field(default=10, ge=1)
-    """Steps between two lines of metrics; only these steps wait for the device."""
+    """Steps between two lines of metrics; only these steps wait for the device, and only at them does a run notice that
+    it is to stop."""
+
+    max_bad_steps: int = Field(default=0, ge=0)
+    """Steps with gradients that are not finite which a run may leave out; 0: the first loss that is not finite stops
+    it. Their images are named in bad_batch-*.json."""
 
 
 class TrainStep:
@@ -65,6 +71,7 @@ class TrainStep:
         mean, std: of the normalised images, per channel, in [0, 1] units.
         global_batch_size: images of all ranks together; the gradient is then the mean over them also where ranks hold
             unequal shares. None: every rank holds as many.
+        strategy: wraps the task and takes its backward passes; None: DDP over the world's ranks.
 
     Raises:
         ValueError: a CUDA graph asked for where there is none: on CPUs or over several workers.
@@ -79,6 +86,7 @@ class TrainStep:
         mean: tuple[float, ...],
         std: tuple[float, ...],
         global_batch_size: int | None = None,
+        strategy: Strategy | None = None,
     ) -> None:
         on_gpu = world.device.type == "cuda"
         if config.cuda_graph and (not on_gpu or world.size > 1):
@@ -97,7 +105,13 @@ class TrainStep:
         if self.channels_last:
             task.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._task = task
-        self._model = world.wrap(task, sync_batch_norm=config.batch_norm == "synchronised")
+        self._strategy = strategy
+        synchronised = config.batch_norm == "synchronised"
+        self._model = (
+            strategy.wrap(task, sync_batch_norm=synchronised, autocast=self.autocast)
+            if strategy
+            else world.wrap(task, sync_batch_norm=synchronised)
+        )
         self._forward = torch.compile(self._model) if config.compile else self._model
         self._records = on_gpu and world.size == 1 if config.cuda_graph is None else config.cuda_graph
         self._recordings: dict[torch.Size, Recording] = {}
@@ -130,23 +144,30 @@ class TrainStep:
     def _run(self, images: Tensor, flip: Tensor, labels: Tensor) -> Output:
         self._task.zero_grad(set_to_none=True)
         normal = self._normalise(images, flip)
-        parts = list(zip(normal.chunk(self._accumulation), labels.chunk(self._accumulation), strict=True))
-        per_image = self._weight_per_image or 1 / len(labels)
-        output: Output | None = None
-        for i, (part_images, part_labels) in enumerate(parts, 1):
-            with self._gradients_stay_local() if i < len(parts) else nullcontext():
-                # Without the cache of casted weights, which a recorded graph must not depend on.
-                with torch.autocast(
-                    self.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=not self._records
-                ):
-                    output = self._forward(part_images, part_labels)
-                    loss = output.loss * (len(part_labels) * per_image)
-                loss.backward()
-        assert output is not None
+        weight = self._weight_per_image or 1 / len(labels)
+        *first, last = zip(normal.chunk(self._accumulation), labels.chunk(self._accumulation), strict=True)
+        for part in first:
+            with self._gradients_stay_local():
+                self._run_part(*part, weight, is_last=False)
+        return self._run_part(*last, weight, is_last=True)
+
+    def _run_part(self, images: Tensor, labels: Tensor, weight: float, *, is_last: bool) -> Output:
+        # Without the cache of casted weights, which a recorded graph must not depend on.
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=not self._records
+        ):
+            output: Output = self._forward(images, labels)
+        loss = output.loss * (len(labels) * weight)
+        if self._strategy:
+            self._strategy.backward(loss, is_last=is_last)
+        else:
+            loss.backward()
         return output
 
     def _normalise(self, images: Tensor, flip: Tensor) -> Tensor:
         return normalise(images, flip, mean=self._mean, std=self._std, channels_last=self.channels_last)
 
     def _gradients_stay_local(self) -> AbstractContextManager:
+        if self._strategy:
+            return self._strategy.gradients_stay_local()
         return self._model.no_sync() if isinstance(self._model, DistributedDataParallel) else nullcontext()

@@ -68,9 +68,11 @@ class Wandb:
         if self._run is None:
             return
         try:
-            values = {k: v for k, v in row.items() if isinstance(v, (int, float))}
+            values: dict[str, Any] = {k: v for k, v in row.items() if isinstance(v, (int, float))}
+            if row["event"] in ("note", "stopped"):
+                values["note"] = row["text"]
             self._run.log(values, step=row.get("step"))
-            if row["event"] == "end":
+            if row["event"] in ("end", "stopped"):
                 self._run.finish()
         except Exception as error:
             self._give_up(error)

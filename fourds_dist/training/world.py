@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -21,13 +22,17 @@ class World:
     device: torch.device
 
     @classmethod
-    def join(cls) -> World:
+    def join(cls, *, timeout_s: float = 600.0) -> World:
         """The process group that is there, else torchrun's (made here from its variables), else this process alone.
 
         GPUs are used wherever CUDA sees any, with NCCL; otherwise CPUs with gloo.
+
+        Args:
+            timeout_s: of a collective in a group made here; a rank that waits longer for the others fails.
         """
-        if not dist.is_initialized() and "LOCAL_RANK" in os.environ:
-            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if not dist.is_initialized() and "WORLD_SIZE" in os.environ:
+            backend = "nccl" if torch.cuda.is_available() else "gloo"
+            dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
         if torch.cuda.is_available():
             # Ray shows each worker its own GPU alone; torchrun shows all of them.
             local_rank = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
@@ -80,12 +85,26 @@ class World:
             dist.all_reduce(values)
         return values
 
+    def least(self, values: Tensor) -> Tensor:
+        """Minimum over the ranks, on every rank."""
+        if self.size > 1:
+            dist.all_reduce(values, op=dist.ReduceOp.MIN)
+        return values
+
     def gather(self, value: Any) -> list[Any]:
         """Every rank's small picklable value, in rank order, on every rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
+        return values
+
+    def gather_to_main(self, value: Any) -> list[Any] | None:
+        """Every rank's picklable value, in rank order, on rank 0; None on the others."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.size if self.is_main else None
+        dist.gather_object(value, values)
         return values
 
     def barrier(self) -> None:

@@ -10,12 +10,9 @@ import torch
 from torch import nn
 
 from fourds_dist.training.checkpoint import (
-    FORMAT,
-    FolderStore,
     learning_state,
     load_learning_state,
     load_weights,
-    read_state,
     write_weights,
 )
 
@@ -85,23 +82,3 @@ def test_frozen_parameters_stay_out_and_others_must_fit() -> None:
     load_learning_state(task, state)
     with pytest.raises(ValueError, match="another model"):
         load_learning_state(nn.ModuleDict({"student": network()}), state)
-
-
-def test_the_folder_keeps_the_last_two_and_ignores_halves(tmp_path: Path) -> None:
-    store = FolderStore(tmp_path)
-    assert store.load() is None
-    for step in (1, 2, 3):
-        store.save({"format": FORMAT, "step": step}, step, {})
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-00000002", "checkpoint-00000003"]
-    half = tmp_path / "checkpoint-00000004"
-    half.mkdir()
-    (half / "state.pt.partial").write_bytes(b"killed here")
-    state = store.load()
-    assert state is not None
-    assert state["step"] == 3
-
-
-def test_other_formats_are_refused(tmp_path: Path) -> None:
-    torch.save({"format": FORMAT + 1}, tmp_path / "state.pt")
-    with pytest.raises(ValueError, match=f"format {FORMAT + 1}; this version reads format {FORMAT}"):
-        read_state(tmp_path / "state.pt")

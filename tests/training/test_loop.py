@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,16 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from fourds_dist.data import Batch
-from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, build_backbone
+from fourds_dist.data.batch import normalise
+from fourds_dist.method import FourDs
 from fourds_dist.training.checkpoint import learning_state
 from fourds_dist.training.evaluate import Accuracy
-from fourds_dist.training.loop import Best, StageConfig, fit
+from fourds_dist.training.loop import StageConfig, Surroundings, fit
 from fourds_dist.training.optim import OptimConfig
+from fourds_dist.training.snapshot import Best
 from fourds_dist.training.step import StepConfig, TrainStep
+from fourds_dist.training.stop import Stopped, never
+from fourds_dist.training.strategy import Replicated
 from fourds_dist.training.world import World
+from tests.training.tiny import tiny_four_ds
 
 WORLD = World(0, 1, torch.device("cpu"))
-STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
 class Stream:
@@ -34,7 +40,7 @@ class Stream:
         while True:
             generator = torch.Generator().manual_seed(step)
             yield Batch(
-                images=torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=generator),
+                images=torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=generator),
                 labels=torch.randint(0, 5, (4,), generator=generator),
                 flip=torch.zeros(4, dtype=torch.bool),
                 from_source=torch.zeros(4, dtype=torch.bool),
@@ -50,52 +56,62 @@ class Memory:
         self.states: list[dict[str, Any]] = []
         self.kill_after = kill_after
 
-    def save(self, state: dict[str, Any] | None, step: int, metrics: dict[str, float]) -> None:
-        del step, metrics
+    def save(
+        self, state: dict[str, Any] | None, step: int, metrics: dict[str, float], *, wait: bool = False
+    ) -> None:
+        del metrics, wait
         assert state is not None
+        assert state["step"] == step
         self.states.append(state)
         if len(self.states) >= self.kill_after:
             raise KeyboardInterrupt
 
-    def load(self) -> dict[str, Any] | None:
-        return self.states[-1] if self.states else None
+    def newest(self) -> str | None:
+        return str(len(self.states) - 1) if self.states else None
+
+    def read(self, name: str) -> dict[str, Any]:
+        return self.states[int(name)]
+
+    def close(self) -> None:
+        pass
 
 
 def make_task() -> FourDs:
     torch.manual_seed(0)
-    small = BackboneConfig(arch="resnet10", stem="small")
-    task = FourDs(
-        build_backbone(small, 5),
-        build_backbone(small, 5),
-        teacher_stages=STAGES,
-        student_stages=STAGES,
-        config=MethodConfig(),
-        image_size=32,
-    )
-    task.student.fc = nn.Sequential(nn.Dropout(0.5), task.student.fc)  # pyright: ignore  (random state matters)
-    return task
+    return tiny_four_ds()
+
+
+CONFIG = StageConfig(epochs=3, global_batch_size=4, optim=OptimConfig(schedule="cosine"))
 
 
 def run(
-    store: Memory, accuracies: list[float] | None = None, **changes: Any
+    store: Memory,
+    accuracies: list[float] | None = None,
+    *,
+    stream: Stream | None = None,
+    stop: Any = never,
+    written: dict[str, Any] | None = None,
+    rows: list[dict[str, Any]] | None = None,
+    **changes: Any,
 ) -> tuple[FourDs, Best, list[dict[str, Any]]]:
-    task, rows = make_task(), []
-    step = TrainStep(task, WORLD, StepConfig(), mean=(0.5,) * 3, std=(0.25,) * 3)
+    task, rows = make_task(), [] if rows is None else rows
+    options: dict[str, Any] = {
+        "config": CONFIG,
+        "selected": "student",
+        "identity": {"data": "a"},
+        "world": WORLD,
+        "log_every_steps": 2,
+    } | changes
+    strategy = Replicated(WORLD, options["config"].optim, options["config"].epochs * 3)
+    step = TrainStep(task, WORLD, StepConfig(), mean=(0.5,) * 3, std=(0.25,) * 3, strategy=strategy)
     values = iter(accuracies or [0.1, 0.2, 0.3])
 
     def validate() -> dict[str, Accuracy]:
         return {"student": Accuracy(round(1000 * next(values)), 1000, 1.0)}
 
-    options: dict[str, Any] = {
-        "config": StageConfig(epochs=3, global_batch_size=4, optim=OptimConfig(schedule="cosine")),
-        "selected": "student",
-        "identity": {"data": "a"},
-        "store": store,
-        "emit": rows.append,
-        "world": WORLD,
-        "log_every_steps": 2,
-    } | changes
-    best = fit(task, step, Stream(), validate, **options)  # pyright: ignore[reportArgumentType]
+    write = {} if written is None else written
+    around = Surroundings(store, rows.append, stop, write.__setitem__)
+    best = fit(task, step, strategy, stream or Stream(), validate, around, **options)  # pyright: ignore[reportArgumentType]
     return task, best, rows
 
 
@@ -112,6 +128,7 @@ def test_resuming_is_bit_identical_to_never_stopping(kill_after: int) -> None:
     killed.kill_after = 10**9
     resumed, best_again, rows = run(killed, accuracies=[0.1, 0.2, 0.3][kill_after:])
     assert rows[0]["step"] == 3 * kill_after
+    assert rows[1]["text"] == f"went on from the checkpoint of step {3 * kill_after}"
     assert same(learning_state(whole), learning_state(resumed))
     assert (best.accuracy, best.step) == (best_again.accuracy, best_again.step)
 
@@ -120,7 +137,7 @@ def test_the_best_epoch_s_weights_come_back() -> None:
     store = Memory()
     task, best, rows = run(store, accuracies=[0.1, 0.5, 0.3])
     assert (best.epoch, best.accuracy) == (2, 0.5)
-    assert same(learning_state(task), store.states[1]["task"])
+    assert same(learning_state(task), store.states[1]["weights"])
     assert [row["is_best"] for row in rows if row["event"] == "epoch"] == [True, True, False]
 
 
@@ -133,7 +150,8 @@ def test_another_data_set_s_checkpoint_is_refused() -> None:
 
 def test_rows_hold_what_people_watch() -> None:
     _, _, rows = run(Memory())
-    assert [row["event"] for row in rows] == ["start", *["step", "step", "epoch"], *["step", "step", "epoch"], *["step", "step", "epoch"], "end"][: len(rows)]  # fmt: skip
+    epoch = ["step", "step", "epoch"]
+    assert [row["event"] for row in rows] == ["start", *epoch, *epoch, *epoch, "end"]
     step = next(row for row in rows if row["event"] == "step")
     wanted = {
         "student_ce",
@@ -143,15 +161,135 @@ def test_rows_hold_what_people_watch() -> None:
         "phase",
         "lr/student",
         "lr/adapters",
-        "mix/adapter4",
+        "mix/adapter2",
     }
     assert wanted <= set(step)
     assert {"images_per_s", "data_wait_share"} <= set(step)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run() -> None:
+@pytest.mark.parametrize("killed_at_save", [1, 2, 4])
+def test_resuming_within_an_epoch_is_bit_identical_too(killed_at_save: int) -> None:
+    """Saved at steps 2, 3 (epoch), 4, 6 (epoch and period), 8, 9."""
+    config = CONFIG.model_copy(update={"checkpoint_every_steps": 2})
+    whole, best, _ = run(Memory(), config=CONFIG)  # how often is saved changes nothing
+    killed = Memory(killed_at_save)
+    with pytest.raises(KeyboardInterrupt):
+        run(killed, config=config)
+    killed.kill_after = 10**9
+    step = killed.states[-1]["step"]
+    assert step == [2, 3, 4, 6][killed_at_save - 1]
+    resumed, best_again, rows = run(killed, accuracies=[0.1, 0.2, 0.3][step // 3 :], config=config)
+    assert rows[0]["step"] == step
+    assert same(learning_state(whole), learning_state(resumed))
+    assert (best.accuracy, best.step) == (best_again.accuracy, best_again.step)
+
+
+def test_a_checkpoint_does_not_move_while_training_goes_on() -> None:
+    """It is written by a thread meanwhile."""
+    store = Memory()
+    run(store)
+    again = Memory(kill_after=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(again)
+    first, held = again.states[0], store.states[0]
+    assert same(first["weights"], held["weights"])
+    for name, state in first["optimizer"].items():
+        assert same(state, held["optimizer"][name])
+
+
+def test_told_to_stop_it_leaves_a_checkpoint_of_that_very_step() -> None:
+    whole, _, _ = run(Memory())
+    store, rows = Memory(), []
+    asked = iter([None, None, None, "SIGTERM"])  # logged at steps 2, 3, 4, 6
+    with pytest.raises(Stopped, match="stopped by SIGTERM at step 6"):
+        run(store, stop=lambda run_s: next(asked), rows=rows)
+    assert rows[-1]["event"] == "stopped"
+    assert store.states[-1]["step"] == 6
+    asked = iter([None, None, "node"])  # at 2, 3 and 4, in the middle of an epoch
+    store = Memory()
+    with pytest.raises(Stopped, match="at step 4"):
+        run(store, stop=lambda run_s: next(asked))
+    assert store.states[-1]["step"] == 4
+    resumed, _, _ = run(store, accuracies=[0.2, 0.3])
+    assert same(learning_state(whole), learning_state(resumed))
+
+
+class Poisoned(Stream):
+    """The images of some steps break the forward pass: their labels select what is not a number."""
+
+    def __init__(self, *steps: int) -> None:
+        self.steps = steps
+
+    def batches(self, start_step: int) -> Iterator[Batch]:
+        for step, batch in enumerate(super().batches(start_step), start_step + 1):
+            keys = [f"shard/{step}-{i}" for i in range(4)]
+            flip = torch.full((4,), step in self.steps)
+            yield replace(batch, keys=keys, flip=flip)
+
+
+@pytest.fixture
+def flips_poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Normalisation that turns mirrored images into NaN, as an operator with a gap would."""
+
+    def poisoned(images: Tensor, flip: Tensor, **options: Any) -> Tensor:
+        clean = normalise(images, torch.zeros_like(flip), **options)
+        return torch.where(flip[:, None, None, None], float("nan"), clean)
+
+    monkeypatch.setattr("fourds_dist.training.step.normalise", poisoned)
+
+
+@pytest.mark.usefixtures("flips_poison")
+class TestNotFinite:
+    """Step 5 is bad; rows are written at steps 2, 3, 4, 6, 8, 9."""
+
+    def test_it_stops_before_the_next_checkpoint_and_names_the_images(self) -> None:
+        written: dict[str, Any] = {}
+        store = Memory()
+        with pytest.raises(
+            FloatingPointError, match=r"not finite at step 5; .*bad_batch-00000005.json.*optim.lr"
+        ):
+            run(store, stream=Poisoned(5), written=written)
+        assert [state["step"] for state in store.states] == [3]
+        told = written["bad_batch-00000005.json"]
+        assert told["first_bad_step"] == 5
+        assert told["keys_by_step_and_rank"]["5"] == [["shard/5-0", "shard/5-1", "shard/5-2", "shard/5-3"]]
+        assert list(told["keys_by_step_and_rank"]) == ["4", "5"]
+
+    def test_within_a_budget_it_skips(self) -> None:
+        store, written = Memory(), {}
+        task, _, rows = run(store, stream=Poisoned(5, 7), written=written, max_bad_steps=2)
+        notes = [row for row in rows if row["event"] == "note"]
+        assert [note["step"] for note in notes] == [6, 8]
+        assert "skipped 1 step from step 5 on" in notes[0]["text"]
+        assert "(2 of step.max_bad_steps=2)" in notes[1]["text"]
+        assert all(torch.isfinite(x).all() for x in learning_state(task).values())
+        assert all(math.isfinite(row["loss"]) for row in rows if row["event"] == "step")
+        assert store.states[-1]["num_skipped"] == 2
+
+    def test_a_skipped_step_leaves_everything_as_it_was(self) -> None:
+        """All but the number of the step, on which rates depend, and the counters of batches."""
+        config = CONFIG.model_copy(update={"checkpoint_every_steps": 1})
+        store = Memory()
+        run(store, stream=Poisoned(5), config=config, max_bad_steps=1)
+        before, after = store.states[3], store.states[4]
+        assert (before["step"], after["step"]) == (4, 5)
+        for name in (n for n in before["weights"] if not n.endswith("num_batches_tracked")):
+            assert torch.equal(before["weights"][name], after["weights"][name]), name
+        for name, state in before["optimizer"].items():
+            assert same(state, after["optimizer"][name])
+
+    def test_a_spent_budget_stops_it_also_across_a_resume(self) -> None:
+        store = Memory(kill_after=2)  # after the epoch that skipped step 5
+        with pytest.raises(KeyboardInterrupt):
+            run(store, stream=Poisoned(5, 7), max_bad_steps=1)
+        store.kill_after = 10**9
+        with pytest.raises(FloatingPointError, match=r"2 of step.max_bad_steps=1.*more than allowed"):
+            run(store, accuracies=[0.3], stream=Poisoned(5, 7), max_bad_steps=1)
+
+
+def test_a_learning_rate_that_explodes_stops_the_run() -> None:
     config = StageConfig(epochs=3, global_batch_size=4, optim=OptimConfig(lr=1e9, schedule="constant"))
-    with pytest.raises(FloatingPointError, match=r"not finite by step \d+; lower optim.lr"):
+    with pytest.raises(FloatingPointError, match=r"not finite at step \d+"):
         run(Memory(), config=config)
 
 

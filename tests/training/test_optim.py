@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -56,18 +54,24 @@ def test_resuming_equals_never_stopping() -> None:
     advance(a, b, whole, range(10))
     c, d, first = make()
     advance(c, d, first, range(6))
-    state = copy.deepcopy(first.state_dict())
-    _, _, second = make()
-    e, f = copy.deepcopy(c), copy.deepcopy(d)
-    second = Optimizers(
-        {"student": list(e.parameters()), "adapters": list(f.parameters())},
-        OptimConfig(schedule="cosine"),
-        10,
-    )
-    second.load_state_dict(state)
+    trained = nn.ModuleDict({"c": c, "d": d})
+    state = first.state_by_name(trained)
+    assert set(state["c.weight"]) == {"momentum_buffer"}
+    assert {"exp_avg", "exp_avg_sq", "step"} <= set(state["d.weight"])
+    e, f, second = make()
+    again = nn.ModuleDict({"c": e, "d": f})
+    again.load_state_dict(trained.state_dict())
+    second.load_by_name(again, state, step=6)
+    assert second.learning_rates() == first.learning_rates()
     advance(e, f, second, range(6, 10))
     for x, y in zip([*a.parameters(), *b.parameters()], [*e.parameters(), *f.parameters()], strict=True):
         assert torch.equal(x, y)
+
+
+def test_state_of_another_model_is_refused() -> None:
+    a, b, optimizers = make()
+    with pytest.raises(ValueError, match=r"another model: nothing here trains x\.weight"):
+        optimizers.load_by_name(nn.ModuleDict({"c": a, "d": b}), {"x.weight": {}}, step=1)
 
 
 def test_gradients_are_clipped_per_optimiser() -> None:

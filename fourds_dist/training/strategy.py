@@ -1,0 +1,147 @@
+"""How a task is spread over the ranks: who holds which weights, and who takes the step.
+
+    single, ddp   every rank holds everything; gradients are averaged while the backward pass still runs
+    deepspeed     ZeRO 0-3 in `zero`: optimiser state, gradients and weights divided among the ranks
+
+The step calls `model` and `backward`, the loop `step`; a checkpoint takes `optimizer_state` and `weights`, which are by
+the names of the task's parameters, whole, and the same whatever the strategy and the number of ranks.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, Protocol
+
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fourds_dist.training.checkpoint import learning_state, load_learning_state
+from fourds_dist.training.optim import OptimConfig, Optimizers
+from fourds_dist.training.world import World
+
+OptimizerState = dict[str, dict[str, Tensor]]
+"""Parameter -> kind ("momentum_buffer", "exp_avg", ...) -> tensor on the CPU."""
+
+
+class Strategy(Protocol):
+    """One way to spread a task."""
+
+    can_skip: bool
+    """Whether `step(unless=...)` is served."""
+
+    @property
+    def in_step(self) -> bool:
+        """Whether a forward pass needs every rank, also in evaluation: then all run as many."""
+        ...
+
+    def wrap(self, task: nn.Module, *, sync_batch_norm: bool, autocast: bool) -> nn.Module:
+        """Take up the task, on its device; gives what is to be called in its place."""
+        ...
+
+    def backward(self, loss: Tensor, *, is_last: bool) -> None:
+        """Gradients of one part of a batch; those of the last part are made the same on all ranks."""
+        ...
+
+    def gradients_stay_local(self) -> AbstractContextManager:
+        """Around forward and backward of all parts but the last."""
+        ...
+
+    def step(self, *, unless: Tensor | None = None) -> None:
+        """Clip, update, advance the schedules; weights and state stay where `unless`, on the device, is true."""
+        ...
+
+    def learning_rates(self) -> dict[str, float]:
+        """Current learning rate by group."""
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """Learning parameters and all buffers, copied to the CPU; every rank calls it together."""
+        ...
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Put back what `weights` gave, of any strategy."""
+        ...
+
+    def optimizer_state(self) -> OptimizerState:
+        """The optimisers' state, copied to the CPU; every rank calls it together."""
+        ...
+
+    def load_optimizer_state(self, state: OptimizerState, step: int) -> None:
+        """Put back what `optimizer_state` gave, of any strategy, and set the schedules to a step."""
+        ...
+
+    def unwrap(self) -> None:
+        """Leave the task a plain module that holds all its weights; nothing is trained afterwards."""
+        ...
+
+
+class Replicated:
+    """Every rank holds everything (DDP; with one rank, the task as it is)."""
+
+    can_skip, in_step = True, False
+
+    def __init__(self, world: World, optim: OptimConfig, num_steps: int) -> None:
+        self._world, self._optim, self._num_steps = world, optim, num_steps
+
+    def wrap(self, task: nn.Module, *, sync_batch_norm: bool, autocast: bool) -> nn.Module:
+        """The task under DDP where there is more than one rank."""
+        del autocast
+        self._task = task
+        self._model = self._world.wrap(task, sync_batch_norm=sync_batch_norm)
+        self._optimizers = Optimizers(task.parameter_groups(), self._optim, self._num_steps)  # pyright: ignore
+        return self._model
+
+    def backward(self, loss: Tensor, *, is_last: bool) -> None:
+        """DDP averages as gradients come, unless `gradients_stay_local`."""
+        del is_last
+        loss.backward()
+
+    def gradients_stay_local(self) -> AbstractContextManager:
+        """DDP's no_sync."""
+        return self._model.no_sync() if isinstance(self._model, DistributedDataParallel) else nullcontext()
+
+    def step(self, *, unless: Tensor | None = None) -> None:
+        """Both optimisers and their schedules."""
+        self._optimizers.step(unless=unless)
+
+    def learning_rates(self) -> dict[str, float]:
+        """Current learning rate by group."""
+        return self._optimizers.learning_rates()
+
+    def weights(self) -> dict[str, Tensor]:
+        """Learning parameters and all buffers, copied to the CPU."""
+        return learning_state(self._task)
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Put back what `weights` gave."""
+        load_learning_state(self._task, weights)
+
+    def optimizer_state(self) -> OptimizerState:
+        """The optimisers' state by parameter."""
+        return self._optimizers.state_by_name(self._task)
+
+    def load_optimizer_state(self, state: OptimizerState, step: int) -> None:
+        """Put back what `optimizer_state` gave."""
+        self._optimizers.load_by_name(self._task, state, step)
+
+    def unwrap(self) -> None:
+        """It already is plain."""
+
+
+def make_strategy(
+    kind: Literal["ddp", "deepspeed"], world: World, optim: OptimConfig, num_steps: int, *, deepspeed: str
+) -> Strategy:
+    """A strategy by its name; DeepSpeed is imported only where it is asked for.
+
+    Args:
+        num_steps: optimiser steps of the whole run, on which the schedules depend.
+        deepspeed: DeepSpeed's configuration, as launch.deepspeed.
+
+    Raises:
+        ValueError: a DeepSpeed configuration that cannot be used.
+    """
+    if kind == "ddp":
+        return Replicated(world, optim, num_steps)
+    from fourds_dist.training.zero import Divided
+
+    return Divided(world, optim, num_steps, deepspeed)

@@ -1,0 +1,341 @@
+"""DeepSpeed's ZeRO as a strategy: one engine over the one module, one optimiser with SGD and AdamW groups.
+
+    stage 0  every rank holds everything          2  gradients are divided too
+    stage 1  optimiser state is divided           3  weights too, the frozen teacher's among them
+
+The frozen teacher has no optimiser state in any stage; in stage 3 no rank holds it whole while training. What a
+checkpoint takes is put together by parameter and is the same as DDP's: strategy, stage and number of ranks may change
+between two starts of a run.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from fourds_dist.config import shipped
+from fourds_dist.storage import locate
+from fourds_dist.training.checkpoint import CheckpointRefusedError
+from fourds_dist.training.optim import OptimConfig, learning_rate
+from fourds_dist.training.strategy import OptimizerState
+from fourds_dist.training.world import World
+
+OURS = (
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "optimizer",
+    "scheduler",
+)
+"""Sections that the run's own keys decide."""
+KINDS = {"sgd": ("momentum_buffer",), "adamw": ("exp_avg", "exp_avg_sq")}
+
+
+class MixedOptimizer(torch.optim.Optimizer):
+    """SGD for some groups and AdamW for others, as torch.optim's; what ZeRO hands over may be slices of parameters.
+
+    Args:
+        groups: each with "params", "kind" ("sgd" or "adamw"), "weight_decay", and "momentum" or "eps".
+    """
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        super().__init__(groups, {"lr": 0.0, "momentum": 0.0, "betas": (0.9, 0.999), "eps": 1e-8})
+
+    def create_state(self, parameter: Tensor, kind: str) -> None:
+        """State of one parameter, or of a slice of many, before its first step."""
+        state: dict[str, Any] = {key: torch.zeros_like(parameter) for key in KINDS[kind]}
+        self.state[parameter] = state | ({"step": torch.tensor(0.0)} if kind == "adamw" else {})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Update whatever has a gradient. ZeRO calls it group by group: counters belong to parameters."""
+        del closure
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if p not in self.state:
+                    self.create_state(p, group["kind"])
+                (_sgd if group["kind"] == "sgd" else _adamw)(p, p.grad, self.state[p], group)
+
+
+def _sgd(p: Tensor, grad: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
+    grad = grad.add(p, alpha=group["weight_decay"])
+    buffer = state["momentum_buffer"].mul_(group["momentum"]).add_(grad)
+    p.add_(buffer, alpha=-group["lr"])
+
+
+def _adamw(p: Tensor, grad: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
+    beta1, beta2 = group["betas"]
+    state["step"] += 1
+    step = state["step"].item()
+    p.mul_(1 - group["lr"] * group["weight_decay"])
+    state["exp_avg"].lerp_(grad, 1 - beta1)
+    state["exp_avg_sq"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+    size = (state["exp_avg_sq"].sqrt() / math.sqrt(1 - beta2**step)).add_(group["eps"])
+    p.addcdiv_(state["exp_avg"], size, value=-group["lr"] / (1 - beta1**step))
+
+
+class Divided:
+    """ZeRO over the world's ranks.
+
+    Args:
+        num_steps: optimiser steps of the whole run.
+        config: name of a shipped configuration, or path or URL of one.
+
+    Raises:
+        ValueError: a configuration that cannot be read or contradicts the run's.
+    """
+
+    can_skip = False
+
+    def __init__(self, world: World, optim: OptimConfig, num_steps: int, config: str) -> None:
+        self._world, self._optim, self._num_steps = world, optim, num_steps
+        self._config = read_config(config)
+        self._stage = int(self._config.get("zero_optimization", {}).get("stage", 0))
+        if optim.max_grad_norm is not None:
+            raise ValueError(
+                "optim.max_grad_norm clips student and adapters apart, which ZeRO cannot: leave it null and set "
+                f"gradient_clipping in launch.deepspeed={config}, which clips them together"
+            )
+        self._step = 0
+
+    def wrap(self, task: nn.Module, *, sync_batch_norm: bool, autocast: bool) -> nn.Module:
+        """The task under an engine."""
+        deepspeed = _deepspeed()
+        if not dist.is_initialized():  # one process: DeepSpeed wants a group all the same
+            backend = "nccl" if self._world.device.type == "cuda" else "gloo"
+            store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+            dist.init_process_group(backend, store=store, rank=0, world_size=1)
+        if sync_batch_norm:
+            task = nn.SyncBatchNorm.convert_sync_batchnorm(task)
+        self._task = task
+        config = {"gradient_clipping": 0.0} | self._config  # its own default clips, at 1
+        config |= {
+            "train_micro_batch_size_per_gpu": 1,  # only its ratio to the global batch is looked at
+            "gradient_accumulation_steps": 1,
+            "train_batch_size": self._world.size,
+            "zero_allow_untested_optimizer": True,
+            "torch_autocast": {"enabled": autocast, "dtype": "bfloat16"},
+        }
+        self._optimizer = MixedOptimizer(self._groups(task))
+        os.environ.setdefault("LOCAL_RANK", str(self._world.device.index or 0))  # DeepSpeed insists on it
+        self._engine, *_ = deepspeed.initialize(
+            model=task, optimizer=self._optimizer, config=config, dist_init_required=False
+        )
+        self._create_states()
+        self._set_step(0)
+        return self._engine
+
+    def backward(self, loss: Tensor, *, is_last: bool) -> None:
+        """Through the engine, which reduces as its stage asks."""
+        self._engine.set_gradient_accumulation_boundary(is_last)
+        self._engine.backward(loss, scale_wrt_gas=False)
+        if not is_last:
+            self._engine.step()  # counts the part
+
+    def gradients_stay_local(self) -> AbstractContextManager:
+        """The engine sees to it."""
+        return nullcontext()
+
+    def step(self, *, unless: Tensor | None = None) -> None:
+        """The engine's step, at this step's rates."""
+        assert unless is None
+        self._engine.step()
+        self._set_step(self._step + 1)
+
+    def learning_rates(self) -> dict[str, float]:
+        """Current learning rate by group."""
+        return {group["name"]: float(group["lr"]) for group in self._optimizer.param_groups}
+
+    def weights(self) -> dict[str, Tensor]:
+        """Learning parameters and all buffers, copied to the CPU."""
+        weights = {
+            name: self._whole(p).to("cpu", torch.float32, copy=True) for name, p in self._learning().items()
+        }
+        names = {name for name, _ in self._task.named_parameters()}
+        buffers = {k: v for k, v in self._task.state_dict().items() if k not in names}
+        return weights | {k: v.detach().to("cpu", copy=True) for k, v in buffers.items()}
+
+    @torch.no_grad()
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Put back what `weights` gave, of any strategy."""
+        deepspeed, learning = _deepspeed(), self._learning()
+        buffers = dict(self._task.named_buffers())
+        self._refuse_others(set(weights) ^ (set(learning) | (set(self._task.state_dict()) & set(buffers))))
+        for name, value in weights.items():
+            if name in buffers:
+                buffers[name].copy_(value)
+                continue
+            p, value = learning[name], value.to(self._world.device)
+            if tuple(value.shape) != tuple(getattr(p, "ds_shape", p.shape)):
+                self._refuse_others({name})
+            if self._stage > 0:
+                deepspeed.utils.safe_set_full_fp32_param(p, value)
+            with self._gathered([p], modifier_rank=0):
+                if self._stage < 3 or self._world.is_main:
+                    p.data.copy_(value)
+
+    def optimizer_state(self) -> OptimizerState:
+        """The optimiser's state by parameter, whole, copied to the CPU."""
+        deepspeed, kinds = _deepspeed(), self._kinds()
+        result: OptimizerState = {}
+        for name, p in self._learning().items():
+            if self._stage == 0:
+                state = self._optimizer.state[p]
+            else:
+                get = deepspeed.utils.safe_get_full_optimizer_state
+                state = {key: get(p, key) for key in KINDS[kinds[name]]}
+                if kinds[name] == "adamw":
+                    state["step"] = torch.tensor(float(self._step))
+            result[name] = {key: value.detach().to("cpu", copy=True) for key, value in state.items()}
+        return result if self._step else {}
+
+    @torch.no_grad()
+    def load_optimizer_state(self, state: OptimizerState, step: int) -> None:
+        """Put back what `optimizer_state` gave, of any strategy, and set the schedules to a step."""
+        deepspeed, learning = _deepspeed(), self._learning()
+        self._refuse_others(set(state) - set(learning))
+        for name, values in state.items():
+            for key, value in values.items():
+                if self._stage == 0:
+                    self._optimizer.state[learning[name]][key].copy_(value)
+                elif key != "step":
+                    whole = value.to(self._world.device)
+                    deepspeed.utils.safe_set_full_optimizer_state(learning[name], whole, key)
+        steps = [values["step"] for values in state.values() if "step" in values]
+        for held in self._optimizer.state.values():
+            if "step" in held and steps:
+                held["step"].copy_(steps[0])
+        self._set_step(step)
+
+    @property
+    def in_step(self) -> bool:
+        """Stage 3 gathers weights for every forward pass."""
+        return self._stage == 3
+
+    def unwrap(self) -> None:
+        """Leave the task a plain module with all its weights, on every rank."""
+        if self._stage < 3:
+            self._engine.destroy()
+            return
+        with self._gathered(list(self._task.parameters())):
+            plain = {name: p.detach().clone() for name, p in self._task.named_parameters()}
+        trains = {name: p.requires_grad for name, p in self._task.named_parameters()}
+        self._engine.destroy()
+        for prefix, module in self._task.named_modules():
+            for name in list(module._parameters):
+                full = f"{prefix}.{name}" if prefix else name
+                if full in plain:
+                    module._parameters[name] = nn.Parameter(plain[full], requires_grad=trains[full])
+
+    def _groups(self, task: nn.Module) -> list[dict[str, Any]]:
+        optim = self._optim
+        groups: Mapping[str, list[nn.Parameter]] = task.parameter_groups()  # pyright: ignore
+        sgd = {"kind": "sgd", "momentum": optim.momentum, "weight_decay": optim.weight_decay}
+        adamw = {"kind": "adamw", "eps": optim.adapter_eps, "weight_decay": optim.adapter_weight_decay}
+        return [
+            {"params": parameters, "name": name, **(adamw if name == "adapters" else sgd)}
+            for name, parameters in groups.items()
+        ]
+
+    def _create_states(self) -> None:
+        """Before the first step: a checkpoint may have to be put into them."""
+        groups, zero = self._optimizer.param_groups, self._engine.optimizer
+        if self._stage == 0:
+            slices = [(p, group["kind"]) for group in groups for p in group["params"]]
+        elif self._stage < 3:
+            flat = zero.single_partition_of_fp32_groups
+            slices = [(p, group["kind"]) for p, group in zip(flat, groups, strict=True)]
+        else:
+            flat = zero.fp32_partitioned_groups_flat
+            slices = [(p, groups[zero.sub_group_to_group_id[i]]["kind"]) for i, p in enumerate(flat)]
+        for p, kind in slices:
+            self._optimizer.create_state(p, kind)
+        if 0 < self._stage < 3:
+            zero._lazy_init_hp_params_optimizer_state()
+
+    def _set_step(self, step: int) -> None:
+        self._step = step
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(group["name"], self._optim, step / self._num_steps)
+
+    def _learning(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self._task.named_parameters() if p.requires_grad}
+
+    def _kinds(self) -> dict[str, str]:
+        groups = self._task.parameter_groups()  # pyright: ignore[reportCallIssue]
+        names = {id(p): name for name, p in self._task.named_parameters()}
+        return {
+            names[id(p)]: "adamw" if group == "adapters" else "sgd"
+            for group, parameters in groups.items()
+            for p in parameters
+        }
+
+    def _whole(self, p: nn.Parameter) -> Tensor:
+        return p.detach() if self._stage == 0 else _deepspeed().utils.safe_get_full_fp32_param(p)
+
+    @contextmanager
+    def _gathered(self, parameters: list[nn.Parameter], modifier_rank: int | None = None) -> Iterator[None]:
+        if self._stage < 3:
+            yield
+            return
+        with _deepspeed().zero.GatheredParameters(parameters, modifier_rank=modifier_rank):
+            yield
+
+    @staticmethod
+    def _refuse_others(names: set[str]) -> None:
+        if names:
+            raise CheckpointRefusedError(
+                f"the checkpoint belongs to another model: {len(names)} tensors differ (first: {min(names)})"
+            )
+
+
+def read_config(name: str) -> dict[str, Any]:
+    """A DeepSpeed configuration: a shipped one's name, or a JSON or YAML file's path or URL.
+
+    Raises:
+        ValueError: it cannot be read, or decides what the run's own keys decide.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    key = f"launch.deepspeed={name}"
+    local = shipped(f"deepspeed/{name}.yaml")
+    url = str(local) if "/" not in name and local.exists() else name
+    try:
+        fs, path = locate(url)
+        content: Any = fs.cat_file(path)
+        config = YAML(typ="safe", pure=True).load(content.decode())  # JSON is YAML
+    except FileNotFoundError:
+        known = ", ".join(sorted(p.stem for p in shipped("deepspeed").glob("*.yaml")))
+        raise ValueError(f"{key}: neither a file nor one of those shipped ({known})") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{key} is neither JSON nor YAML: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(config, dict):
+        raise ValueError(  # noqa: TRY004
+            f"{key} holds a {type(config).__name__}; it should hold DeepSpeed's sections"
+        )
+    for section in OURS:
+        if section in config:
+            raise ValueError(f"{key} holds {section!r}, which the run's own keys decide; take it out")
+    for section in ("fp16", "bf16"):
+        if section in config:
+            raise ValueError(f"{key} holds {section!r}; set step.precision instead")
+    return config
+
+
+def _deepspeed() -> Any:
+    """DeepSpeed, without the operator that it would compile for a minute at its first use on CPUs."""
+    import deepspeed
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
