@@ -7,6 +7,7 @@ under the same name goes on from its newest checkpoint.
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -158,7 +159,7 @@ def _fit(stage: StageName, settings: Settings, resources: dict[str, float]) -> E
 
 
 def _fit_until_told(trainer: TorchTrainer, board: Any, grace_s: float) -> Ending:
-    """`trainer.fit()`, until Ctrl-C or SIGTERM (which `train.main` turns into it) asks the workers to leave.
+    """`trainer.fit()`, until Ctrl-C or SIGTERM asks the workers to leave.
 
     It runs in a thread, where Ray Train leaves the signals to us; its own answer to Ctrl-C is to end without a
     checkpoint.
@@ -173,18 +174,28 @@ def _fit_until_told(trainer: TorchTrainer, board: Any, grace_s: float) -> Ending
             result.set_exception(error)
 
     threading.Thread(target=run, name="fit", daemon=True).start()
-    try:
-        return _wait(result)
-    except KeyboardInterrupt:
-        board.stop.remote("Ctrl-C or SIGTERM")
+    with _sigterm_interrupts():
         try:
-            return _wait(result, grace_s)
-        except TimeoutError:
-            raise KeyboardInterrupt from None
+            return result.result()
+        except KeyboardInterrupt:
+            board.stop.remote("Ctrl-C or SIGTERM")
+            try:
+                return result.result(timeout=grace_s)
+            except TimeoutError:
+                raise KeyboardInterrupt from None
 
 
-def _wait(result: Future[Ending], timeout_s: float | None = None) -> Ending:
-    return result.result(timeout=timeout_s)
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM is a KeyboardInterrupt inside; `ray.init` has put a handler of its own in place of ours."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _drop_torn_snapshot(stage: RunFolder) -> None:
