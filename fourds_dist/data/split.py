@@ -18,10 +18,10 @@ from pydantic import Field, model_validator
 from fourds_dist.config import Section
 from fourds_dist.data.fetch import read_object
 from fourds_dist.data.index import UNLABELLED, ShardIndex
+from fourds_dist.data.listing import sizes
 from fourds_dist.data.manifest import Manifest, Shard, index_url, read_manifest, shard_url
 from fourds_dist.data.order import generator
 from fourds_dist.data.url import matching, split_pattern
-from fourds_dist.storage import explained, locate
 
 SplitName = Literal["train", "val", "test"]
 
@@ -132,33 +132,28 @@ class Split:
         Raises:
             ValueError: naming the first such shard.
         """
-        listed: dict[str, dict[str, int | None]] = {}
-        for number, shard in enumerate(self.shards):
-            for url, num_bytes in ((self.shard_url(number), shard.num_bytes), (self.index_url(number), None)):
-                folder, _, name = url.rpartition("/")
-                if folder not in listed:
-                    listed[folder] = _listing(folder)
-                if name not in listed[folder]:
-                    raise ValueError(
-                        f"{url} is missing, though the manifest of {self.url} names it; restore it, or pack again"
-                    )
-                found = listed[folder][name]
-                if num_bytes is not None and found is not None and found != num_bytes:
-                    raise ValueError(
-                        f"{url} has {found} bytes where the manifest says {num_bytes}: it was cut or replaced; "
-                        "restore it, or pack again"
-                    )
-
-
-def _listing(folder: str) -> dict[str, int | None]:
-    """Name -> size of what lies in a folder."""
-    fs, path = locate(folder)
-    with explained(folder):
-        try:
-            entries = fs.ls(path, detail=True)
-        except FileNotFoundError:
-            return {}
-    return {entry["name"].rstrip("/").rpartition("/")[2]: entry.get("size") for entry in entries}
+        wanted = [
+            place
+            for number, shard in enumerate(self.shards)
+            for place in ((self.shard_url(number), shard.num_bytes), (self.index_url(number), None))
+        ]
+        names: dict[str, list[str]] = {}
+        for url, _ in wanted:
+            folder, _, name = url.rpartition("/")
+            names.setdefault(folder, []).append(name)
+        listed = {folder: sizes(folder, there) for folder, there in names.items()}
+        for url, num_bytes in wanted:
+            folder, _, name = url.rpartition("/")
+            if name not in listed[folder]:
+                raise ValueError(
+                    f"{url} is missing, though the manifest of {self.url} names it; restore it, or pack again"
+                )
+            found = listed[folder][name]
+            if num_bytes is not None and found is not None and found != num_bytes:
+                raise ValueError(
+                    f"{url} has {found} bytes where the manifest says {num_bytes}: it was cut or replaced; "
+                    "restore it, or pack again"
+                )
 
 
 def open_split(config: StreamConfig, name: SplitName, *, seed: int = 0) -> Split:
