@@ -21,6 +21,8 @@ class Block:
 
     num_threads: int
     shared_bytes: int = 0
+    shared_percent: int = 100
+    """Preferred part of the on-chip memory that is shared memory; the rest is cache."""
 
 
 class Kernel:
@@ -31,7 +33,7 @@ class Kernel:
         self.context = context
         self.block = block
         check(driver().cuFuncSetAttribute(function, MAX_DYNAMIC_SHARED_SIZE_BYTES, block.shared_bytes))
-        check(driver().cuFuncSetAttribute(function, PREFERRED_SHARED_MEMORY_CARVEOUT, 100))
+        check(driver().cuFuncSetAttribute(function, PREFERRED_SHARED_MEMORY_CARVEOUT, block.shared_percent))
 
     def __call__(self, num_blocks: int, *arguments: Tensor | int) -> None:
         """Launch on the current stream of the current device; tensors are passed as pointers, integers as int."""

@@ -1,0 +1,104 @@
+"""Networks as they are, keeping less for their backward pass: the layers of `ops.lean` in the place of PyTorch's.
+
+Classes of modules change, nothing else: parameters, names, hooks, results and gradients stay. Where memory goes in the
+step of ResNet34 -> ResNet18, batch 256 at 224 px in bfloat16, in units of one 64x56x56 map of the batch (103 MB), by
+counting what autograd saves:
+
+    student: stem 12.75, layers 17                 29.6   stem 5.25: neither the pool's input nor its indices
+    teacher above its first adapter                16.4   10: a bit for each number of a ReLU's result
+    adapters                                        7.5   5.75: frozen convolutions keep no inputs
+    images in float32, beside those in bfloat16     1.5   0: they are made in bfloat16
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torchvision.models import ResNet
+
+from fourds_dist.ops.lean import frozen_conv2d, relu_, relu_max_pool
+
+
+def keep_less(task: nn.Module) -> None:
+    """Let the networks in `task` keep less. To be called once it is known which parameters learn.
+
+    Max-pools are replaced everywhere, a ReLU right before one in ResNets, in-place ReLUs and convolutions in networks
+    that are frozen as a whole (the teacher).
+    """
+    for module in list(task.modules()):
+        if isinstance(module, ResNet):
+            _merge_stem(module)
+        if type(module) is nn.MaxPool2d and module.dilation in (1, (1, 1)) and not module.return_indices:
+            module.__class__ = LeanMaxPool2d
+    for network in task.children():
+        parameters = list(network.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            _freeze(network)
+
+
+class LeanMaxPool2d(nn.MaxPool2d):
+    """Max-pooling that keeps a byte for each result."""
+
+    relu = False
+
+    def forward(self, input: Tensor) -> Tensor:
+        assert self.stride is not None
+        kernel, stride, padding = (_pair(x) for x in (self.kernel_size, self.stride, self.padding))
+        return relu_max_pool(input, kernel, stride, padding, relu=self.relu, ceil_mode=self.ceil_mode)
+
+
+class LeanReluMaxPool2d(LeanMaxPool2d):
+    """Max-pooling that does the work of the ReLU before it."""
+
+    relu = True
+
+
+class LeftToPool(nn.ReLU):
+    """A ReLU that the pool behind it computes."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input
+
+
+class LeanReLU(nn.ReLU):
+    """An in-place ReLU that keeps a bit for each number."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return relu_(input)
+
+
+class FrozenConv2d(nn.Conv2d):
+    """A convolution that does not learn and keeps no input."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        padding = self.padding
+        assert not isinstance(padding, str)
+        return frozen_conv2d(
+            input,
+            self.weight,
+            self.bias,
+            _pair(self.stride),
+            _pair(padding),
+            _pair(self.dilation),
+            self.groups,
+        )
+
+
+def _merge_stem(network: ResNet) -> None:
+    """In a ResNet the ReLU of the stem is followed by the pool; one that somebody listens to stays."""
+    relu, pool = network.relu, network.maxpool
+    is_plain = type(relu) is nn.ReLU and type(pool) is nn.MaxPool2d
+    if is_plain and not relu._forward_hooks and pool.dilation in (1, (1, 1)) and not pool.return_indices:
+        relu.__class__, pool.__class__ = LeftToPool, LeanReluMaxPool2d
+
+
+def _freeze(network: nn.Module) -> None:
+    for module in network.modules():
+        if type(module) is nn.ReLU and module.inplace:
+            module.__class__ = LeanReLU
+        is_convolution = type(module) is nn.Conv2d and module.padding_mode == "zeros"
+        if is_convolution and not isinstance(module.padding, str):
+            module.__class__ = FrozenConv2d
+
+
+def _pair(x: int | tuple[int, ...]) -> tuple[int, int]:
+    return (x, x) if isinstance(x, int) else (x[0], x[1])

@@ -1,0 +1,107 @@
+"""Lean networks: the task's losses, gradients and state as they were, with less kept; who is changed and who is not."""
+
+import copy
+import shutil
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, SourceClassifiers, build_backbone
+from fourds_dist.method.lean import FrozenConv2d, LeanMaxPool2d, LeanReLU, LeftToPool, keep_less
+from tests.ops import emulated_lean
+
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+
+
+def make_task(teacher: str = "resnet10", student: str = "resnet10") -> FourDs:
+    torch.manual_seed(0)
+    networks = (build_backbone(BackboneConfig(arch=arch), 5) for arch in (teacher, student))
+    task = FourDs(
+        *networks,
+        teacher_stages=STAGES,
+        student_stages=STAGES,
+        config=MethodConfig(),
+        image_size=64,
+    )
+    return task.to(memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
+
+
+def step(task: FourDs, device: str) -> tuple[list[Tensor], int]:
+    """Losses, gradients and buffers of one step; bytes that autograd keeps."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(4, 3, 64, 64, generator=generator).to(device, memory_format=torch.channels_last)
+    labels = torch.randint(0, 5, (4,), generator=generator).to(device)
+    kept = {}
+
+    def note(t: Tensor) -> Tensor:
+        kept[t.untyped_storage().data_ptr()] = t.numel() * t.element_size()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        output = task(images, labels)
+    parameters = {p.untyped_storage().data_ptr() for p in task.parameters()}
+    output.loss.backward()
+    gradients = [p.grad for p in task.parameters() if p.grad is not None]
+    values = [*output.losses.values(), *gradients, *task.buffers()]
+    return values, sum(size for address, size in kept.items() if address not in parameters)
+
+
+@pytest.mark.parametrize("device", ["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_lean_task_computes_the_same_and_keeps_less(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched = []
+    plain = make_task()
+    task = copy.deepcopy(plain)
+    if device == "emulated":
+        if shutil.which("g++") is None:
+            pytest.skip("needs g++")
+        device, launched = "cpu", emulated_lean.use(monkeypatch)
+    keep_less(task)
+    assert list(task.state_dict()) == list(plain.state_dict())
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        expected, kept_before = step(plain.to(device), device)
+        got, kept = step(task.to(device), device)
+    assert len(got) == len(expected)
+    for x, y in zip(got, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+    assert kept < 0.8 * kept_before
+    if device == "cpu":
+        assert launched.count("max_pool") == 2
+        assert launched.count("max_pool_backward") == 1
+        # the teacher's second, third and fourth block; below its first adapter nothing has a gradient
+        assert launched.count("relu") == launched.count("relu_backward") == 6
+
+
+def test_who_is_changed() -> None:
+    task = make_task("resnet18", "resnet10")
+    keep_less(task)
+    keep_less(task)  # again is nothing more
+    assert type(task.student.relu) is type(task.teacher.relu) is LeftToPool
+    assert isinstance(task.student.maxpool, LeanMaxPool2d)
+    assert {type(m) for m in task.student.modules() if isinstance(m, nn.Conv2d)} == {nn.Conv2d}
+    assert {type(m) for m in task.teacher.modules() if isinstance(m, nn.Conv2d)} == {FrozenConv2d}
+    assert type(task.teacher.layer1[0].relu) is LeanReLU  # pyright: ignore
+    assert type(task.student.layer1[0].relu) is nn.ReLU  # pyright: ignore
+    assert {type(m) for m in task.adapters.modules() if isinstance(m, nn.Conv2d)} == {nn.Conv2d}
+
+
+def test_a_relu_that_somebody_listens_to_stays() -> None:
+    network = build_backbone(BackboneConfig(arch="resnet10"), 5)
+    heard = []
+    network.relu.register_forward_hook(lambda _m, _a, output: heard.append(output.min().item()))  # pyright: ignore
+    keep_less(SourceClassifiers({"teacher": network}))
+    network(torch.randn(2, 3, 64, 64))
+    assert heard[0] >= 0
+    assert type(network.maxpool) is LeanMaxPool2d
+
+
+@pytest.mark.parametrize("arch", ["resnet10", "vgg11_bn", "googlenet", "squeezenet1_1", "densenet121"])
+def test_networks_with_other_pools_compute_the_same(arch: str) -> None:
+    """Off a GPU every layer is PyTorch's."""
+    network = build_backbone(BackboneConfig(arch=arch), 5).eval().requires_grad_(False)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = network(images)
+        keep_less(nn.ModuleDict({"teacher": network}))
+        torch.testing.assert_close(network(images), expected)
+    assert any(isinstance(m, LeanMaxPool2d) for m in network.modules())
