@@ -11,22 +11,27 @@ wanted size, which Pillow decodes at a half, a quarter or an eighth of their siz
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 MOST_PIXELS = 89_478_485
 """Larger images are refused, since a small file can claim any size; Pillow's own limit, a quarter of a gibibyte."""
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""What Pillow may open: those that shards may hold (`grouping`). It knows more, some of which start other programs."""
+
 SCALED = 2
 """From this many times the wanted size on, a JPEG is decoded at a fraction of its size."""
 
-_ORIENTATION = 0x0112
+_PLACE = re.compile(r"^\w+, \S+:\d+, ")
+"""torchvision's messages begin with a line of its source."""
 
 
 def decode(
@@ -46,7 +51,8 @@ def decode(
     try:
         image_CHW = _pixels(data, resize_px)
     except (OSError, RuntimeError, ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
-        raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from None
+        cause = _PLACE.sub("", " ".join(str(error).split()))
+        raise ValueError(cause[:200] or type(error).__name__) from None
     return crop_resized(image_CHW, resize_px=resize_px, crop_px=crop_px, place=place)
 
 
@@ -80,7 +86,11 @@ def _pixels(data: bytes | memoryview, resize_px: int) -> Tensor:
         pixels_CHW = decode_jpeg(_tensor(data), mode=ImageReadMode.RGB, apply_exif_orientation=True)
         assert isinstance(pixels_CHW, Tensor)
         return pixels_CHW
-    image = Image.open(io.BytesIO(data))
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        what = f"begins with {bytes(data[:8])!r}" if len(data) else "is empty"
+        raise ValueError(f"it {what}, which is no {', '.join(FORMATS)} that can be read") from None
     _refuse_bomb(*image.size)
     if image.format == "JPEG":
         image.draft(None, (resize_px, resize_px))

@@ -201,8 +201,20 @@ class SampleReader:
             else:
                 if attempt:
                     self._fetcher.count("corrupt")
+                self._check_labels(shard, rows)
                 return rows
         raise AssertionError
+
+    def _check_labels(self, shard: int, rows: Rows) -> None:
+        """A label that no class has would end a run on a GPU without a word of where it came from."""
+        num_classes = len(self._split.classes)
+        wrong = np.flatnonzero((rows.labels < UNLABELLED) | (rows.labels >= num_classes))
+        if len(wrong):
+            row = int(wrong[0])
+            raise DataError(
+                f"{self._split.index_url(shard)}: {rows.keys[row].decode()!r} has label {rows.labels[row]}, where "
+                f"{self._split.url} has {num_classes} classes; index the shards again with their list of classes"
+            )
 
     def _read_rows(self, shard: int, index: Rows, rows: np.ndarray) -> Iterator[tuple[int, memoryview]]:
         """(place in `rows`, bytes) of rows of one shard, by as few ranged reads as pay."""
