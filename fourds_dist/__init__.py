@@ -16,7 +16,7 @@ For notebooks and programs, a handful of names; each is imported when it is firs
 >>> phases = [torch.fft.fft2(x).angle() for x in (h, mixed)]
 >>> bool((phases[0] - phases[1]).cos().mean() > 0.99)       # the phase is the teacher's own
 True
->>> float(phase_disparity(h, 3 * h)) < 1e-4          # amplitude alone is no disparity
+>>> bool((phase_disparity(h, 3 * h) < 1e-4).all())          # amplitude alone is no disparity
 True
 >>> FourierAdapter(8)(h).shape
 torch.Size([2, 8, 7, 7])
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from fourds_dist.method import FourDs
     from fourds_dist.method.adapter import FourierAdapter
     from fourds_dist.ops import fourier_mix, phase_disparity, pooled_phase
+    from fourds_dist.results.loading import load_student
     from fourds_dist.results.run import Run
-    from fourds_dist.results.student import load_student
 
 __version__ = "0.1.0"
 
@@ -54,7 +54,7 @@ _HOMES = {
     "method.adapter": ("FourierAdapter",),
     "ops": ("fourier_mix", "phase_disparity", "pooled_phase"),
     "results.run": ("Run",),
-    "results.student": ("load_student",),
+    "results.loading": ("load_student",),
 }
 
 

@@ -33,7 +33,7 @@ def fit(config: str | Path | None = None, **sections: Mapping[str, Any] | str | 
     ...     distill={"epochs": 1},
     ...     launch={"runner": "inline"},
     ...     run={"name": "notebook"},
-    ... )  # doctest: +ELLIPSIS
+    ... )  # doctest: +ELLIPSIS, +NORMALIZE_WHITESPACE
     notebook: accuracy on test splits
     ...
     >>> run.outcome.lines[-1].target.num_samples

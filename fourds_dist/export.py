@@ -54,7 +54,7 @@ def _export(options: argparse.Namespace) -> Answer:
     from rich.console import Console
 
     from fourds_dist.results.export import export, show
-    from fourds_dist.results.student import load_student
+    from fourds_dist.results.loading import load_student
 
     formats = [name.strip() for name in options.formats.split(",") if name.strip()]
     student = load_student(options.student)

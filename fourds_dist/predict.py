@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _predict(options: argparse.Namespace) -> Answer:
     from fourds_dist.results.images import open_files
-    from fourds_dist.results.student import load_student
+    from fourds_dist.results.loading import load_student
 
     if options.top < 1:
         raise ValueError(f"--top {options.top}: give 1 or more")

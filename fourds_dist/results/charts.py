@@ -2,7 +2,7 @@
 
 In the SVG every colour becomes a variable of the page (`PALETTE`), so that one drawing serves light and dark, and words
 stay words, in the page's own font. Series differ by dash as well as by colour; the colours are told apart with any kind
-of colour blindness (Okabe and Ito's, with orange and yellow left out on white).
+of colour blindness (after Okabe and Ito), and stand out from the paper.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 PALETTE = {
     "--s1": ("#0072b2", "#62b5ea"),
-    "--s2": ("#d55e00", "#ff9a56"),
+    "--s2": ("#bf5200", "#ff9a56"),
     "--s3": ("#00795a", "#3fcf9f"),
     "--s4": ("#a8447f", "#ef9fcd"),
     "--s5": ("#7a6200", "#e6c84a"),
@@ -117,6 +117,7 @@ def lines(
         if least is not None:
             axes.set_ylim(bottom=min(least, axes.get_ylim()[0]))
         axes.set_xlabel(x)
+        axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(6))
         _legend(figure, axes)
         ends = ", ".join(f"{label} ends at {ys[-1]:.3g}" for label, (_, ys) in series.items() if len(ys))
@@ -267,7 +268,7 @@ def inline(svg: str, name: str, words: str) -> str:
     svg = head + svg[svg.index(">") + 1 :]
     for variable, (light, _) in PALETTE.items():
         svg = svg.replace(light, f"var({variable})")
-    svg = re.sub(r"font: (\d[\d.]*px) [^;\"]*", r"font-size: \1", svg)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
     return re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', svg).strip()

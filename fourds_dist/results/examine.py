@@ -84,9 +84,7 @@ class Examination:
             "mistakes": [{k: v for k, v in vars(m).items() if k != "pixels"} for m in self.mistakes],
             "adapters": self.adapters is not None,
         }
-        arrays = {
-            f"probabilities{i}": p.astype(np.float32) for i, p in enumerate(self.probabilities.values())
-        }
+        arrays = {f"probabilities{i}": p for i, p in enumerate(self.probabilities.values())}
         arrays |= {f"mistake{i}": m.pixels for i, m in enumerate(self.mistakes)}
         if self.adapters is not None:
             arrays |= self.adapters.to_arrays()
@@ -181,7 +179,7 @@ def examine(run: Run, most_images: int) -> Examination:
         whole.num_images,
         classes,
         np.concatenate(labels),
-        {name: np.concatenate(values) for name, values in probabilities.items()},
+        {name: np.concatenate(values).astype(np.float32) for name, values in probabilities.items()},
         [mistake for _, _, mistake in sorted(worst, reverse=True)],
         look_into(task, first, preprocessing) if len(task.adapters) else None,
     )

@@ -20,7 +20,8 @@ from fourds_dist.data.index import UNLABELLED
 from fourds_dist.results.card import model_card
 from fourds_dist.results.formats import FILES, Writer
 from fourds_dist.results.images import FileImages, ShardImages, open_labelled
-from fourds_dist.results.student import Student, load_student
+from fourds_dist.results.loading import load_student
+from fourds_dist.results.student import Student
 from fourds_dist.storage import locate, write_bytes
 
 NUM_COMPARED = 256

@@ -1,0 +1,201 @@
+"""Students from wherever they lie.
+
+runs/photos                          a run: its finished student
+runs/photos/distill/checkpoint-...   a checkpoint: its best weights so far
+student.safetensors                  weights with their description, from a run or an export
+student.pt2, student.onnx            exported programs
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fourds_dist.data import open_split
+from fourds_dist.method.backbones import BackboneConfig, build_backbone
+from fourds_dist.results.preprocessing import Preprocessing
+from fourds_dist.results.run import CONFIG, STUDENT, Run, read_bytes
+from fourds_dist.results.student import ABOUT, Student, classes_of, description
+from fourds_dist.storage import explained, locate
+from fourds_dist.training.checkpoint import decode_state, load_weights
+
+FORMATS = (".safetensors", ".pt2", ".onnx")
+MOST_HEADER_BYTES = 100 << 20
+"""Of a safetensors file: the format's own limit."""
+
+
+def load_student(source: str | Path | Run) -> Student:
+    """The student of a run, a checkpoint or a file; a path or URL.
+
+    >>> student = load_student("runs/digits")
+    >>> student.classes[:3]
+    ('0', '1', '2')
+    >>> student.predict(["seven.png"])[0].label
+    '7'
+
+    Raises:
+        ValueError: nothing there, another format, or a file without the description that a student needs.
+    """
+    if isinstance(source, Run):
+        return _of_run(source)
+    url = str(source).rstrip("/")
+    if re.search(r"/checkpoint-\d+(/state\.pt)?$", url):
+        return _of_checkpoint(url.removesuffix("/state.pt"))
+    if url.endswith(".safetensors"):
+        return _of_safetensors(url)
+    if url.endswith(".pt2"):
+        return _of_program(url)
+    if url.endswith(".onnx"):
+        return _of_onnx(url)
+    fs, path = locate(url)
+    with explained(url):
+        if not fs.exists(path):
+            raise ValueError(f"{url}: nothing there; give a run's folder or a student ({', '.join(FORMATS)})")
+        if not fs.isdir(path):
+            raise ValueError(
+                f"{url} is no student of ours; there are {', '.join(FORMATS)}, and runs' folders"
+            )
+    return _of_run(Run(url))
+
+
+def _of_run(run: Run) -> Student:
+    if not run.folder.exists(STUDENT):
+        raise ValueError(
+            f"{run.url} has no {STUDENT} yet: the run is not done; the same command goes on with it, or give one of "
+            "its checkpoints (distill/checkpoint-...)"
+        )
+    return _of_safetensors(run.folder.path(STUDENT))
+
+
+def _of_safetensors(url: str) -> Student:
+    about = _safetensors_metadata(url)
+    classes = classes_of(about, url)
+    if "preprocessing" in about:
+        preprocessing = Preprocessing.from_json(about["preprocessing"], url)
+    else:
+        preprocessing = _preprocessing_beside(url)
+    config = BackboneConfig.model_validate({"arch": about["arch"], "stem": about.get("stem", "imagenet")})
+    network = build_backbone(config, len(classes), preprocessing.crop_px)
+    load_weights(url, network, what="student")
+    return _of_network(network, url, classes, preprocessing, about)
+
+
+def _of_checkpoint(url: str) -> Student:
+    state = decode_state(read_bytes(f"{url}/state.pt"), url)
+    run = Run(url.rpartition("/")[0].rpartition("/")[0])
+    weights = state["best"]["weights"] or {}
+    mine = {k.removeprefix("student."): v for k, v in weights.items() if k.startswith("student.")}
+    if not mine:
+        raise ValueError(
+            f"{url} holds no student with an evaluated epoch; take a checkpoint of distill/, or a later one"
+        )
+    settings = run.settings
+    classes = open_split(settings.target, "train").classes
+    preprocessing = Preprocessing.of(settings.data)
+    network = build_backbone(settings.student, len(classes), preprocessing.crop_px)
+    try:
+        network.load_state_dict(mine)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{url} does not fit {CONFIG} of its run: {str(error).splitlines()[-1].strip()}"
+        ) from None
+    about = description(settings.student, classes, preprocessing, {"domain": str(settings.target.url)})
+    return _of_network(network, url, classes, preprocessing, about)
+
+
+def _of_network(
+    network: nn.Module,
+    origin: str,
+    classes: tuple[str, ...],
+    preprocessing: Preprocessing,
+    about: Mapping[str, str],
+) -> Student:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = network.to(device).eval()
+
+    def run(pixels: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return network(preprocessing.normalised(pixels.to(device))).float().cpu()
+
+    return Student(origin, classes, preprocessing, run, network, about)
+
+
+def _of_program(url: str) -> Student:
+    extra: dict[str, Any] = {ABOUT: ""}
+    data = io.BytesIO(read_bytes(url))
+    try:
+        if not zipfile.is_zipfile(data):  # PyTorch would log pages about it
+            raise ValueError("no archive")
+        data.seek(0)
+        program = torch.export.load(data, extra_files=extra)
+        about = json.loads(extra[ABOUT])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(f"{url} is no exported student ({_short(error)}); export it again") from None
+    module = program.module()
+
+    def run(pixels: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return module(pixels.float() / 255)
+
+    preprocessing = Preprocessing.from_json(about["preprocessing"], url)
+    return Student(url, classes_of(about, url), preprocessing, run, None, about)
+
+
+def _of_onnx(url: str) -> Student:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ValueError(f"{url} needs ONNX Runtime: pip install 'fourds_dist[export]'") from None
+    try:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(read_bytes(url), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has exceptions of its own without a common base
+        raise ValueError(f"{url} is no ONNX model that can be run ({_short(error)})") from None
+    about = session.get_modelmeta().custom_metadata_map
+    classes = classes_of(about, url)
+
+    def run(pixels: Tensor) -> Tensor:
+        given = {session.get_inputs()[0].name: (pixels.float() / 255).numpy()}
+        return torch.from_numpy(np.asarray(session.run(None, given)[0]))
+
+    return Student(url, classes, Preprocessing.from_json(about["preprocessing"], url), run, None, about)
+
+
+def _safetensors_metadata(url: str) -> dict[str, str]:
+    """The strings in a safetensors file's header."""
+    size = int.from_bytes(read_bytes(url, 0, 8), "little")
+    try:
+        header = json.loads(read_bytes(url, 8, 8 + size)) if size < MOST_HEADER_BYTES else {}
+    except ValueError:
+        raise ValueError(f"{url} is truncated or no safetensors file") from None
+    about = header.get("__metadata__", {})
+    if "arch" not in about:
+        raise ValueError(
+            f"{url} says no architecture in its metadata: it was not written by a run or an export of ours"
+        )
+    return about
+
+
+def _preprocessing_beside(url: str) -> Preprocessing:
+    """From the configuration of the run that a file lies in."""
+    try:
+        return Preprocessing.of(Run(url.rpartition("/")[0] or ".").settings.data)
+    except ValueError:
+        raise ValueError(
+            f"{url} does not say how its images are prepared, and no {CONFIG} of a run lies beside it; leave it in its "
+            "run's folder, or take one written by `fourds export RUN DEST --formats safetensors`"
+        ) from None
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

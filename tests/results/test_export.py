@@ -1,0 +1,139 @@
+"""Exports: what is let out says what the student says, and what does not is refused."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fourds_dist.export import main
+from fourds_dist.results import formats
+from fourds_dist.results.loading import load_student
+from tests.results.conftest import one_of_each
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+WITHOUT_US = "import sys\nsys.modules['fourds_dist'] = None\n"
+
+
+@pytest.fixture(scope="module")
+def shipped(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shipped")
+    given = [
+        str(workplace / "runs" / "digits"),
+        str(folder),
+        "--formats",
+        "safetensors,torch-export,onnx,int8",
+    ]
+    assert main([*given, "--max-loss", "0.05"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("file", ["student.safetensors", "student.pt2", "student.onnx"])
+@pytest.mark.parametrize("num", [1, 5])
+def test_the_same_outputs_at_any_batch_size(shipped: Path, workplace: Path, file: str, num: int) -> None:
+    student, again = load_student(workplace / "runs" / "digits"), load_student(shipped / file)
+    pixels = torch.randint(
+        0, 256, (num, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(num)
+    )
+    torch.testing.assert_close(again.run(pixels), student.run(pixels), rtol=1e-4, atol=1e-4)
+    assert (again.classes, again.preprocessing) == (student.classes, student.preprocessing)
+
+
+def test_int8_is_small_and_agrees_mostly(shipped: Path, workplace: Path) -> None:
+    size = {path.name: path.stat().st_size for path in shipped.iterdir()}
+    assert size["student.int8.onnx"] < 0.3 * size["student.onnx"]
+    student, again = load_student(workplace / "runs" / "digits"), load_student(shipped / "student.int8.onnx")
+    files = [workplace / "seven.png"]
+    assert student.predict(files)[0].label == again.predict(files)[0].label
+
+
+@pytest.mark.parametrize("heading", ["With ONNX Runtime", "With PyTorch alone", "The weights"])
+def test_the_card_s_code_runs_without_us(
+    shipped: Path, workplace: Path, tmp_path: Path, heading: str
+) -> None:
+    card = (shipped / "README.md").read_text()
+    prepare = re.search(r"```python\n(.*?)```", card, re.DOTALL)
+    code = re.search(rf"## {heading}.*?```python\n(.*?)```", card, re.DOTALL)
+    assert prepare is not None
+    assert code is not None
+    program = WITHOUT_US + prepare[1] + code[1]
+    if heading == "The weights":
+        use = re.search(r"# (logits = .*)", code[1])
+        assert use is not None
+        program += f"path = sys.argv[1]\n{use[1]}\nprint(path, int(logits.argmax()))\n".replace(
+            "logits.arg", "logits[0].arg"
+        )
+        program = program.replace("path = sys.argv[1]\n", "for path in sys.argv[1:]:\n    ").replace(
+            "\nprint(", "\n    print("
+        )
+    files = []
+    for label, data in one_of_each(workplace / "shards" / "digits-photos").items():
+        files.append(tmp_path / f"{label}.png")
+        files[-1].write_bytes(data)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *files], cwd=shipped, capture_output=True, text=True, check=True
+    )
+    answers = dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
+    expected = {p.file: p.label for p in load_student(workplace / "runs" / "digits").predict(files)}
+    assert len(answers) == len(files)
+    assert answers == expected
+
+
+def test_a_file_that_says_something_else_is_refused_and_not_written(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = formats.Shipped.forward
+    monkeypatch.setattr(formats.Shipped, "forward", lambda self, images: right(self, images * 0.9))
+    given = [
+        str(workplace / "runs" / "digits"),
+        str(tmp_path / "out"),
+        "--formats",
+        "torch-export,safetensors",
+    ]
+    assert main(given) == 1
+    assert "torch-export is refused and not written: its outputs differ" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"student.safetensors", "README.md"}
+
+
+def test_int8_that_loses_too_much_is_refused(workplace: Path, tmp_path: Path, capsys) -> None:
+    given = [
+        str(workplace / "runs" / "digits"),
+        str(tmp_path / "out"),
+        "--formats",
+        "int8",
+        "--max-loss",
+        "-1",
+    ]
+    assert main(given) == 1
+    assert re.search(r"int8 is refused and not written: it loses -?\d+\.\d points", capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_formats_and_programs_are_refused(
+    shipped: Path, workplace: Path, tmp_path: Path, capsys
+) -> None:
+    assert main([str(workplace / "runs" / "digits"), str(tmp_path), "--formats", "onx"]) == 1
+    assert "unknown format 'onx'; there are safetensors" in capsys.readouterr().err
+    assert main([str(shipped / "student.onnx"), str(tmp_path), "--formats", "onnx"]) == 1
+    assert "is an exported program" in capsys.readouterr().err
+
+
+def test_a_shipped_file_measures_like_its_run(shipped: Path, workplace: Path, capsys) -> None:
+    import json
+
+    from fourds_dist.evaluate import main as evaluate
+
+    values = []
+    for place in (workplace / "runs" / "digits", shipped / "student.onnx", shipped / "student.safetensors"):
+        assert evaluate([str(place), "--json", "-"]) == 0
+        values.append(json.loads(capsys.readouterr().out))
+    assert values[0]["num_images"] == 359
+    assert values[0]["confusion"] == values[1]["confusion"] == values[2]["confusion"]
+    assert np.trace(values[0]["confusion"]) / 359 == pytest.approx(values[0]["top1"]["value"])

@@ -1,0 +1,66 @@
+"""Images from folders and shards: labels by name, nothing lost silently."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from fourds_dist.results.images import ShardImages, open_files, open_labelled
+from fourds_dist.results.preprocessing import Preprocessing
+from tests.data.shards import numbers_in, write_dataset
+
+PLAIN = Preprocessing(8, 8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def folder_of(root: Path, names: list[str]) -> Path:
+    for shade, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (10, 10), (40 * shade, 0, 0)).save(path)
+    return root
+
+
+def test_a_folder_s_labels_are_the_student_s_not_the_alphabet_s(tmp_path: Path) -> None:
+    folder_of(tmp_path, ["bee/1.png", "ant/1.png", "ant/2.png"])
+    images = open_labelled(str(tmp_path), ("bee", "ant"))
+    (batch,) = images.batches(PLAIN)
+    assert batch.labels.tolist() == [1, 1, 0]
+    assert batch.pixels[:, 0, 0, 0].tolist() == [40, 80, 0]
+
+
+def test_unknown_classes_and_flat_folders_are_refused(tmp_path: Path) -> None:
+    folder_of(tmp_path, ["cow/1.png"])
+    with pytest.raises(ValueError, match="no class 'cow'"):
+        open_labelled(str(tmp_path), ("bee", "ant"))
+    with pytest.raises(ValueError, match="no sub-folders"):
+        open_labelled(str(tmp_path / "cow"), ("bee", "ant"))
+    with pytest.raises(ValueError, match="nothing there"):
+        open_labelled(str(tmp_path / "none"), ("bee", "ant"))
+
+
+def test_unreadable_files_are_counted(tmp_path: Path) -> None:
+    folder_of(tmp_path, ["a.png", "c.png"])
+    (tmp_path / "b.png").write_bytes(b"no image")
+    images = open_files([tmp_path])
+    batches = list(images.batches(PLAIN, batch_size=2))
+    assert [Path(name).name for b in batches for name in b.names] == ["a.png", "c.png"]
+    assert [path.name for path in images.unreadable] == ["b.png"]
+
+
+def test_a_choice_of_shards_is_even_and_the_whole_is_in_order(tmp_path: Path) -> None:
+    url = write_dataset(tmp_path / "set", [30, 30, 41])
+    whole = open_labelled(url, ("ant", "bee", "cat"))
+    assert isinstance(whole, ShardImages)
+    pixels = torch.cat([batch.pixels for batch in whole.batches(PLAIN, batch_size=16)])
+    assert numbers_in(pixels) == list(range(101))
+    thin = torch.cat([batch.pixels for batch in whole.thinned(5).batches(PLAIN)])
+    assert numbers_in(thin) == [0, 25, 50, 75, 100]
+
+
+def test_other_classes_in_shards_are_refused(tmp_path: Path) -> None:
+    url = write_dataset(tmp_path / "set", [6])
+    with pytest.raises(ValueError, match=r"has the classes ant, bee, cat, the student bee, ant, cat"):
+        open_labelled(url, ("bee", "ant", "cat"))

@@ -1,0 +1,43 @@
+"""`python -m fourds_dist.predict` and `evaluate` as commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fourds_dist.evaluate import main as evaluate
+from fourds_dist.predict import main as predict
+from tests.results.conftest import one_of_each
+
+
+def test_files_and_folders(workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "seven.png").write_bytes((workplace / "seven.png").read_bytes())
+    assert predict([str(workplace / "runs" / "digits"), str(tmp_path), "--json", "--top", "2"]) == 1
+    told = capsys.readouterr()
+    (line,) = told.out.splitlines()
+    answer = json.loads(line)
+    assert answer["file"] == str(tmp_path / "seven.png")
+    assert len(answer["ranking"]) == 2
+    assert answer["ranking"][0]["class"] == answer["label"]
+    assert "broken.png: not read" in told.err
+
+
+def test_evaluate_an_image_folder(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label, data in one_of_each(workplace / "shards" / "digits").items():
+        (tmp_path / "set" / str(label)).mkdir(parents=True)
+        (tmp_path / "set" / str(label) / "1.png").write_bytes(data)
+    (tmp_path / "set" / "3" / "2.png").write_bytes(b"no image")
+    out = tmp_path / "scores.json"
+    assert evaluate([str(workplace / "runs" / "digits"), str(tmp_path / "set"), "--json", str(out)]) == 0
+    values = json.loads(out.read_text())
+    assert values["num_images"] == 10
+    assert values["num_unreadable"] == 1
+    assert values["top1"]["value"] >= 0.6
+    text = capsys.readouterr().out
+    assert "top-1 accuracy" in text
+    assert "left out: 1 unreadable" in text
