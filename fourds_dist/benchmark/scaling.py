@@ -6,7 +6,8 @@
         --strategies ddp zero1 zero2 zero3 zero3_offload
 
 What a strategy costs is in the second, what it saves with a large teacher in the third. One command starts all its
-processes, on GPUs with NCCL, else on CPUs with gloo. `weak`: --batch images in every worker. `strong`: --batch images in all together.
+processes, on GPUs with NCCL, else on CPUs with gloo. `weak`: --batch images in every worker. `strong`: --batch images
+in all together.
 Efficiency is images/s over workers times one worker's; one worker is always timed too. The share of communication is
 what steps take longer than the same steps without averaging gradients (DDP only: ZeRO cannot do without).
 Synthetic images lie on the device; a step includes its optimisers. Rounds are timed after a warm-up; the median counts.
@@ -134,7 +135,8 @@ def shown(row: Row) -> str:
     share = f"{row.communication_share:6.1%}" if row.communication_share is not None else "     -"
     return (
         f"{row.scaling:6} {row.strategy:13} {row.workers:3} x {row.batch_per_worker:<4} "
-        f"{row.images_per_s:9.1f} images/s  efficiency {row.efficiency:5.1%}  communication {share}  {row.peak_bytes_per_worker / 2**30:6.2f} GiB"
+        f"{row.images_per_s:9.1f} images/s  efficiency {row.efficiency:5.1%}  communication {share}  "
+        f"{row.peak_bytes_per_worker / 2**30:6.2f} GiB"
     )
 
 

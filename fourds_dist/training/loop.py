@@ -103,6 +103,8 @@ def fit(
     """
     steps_per_epoch, emit, store = stream.num_steps_per_epoch, around.emit, around.store
     num_steps = config.epochs * steps_per_epoch
+    task.train()
+    strategy.settle(lambda: train_step(next(stream.batches(0))))
     place = resume(task, strategy, store, identity, world)
     _tell_start(place, stream, config, around, world)
 
@@ -116,7 +118,6 @@ def fit(
         write=around.write,
     )
     batches = on_device(stream.batches(place.step), world.device)
-    task.train()
     while place.step < num_steps:
         batch = next(batches)
         output = train_step(batch)

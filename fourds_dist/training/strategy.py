@@ -9,9 +9,11 @@ the names of the task's parameters, whole, and the same whatever the strategy an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -36,6 +38,11 @@ class Strategy(Protocol):
 
     def wrap(self, task: nn.Module, *, sync_batch_norm: bool, autocast: bool) -> nn.Module:
         """Take up the task, on its device; gives what is to be called in its place."""
+        ...
+
+    def settle(self, a_pass: Callable[[], object]) -> None:
+        """Before anything is trained or taken up: have `a_pass`, forward and backward, settle what only passes settle,
+        and leave no other trace."""
         ...
 
     def backward(self, loss: Tensor, *, is_last: bool) -> None:
@@ -90,6 +97,21 @@ class Replicated:
         self._model = self._world.wrap(task, sync_batch_norm=sync_batch_norm)
         self._optimizers = Optimizers(task.parameter_groups(), self._optim, self._num_steps)  # pyright: ignore
         return self._model
+
+    def settle(self, a_pass: Callable[[], object]) -> None:
+        """DDP lays its buckets out anew after its first pass, in the order in which gradients came.
+
+        Where an element lies in its bucket decides in which order three ranks and more are summed. With the pass ahead
+        a run that starts and a run that goes on sum alike.
+        """
+        if self._world.size < 3:
+            return
+        buffers, random = [b.clone() for b in self._task.buffers()], torch.get_rng_state()
+        a_pass()
+        self._task.zero_grad(set_to_none=True)
+        for buffer, before in zip(self._task.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+        torch.set_rng_state(random)
 
     def backward(self, loss: Tensor, *, is_last: bool) -> None:
         """DDP averages as gradients come, unless `gradients_stay_local`."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -133,6 +133,9 @@ class Divided:
         self._create_states()
         self._set_step(0)
         return self._engine
+
+    def settle(self, a_pass: Callable[[], object]) -> None:
+        """ZeRO's buckets are laid out from the start."""
 
     def backward(self, loss: Tensor, *, is_last: bool) -> None:
         """Through the engine, which reduces as its stage asks."""
