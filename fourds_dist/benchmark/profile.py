@@ -21,8 +21,8 @@ KINDS = {
     "Fourier": r"^(fourier_mix|pooled_phase|phase_disparity)(_backward)?$|^transpose$|fourds::|fft",
     "optimisers": r"fused_?(sgd|adam)|multi_tensor|foreach|optimizer",
     "BatchNorm": r"batch_?norm|\bbn_(fw|bw)",
+    "pooling": r"max_?pool|avg_?pool",
     "convolutions": r"conv|xmma|cutlass|gemm|winograd|[wd]grad|fprop|nchw|nhwc|aten::(add)?mm",
-    "pooling": r"pool",
     "pointwise, copies": r"elementwise|copy|memcpy|memset|reduce|cat|fill|threshold|add|mul|where|softmax|relu",
 }
 """Kinds of kernels by what their names hold; the first that fits counts."""

@@ -7,9 +7,10 @@ ResNet34 -> ResNet18 with 65 classes at 224 on synthetic images that already lie
 benchmark of its own). All rows are timed in one process, each in three rounds; a step includes its optimisers. The
 ceiling keeps adapters' convolutions and drops every transform and the phase loss.
 
-Memory is what tensors take at most, except under a CUDA graph, which holds its memory between replays: there it is all
-the process has reserved, the larger figure. Host time is what Python takes to ask for a step; where it is close to the
-step's own time, the device waits.
+Memory is told twice, each against the released form's tensors. "held": what tensors take at most, except under a CUDA
+graph, which holds its memory between replays: there it is all the process has reserved, the larger figure. "tensors":
+what they take at most in the same step without a graph, like for like. Host time is what Python takes to ask for a
+step; where it is close to the step's own time, the device waits.
 """
 
 from __future__ import annotations
@@ -52,15 +53,17 @@ class Form:
     fourier: bool = True
     compile: bool = False
     two_streams: bool = False
+    lean: bool = True
 
 
 FORMS = {
-    "released": Form("released form, float32", released=True),
+    "released": Form("released form, float32", released=True, lean=False),
     "ceiling": Form("no Fourier, bfloat16", fourier=False),
     "fast": Form("4Ds, bfloat16"),
     "ceiling-compiled": Form("no Fourier, bfloat16, compiled", fourier=False, compile=True),
     "fast-compiled": Form("4Ds, bfloat16, compiled", compile=True),
     "fast-two-streams": Form("4Ds, bfloat16, two streams", two_streams=True),
+    "fast-not-lean": Form("4Ds, bfloat16, PyTorch's layers", lean=False),
 }
 
 
@@ -74,9 +77,11 @@ class Row:
     rounds: list[float]
     host_ms: float  # per step
     peak_bytes: int
+    tensor_bytes: int = 0  # 0: not measured
     speed_over_released: float | None = None
     speed_over_ceiling: float | None = None
     memory_over_released: float | None = None
+    tensors_over_released: float | None = None
 
 
 class ConvolutionalAdapter(FourierAdapter):
@@ -129,15 +134,22 @@ def build_task(form: Form, image_size: int) -> FourDs:
     return task.train()
 
 
-def build_step(form: Form, batch: int, image_size: int, device: torch.device) -> Callable[[], None]:
-    """A training step with its optimisers, as a call without arguments."""
+def build_step(
+    form: Form, batch: int, image_size: int, device: torch.device, *, graph: bool = True
+) -> Callable[[], None]:
+    """A training step with its optimisers, as a call without arguments.
+
+    Args:
+        graph: False takes every form's step without a CUDA graph.
+    """
     torch.manual_seed(0)
     task = build_task(form, image_size).to(device)
     config = StepConfig(
         precision="float32" if form.released else "auto",
         channels_last=not form.released,
         compile=form.compile,
-        cuda_graph=False if form.released else None,
+        cuda_graph=None if graph and not form.released else False,
+        lean=form.lean,
     )
     step = TrainStep(task, World(0, 1, device), config, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     optimizers = Optimizers(task.parameter_groups(), OptimConfig(), num_steps=10**6)
@@ -175,9 +187,12 @@ def measure(name: str, batch: int, image_size: int, device: torch.device, num_st
         if on_gpu:
             torch.cuda.synchronize()
         rounds.append(batch * num_steps / (time.perf_counter() - began))
-    peak = 0
+    peak = tensors = 0
     if on_gpu:
-        peak = torch.cuda.max_memory_allocated() if FORMS[name].released else torch.cuda.max_memory_reserved()
+        form = FORMS[name]
+        peak = torch.cuda.max_memory_allocated() if form.released else torch.cuda.max_memory_reserved()
+        del run
+        tensors = peak if form.released else tensor_bytes(form, batch, image_size, device)
     return Row(
         form=name,
         batch=batch,
@@ -185,7 +200,27 @@ def measure(name: str, batch: int, image_size: int, device: torch.device, num_st
         rounds=rounds,
         host_ms=1e3 * statistics.median(host_s) / num_steps,
         peak_bytes=peak,
+        tensor_bytes=tensors,
     )
+
+
+def tensor_bytes(form: Form, batch: int, image_size: int, device: torch.device) -> int:
+    """What tensors take at most in a step without a graph; 0 for a compiled one, which would compile again."""
+    if form.compile:
+        return 0
+    release()
+    run = build_step(form, batch, image_size, device, graph=False)
+    for _ in range(WARM_UP_STEPS):
+        run()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    return torch.cuda.max_memory_allocated()
+
+
+def release() -> None:
+    """Give back what is no longer used, so that the next row starts with nothing."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def compared(row: Row, others: dict[str, Row]) -> Row:
@@ -197,14 +232,15 @@ def compared(row: Row, others: dict[str, Row]) -> Row:
         figures["speed_over_released"] = row.images_per_s / released.images_per_s
         if released.peak_bytes:
             figures["memory_over_released"] = row.peak_bytes / released.peak_bytes
+            figures["tensors_over_released"] = (row.tensor_bytes / released.peak_bytes) or None
     if ceiling is not None:
         figures["speed_over_ceiling"] = row.images_per_s / ceiling.images_per_s
     return Row(**figures)
 
 
 HEADING = (
-    f"{'batch':>5}  {'form':31} {'images/s':>9} {'/ released':>10} {'/ ceiling':>9} {'host ms':>8} "
-    f"{'GiB':>6} {'/ released':>10}"
+    f"{'batch':>5}  {'form':32} {'images/s':>9} {'/ released':>10} {'/ ceiling':>9} {'host ms':>8} "
+    f"{'held GiB':>8} {'/ released':>10} {'tensors GiB':>11} {'/ released':>10}"
 )
 
 
@@ -215,9 +251,10 @@ def line_of(row: Row) -> str:
         return " " * width if value is None else f"{value:{width}.3f}"
 
     return (
-        f"{row.batch:5d}  {FORMS[row.form].shown:31} {row.images_per_s:9.0f} {ratio(row.speed_over_released, 10)} "
-        f"{ratio(row.speed_over_ceiling, 9)} {row.host_ms:8.2f} {row.peak_bytes / 2**30:6.2f} "
-        f"{ratio(row.memory_over_released, 10)}"
+        f"{row.batch:5d}  {FORMS[row.form].shown:32} {row.images_per_s:9.0f} {ratio(row.speed_over_released, 10)} "
+        f"{ratio(row.speed_over_ceiling, 9)} {row.host_ms:8.2f} {row.peak_bytes / 2**30:8.2f} "
+        f"{ratio(row.memory_over_released, 10)} {ratio(row.tensor_bytes / 2**30 or None, 11)} "
+        f"{ratio(row.tensors_over_released, 10)}"
     ).rstrip()
 
 
@@ -247,8 +284,7 @@ def run(options: argparse.Namespace) -> None:
         measured: dict[str, Row] = {}
         for name in options.rows:
             measured[name] = measure(name, batch, options.image_size, device, options.steps)
-            gc.collect()
-            torch.cuda.empty_cache()
+            release()
             row = compared(measured[name], measured)
             print(line_of(row), flush=True)
             record["rows"].append(asdict(row))

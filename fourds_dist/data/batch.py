@@ -51,18 +51,23 @@ def normalise(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     channels_last: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "B 3 H W"]:
     """Float images with zero mean and unit deviation, mirrored where `flip` says so, without waiting for the device.
 
     Args:
         mean, std: per channel, in [0, 1] units.
         channels_last: memory format of the result.
+        dtype: of the result; it is computed in float32.
     """
     memory = torch.channels_last if channels_last else torch.contiguous_format
     scale_3, shift_3 = _constants(mean, std, images.device)
-    floats = images.to(torch.float32, memory_format=memory)
-    floats = floats * scale_3[:, None, None] + shift_3[:, None, None]
-    return torch.where(flip[:, None, None, None], floats.flip(-1), floats)
+    mirrored = torch.where(
+        flip[:, None, None, None], images.flip(-1), images
+    )  # as bytes: a fourth of the traffic
+    floats = mirrored.to(torch.float32, memory_format=memory)
+    floats.mul_(scale_3[:, None, None]).add_(shift_3[:, None, None])
+    return floats.to(dtype)
 
 
 @lru_cache(maxsize=16)

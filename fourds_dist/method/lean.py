@@ -70,8 +70,7 @@ class FrozenConv2d(nn.Conv2d):
     """A convolution that does not learn and keeps no input."""
 
     def forward(self, input: Tensor) -> Tensor:
-        padding = self.padding
-        assert not isinstance(padding, str)
+        padding = (0, 0) if isinstance(self.padding, str) else self.padding  # "valid"
         return frozen_conv2d(
             input,
             self.weight,
@@ -95,8 +94,7 @@ def _freeze(network: nn.Module) -> None:
     for module in network.modules():
         if type(module) is nn.ReLU and module.inplace:
             module.__class__ = LeanReLU
-        is_convolution = type(module) is nn.Conv2d and module.padding_mode == "zeros"
-        if is_convolution and not isinstance(module.padding, str):
+        elif type(module) is nn.Conv2d and module.padding_mode == "zeros" and module.padding != "same":
             module.__class__ = FrozenConv2d
 
 

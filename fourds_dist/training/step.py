@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fourds_dist.config import Section
 from fourds_dist.data.batch import Batch, normalise
+from fourds_dist.method.lean import keep_less
 from fourds_dist.method.output import Output
 from fourds_dist.training.recording import Recording
 from fourds_dist.training.strategy import Strategy
@@ -34,6 +35,10 @@ class StepConfig(Section):
 
     channels_last: bool = True
     """Keep images and convolution weights in channels-last memory format on GPUs."""
+
+    lean: bool = True
+    """On GPUs, pooling, ReLUs and frozen convolutions keep only what their gradients need: a fourth less memory, and
+    faster; the same results."""
 
     compile: bool = False
     """Compile the task with torch.compile: about a minute at the start, some percent faster on GPUs."""
@@ -95,6 +100,8 @@ class TrainStep:
             )
         if on_gpu:
             torch.backends.cudnn.benchmark = config.tune_convolutions
+            if config.lean:
+                keep_less(task)
         self.device = world.device
         self.channels_last = config.channels_last and on_gpu
         self.autocast = config.precision == "bfloat16" or (config.precision == "auto" and on_gpu)
@@ -143,7 +150,8 @@ class TrainStep:
 
     def _run(self, images: Tensor, flip: Tensor, labels: Tensor) -> Output:
         self._task.zero_grad(set_to_none=True)
-        normal = self._normalise(images, flip)
+        # Rounded once: the networks' first layers would do it one by one, and keep both.
+        normal = self._normalise(images, flip, torch.bfloat16 if self.autocast else torch.float32)
         weight = self._weight_per_image or 1 / len(labels)
         *first, last = zip(normal.chunk(self._accumulation), labels.chunk(self._accumulation), strict=True)
         for part in first:
@@ -164,8 +172,9 @@ class TrainStep:
             loss.backward()
         return output
 
-    def _normalise(self, images: Tensor, flip: Tensor) -> Tensor:
-        return normalise(images, flip, mean=self._mean, std=self._std, channels_last=self.channels_last)
+    def _normalise(self, images: Tensor, flip: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        last = self.channels_last
+        return normalise(images, flip, mean=self._mean, std=self._std, channels_last=last, dtype=dtype)
 
     def _gradients_stay_local(self) -> AbstractContextManager:
         if self._strategy:
