@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from fourds_dist.config import Section
+from fourds_dist.config import Section, shipped
 from fourds_dist.data import LoaderConfig, StreamConfig
 from fourds_dist.launch.settings import LaunchConfig
 from fourds_dist.method import MethodConfig
@@ -87,8 +87,12 @@ def with_absolute_paths(settings: Settings, base: Path) -> Settings:
     def replaced(section: Section, *names: str) -> Section:
         return section.model_copy(update={name: absolute(getattr(section, name)) for name in names})
 
+    launch = settings.launch
+    if not (shipped("deepspeed") / f"{launch.deepspeed}.yaml").exists():  # a file of one's own
+        launch = replaced(launch, "deepspeed")
     return settings.model_copy(
         update={
+            "launch": launch,
             "run": replaced(settings.run, "dir"),
             "source": replaced(settings.source, "url"),
             "data": replaced(settings.data, "cache_dir"),

@@ -5,6 +5,7 @@ Starting workers takes minutes and training days; all of this takes seconds, in 
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from fourds_dist.data import Split, check_same_classes, open_split
@@ -30,6 +31,32 @@ def check(settings: Settings) -> None:
         )
     _check_networks(settings, num_classes=len(_check_shards(settings).classes))
     _check_batches(settings)
+    _check_launch(settings)
+
+
+def _check_launch(settings: Settings) -> None:
+    """DeepSpeed is not asked for what it cannot do; storage is waited for without the other workers giving up."""
+    launch, step = settings.launch, settings.step
+    if settings.run.patience_s >= launch.collective_timeout_s:
+        raise ValueError(
+            f"launch.collective_timeout_s={launch.collective_timeout_s:g} is not above run.patience_s="
+            f"{settings.run.patience_s:g}: workers would give up the one that waits for storage"
+        )
+    if launch.strategy == "ddp":
+        return
+    from fourds_dist.training.strategy import make_strategy
+    from fourds_dist.training.world import World
+
+    asked = {
+        "step.max_bad_steps": step.max_bad_steps > 0,
+        "step.compile": step.compile,
+        "step.cuda_graph": bool(step.cuda_graph),
+    }
+    for key in (key for key, is_asked in asked.items() if is_asked):
+        raise ValueError(f"{key} does not go with launch.strategy=deepspeed; leave it out, or take `ddp`")
+    for stage in stages_to_run(settings):
+        optim, here = stage_config(stage, settings).optim, World(0, 1, torch.device("cpu"))
+        make_strategy("deepspeed", here, optim, 1, deepspeed=launch.deepspeed)
 
 
 def _check_shards(settings: Settings) -> Split:

@@ -120,7 +120,8 @@ class TrainStep:
             else world.wrap(task, sync_batch_norm=synchronised)
         )
         self._forward = torch.compile(self._model) if config.compile else self._model
-        self._records = on_gpu and world.size == 1 if config.cuda_graph is None else config.cuda_graph
+        may_record = on_gpu and world.size == 1 and (strategy is None or strategy.is_plain)
+        self._records = may_record if config.cuda_graph is None else config.cuda_graph
         self._recordings: dict[torch.Size, Recording] = {}
 
     def __call__(self, batch: Batch) -> Output:

@@ -28,8 +28,8 @@ OptimizerState = dict[str, dict[str, Tensor]]
 class Strategy(Protocol):
     """One way to spread a task."""
 
-    can_skip: bool
-    """Whether `step(unless=...)` is served."""
+    is_plain: bool
+    """Whether weights and gradients lie whole on every rank: a step can then be left out, and recorded."""
 
     @property
     def in_step(self) -> bool:
@@ -85,7 +85,7 @@ class Strategy(Protocol):
 class Replicated:
     """Every rank holds everything (DDP; with one rank, the task as it is)."""
 
-    can_skip, in_step = True, False
+    is_plain, in_step = True, False
 
     def __init__(self, world: World, optim: OptimConfig, num_steps: int) -> None:
         self._world, self._optim, self._num_steps = world, optim, num_steps

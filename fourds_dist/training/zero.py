@@ -94,7 +94,7 @@ class Divided:
         ValueError: a configuration that cannot be read or contradicts the run's.
     """
 
-    can_skip = False
+    is_plain = False
 
     def __init__(self, world: World, optim: OptimConfig, num_steps: int, config: str) -> None:
         self._world, self._optim, self._num_steps = world, optim, num_steps

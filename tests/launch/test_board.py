@@ -1,0 +1,82 @@
+"""What is told of failures, in one line, and what is done about a torn list of checkpoints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fourds_dist.launch.board import told
+from fourds_dist.launch.ray_train import _drop_torn_snapshot
+from fourds_dist.launch.settings import LaunchConfig
+from fourds_dist.training.run_folder import RunFolder
+
+
+class ActorDiedError(Exception):
+    """As Ray's."""
+
+
+class OutOfMemoryError(Exception):
+    """As Ray's."""
+
+
+@pytest.mark.parametrize(
+    ("errors", "line"),
+    [
+        (
+            {1: ActorDiedError("The actor died unexpectedly before finishing this task.")},
+            "worker 1 was killed",
+        ),
+        (
+            {0: ActorDiedError("The actor died because its node has died.")},
+            "worker 0 was killed with its node",
+        ),
+        (
+            {0: OutOfMemoryError("Task was killed due to the node running low on memory")},
+            "worker 0 ran out of memory",
+        ),
+        (
+            {0: RuntimeError("gloo: Connection closed by peer"), 1: ActorDiedError("the actor died")},
+            "worker 1 was killed",
+        ),
+        (
+            {0: RuntimeError("Traceback\n  x\nTimed out waiting 900000ms for recv")},
+            "worker 0 waited too long for the others (Timed out waiting 900000ms for recv)",
+        ),
+        (
+            {0: ValueError("a\nb is wrong"), 2: ValueError("c")},
+            "worker 0 failed: b is wrong; worker 2 failed: c",
+        ),
+    ],
+)
+def test_failures_are_told_in_one_line(errors: dict[int, Exception], line: str) -> None:
+    assert told(errors) == line
+
+
+@pytest.mark.parametrize("torn", ["", '{"checkpoint_results": [{"checkp', "{}", "gone"])
+def test_a_torn_list_of_checkpoints_is_dropped(tmp_path: Path, torn: str) -> None:
+    whole = {"checkpoint_results": [{"checkpoint_dir_name": "checkpoint-00000005", "metrics": {}}]}
+    snapshot = tmp_path / "checkpoint_manager_snapshot.json"
+    snapshot.write_text(json.dumps(whole))
+    held = tmp_path / "checkpoint-00000005"
+    held.mkdir()
+    (held / "state.pt").touch()
+    stage = RunFolder(str(tmp_path))
+    _drop_torn_snapshot(stage)
+    assert snapshot.exists()
+    if torn == "gone":
+        (held / "state.pt").unlink()
+    else:
+        snapshot.write_text(torn)
+    _drop_torn_snapshot(stage)
+    assert not snapshot.exists()
+    _drop_torn_snapshot(stage)
+
+
+def test_workers_are_a_number_or_a_range() -> None:
+    fixed, elastic = LaunchConfig(workers=3), LaunchConfig.model_validate_json('{"workers": [2, 4]}')
+    assert (fixed.min_workers, fixed.max_workers) == (3, 3)
+    assert (elastic.min_workers, elastic.max_workers) == (2, 4)
+    with pytest.raises(ValueError, match=r"\[4, 2\] should be \[min, max\]"):
+        LaunchConfig.model_validate_json('{"workers": [4, 2]}')

@@ -1,0 +1,75 @@
+"""The short form of `python -m tests.kill`: a worker of a Ray run is killed, and the run ends as if it had not been."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fourds_dist.train import QUICKSTART, main
+from tests.kill import RESULTS, SHORT, _processes, pack
+
+FASTER = ("source_stage.epochs=1", "distill.epochs=1", "launch.cpus_per_worker=0.5")
+
+
+def kill_a_worker(metrics: Path, killed: list[int]) -> None:
+    """kill -9 of one of this test's own training workers, in the middle of the source stage."""
+    raylets = {pid for pid, parent, name in _processes() if parent == os.getpid() and "raylet" in name}
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline and not killed:
+        text = metrics.read_text() if metrics.exists() else ""
+        if '"step": 7,' in text:
+            for pid, parent, name in _processes():
+                if parent in raylets and "RayTrainWorker" in name:
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+                    return
+        time.sleep(0.01)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("local_ray")
+def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
+    shards = pack(tmp_path / "shards")
+    places = [f"source.url={shards}/source", f"target.url={shards}/target", f"run.dir={tmp_path}"]
+    given = [str(QUICKSTART), *SHORT, *FASTER, *places]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "fourds_dist.train",
+    ]
+    undisturbed = subprocess.Popen(
+        [*torchrun, *given, "run.name=undisturbed", "launch.runner=inline"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_a_worker, args=(tmp_path / "disturbed" / "metrics.jsonl", killed))
+    killer.start()
+    assert main([*given, "run.name=disturbed"]) == 0
+    killer.join()
+    assert killed
+    assert undisturbed.wait(600) == 0
+
+    rows = [json.loads(line) for line in (tmp_path / "disturbed" / "metrics.jsonl").read_text().splitlines()]
+    notes = [row["text"] for row in rows if row["event"] == "note"]
+    assert any("was killed" in note for note in notes), notes
+    assert any(note.startswith("went on from the checkpoint of step 5") for note in notes), notes
+    for file in RESULTS:
+        ours, theirs = load_file(tmp_path / "disturbed" / file), load_file(tmp_path / "undisturbed" / file)
+        assert [k for k in ours if not torch.equal(ours[k], theirs[k])] == [], file
