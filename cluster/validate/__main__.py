@@ -1,8 +1,8 @@
 """Manifests, checked before a cluster sees them: kustomize, schemas, KubeRay's rules, pod security, run.yaml.
 
 python -m cluster.validate                                  everything in cluster/kubernetes
-python -m cluster.validate my-overlay --kuberay-schemas DIR  one folder, with KubeRay's schemas too
-python -m cluster.validate --pods overlays/gpu > pods.yaml  the pods that come of it, for linters that know only pods
+python -m cluster.validate gpu my/folder --kuberay-schemas DIR   some, with KubeRay's schemas too
+python -m cluster.validate --pods gpu > pods.yaml           the pods that come of it, for linters that know only pods
 
 Exit status 1 where something is wrong. Kubernetes' own schemas come with `pip install kubernetes-validate`.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from cluster.validate import agreement, kuberay, policy, schemas
+from cluster.validate import kuberay, policy, schemas
 from cluster.validate.pods import pods_of
 from cluster.validate.render import KUBERNETES, RenderError, folders, name_of, render
 
@@ -27,6 +27,8 @@ def problems(folder: Path, kuberay_schemas: Path | None = None) -> Iterator[str]
     Raises:
         RenderError: kustomize refused it.
     """
+    from cluster.validate import agreement  # imports PyTorch, which takes its time
+
     objects = render(folder)
     for object_ in objects:
         found = [*kuberay.problems(object_), *policy.problems(object_)]
@@ -46,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "folders", nargs="*", type=Path, help="folders with a kustomization.yaml; left out: all here"
+        "folders", nargs="*", type=Path, help="folders, or overlays by name; left out: all here"
     )
     parser.add_argument(
         "--kuberay-schemas", type=Path, help="folder of KubeRay's schemas, KIND.v1.schema.json[.gz]"
@@ -79,8 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _found(folder: Path) -> Path:
-    """A folder as given, or one of cluster/kubernetes."""
-    return folder if folder.exists() else KUBERNETES / folder
+    """A folder as given, or an overlay by its name."""
+    return folder if folder.exists() else KUBERNETES / "overlays" / folder
 
 
 if __name__ == "__main__":
