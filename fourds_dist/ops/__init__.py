@@ -8,7 +8,8 @@
 
 `operators.py` holds them, `backends.py` says who computes them, `reference.py` is the released form and the oracle of
 the tests, `eager.py` the half spectrum (its transforms in `half_spectrum.py`, by `matrices.py`), `fused.py` and `cuda/`
-the kernels, `nvrtc.py` how those are compiled and launched. `python -m fourds_dist.benchmark ops` measures all of it
+the kernels, `nvrtc.py` how those are compiled and launched; `lean.py`, beside them, has layers of ordinary networks
+that keep less for their gradients. `python -m fourds_dist.benchmark ops` measures all of it
 against copies of the same bytes.
 
 For whoever maintains the kernels

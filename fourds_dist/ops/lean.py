@@ -73,7 +73,8 @@ def relu_max_pool(
 def relu_(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """ReLU, in place."""
     if (
-        torch.is_grad_enabled()
+        not torch.compiler.is_compiling()
+        and torch.is_grad_enabled()
         and x.requires_grad
         and not x._is_view()
         and x.numel() % NUMBERS_OF_A_BYTE == 0
@@ -176,7 +177,8 @@ class _FrozenConvolution(torch.autograd.Function):
 
 def _can_pool(x_BCHW: Tensor, kernel: tuple[int, int]) -> bool:
     return (
-        x_BCHW.dim() == 4
+        not torch.compiler.is_compiling()
+        and x_BCHW.dim() == 4
         and is_channels_last(x_BCHW)
         and x_BCHW.shape[1] * x_BCHW.element_size() % ALIGNMENT_BYTES == 0
         and kernel[0] * kernel[1] <= MAX_PLACES
@@ -186,8 +188,7 @@ def _can_pool(x_BCHW: Tensor, kernel: tuple[int, int]) -> bool:
 
 def _is_served(x: Tensor) -> bool:
     return (
-        not torch.compiler.is_compiling()
-        and on_nvidia(x)
+        on_nvidia(x)
         and x.dtype in STORED
         and 0 < x.numel() <= MAX_ELEMENTS
         and x.data_ptr() % ALIGNMENT_BYTES == 0

@@ -105,3 +105,20 @@ def test_networks_with_other_pools_compute_the_same(arch: str) -> None:
         keep_less(nn.ModuleDict({"teacher": network}))
         torch.testing.assert_close(network(images), expected)
     assert any(isinstance(m, LeanMaxPool2d) for m in network.modules())
+
+
+def test_compiled_without_a_graph_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile sees PyTorch's own layers."""
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1))
+    network = nn.Sequential(*layers).requires_grad_(False)
+    images = torch.randn(2, 3, 12, 12).contiguous(memory_format=torch.channels_last).requires_grad_()
+    expected = network(images)
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), images)
+    keep_less(nn.ModuleDict({"teacher": network}))
+    launched = emulated_lean.use(monkeypatch)
+    got = torch.compile(network, backend="aot_eager", fullgraph=True)(images)
+    (gradient,) = torch.autograd.grad(got.sum(), images)
+    assert launched == []
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(gradient, expected_gradient)
