@@ -13,10 +13,13 @@ import importlib.util
 import itertools
 import json
 import os
+import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,8 @@ class Setup:
     """Samples in the shuffle buffer."""
     start: float = 0.0
     """Share of an epoch after which to begin."""
+    later_starts: tuple[float, ...] = ()
+    """Shares after which to begin too, for the time that it takes."""
     seconds: float = 0.0
     """How long to measure the speed; 0: only the time to the first batch."""
 
@@ -318,42 +323,77 @@ def _num_images(setup: Setup) -> int:
 
 
 def measure(setup: Setup) -> dict[str, float]:
-    """Seconds to the first batch, then images per second and per second of CPU time, workers' included."""
+    """A contender's figures: `first_batch_s`, speeds, and `from_50%_s`, ... for the later starts.
+
+    What is imported is imported once, and every measurement then made in a fork: caches and workers are its own.
+    """
     import torch
 
     os.sched_setaffinity(0, setup.cores)
     torch.set_num_threads(1)
-    peer = PEERS[setup.peer]
-    for package in (*peer.packages, *(("s3fs",) if setup.remote else ())):
+    for package in (*PEERS[setup.peer].packages, *(("s3fs",) if setup.remote else ())):
         importlib.import_module(package)
     importlib.import_module("torchvision.transforms")
     importlib.import_module("fourds_dist.data.stream")
+    figures = in_a_fork(lambda: _figures(setup))
+    for start in setup.later_starts:
+        begun = in_a_fork(lambda start=start: _figures(replace(setup, start=start, seconds=0.0)))
+        figures[f"from_{start:.0%}_s"] = begun["first_batch_s"]
+    return figures
+
+
+def in_a_fork(function: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """What the function returns, called in a copy of this process, whose end also ends what it started."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(writing, json.dumps(function()).encode())
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            for member in family(os.getpid())[1:]:
+                with suppress(ProcessLookupError):
+                    os.kill(member, signal.SIGKILL)
+            os._exit(0)  # workers of other loaders may take seconds to say goodbye
+    os.close(writing)
+    with open(reading, "rb") as pipe:  # noqa: PTH123  (a file descriptor)
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    if not answer:
+        raise RuntimeError("the measurement failed")
+    return json.loads(answer)
+
+
+def _figures(setup: Setup) -> dict[str, float]:
+    """Seconds to the first batch, then images per second and per second of CPU time, workers' included."""
     began = time.perf_counter()
-    batches = peer.batches(setup)
+    batches = PEERS[setup.peer].batches(setup)
     next(batches)
     figures = {"first_batch_s": time.perf_counter() - began}
     if setup.seconds:
-        num_ahead = 2 * 2 * len(setup.cores)  # what workers have made ahead (two batches each) does not count
-        for _ in range(num_ahead):
+        for _ in range(
+            4 * len(setup.cores)
+        ):  # what workers have made ahead (two batches each) does not count
             next(batches)
         began, cpu_s, num_images = time.perf_counter(), _cpu_s(), 0
         while time.perf_counter() - began < setup.seconds:
             num_images += next(batches)
-        wall_s = time.perf_counter() - began
-        cpu_s = _cpu_s() - cpu_s
+        wall_s, cpu_s = time.perf_counter() - began, _cpu_s() - cpu_s
         figures |= {"images_per_s": num_images / wall_s, "images_per_core_s": num_images / cpu_s}
     return figures
 
 
 def _cpu_s() -> float:
-    """CPU time of this process and the children that live."""
+    """CPU time of this process and of its children, those that have ended included."""
     ticks = 0
     for pid in family(os.getpid()):
         try:
             words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        ticks += int(words[11]) + int(words[12])
+        ticks += sum(map(int, words[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
@@ -387,8 +427,8 @@ def main() -> None:
         PEERS[sys.argv[2]].prepare(Path(sys.argv[3]))
         return
     given = json.loads(sys.argv[1])
-    print(json.dumps(measure(Setup(**given | {"cores": tuple(given["cores"])}))), flush=True)
-    os._exit(0)  # workers of other loaders may take seconds to say goodbye
+    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    print(json.dumps(measure(Setup(**given | lists))), flush=True)
 
 
 if __name__ == "__main__":

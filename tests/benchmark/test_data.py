@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from fourds_dist.benchmark import data, decoders, feed, peers, photos
 from fourds_dist.benchmark.__main__ import main
 from fourds_dist.data import Batch
+from tests.training.tiny import tiny_four_ds
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,27 @@ def test_contenders_give_batches(folder, monkeypatch, name, start):
     batches = peers.PEERS[name].batches(setup)
     assert [next(batches) for _ in range(8)] == [4] * 8
     batches.close()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.slow
+def test_a_process_measures_and_leaves_nothing_behind(folder):
+    setup = peers.Setup("ImageFolder", str(folder), batch_size=4, seconds=0.2, later_starts=(0.5,))
+    figures = data._in_a_process(setup, os.environ)
+    assert set(figures) == {
+        "first_batch_s",
+        "images_per_s",
+        "images_per_core_s",
+        "from_50%_s",
+        "peak_bytes",
+    }
+    assert all(figure > 0 for figure in figures.values())
+    assert figures["images_per_core_s"] < 5000
+
+
+@pytest.mark.slow
+def test_a_failure_is_told(folder):
+    with pytest.raises(RuntimeError, match=r"(?s)no_such_folder.*the measurement failed"):
+        data._in_a_process(peers.Setup("ImageFolder", str(folder / "no_such_folder")), os.environ)
 
 
 def test_decoders_agree(folder):
@@ -90,7 +113,6 @@ def test_tables_take_ratios_within_rounds(capsys):
 
 def test_memory_counts_a_process_and_its_children():
     import multiprocessing
-    import os
 
     before = peers.memory_bytes(os.getpid())
     gate = multiprocessing.get_context("fork").Event()
@@ -127,6 +149,21 @@ def test_feeding_tells_waiting_from_working(monkeypatch):
     assert 100 < speed.images_per_s < 250
 
 
+def test_a_tiny_step_is_fed(tmp_path, monkeypatch, capsys):
+    """All but the size of the networks as on a GPU."""
+    monkeypatch.setattr(feed, "build_task", lambda *_: tiny_four_ds())
+    monkeypatch.setattr(photos, "NUM_CLASSES", 5)
+    arguments = (
+        "data --feed --device cpu --feed-batch 2 --image-size 8 --feed-seconds 0.4 --images 12 --copies 2"
+    )
+    main([*arguments.split(), "--json", str(tmp_path / "out.json")])
+    figures = json.loads((tmp_path / "out.json").read_text())
+    assert 0 < figures["feed"]["fed from disk"]["waiting"] < 1
+    assert figures["fed_over_fixed"] > 0
+    assert "the step eats" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_the_step_is_fed_and_its_figures_are_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(feed, "WARM_UP_STEPS", 1)
     arguments = (
