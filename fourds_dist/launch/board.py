@@ -70,22 +70,17 @@ def told(worker_exceptions: dict[int, Exception]) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """What happened to a worker, in a few words."""
-    text = str(error)
+    """What happened to a worker, in a few words.
+
+    Ray's text about a dead process lists every cause there might be, OOM killers among them: its words prove little.
+    """
+    kinds, text = " ".join(kind.__name__ for kind in type(error).__mro__), str(error)
     lowered = text.lower()
-    if (
-        "outofmemory" in type(error).__name__.lower()
-        or "oom" in lowered.split()
-        or "out of memory" in lowered
-    ):
+    if "OutOfMemoryError" in kinds or "running low on memory" in lowered or "cuda out of memory" in lowered:
         return "ran out of memory"
-    if "node" in lowered and ("died" in lowered or "terminated" in lowered or "dead" in lowered):
+    if "node has died" in lowered or "node was terminated" in lowered:
         return "was killed with its node"
-    if (
-        "ActorDiedError" in type(error).__name__
-        or "actor died" in lowered
-        or "worker process has died" in lowered
-    ):
+    if "ActorDiedError" in kinds or "actor died" in lowered or "worker unexpectedly exits" in lowered:
         return "was killed"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if "timed out" in lowered or "timeout" in lowered:
