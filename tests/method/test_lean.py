@@ -95,7 +95,7 @@ def test_a_relu_that_somebody_listens_to_stays() -> None:
     assert type(network.maxpool) is LeanMaxPool2d
 
 
-@pytest.mark.parametrize("arch", ["resnet10", "vgg11_bn", "googlenet", "squeezenet1_1", "densenet121"])
+@pytest.mark.parametrize("arch", ["resnet10", "squeezenet1_1", "shufflenet_v2_x0_5"])
 def test_networks_with_other_pools_compute_the_same(arch: str) -> None:
     """Off a GPU every layer is PyTorch's."""
     network = build_backbone(BackboneConfig(arch=arch), 5).eval().requires_grad_(False)
