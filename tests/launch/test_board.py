@@ -13,6 +13,11 @@ from fourds_dist.launch.settings import LaunchConfig
 from fourds_dist.training.run_folder import RunFolder
 
 
+EVERY_CAUSE = """Worker exit detail: Worker unexpectedly exits with a connection error code 2. Some common causes: (1) the
+process was killed by the OOM killer due to high memory usage, (2) ray stop --force was called, or (3) the worker crashed.
+Node ID: 5b05. Prevent node deaths by resource contention, out of memory for one"""
+
+
 class ActorDiedError(Exception):
     """As Ray's."""
 
@@ -25,7 +30,7 @@ class OutOfMemoryError(Exception):
     ("errors", "line"),
     [
         (
-            {1: ActorDiedError("The actor died unexpectedly before finishing this task.")},
+            {1: ActorDiedError(f"The actor died unexpectedly. {EVERY_CAUSE}")},
             "worker 1 was killed",
         ),
         (
@@ -36,6 +41,7 @@ class OutOfMemoryError(Exception):
             {0: OutOfMemoryError("Task was killed due to the node running low on memory")},
             "worker 0 ran out of memory",
         ),
+        ({1: RuntimeError(f"A worker health check failed. {EVERY_CAUSE}")}, "worker 1 was killed"),
         (
             {0: RuntimeError("gloo: Connection closed by peer"), 1: ActorDiedError("the actor died")},
             "worker 1 was killed",
