@@ -1,8 +1,7 @@
 """Decoding: threads turn drawn samples into batches of pixels, a few batches ahead of training.
 
-Threads and not processes: the decoders let other threads run, and a batch needs no copy from process to process (see
-`python -m fourds_dist.benchmark data` for both). A feeding thread draws the samples of each batch in order, the pool
-decodes them into the batch's memory, which is pinned where there is a GPU.
+A feeding thread draws the samples of each batch in order, a pool of threads decodes them into the batch's memory, which
+is pinned where there is a GPU. Where there are more threads than scale, each hands its work to a process.
 """
 
 from __future__ import annotations
@@ -14,20 +13,42 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fourds_dist.data.batch import Batch
-from fourds_dist.data.decode import decode
+from fourds_dist.data.decode import IMAGES_PER_TASK, Encoded, decode_into
+from fourds_dist.data.decode_process import decode_processes
 from fourds_dist.data.fetch import DataError
 from fourds_dist.data.lanes import Draw
 from fourds_dist.data.samples import Quarantine, Sample
 from fourds_dist.data.threads import Pool, num_cores
 
-IMAGES_PER_TASK = 8
-"""Images that a thread decodes before it takes up other work."""
+MOST_THREADS = 4
+"""Threads up to which decoding in them scales; from there on processes do the work (see `decode_process`)."""
+
+Decoder = Callable[[Sequence[Encoded], Sequence[Tensor]], list[str | None]]
+"""Decodes images into tensors, as `decode_into` does."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a rank decodes.
+
+    Args:
+        resize_px, crop_px: see `decode`.
+        threads: that decode at a time, each in a process of its own with `in_processes`.
+        prefetch: batches that are being made at a time.
+    """
+
+    resize_px: int
+    crop_px: int
+    threads: int
+    in_processes: bool
+    prefetch: int
 
 
 @dataclass(frozen=True)
@@ -75,15 +96,12 @@ def _one_thread() -> None:
 
 def decoded(
     plans: Iterator[Plan],
+    how: Decoding,
     *,
-    resize_px: int,
-    crop_px: int,
-    threads: int,
-    prefetch: int,
     waiting: Callable[[Callable[[], Batch | None]], Batch | None] = lambda get: get(),
     check: Callable[[], None] = lambda: None,
 ) -> Generator[Batch, None, None]:
-    """The plans' batches, in order; at most `prefetch` are being made at a time. Closing it ends the threads.
+    """The plans' batches, in order; closing it ends the threads.
 
     Args:
         waiting: calls the function it is given, which waits for a batch; the place to measure.
@@ -92,9 +110,11 @@ def decoded(
     Raises:
         DataError: what reading or decoding raised.
     """
-    ready: queue.Queue[_Pending | BaseException | None] = queue.Queue(prefetch)
+    ready: queue.Queue[_Pending | BaseException | None] = queue.Queue(how.prefetch)
     stopped = threading.Event()
-    pool = decoding_pool(threads)
+    pool = decoding_pool(how.threads)
+    decode = decode_processes(how.threads) if how.in_processes else decode_into
+    decoder = partial(decode, resize_px=how.resize_px, crop_px=how.crop_px)
 
     def put(item: _Pending | BaseException | None) -> None:
         while not stopped.is_set():
@@ -107,7 +127,7 @@ def decoded(
             for plan in plans:
                 if stopped.is_set():
                     return
-                put(_Pending(plan, pool, resize_px, crop_px))
+                put(_Pending(plan, pool, decoder, how.crop_px))
             put(None)
         except BaseException as error:
             put(error)
@@ -138,17 +158,16 @@ def decoded(
 class _Pending:
     """A batch whose images are being decoded."""
 
-    def __init__(self, plan: Plan, pool: Pool, resize_px: int, crop_px: int) -> None:
+    def __init__(self, plan: Plan, pool: Pool, decoder: Decoder, crop_px: int) -> None:
         self._plan = plan
         shape = (len(plan.draws), crop_px, crop_px, 3)
         pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
         self._images = pixels.permute(0, 3, 1, 2)
 
         def work(begin: int) -> list[Sample | None]:
-            return [
-                _fill(self._images[i], plan, i, resize_px, crop_px)
-                for i in range(begin, min(begin + IMAGES_PER_TASK, len(plan.draws)))
-            ]
+            return _fill(
+                self._images, plan, range(begin, min(begin + IMAGES_PER_TASK, len(plan.draws))), decoder
+            )
 
         starts = range(0, len(plan.draws), IMAGES_PER_TASK)
         self._tasks: list[Future[list[Sample | None]]] = [pool.submit(work, begin) for begin in starts]
@@ -168,30 +187,45 @@ class _Pending:
         return Batch(images, labels, flip, from_source, [sample.key for sample in whole])
 
 
-def _fill(out_CHW: Tensor, plan: Plan, i: int, resize_px: int, crop_px: int) -> Sample | None:
-    """Decode one image into the batch; the sample that is shown, or None where it is broken and left out.
+def _fill(out_BCHW: Tensor, plan: Plan, indices: range, decoder: Decoder) -> list[Sample | None]:
+    """Decode some images into the batch; the samples that are shown, None for a broken one that is left out."""
+    shown: dict[int, Sample | None] = {}
+    drawn = {i: plan.draws[i].block[plan.draws[i].at] for i in indices}
+    whole = {i: sample for i, sample in drawn.items() if isinstance(sample, Sample)}
+    images = [(sample.data, _place(plan, i)) for i, sample in whole.items()]
+    messages = decoder(images, [out_BCHW[i] for i in whole])
+    for (i, sample), message in zip(whole.items(), messages, strict=True):
+        if message is None:
+            shown[i] = sample
+        else:
+            plan.quarantines[i].add(sample.key, f"not a readable image: {message}")
+    for i, sample in drawn.items():
+        if not isinstance(sample, Sample):
+            plan.quarantines[i].add(*sample)
+        if i not in shown:
+            shown[i] = _stand_in(out_BCHW[i], plan, i, decoder) if plan.may_replace else None
+    return [shown[i] for i in indices]
 
-    A broken one is replaced by the next good one of its block: blocks do not depend on the number of workers, and so
-    neither does what is shown.
+
+def _stand_in(out_CHW: Tensor, plan: Plan, i: int, decoder: Decoder) -> Sample:
+    """Decode the next good image of a broken one's block in its place.
+
+    Blocks do not depend on the number of workers, and so neither does what is shown.
     """
     block, at = plan.draws[i].block, plan.draws[i].at
-    for step in range(len(block) if plan.may_replace else 1):
+    for step in range(1, len(block)):
         sample = block[(at + step) % len(block)]
-        if isinstance(sample, Sample):
-            if step and sample.key in plan.quarantines[i]:
-                continue
-            try:
-                place = (float(plan.places[i, 0]), float(plan.places[i, 1]))
-                out_CHW.copy_(decode(sample.data, resize_px=resize_px, crop_px=crop_px, place=place))
-            except ValueError as error:
-                plan.quarantines[i].add(sample.key, f"not a readable image: {error}")
-            else:
-                return sample
-        else:
+        if not isinstance(sample, Sample):
             plan.quarantines[i].add(*sample)
-    if plan.may_replace:
-        first = block[at]
-        raise DataError(
-            f"{first.key if isinstance(first, Sample) else first[0]}: not one image of its block is good"
-        )
-    return None
+        elif sample.key not in plan.quarantines[i]:
+            (message,) = decoder([(sample.data, _place(plan, i))], [out_CHW])
+            if message is None:
+                return sample
+            plan.quarantines[i].add(sample.key, f"not a readable image: {message}")
+    broken = block[at]
+    key = broken.key if isinstance(broken, Sample) else broken[0]
+    raise DataError(f"{key}: not one image of its block is good")
+
+
+def _place(plan: Plan, i: int) -> tuple[float, float]:
+    return float(plan.places[i, 0]), float(plan.places[i, 1])

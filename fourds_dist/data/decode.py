@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -29,6 +30,12 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 SCALED = 2
 """From this many times the wanted size on, a JPEG is decoded at a fraction of its size."""
+
+IMAGES_PER_TASK = 8
+"""Images that a decoder takes at a time."""
+
+Encoded = tuple[bytes | memoryview, tuple[float, float]]
+"""An encoded file, and the place of its crop (see `decode`)."""
 
 _PLACE = re.compile(r"^\w+, \S+:\d+, ")
 """torchvision's messages begin with a line of its source."""
@@ -70,6 +77,20 @@ def crop_resized(
     crop_1CHW = crop_CHW[None].contiguous(memory_format=torch.channels_last)
     size = (crop_px, crop_px)
     return F.interpolate(crop_1CHW, size=size, mode="bilinear", antialias=True, align_corners=False)[0]
+
+
+def decode_into(
+    images: Sequence[Encoded], out: Sequence[Tensor], *, resize_px: int, crop_px: int
+) -> list[str | None]:
+    """Decode images into tensors of shape (3, crop_px, crop_px); what is wrong with each, None where nothing is."""
+    messages: list[str | None] = []
+    for (data, place), out_CHW in zip(images, out, strict=True):
+        try:
+            out_CHW.copy_(decode(data, resize_px=resize_px, crop_px=crop_px, place=place))
+            messages.append(None)
+        except ValueError as error:
+            messages.append(str(error))
+    return messages
 
 
 def _span(length: int, resize_px: int, crop_px: int, place: float) -> tuple[int, int]:

@@ -6,14 +6,14 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from fourds_dist.config import Section
 from fourds_dist.data.batch import Batch
-from fourds_dist.data.batches import Plan, decoded, num_threads
+from fourds_dist.data.batches import MOST_THREADS, Decoding, Plan, decoded, num_threads
 from fourds_dist.data.cache import PageCache
 from fourds_dist.data.fetch import Fetcher
 from fourds_dist.data.lanes import Block, Draw, Lane, epochs_of
@@ -68,6 +68,10 @@ class LoaderConfig(Section):
     threads: int | None = Field(default=None, ge=1)
     """Decoding threads of each worker; null: its share of the machine's cores."""
 
+    decoders: Literal["auto", "threads", "processes"] = "auto"
+    """Where images are decoded: `threads` of the worker, or as many `processes` beside it. `auto`: processes
+    where there are more than four threads."""
+
     read_threads: int = Field(default=16, ge=1)
     """Ranged reads that each worker has under way at a time."""
 
@@ -92,6 +96,12 @@ class LoaderConfig(Section):
         if self.crop_px > self.resize_px:
             raise ValueError(f"crop_px ({self.crop_px}) is larger than resize_px ({self.resize_px})")
         return self
+
+    def decoding(self, world_size: int) -> Decoding:
+        """How every rank decodes."""
+        threads = self.threads or num_threads(world_size)
+        wanted = self.decoders == "processes" or (self.decoders == "auto" and threads > MOST_THREADS)
+        return Decoding(self.resize_px, self.crop_px, threads, wanted, self.prefetch_batches)
 
     def fetcher(self, expected_bytes: int) -> Fetcher:
         """Reads with this patience, through the cache if there is one; `expected_bytes` of data in all."""
@@ -180,10 +190,7 @@ class TrainStream:
         readers = Pool(self._config.read_threads, "read")
         batches = decoded(
             self._plans(step, [domain.draws(step, readers) for domain in self._domains]),
-            resize_px=self._config.resize_px,
-            crop_px=self._config.crop_px,
-            threads=self._config.threads or num_threads(self._world_size),
-            prefetch=self._config.prefetch_batches,
+            self._config.decoding(self._world_size),
             waiting=self._timed,
             check=self._check,
         )
@@ -295,10 +302,7 @@ def evaluation_batches(
 
     batches = decoded(
         plans(),
-        resize_px=config.resize_px,
-        crop_px=config.crop_px,
-        threads=config.threads or num_threads(world_size),
-        prefetch=config.prefetch_batches,
+        config.decoding(world_size),
         check=fetcher.check,
     )
     try:
