@@ -118,3 +118,43 @@ def test_evaluation_gives_every_position_to_one_rank(num_samples, world_size):
     shares = [evaluation_share(num_samples, rank, world_size) for rank in range(world_size)]
     assert [p for share in shares for p in share] == list(range(num_samples))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_the_documented_figures_of_mixing():
+    """100,000 images in sorted shards of 1,000, 60 kB each, batches of 256, shuffle_mib=256: the table of `order`."""
+    num, shard, num_classes, batch_size = 100_000, 1000, 1000, 256
+    o = order([shard] * (num // shard), batch_size, samples_per_chunk=17, samples_per_block=34)
+    epochs = [whole_epoch_by_lanes(o, epoch) for epoch in range(2)]
+    steps = [np.full(num, -1) for _ in epochs]
+    for step, epoch in zip(steps, epochs, strict=True):
+        step[epoch] = np.arange(len(epoch))[:, None]
+    looked_at = epochs[0][::3]
+    shards = np.mean([len(np.unique(batch // shard)) for batch in looked_at])
+    classes = np.mean([len(np.unique(batch * num_classes // num)) for batch in looked_at])
+    shown = (steps[0][:-1] >= 0) & (steps[0][1:] >= 0)
+    apart = np.abs(np.diff(steps[0]))[shown].mean() / o.num_steps_per_epoch
+    assert shards == pytest.approx(88, abs=1)
+    assert classes == pytest.approx(193, abs=2)
+    assert apart == pytest.approx(0.036, abs=0.003)
+    met, pairs = 0.0, 0.0
+    for batch in looked_at:
+        again = steps[1][batch]
+        again = again[again >= 0]
+        _, together = np.unique(again, return_counts=True)
+        met += (together * (together - 1) / 2).sum()
+        pairs += len(again) * (len(again) - 1) / 2
+    assert met / pairs * o.num_steps_per_epoch == pytest.approx(1.0, abs=0.15)
+
+
+def whole_epoch_by_lanes(o: Order, epoch: int) -> np.ndarray:
+    """(steps, global batch): the same as `batch` for every step, and faster."""
+    e = o.epoch(epoch)
+    lanes = [np.concatenate([positions for positions, _ in e.blocks(lane)]) for lane in range(o.lanes)]
+    return np.stack([lane.reshape(-1, o.samples_per_lane_step) for lane in lanes], axis=1).reshape(
+        -1, o.global_batch_size
+    )
+
+
+def test_the_faster_way_to_an_epoch_is_the_same():
+    o = order([40, 3, 57], global_batch_size=16)
+    assert whole_epoch_by_lanes(o, 1).reshape(-1).tolist() == whole_epoch(o, 1).tolist()
