@@ -12,7 +12,7 @@ from fourds_dist.launch.ray_train import _drop_torn_snapshot
 from fourds_dist.launch.settings import LaunchConfig
 from fourds_dist.training.run_folder import RunFolder
 
-EVERY_CAUSE = """Worker exit detail: Worker unexpectedly exits with a connection error code 2. Some common causes: (1) it
+EVERY_CAUSE = """Worker exit detail: Worker unexpectedly exits with a connection error code 2. Some causes: (1) it
 was killed by the OOM killer due to high memory usage, (2) ray stop --force was called, or (3) the worker crashed.
 Node ID: 5b05. Prevent node deaths by resource contention, out of memory for one"""
 
