@@ -19,7 +19,7 @@ that nothing is left to mix). With the default data.shuffle_mib=256, batches of 
     neighbours in a shard are apart, share of an epoch  0.034  (0.333)         0.036  (0.333)
     a pair of a batch meets again in the next epoch       1.3  (1) x chance      1.0  (1) x chance
 
-A larger shuffle_mib brings all of these nearer; the block is what is shuffled, so neighbours stay within a block's time.
+A larger shuffle_mib brings all of these nearer. Blocks are what is shuffled, so neighbours stay within a block's time.
 `tests/data/test_order.py` holds the figures of the second column.
 
 Nothing here reads, waits or draws from a global generator.

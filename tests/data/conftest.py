@@ -13,7 +13,12 @@ from itertools import count
 from pathlib import Path
 
 import fsspec.config
+import hypothesis
 import pytest
+
+# A test's time says how busy the machine is, not whether the code is right.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 KEY, SECRET = "test-access-key-0000", "test-secret-key-000000000000"
 
