@@ -72,7 +72,7 @@ def _compare(options: argparse.Namespace, data: Path) -> dict[str, Any]:
     for name in options.peers:
         if PEERS[name].missing:
             print(
-                f"left out: {name}, which needs {', '.join(PEERS[name].missing)} (pip install it, best into an environment of its own)"
+                f"left out: {name}; it needs {', '.join(PEERS[name].missing)}, best in an environment of its own"
             )
     for name in names:
         _prepare_peer(name, data)

@@ -30,7 +30,8 @@ from fourds_dist.ops.half_spectrum import (
 from fourds_dist.ops.matrices import multiplicity, pool_matrices
 from fourds_dist.ops.spectrum import EPS, self_conjugate, working_dtype
 
-PIECE_ELEMENTS = 2**17  # of a map's tensor, for each thread of a CPU: about ten such tensors are alive at a time
+PIECE_ELEMENTS = 2**17
+"""Of a map's tensor, for each thread of a CPU: about ten such tensors are alive at a time."""
 
 
 def fourier_mix(h_BCHW: Tensor, a_BCHW: Tensor, mix_2: Tensor) -> Tensor:
