@@ -51,8 +51,8 @@ def _evaluate(options: argparse.Namespace) -> Answer:
     from rich.console import Console
 
     from fourds_dist.results.images import open_labelled
-    from fourds_dist.results.measure import measure
     from fourds_dist.results.loading import load_student
+    from fourds_dist.results.measure import measure
     from fourds_dist.storage import write_bytes
 
     student = load_student(options.student)
