@@ -1,4 +1,17 @@
-"""Streams of batches: training over one or two domains, and evaluation."""
+"""Streams of batches: training over one or two domains, and evaluation.
+
+Memory of a worker's stream, of N workers together:
+
+    encoded images    at most 2 shuffle_mib / N: every lane holds a block and, from its middle on, the next one; for a
+                      split that is no larger than shuffle_mib the whole split, in every worker
+    pixels            (prefetch_batches + 2) batches of 3 crop_px^2 bytes an image: 38 MB each at 256 images of 224 px
+    indices           some 50 bytes a sample, of 2 million samples at most (`samples.MOST_INDEXED_SAMPLES`)
+    order             16 bytes a chunk of the whole split, and as much for each of two epochs: a chunk is half a block
+    the rest          about 175 MiB of libraries and decoders' scratch; each decoding process holds as much again
+
+Nothing grows with the length of a run. A read that fails or hangs is tried again for patience_s and no longer, and a
+stream that ends, in whatever way, ends its threads.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +19,18 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
 
-from fourds_dist.config import Section
 from fourds_dist.data.batch import Batch
-from fourds_dist.data.batches import MOST_THREADS, Decoding, Plan, decoded, num_threads
-from fourds_dist.data.cache import PageCache
-from fourds_dist.data.fetch import Fetcher
+from fourds_dist.data.batches import Plan, decoded
 from fourds_dist.data.lanes import Block, Draw, Lane, epochs_of
+from fourds_dist.data.loader import MIB, LoaderConfig
 from fourds_dist.data.order import AUGMENT, Chunks, Order, evaluation_share, generator, lanes_of, num_lanes
 from fourds_dist.data.samples import Quarantine, Resident, SampleReader
 from fourds_dist.data.split import Split
 from fourds_dist.data.threads import Pool
 
-MIB = 1 << 20
 RESIDENT_BLOCK_SAMPLES = 32
 """Samples that a lane reads at a time from data that lie in memory."""
 LEAST_CHUNK_SAMPLES = 4
@@ -31,83 +39,6 @@ LARGEST_CHUNK_BYTES = 4 * MIB
 """Larger reads are no faster, and smaller chunks mix better."""
 EVALUATION_READS = 4
 """Batches of evaluation that are read at a time."""
-
-
-class LoaderConfig(Section):
-    """Reading, decoding and augmenting, for both domains."""
-
-    resize_px: int = Field(default=256, ge=1)
-    """Side to which images are resized (both sides: other shapes are squeezed)."""
-
-    crop_px: int = Field(default=224, ge=1)
-    """Side of the crop out of that: random in training, central in evaluation."""
-
-    flip: bool = True
-    """Mirror half of the training images."""
-
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Per channel, of values in [0, 1]; ImageNet's."""
-
-    std: tuple[
-        Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
-    ] = (
-        0.229,
-        0.224,
-        0.225,
-    )
-    """Per channel, of values in [0, 1]; ImageNet's."""
-
-    source_fraction: float = Field(default=0.0, ge=0, lt=1)
-    """Share of source images in every batch of distillation, the rest being target images; each domain keeps its own
-    place."""
-
-    shuffle_mib: float = Field(default=256.0, gt=0)
-    """Encoded images held for shuffling, over all workers together. A split that is no larger is read once, held by
-    every worker, and shuffled without limits."""
-
-    threads: int | None = Field(default=None, ge=1)
-    """Decoding threads of each worker; null: its share of the machine's cores."""
-
-    decoders: Literal["auto", "threads", "processes"] = "auto"
-    """Where images are decoded: `threads` of the worker, or as many `processes` beside it. `auto`: processes
-    where there are more than four threads."""
-
-    read_threads: int = Field(default=16, ge=1)
-    """Ranged reads that each worker has under way at a time."""
-
-    prefetch_batches: int = Field(default=4, ge=1)
-    """Batches that each worker makes ahead."""
-
-    patience_s: float = Field(default=120.0, ge=0)
-    """Seconds for which a failing read is tried again."""
-
-    max_bad_fraction: float = Field(default=0.001, ge=0, le=1)
-    """Share of a split's samples that may be broken; a broken one is logged and replaced by a neighbour (left out in
-    evaluation), and the run stops once this budget is spent."""
-
-    cache_dir: str | None = None
-    """Folder on each node's disk that keeps what was read from object storage; null: none."""
-
-    cache_gib: float = Field(default=100.0, gt=0)
-    """Limit of cache_dir, shared by the workers of a node."""
-
-    @model_validator(mode="after")
-    def _check(self) -> LoaderConfig:
-        if self.crop_px > self.resize_px:
-            raise ValueError(f"crop_px ({self.crop_px}) is larger than resize_px ({self.resize_px})")
-        return self
-
-    def decoding(self, world_size: int) -> Decoding:
-        """How every rank decodes."""
-        threads = self.threads or num_threads(world_size)
-        wanted = self.decoders == "processes" or (self.decoders == "auto" and threads > MOST_THREADS)
-        return Decoding(self.resize_px, self.crop_px, threads, wanted, self.prefetch_batches)
-
-    def fetcher(self, expected_bytes: int) -> Fetcher:
-        """Reads with this patience, through the cache if there is one; `expected_bytes` of data in all."""
-        limit_bytes = int(self.cache_gib * 1024 * MIB)
-        cache = PageCache(self.cache_dir, limit_bytes, expected_bytes) if self.cache_dir else None
-        return Fetcher(self.patience_s, cache)
 
 
 def order_of(split: Split, config: LoaderConfig, global_batch_size: int, seed: tuple[int, ...]) -> Order:
@@ -170,6 +101,11 @@ class TrainStream:
         ]
         self.num_steps_per_epoch = self._domains[0].order.num_steps_per_epoch
         self.wait_s = 0.0
+
+    @property
+    def identity(self) -> str:
+        """Names data and order: two streams with the same one show the same images at the same steps."""
+        return "+".join(domain.identity for domain in self._domains)
 
     @property
     def num_bad_samples(self) -> int:
@@ -245,6 +181,19 @@ class _DomainStream:
         ranges = Resident(self.fetcher) if is_resident(split, config) else self.fetcher
         self._reader = SampleReader(split, ranges, self.fetcher)
         self._lanes = lanes_of(rank, world_size, self.order.lanes)
+
+    @property
+    def identity(self) -> str:
+        """Data, and everything that its order depends on."""
+        order = self.order
+        numbers = (
+            order.global_batch_size,
+            order.lanes,
+            order.samples_per_block,
+            len(order.chunks.first),
+            *order.seed,
+        )
+        return f"{self._split.fingerprint}@{','.join(map(str, numbers))}"
 
     def draws(self, step: int, readers: Pool) -> Iterator[list[Draw]]:
         """The samples of each step from `step` on."""

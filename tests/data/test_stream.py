@@ -13,6 +13,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fourds_dist.benchmark.photos import photos_by_all_cores
+from fourds_dist.benchmark.photos import write_dataset as write_photographs
 from fourds_dist.data import (
     DataError,
     LoaderConfig,
@@ -295,4 +297,43 @@ thread.start()
 thread.join()
 pool = decoding_pool(1)
 print(torch.get_num_threads(), *found, pool.submit(torch.get_num_threads).result())
+"""
+
+
+def test_what_changes_the_order_changes_the_identity(folder):
+    same, *others = (
+        stream(folder, FROM_DISK).identity,
+        stream(folder, IN_MEMORY).identity,
+        stream(folder, FROM_DISK, global_batch_size=10).identity,
+        stream(folder, FROM_DISK, labels_per_class=3).identity,
+    )
+    assert same not in others
+    assert len(set(others)) == len(others)
+    fast = FROM_DISK.model_copy(update={"threads": 1, "prefetch_batches": 9, "patience_s": 3.0})
+    assert stream(folder, fast, rank=1, world_size=3).identity == same
+
+
+@pytest.mark.slow
+def test_memory_stays_within_what_is_stated(tmp_path):
+    """Batches of 64 at 224 px, from 60 MiB of photographs of which 16 MiB are shuffled."""
+    write_photographs(tmp_path, photos_by_all_cores(256) * 4, num_shards=4)
+    found = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    above_mib, encoded_mib, batch_mib = 175 + 50, 2 * 16, 64 * 3 * 224**2 / 2**20
+    assert float(found.stdout) < above_mib + encoded_mib + (4 + 2) * batch_mib
+
+
+MEMORY = """
+import itertools, sys, torchvision
+from fourds_dist.data import LoaderConfig, StreamConfig, TrainStream, open_split
+def mib(name):
+    return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith(name))
+split = open_split(StreamConfig(url=sys.argv[1]), "train")
+config = LoaderConfig(shuffle_mib=16, threads=2)
+stream = TrainStream({"target": split}, config, global_batch_size=64, rank=0, world_size=1, seed=0)
+before = mib("VmRSS")
+for _ in itertools.islice(stream.batches(0), 48):
+    pass
+print(mib("VmHWM") - before)
 """

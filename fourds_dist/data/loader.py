@@ -1,0 +1,91 @@
+"""How streams read, decode and augment: `data.*` of the configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from fourds_dist.config import Section
+from fourds_dist.data.batches import MOST_THREADS, Decoding, num_threads
+from fourds_dist.data.cache import PageCache
+from fourds_dist.data.fetch import Fetcher
+
+MIB = 1 << 20
+
+
+class LoaderConfig(Section):
+    """Reading, decoding and augmenting, for both domains."""
+
+    resize_px: int = Field(default=256, ge=1)
+    """Side to which images are resized (both sides: other shapes are squeezed)."""
+
+    crop_px: int = Field(default=224, ge=1)
+    """Side of the crop out of that: random in training, central in evaluation."""
+
+    flip: bool = True
+    """Mirror half of the training images."""
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Per channel, of values in [0, 1]; ImageNet's."""
+
+    std: tuple[
+        Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
+    ] = (
+        0.229,
+        0.224,
+        0.225,
+    )
+    """Per channel, of values in [0, 1]; ImageNet's."""
+
+    source_fraction: float = Field(default=0.0, ge=0, lt=1)
+    """Share of source images in every batch of distillation, the rest being target images; each domain keeps its own
+    place."""
+
+    shuffle_mib: float = Field(default=256.0, gt=0)
+    """Encoded images held for shuffling, over all workers together. A split that is no larger is read once, held by
+    every worker, and shuffled without limits."""
+
+    threads: int | None = Field(default=None, ge=1)
+    """Decoding threads of each worker; null: its share of the machine's cores."""
+
+    decoders: Literal["auto", "threads", "processes"] = "auto"
+    """Where images are decoded: `threads` of the worker, or as many `processes` beside it. `auto`: processes
+    where there are more than four threads."""
+
+    read_threads: int = Field(default=16, ge=1)
+    """Ranged reads that each worker has under way at a time."""
+
+    prefetch_batches: int = Field(default=4, ge=1)
+    """Batches that each worker makes ahead."""
+
+    patience_s: float = Field(default=120.0, ge=0)
+    """Seconds for which a failing read is tried again."""
+
+    max_bad_fraction: float = Field(default=0.001, ge=0, le=1)
+    """Share of a split's samples that may be broken; a broken one is logged and replaced by a neighbour (left out in
+    evaluation), and the run stops once this budget is spent."""
+
+    cache_dir: str | None = None
+    """Folder on each node's disk that keeps what was read from object storage; null: none."""
+
+    cache_gib: float = Field(default=100.0, gt=0)
+    """Limit of cache_dir, shared by the workers of a node."""
+
+    @model_validator(mode="after")
+    def _check(self) -> LoaderConfig:
+        if self.crop_px > self.resize_px:
+            raise ValueError(f"crop_px ({self.crop_px}) is larger than resize_px ({self.resize_px})")
+        return self
+
+    def decoding(self, world_size: int) -> Decoding:
+        """How every rank decodes."""
+        threads = self.threads or num_threads(world_size)
+        wanted = self.decoders == "processes" or (self.decoders == "auto" and threads > MOST_THREADS)
+        return Decoding(self.resize_px, self.crop_px, threads, wanted, self.prefetch_batches)
+
+    def fetcher(self, expected_bytes: int) -> Fetcher:
+        """Reads with this patience, through the cache if there is one; `expected_bytes` of data in all."""
+        limit_bytes = int(self.cache_gib * 1024 * MIB)
+        cache = PageCache(self.cache_dir, limit_bytes, expected_bytes) if self.cache_dir else None
+        return Fetcher(self.patience_s, cache)
