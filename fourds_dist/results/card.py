@@ -38,7 +38,7 @@ def model_card(student: Student, done: Sequence[Exported], where: str) -> str:
         where=where.rstrip("/").rpartition("/")[2],
         domain=str(student.about.get("domain", "")).rstrip("/").rpartition("/")[2],
         interval=f"{low:.1%} to {high:.1%}",
-        build=_build(student),
+        build=build_code(student),
         preprocessing=student.preprocessing,
         mean=json.dumps(student.preprocessing.mean),
         std=json.dumps(student.preprocessing.std),
@@ -47,7 +47,7 @@ def model_card(student: Student, done: Sequence[Exported], where: str) -> str:
     )
 
 
-def _build(student: Student) -> str:
+def build_code(student: Student) -> str:
     """Python that makes the network, by torchvision alone or the package it comes from."""
     arch, num = student.about["arch"], len(student.classes)
     if arch == "resnet10":

@@ -55,6 +55,7 @@ STYLE: dict[Any, Any] = {
     "ytick.color": SOFT,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
+    "ytick.minor.size": 0,
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "lines.linewidth": 1.8,
@@ -109,7 +110,9 @@ def lines(
             axes.axhline(reference[1], color=SOFT, linewidth=1, linestyle=(0, (2, 2)), label=reference[0])
         if log:
             axes.set_yscale("log", nonpositive="mask")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+            above = [y for _, ys in series.values() for y in ys if y > 0] or [1.0]
+            subs = (1,) if max(above) > 100 * min(above) else (1, 2, 5)
+            axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
         if percent:
@@ -140,7 +143,7 @@ def intervals(
             beside = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
             axes.annotate(f"{value:.1%}", (high, place), fontweight=weight, **beside)
             axes.text(0, place - 0.38, _cut(row, 40), va="center", fontsize=9, fontweight=weight)
-        axes.axvline(reference[1], color=SOFT, linewidth=1, linestyle=(0, (2, 2)), label=reference[0])
+            axes.plot([reference[1]] * 2, [place - 0.16, place + 0.16], color=SOFT, linewidth=1.5)
         axes.set_yticks([])
         axes.set_ylim(len(rows) - 0.5, -0.75)
         axes.set_xlim(0, 1.14)
@@ -148,7 +151,7 @@ def intervals(
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.set_xlabel(f"dashed: {reference[0]}")
+        axes.set_xlabel(f"upright stroke: {reference[0]}")
         told = "; ".join(f"{row} {v:.1%}, between {a:.1%} and {b:.1%}" for row, (v, (a, b)) in rows.items())
         return _chart(name, title, f"{title}: {told}; {reference[0]} {reference[1]:.1%}", figure)
 
@@ -251,8 +254,8 @@ def _legend(figure: Figure, axes: Axes) -> None:
 def _chart(name: str, title: str, words: str, figure: Figure) -> Chart:
     svg, png = io.StringIO(), io.BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    figure.suptitle(title, x=0.02, ha="left", fontsize=10, fontweight="bold")
-    figure.savefig(png, format="png", dpi=160, facecolor="white")
+    figure.suptitle(title, x=0.02, y=1.01, ha="left", va="bottom", fontsize=10, fontweight="bold")
+    figure.savefig(png, format="png", dpi=150, facecolor="white", bbox_inches="tight")
     return Chart(name, title, words, inline(svg.getvalue(), name, words), png.getvalue())
 
 

@@ -14,8 +14,8 @@ from fourds_dist.data.index import ShardIndex
 from fourds_dist.data.pack.writer import pack_domain
 from fourds_dist.data.sources.digits import digits
 from fourds_dist.results.loading import load_student
+from tests.results.small import STAGES
 
-FEW = {"labels_per_class": 40, "unlabelled": "drop"}
 NUM_TEST = 359
 
 
@@ -36,15 +36,15 @@ def workplace(_one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Pa
         pack_domain(domain, str(folder / "shards" / name))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        small = {"arch": "resnet10", "stem": "small"}
+        small = {"arch": "tests.results.small:small", "stages": list(STAGES)}
         fit(
-            source={"url": "shards/digits", **FEW},
-            target={"url": "shards/digits-photos", **FEW},
+            source={"url": "shards/digits"},
+            target={"url": "shards/digits-photos"},
             teacher=small,
             student=small,
             data={"resize_px": 18, "crop_px": 16, "flip": False},
-            source_stage={"epochs": 3, "global_batch_size": 32},
-            distill={"epochs": 2, "global_batch_size": 32},
+            source_stage={"epochs": 4, "global_batch_size": 32},
+            distill={"epochs": 3, "global_batch_size": 32},
             launch={"runner": "inline"},
             run={"name": "digits"},
         )

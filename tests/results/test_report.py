@@ -16,8 +16,10 @@ from PIL import Image
 from fourds_dist.report import main
 from fourds_dist.results import examine
 from fourds_dist.results.examine import ADAPTED, BEFORE, STUDENT, TEACHER, Examination
+from fourds_dist.results.page import Page
 from fourds_dist.results.report import write_report
 from fourds_dist.results.run import Run
+from fourds_dist.results.sections import RunSections
 
 
 @pytest.fixture(scope="module")
@@ -97,20 +99,20 @@ def test_it_is_rebuilt_without_data_or_networks_and_looks_again_when_the_result_
         main([str(run), "--traceback"])
 
 
-def test_what_was_survived_is_told(reported: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(reported, tmp_path / "digits"))
+def test_what_was_survived_is_told(run_folder: Path) -> None:
+    assert "Nothing went wrong" in RunSections(Run(str(run_folder)), None).events().words[0]
     events = [
         {"stage": "distill", "time": 0, "event": "note", "step": 7, "text": "worker 1 was lost <&>; went on"},
         {"stage": "distill", "time": 60, "event": "start", "step": 20, "text": "32 images a step"},
     ]
-    with (run / "metrics.jsonl").open("a") as file:
+    with (run_folder / "metrics.jsonl").open("a") as file:
         file.write("".join(json.dumps(row) + "\n" for row in events) + '{"stage": "distill", "ev')
-    assert main([str(run)]) == 0
-    html = page(run)
+    section = RunSections(Run(str(run_folder)), None).events()
+    html = Page("run", "verdict", [], [section]).html()
+    assert "<td>1970-01-01 00:00:00</td><td>distillation</td>" in html
     assert "worker 1 was lost &lt;&amp;&gt;; went on" in html
     assert "went on from step 20: 32 images a step" in html
     assert "Nothing went wrong" not in html
-    assert "Nothing went wrong" in page(reported)
 
 
 def test_a_run_that_is_not_done_has_a_report_as_far_as_it_came(run_folder: Path) -> None:
