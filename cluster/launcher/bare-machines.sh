@@ -11,7 +11,7 @@
 set -euo pipefail
 
 export RAY_AUTH_MODE=token
-export RAY_AUTH_TOKEN_PATH="${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}"
+token="${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}"
 # `stop` and a machine's shutdown leave the workers this long to write a checkpoint.
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="${RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S:-100}"
 export RAY_USAGE_STATS_ENABLED=0
@@ -22,6 +22,7 @@ ray_pid="${XDG_RUNTIME_DIR:-/tmp}/fourds-ray-$(id -u).pid"
 
 start() { # in the background, until `stop`
     ulimit -n 65536 2>/dev/null || true
+    : >"${ray_pid%.pid}.log"
     nohup ray start --block "$@" >"${ray_pid%.pid}.log" 2>&1 &
     echo $! >"$ray_pid"
     for _ in $(seq 60); do
@@ -38,8 +39,10 @@ start() { # in the background, until `stop`
 
 case "${1:-}" in
 head)
-    if [ ! -s "$RAY_AUTH_TOKEN_PATH" ]; then ray get-auth-token --generate >/dev/null; fi
-    chmod 600 "$RAY_AUTH_TOKEN_PATH"
+    if [ ! -s "$token" ]; then # a path of your own has to hold one already
+        ray get-auth-token --generate >/dev/null 2>&1
+    fi
+    chmod 600 "$token"
     # No training on the head: a worker that runs out of memory there would end the cluster. With few machines,
     # FOURDS_HEAD_WORKS=1 lets it train too.
     resources=(--num-cpus 0 --num-gpus 0)
@@ -48,7 +51,7 @@ head)
     address="${RAY_HEAD_ADDRESS:-$(hostname -I | cut -d' ' -f1)}"
     cat <<NEXT
 The head runs. On each other machine:
-  scp $address:$RAY_AUTH_TOKEN_PATH $RAY_AUTH_TOKEN_PATH && ./bare-machines.sh worker $address
+  scp $address:$token $token && ./bare-machines.sh worker $address
 Where you submit from, with the token file too:
   export RAY_AUTH_MODE=token RAY_API_SERVER_ADDRESS=http://$address:8265
   ray job submit --working-dir . -- python -m fourds_dist.train config.yaml
@@ -56,7 +59,7 @@ NEXT
     ;;
 worker)
     [ $# -ge 2 ] || { echo "usage: $0 worker HEAD_ADDRESS" >&2; exit 2; }
-    [ -s "$RAY_AUTH_TOKEN_PATH" ] || { echo "no token in $RAY_AUTH_TOKEN_PATH: copy the head's" >&2; exit 1; }
+    [ -s "$token" ] || { echo "no token in $token: copy the head's" >&2; exit 1; }
     start --address "$2:6379" "${ports[@]}" "${@:3}"
     echo "This machine works for $2."
     ;;
