@@ -47,14 +47,31 @@ class DecodeProcesses:
         self, images: Sequence[Encoded], out: Sequence[Tensor], *, resize_px: int, crop_px: int
     ) -> list[str | None]:
         """See `decode_into`; at most IMAGES_PER_TASK images at a time."""
+        try:
+            return self._decode(images, out, resize_px, crop_px)
+        except (OSError, EOFError):
+            # Killed, by the system's memory guard most likely: once more, one by one, in case that it was an image.
+            return [
+                self._alone(image, place, resize_px, crop_px)
+                for image, place in zip(images, out, strict=True)
+            ]
+
+    def _alone(self, image: Encoded, out: Tensor, resize_px: int, crop_px: int) -> str | None:
+        try:
+            return self._decode([image], [out], resize_px, crop_px)[0]
+        except (OSError, EOFError):
+            return "it ends the process that decodes it"
+
+    def _decode(
+        self, images: Sequence[Encoded], out: Sequence[Tensor], resize_px: int, crop_px: int
+    ) -> list[str | None]:
         worker = self._free.get()
         try:
             return worker.decode(images, out, resize_px, crop_px)
-        except (OSError, EOFError):
-            # Killed, by the system's memory guard most likely: another one takes its place, here and now.
+        except BaseException:  # it may be dead, or have an answer left that belongs to nobody
             worker.close()
             worker = _Worker()
-            return worker.decode(images, out, resize_px, crop_px)
+            raise
         finally:
             self._free.put(worker)
 

@@ -14,7 +14,7 @@ import torch
 
 from fourds_dist.data import LoaderConfig, StreamConfig, TrainStream, open_split
 from fourds_dist.data.decode import decode_into
-from fourds_dist.data.decode_process import DecodeProcesses
+from fourds_dist.data.decode_process import DecodeProcesses, _Worker
 from tests.data.shards import SIDE, image_of, write_dataset
 from tests.data.test_decode import BROKEN, FORMATS
 
@@ -47,6 +47,24 @@ def test_a_killed_one_is_replaced(processes) -> None:
     assert processes([(image_of(300), (0.5, 0.5))], list(out), resize_px=SIDE, crop_px=SIDE) == [None]
     assert out[0, :, 0, 0].tolist() == [300 % 256, 1, 7]
     assert pids(processes) != [pid]
+
+
+def test_an_image_that_kills_its_decoder_is_told_and_others_are_decoded(monkeypatch) -> None:
+    """A defect of a decoder's own: one image of three ends every process that it is sent to."""
+    whole = _Worker.decode
+
+    def decode(self, images, *others):
+        if any(data == b"deadly" for data, _ in images):
+            os.kill(self._process.pid, signal.SIGKILL)
+        return whole(self, images, *others)
+
+    monkeypatch.setattr(_Worker, "decode", decode)
+    processes = DecodeProcesses(1)
+    out = torch.zeros(3, 3, SIDE, SIDE, dtype=torch.uint8)
+    images = [(data, (0.5, 0.5)) for data in (image_of(1), b"deadly", image_of(2))]
+    said = processes(images, list(out), resize_px=SIDE, crop_px=SIDE)
+    assert said == [None, "it ends the process that decodes it", None]
+    assert out[::2, 0, 0, 0].tolist() == [1, 2]
 
 
 def test_none_outlives_the_process_it_works_for() -> None:
