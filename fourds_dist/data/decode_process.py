@@ -1,7 +1,7 @@
 """Decoding in processes of their own, for machines with more cores than Python's threads can use.
 
 Decoders let other threads run, but what Python does for every image does not: on a 16-core machine 8 threads decode
-2.0 times as many images as 4, and 16 half as many as 8, while 16 processes decode 2.1 times as many as 8 threads.
+1.8 times as many images as 4, and 16 half as many as 8, while 16 processes decode 2.1 times as many as 8 threads.
 
 A thread of the loader takes a free process, sends it some encoded images through a pipe, and copies the pixels out of
 memory that both share. A process ends when its pipe closes, so none outlives the one it works for. They are started
