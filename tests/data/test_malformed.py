@@ -215,7 +215,9 @@ HARMS: dict[str, Harm] = {
         None,
         r"(?s)its budget is 3.*checksum.*pack verify",
     ),
-    "another shard of the same size in its place": Harm(swap, None, r"its budget is 3"),
+    "another shard of the same size in its place": Harm(
+        swap, None, r"its budget is 3|not one image of its block is good"
+    ),
     "a shard cut short": Harm(
         lambda f: rewrite(shard(f), lambda d: d[: len(d) // 2]),
         "has .* bytes where the manifest says",
