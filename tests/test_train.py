@@ -55,6 +55,7 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("local_ray")
 def test_two_workers_on_ray_from_shards_to_a_student(shards: Path, tmp_path: Path, capsys) -> None:
     given = arguments(shards, tmp_path, "run.name=two", "launch.workers=2", "launch.cpus_per_worker=0.5")
@@ -202,6 +203,7 @@ class TestRefused:
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("local_ray")
 def test_more_workers_than_the_cluster_has(shards: Path, tmp_path: Path, capsys) -> None:
     given = ("run.name=many", "launch.workers=30", "launch.wait_s=3")

@@ -38,6 +38,7 @@ def kill_a_worker(metrics: Path, killed: list[int]) -> None:
 
 @pytest.mark.ray
 @pytest.mark.timeout(1200)
+@pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("local_ray")
 def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
     shards = pack(tmp_path / "shards")
