@@ -20,6 +20,7 @@ from fourds_dist.data.sources.digits import digits
 from fourds_dist.method import BackboneConfig, build_backbone
 from fourds_dist.settings import Settings
 from fourds_dist.train import QUICKSTART, main
+from tests.data.conftest import forget_connections
 from tests.data.shards import write_dataset
 
 SHORT = (
@@ -197,6 +198,7 @@ class TestRefused:
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        forget_connections()  # of tests that had credentials
         message = refused("target.url=s3://no-such-bucket/photos")
         assert "no credentials were found" in message
         assert "AWS_ACCESS_KEY_ID" in message

@@ -88,12 +88,12 @@ def _asked_for(fs: Any, path: str, names: list[str]) -> Sizes:
         except FileNotFoundError:
             return []
 
-    # The first that is missing ends a run, so a few are asked for before the others; and once more, since a store that
-    # has just been written to may not know them yet.
+    # Where none of a few is there, the others are not asked for: the run ends at the first that is missing. Twice, since
+    # a store that has just been written to may not know them yet.
     few, others = names[:REQUESTS], names[REQUESTS:]
     found = dict(_side_by_side(few, ask))
     found |= dict(_side_by_side([name for name in few if name not in found], ask))
-    return found if len(found) < len(few) else found | dict(_side_by_side(others, ask))
+    return found | dict(_side_by_side(others, ask)) if found else found
 
 
 def _side_by_side(names: Collection[str], ask: Callable[[str], Any]) -> list[Any]:

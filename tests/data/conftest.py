@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
@@ -35,9 +36,10 @@ class S3Server:
     _numbers: Iterator[int] = field(default_factory=count)
 
     def new_bucket(self) -> str:
-        """URL of a fresh, empty bucket."""
+        """URL of a fresh, empty bucket, which the server knows."""
         name = f"bucket-{next(self._numbers)}"
         (self.root / name).mkdir()
+        time.sleep(0.1)
         return f"s3://{name}"
 
     def path(self, url: str) -> Path:
