@@ -1,10 +1,9 @@
-"""Options and fixtures of the whole suite: `--slow`, `--fixture FILE`, GPU tests only with a GPU, one shared Ray."""
+"""Options and fixtures of the whole suite: `--slow`, GPU tests only with a GPU, one shared Ray."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,12 +13,15 @@ os.environ.setdefault("WANDB_MODE", "disabled")  # only the tests of tracking sw
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
-    parser.addoption(
-        "--fixture",
-        type=Path,
-        default=Path(__file__).parent / "method" / "authors_step.json",
-        help="numbers of the released code to reproduce, in the format of tests/method/authors_step.json",
-    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in (
+        "gpu: needs a CUDA device",
+        "slow: takes more than a few seconds; left out unless --slow is given",
+        "ray: starts the shared local Ray cluster",
+    ):
+        config.addinivalue_line("markers", marker)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -57,8 +57,9 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.ray
 @pytest.mark.timeout(1200)
-@pytest.mark.usefixtures("local_ray")
-def test_two_workers_on_ray_from_shards_to_a_student(shards: Path, tmp_path: Path, capsys) -> None:
+def test_two_workers_on_ray_from_shards_to_a_student(
+    local_ray: None, shards: Path, tmp_path: Path, capsys
+) -> None:
     given = arguments(shards, tmp_path, "run.name=two", "launch.workers=2", "launch.cpus_per_worker=0.5")
     assert main(given) == 0
     out = capsys.readouterr().out
@@ -94,14 +95,33 @@ def test_two_workers_on_ray_from_shards_to_a_student(shards: Path, tmp_path: Pat
     assert "holds a run of another configuration (distill.epochs: 1 -> 2)" in capsys.readouterr().err
 
 
-def test_one_process_without_ray(shards: Path, tmp_path: Path, capsys) -> None:
-    given = ("run.name=one", "launch.runner=inline", "tracking.wandb=disabled", "method.preset=authors")
-    assert main(arguments(shards, tmp_path, *given)) == 0
-    assert "student" in capsys.readouterr().out
+def test_one_process_without_ray(shards: Path, tmp_path: Path, capsys, caplog, monkeypatch) -> None:
+    changes = ("run.name=one", "launch.runner=inline", "tracking.wandb=disabled", "method.preset=authors")
+    given, page = arguments(shards, tmp_path, *changes), tmp_path / "one" / "report.html"
+
+    def full(*_: Any) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fourds_dist.results.report.report", full)
+        assert main(given) == 0  # a report that fails is one line, and no failed run
+    (line,) = [record.getMessage() for record in caplog.records if record.name.endswith("report")]
+    assert "OSError: No space left on device; `python -m fourds_dist.report" in line
+    out = capsys.readouterr().out
+    assert "teacher with adapters" in out
+    assert "report:" not in out
     step = next(row for row in rows(tmp_path / "one") if row["event"] == "step" and row["stage"] == "distill")
     assert {"student_ce", "phase", "images_per_s", "data_wait_share", "lr/adapters", "mix/adapter1"} <= set(
         step
     )
+
+    # The same command makes up for the report, and then leaves it as it is.
+    assert main(given) == 0
+    assert "The student recognises" in page.read_text()
+    written_ns = page.stat().st_mtime_ns
+    assert main(given) == 0
+    assert page.stat().st_mtime_ns == written_ns
+    assert capsys.readouterr().out.count(f"report: {page}\n") == 2
 
 
 def test_a_teacher_of_one_s_own_skips_the_source(shards: Path, tmp_path: Path) -> None:
@@ -206,8 +226,7 @@ class TestRefused:
 
 @pytest.mark.ray
 @pytest.mark.timeout(1200)
-@pytest.mark.usefixtures("local_ray")
-def test_more_workers_than_the_cluster_has(shards: Path, tmp_path: Path, capsys) -> None:
+def test_more_workers_than_the_cluster_has(local_ray: None, shards: Path, tmp_path: Path, capsys) -> None:
     given = ("run.name=many", "launch.workers=30", "launch.wait_s=3")
     assert main(arguments(shards, tmp_path, *given)) == 1
     message = capsys.readouterr()

@@ -36,8 +36,7 @@ def kill_a_worker(metrics: Path, killed: list[int], over: threading.Event) -> No
 
 @pytest.mark.ray
 @pytest.mark.timeout(1200)
-@pytest.mark.usefixtures("local_ray")
-def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
+def test_a_killed_worker_changes_nothing(local_ray: None, tmp_path: Path) -> None:
     shards = pack(tmp_path / "shards")
     places = [f"source.url={shards}/source", f"target.url={shards}/target", f"run.dir={tmp_path}"]
     given = [str(QUICKSTART), *SHORT, *FASTER, *places]

@@ -227,20 +227,18 @@ class Poisoned(Stream):
             yield replace(batch, keys=keys, flip=flip)
 
 
-@pytest.fixture
-def flips_poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Normalisation that turns mirrored images into NaN, as an operator with a gap would."""
-
-    def poisoned(images: Tensor, flip: Tensor, **options: Any) -> Tensor:
-        clean = normalise(images, torch.zeros_like(flip), **options)
-        return torch.where(flip[:, None, None, None], float("nan"), clean)
-
-    monkeypatch.setattr("fourds_dist.training.step.normalise", poisoned)
-
-
-@pytest.mark.usefixtures("flips_poison")
 class TestNotFinite:
     """Step 5 is bad; rows are written at steps 2, 3, 4, 6, 8, 9."""
+
+    @pytest.fixture(autouse=True)
+    def flips_poison(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Normalisation that turns mirrored images into NaN, as an operator with a gap would."""
+
+        def poisoned(images: Tensor, flip: Tensor, **options: Any) -> Tensor:
+            clean = normalise(images, torch.zeros_like(flip), **options)
+            return torch.where(flip[:, None, None, None], float("nan"), clean)
+
+        monkeypatch.setattr("fourds_dist.training.step.normalise", poisoned)
 
     def test_it_stops_before_the_next_checkpoint_and_names_the_images(self) -> None:
         written: dict[str, Any] = {}
