@@ -30,9 +30,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--images",
         type=int,
-        default=1000,
         metavar="N",
-        help="test images to look at, evenly spread (default: 1000)",
+        help="test images to look at, evenly spread, however long it takes (default: those that were looked at when "
+        "the run ended: at most 1000, for some seconds)",
     )
     parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
     return parser
@@ -47,9 +47,9 @@ def _report(options: argparse.Namespace) -> Answer:
     from fourds_dist.results.report import report
     from fourds_dist.results.run import find_runs
 
-    if options.images < 1:
+    if options.images is not None and options.images < 1:
         raise ValueError(f"--images {options.images}: give 1 or more")
-    print(report(find_runs(options.runs), options.out, most_images=options.images))
+    print(report(find_runs(options.runs), options.out, num_images=options.images))
     return None
 
 

@@ -68,10 +68,12 @@ def train(settings: Settings) -> Outcome:
         else None
     )
     is_main = world is None or world.is_main
+    was_done = False
     if is_main:
         _prepare(settings)
         check(settings)
         _claim(folder, settings)
+        was_done = folder.exists(SUMMARY)
     if world is None:
         from fourds_dist.launch.ray_train import run_on_ray
 
@@ -86,7 +88,17 @@ def train(settings: Settings) -> Outcome:
         console = Console()
         outcome.show(console)
         console.print(f"student: {folder.path('student.safetensors')}", soft_wrap=True, highlight=False)
+        _show_report(folder, console, is_kept=was_done)
     return outcome
+
+
+def _show_report(folder: RunFolder, console: Console, *, is_kept: bool) -> None:
+    """End the run with its report; the one that is there is shown again if it `is_kept`."""
+    from fourds_dist.results.report import PAGE, write_report
+
+    place = folder.path(PAGE) if is_kept and folder.exists(PAGE) else write_report(folder.url)
+    if place is not None:
+        console.print(f"report: {place}", soft_wrap=True, highlight=False)
 
 
 def _prepare(settings: Settings) -> None:

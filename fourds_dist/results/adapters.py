@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fourds_dist.method import FourDs
 from fourds_dist.results.preprocessing import Preprocessing
 
-NUM_IMAGES = 64
+NUM_IMAGES = 16
 
 
 @dataclass(frozen=True)

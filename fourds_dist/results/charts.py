@@ -94,7 +94,7 @@ def lines(
 
     Args:
         percent: y is a share.
-        log: logarithmic y.
+        log: logarithmic y, where anything is above zero.
         least: the y-axis begins there at the latest.
         reference: a level to compare with, as (name, y).
     """
@@ -108,9 +108,9 @@ def lines(
                 drawn.set_dashes(dash)
         if reference is not None:
             axes.axhline(reference[1], color=SOFT, linewidth=1, linestyle=(0, (2, 2)), label=reference[0])
-        if log:
+        above = [y for _, ys in series.values() for y in ys if y > 0]
+        if log and above:
             axes.set_yscale("log", nonpositive="mask")
-            above = [y for _, ys in series.values() for y in ys if y > 0] or [1.0]
             subs = (1,) if max(above) > 100 * min(above) else (1, 2, 5)
             axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -1,8 +1,8 @@
 """A run's networks side by side on its target's test images, and a look inside the adapters; kept beside the report.
 
 The student, itself before distillation, the teacher as it came and the teacher with its adapters all see the same
-images. Looking takes minutes and needs the data; what was seen is kept in report/examination.npz, so that a report can
-be rebuilt and laid beside others without either.
+images. Looking takes time and needs the data; what was seen is kept in report/examination.npz, so that a report can be
+rebuilt and laid beside others without either.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import hashlib
 import heapq
 import io
 import json
+import time
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +27,7 @@ from fourds_dist.method import FourDs
 from fourds_dist.method.backbones import stage_names
 from fourds_dist.method.distiller import Predictor
 from fourds_dist.results.adapters import AdapterView, look_into
-from fourds_dist.results.images import ShardImages
+from fourds_dist.results.images import Pictures, ShardImages
 from fourds_dist.results.preprocessing import Preprocessing
 from fourds_dist.results.run import Run, read_bytes
 from fourds_dist.results.scores import Scores, softmax
@@ -37,8 +39,13 @@ FILE = "report/examination.npz"
 STUDENT, BEFORE = "student", "student before distillation"
 TEACHER, ADAPTED = "teacher", "teacher with adapters"
 MOST_IMAGES = 1000
+"""Images that are looked at unless other are asked for."""
+PATIENCE_S = 15.0
+"""Seconds that looking takes where no number of images is asked for; what the report tells is then of fewer images."""
+ROUND = 32
+"""Images of a batch; the clock is looked at after each."""
 MOST_MISTAKES = 24
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -60,9 +67,12 @@ class Examination:
 
     where: str
     num_of_split: int
-    """Test images that there are; `labels` may be an even choice of them."""
+    """Test images that there are."""
+    num_looked_at: int
+    """Of these, evenly spread."""
     classes: tuple[str, ...]
     labels: np.ndarray
+    """Of those looked at that have one."""
     probabilities: dict[str, np.ndarray]
     """Network -> (N, K)."""
     mistakes: list[Mistake]
@@ -79,6 +89,7 @@ class Examination:
             "identity": identity,
             "where": self.where,
             "num_of_split": self.num_of_split,
+            "num_looked_at": self.num_looked_at,
             "classes": self.classes,
             "networks": list(self.probabilities),
             "mistakes": [{k: v for k, v in vars(m).items() if k != "pixels"} for m in self.mistakes],
@@ -101,6 +112,7 @@ class Examination:
             found = cls(
                 about["where"],
                 about["num_of_split"],
+                about["num_looked_at"],
                 tuple(about["classes"]),
                 held["labels"],
                 {name: held[f"probabilities{i}"] for i, name in enumerate(about["networks"])},
@@ -110,31 +122,39 @@ class Examination:
         return found, about["identity"]
 
 
-def examined(run: Run, *, most_images: int = MOST_IMAGES) -> Examination:
+def examined(run: Run, *, num_images: int | None = None) -> Examination:
     """What was kept of a finished run, where it is this very run's, else a new look; which is kept.
+
+    Args:
+        num_images: test images to look at, evenly spread; what was kept of fewer is looked at again. None: as many as
+            were kept, or MOST_IMAGES within PATIENCE_S.
 
     Raises:
         ValueError: weights or data that are no longer there.
     """
-    identity, path = _identity(run, most_images), run.folder.path(FILE)
+    identity, path = _identity(run), run.folder.path(FILE)
     if run.folder.exists(FILE):
         try:
             kept, kept_identity = Examination.from_bytes(read_bytes(path))
         except (ValueError, KeyError, TypeError, OSError):  # of another version, or cut short: look again
             pass
         else:
-            if kept_identity == identity:
+            is_enough = num_images is None or kept.num_looked_at >= min(num_images, kept.num_of_split)
+            if kept_identity == identity and is_enough:
                 return kept
-    seen = examine(run, most_images)
+    seen = examine(run, MOST_IMAGES, PATIENCE_S) if num_images is None else examine(run, num_images)
     write_bytes(path, seen.to_bytes(identity))
     return seen
 
 
-def examine(run: Run, most_images: int) -> Examination:
-    """Let all networks of a finished run look at its target's test images, at most `most_images`, evenly spread."""
+def examine(run: Run, most_images: int, patience_s: float | None = None) -> Examination:
+    """Let all networks of a finished run look at its target's test images, evenly spread over the split.
+
+    Args:
+        patience_s: once that many seconds are over, what was seen is enough; None: however long it takes.
+    """
     settings = run.settings
     whole = ShardImages(open_split(settings.target, "test", seed=settings.run.seed))
-    images = whole.thinned(most_images)
     classes = whole.split.classes
     task, networks = _networks(run, len(classes))
     preprocessing = Preprocessing.of(settings.data)
@@ -142,47 +162,68 @@ def examine(run: Run, most_images: int) -> Examination:
     for module in (task, *(n for n in networks.values() if isinstance(n, nn.Module))):
         module.to(device).eval()
 
-    labels: list[np.ndarray] = []
-    probabilities: dict[str, list[np.ndarray]] = {name: [] for name in networks}
-    worst: list[tuple[float, int, Mistake]] = []
-    first: Tensor | None = None
-    num_seen = 0
-    for pictures in images.batches(preprocessing):
-        known = pictures.labels != UNLABELLED
-        pixels, told = pictures.pixels[known], pictures.labels[known].numpy()
-        names = [n for n, k in zip(pictures.names, known.tolist(), strict=True) if k]
-        if not len(told):
-            continue
-        inputs = preprocessing.normalised(pixels.to(device))
-        first = inputs if first is None else first
-        with torch.inference_mode():
-            seen = {
-                name: softmax(predict(inputs).float().cpu().numpy()) for name, predict in networks.items()
-            }
-        labels.append(told)
-        for name, values in seen.items():
-            probabilities[name].append(values)
-        called, sure = seen[STUDENT].argmax(1), seen[STUDENT].max(1)
-        teacher = seen[ADAPTED if ADAPTED in seen else TEACHER].argmax(1)
-        for i in np.flatnonzero(called != told):
-            words = (classes[told[i]], classes[called[i]], float(sure[i]), classes[teacher[i]])
-            heapq.heappush(
-                worst, (float(sure[i]), num_seen + int(i), Mistake(names[i], *words, pixels[i].numpy()))
-            )
-            if len(worst) > MOST_MISTAKES:
-                heapq.heappop(worst)
-        num_seen += len(told)
-    if first is None:
-        raise ValueError(f"{images.where}: no labelled images to examine the run by")
+    notes = _Notes(classes, networks)
+    until_s = time.monotonic() + (patience_s or float("inf"))
+    for pictures in whole.in_rounds(most_images, ROUND).batches(preprocessing, ROUND):
+        notes.add(pictures, preprocessing.normalised(pictures.pixels.to(device)))
+        if time.monotonic() > until_s and notes.labels:
+            break
+    if notes.first is None:
+        raise ValueError(f"{whole.where}: no labelled images to examine the run by")
     return Examination(
         whole.where,
         whole.num_images,
+        notes.num_looked_at,
         classes,
-        np.concatenate(labels),
-        {name: np.concatenate(values).astype(np.float32) for name, values in probabilities.items()},
-        [mistake for _, _, mistake in sorted(worst, reverse=True)],
-        look_into(task, first, preprocessing) if len(task.adapters) else None,
+        np.concatenate(notes.labels),
+        {name: np.concatenate(values).astype(np.float32) for name, values in notes.probabilities.items()},
+        [mistake for _, _, mistake in sorted(notes.worst, reverse=True)],
+        look_into(task, notes.first, preprocessing) if len(task.adapters) else None,
     )
+
+
+class _Notes:
+    """What is noted down while looking, batch by batch."""
+
+    def __init__(self, classes: tuple[str, ...], networks: Mapping[str, Predictor]) -> None:
+        self._classes, self._networks = classes, networks
+        self.num_looked_at = 0
+        self.labels: list[np.ndarray] = []
+        self.probabilities: dict[str, list[np.ndarray]] = {name: [] for name in networks}
+        self.worst: list[tuple[float, int, Mistake]] = []
+        self.first: Tensor | None = None
+
+    def add(self, pictures: Pictures, inputs: Tensor) -> None:
+        """Have all networks look at a batch, whose normalised images are `inputs`; unlabelled ones are left out."""
+        self.num_looked_at += len(pictures.names)
+        known = pictures.labels != UNLABELLED
+        if not known.any():
+            return
+        inputs = inputs[known.to(inputs.device)]
+        self.first = inputs if self.first is None else self.first
+        self.labels.append(pictures.labels[known].numpy())
+        with torch.inference_mode():
+            seen = {
+                name: softmax(predict(inputs).float().cpu().numpy())
+                for name, predict in self._networks.items()
+            }
+        for name, values in seen.items():
+            self.probabilities[name].append(values)
+        names = [n for n, k in zip(pictures.names, known.tolist(), strict=True) if k]
+        self._keep_worst(names, pictures.pixels[known], self.labels[-1], seen)
+
+    def _keep_worst(
+        self, names: list[str], pixels: Tensor, labels: np.ndarray, seen: Mapping[str, np.ndarray]
+    ) -> None:
+        classes = self._classes
+        called, sure = seen[STUDENT].argmax(1), seen[STUDENT].max(1)
+        teacher = seen[ADAPTED if ADAPTED in seen else TEACHER].argmax(1)
+        for i in np.flatnonzero(called != labels):
+            words = (classes[labels[i]], classes[called[i]], float(sure[i]), classes[teacher[i]])
+            mistake = Mistake(names[i], *words, pixels[i].numpy())
+            heapq.heappush(self.worst, (float(sure[i]), self.num_looked_at + int(i), mistake))
+            if len(self.worst) > MOST_MISTAKES:
+                heapq.heappop(self.worst)
 
 
 def _networks(run: Run, num_classes: int) -> tuple[FourDs, dict[str, Predictor]]:
@@ -231,7 +272,7 @@ def _student_before(run: Run, num_classes: int) -> nn.Module | None:
     )
 
 
-def _identity(run: Run, most_images: int) -> str:
+def _identity(run: Run) -> str:
     """Of what an examination would see: another result, another identity."""
-    text = f"{VERSION} {most_images} {run.config_text} {run.folder.read_text('summary.json')}"
+    text = f"{VERSION} {run.config_text} {run.folder.read_text('summary.json')}"
     return hashlib.sha256(text.encode()).hexdigest()

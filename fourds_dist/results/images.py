@@ -92,7 +92,15 @@ class ShardImages:
         """At most `most` of them, evenly spread over the split."""
         if self.num_images <= most:
             return self
-        places = np.linspace(0, self.num_images - 1, most).round().astype(np.int64)
+        return self._at(_spread(self.num_images, most))
+
+    def in_rounds(self, most: int, size: int) -> ShardImages:
+        """At most `most` of them, in rounds of about `size` that are evenly spread each: stop after any."""
+        places = _spread(self.num_images, min(most, self.num_images))
+        num_rounds = -(-len(places) // size)
+        return self._at(np.concatenate([places[begin::num_rounds] for begin in range(num_rounds)]))
+
+    def _at(self, places: np.ndarray) -> ShardImages:
         return ShardImages(replace(self.split, chosen=self.split.positions(places)))
 
 
@@ -193,6 +201,10 @@ def open_files(places: Sequence[str | Path]) -> FileImages:
         else:
             raise ValueError(f"{place}: no such file or folder")
     return FileImages(", ".join(map(str, places)), paths, [UNLABELLED] * len(paths))
+
+
+def _spread(num: int, most: int) -> np.ndarray:
+    return np.linspace(0, num - 1, most).round().astype(np.int64)
 
 
 def _some(names: Sequence[str]) -> str:

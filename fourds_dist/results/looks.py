@@ -146,10 +146,11 @@ class LookSections:
 
 
 def _of_all(seen: Examination) -> str:
-    num = len(seen.labels)
-    if num == seen.num_of_split:
-        return f"all {num} images of {seen.where}"
-    return f"{num} of the {seen.num_of_split} images of {seen.where}, evenly spread"
+    unlabelled = seen.num_looked_at - len(seen.labels)
+    apart = f", less {unlabelled} without a label" if unlabelled else ""
+    if seen.num_looked_at == seen.num_of_split:
+        return f"all {seen.num_of_split} images of {seen.where}{apart}"
+    return f"{seen.num_looked_at} of the {seen.num_of_split} images of {seen.where}, evenly spread{apart}"
 
 
 def _by_class(student: Scores, baseline: Scores, classes: tuple[str, ...]) -> tuple[list[str], list[float]]:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 
 from fourds_dist.results.comparison import comparison
-from fourds_dist.results.examine import MOST_IMAGES, STUDENT, TEACHER, Examination, examined
+from fourds_dist.results.examine import STUDENT, TEACHER, Examination, examined
 from fourds_dist.results.page import Page
 from fourds_dist.results.run import Run
 from fourds_dist.results.scores import wilson
@@ -20,14 +20,10 @@ PAGE, FOLDER = "report.html", "report"
 _log = logging.getLogger(__name__)
 
 
-def write_report(run_url: str, *, most_images: int = MOST_IMAGES) -> str | None:
-    """The report of one run into its folder; gives its place. Whatever goes wrong is logged, and None given.
-
-    Args:
-        most_images: test images that all networks look at once more, evenly spread over the split.
-    """
+def write_report(run_url: str) -> str | None:
+    """The report of one run into its folder; gives its place. Whatever goes wrong is logged, and None given."""
     try:
-        return report([Run(run_url)], most_images=most_images)
+        return report([Run(run_url)])
     except Exception as error:
         _log.warning("no report of %s: %s: %s; `python -m fourds_dist.report %s` tries again", run_url,
                      type(error).__name__, " ".join(str(error).split())[:300], run_url)  # fmt: skip
@@ -35,12 +31,12 @@ def write_report(run_url: str, *, most_images: int = MOST_IMAGES) -> str | None:
         return None
 
 
-def report(runs: Sequence[Run], dest: str | None = None, *, most_images: int = MOST_IMAGES) -> str:
+def report(runs: Sequence[Run], dest: str | None = None, *, num_images: int | None = None) -> str:
     """Write the report of one run, or of several side by side; gives the page's place.
 
     Args:
         dest: folder, path or URL; None: the run's own. Needed for several.
-        most_images: see `write_report`.
+        num_images: test images that all networks look at once more, see `examined`.
 
     Raises:
         ValueError: several runs and no `dest`.
@@ -48,7 +44,7 @@ def report(runs: Sequence[Run], dest: str | None = None, *, most_images: int = M
     if len(runs) > 1 and dest is None:
         raise ValueError(f"{len(runs)} runs side by side need a place for their report; give --out FOLDER")
     place = (dest or runs[0].url).rstrip("/")
-    looks = [_look(run, most_images) for run in runs]
+    looks = [_look(run, num_images) for run in runs]
     page = _page(runs[0], *looks[0]) if len(runs) == 1 else comparison(runs, looks)
     for name, png in page.pngs().items():
         write_bytes(f"{place}/{FOLDER}/{name}", png)
@@ -56,12 +52,12 @@ def report(runs: Sequence[Run], dest: str | None = None, *, most_images: int = M
     return f"{place}/{PAGE}"
 
 
-def _look(run: Run, most_images: int) -> tuple[Examination | None, str]:
+def _look(run: Run, num_images: int | None) -> tuple[Examination | None, str]:
     """What its networks see, or why that cannot be told."""
     if run.outcome is None:
         return None, "the run is not done"
     try:
-        return examined(run, most_images=most_images), ""
+        return examined(run, num_images=num_images), ""
     except (ValueError, OSError, RuntimeError) as error:
         why = " ".join(str(error).split())
         _log.warning("%s: its report does without single images: %s", run.url, why)

@@ -7,6 +7,7 @@ teacher.safetensors  the teacher trained on the source
 student_source.safetensors  the student trained on the source (student.start: source)
 student.safetensors, adapters.safetensors   the result
 summary.json         the final table
+report.html, report/ the page that explains it, its pictures, and what the networks saw
 """
 
 from __future__ import annotations

@@ -6,12 +6,13 @@ it joins, the `CheckpointStore` it is given and the sinks of its events.
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 import zlib
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -24,7 +25,7 @@ from fourds_dist.data import (
     open_split,
 )
 from fourds_dist.method import FourDs, SourceClassifiers
-from fourds_dist.method.backbones import num_parameters, stage_names
+from fourds_dist.method.backbones import BackboneConfig, num_parameters, stage_names
 from fourds_dist.method.distiller import Predictor
 from fourds_dist.settings import Settings
 from fourds_dist.training.checkpoint import load_weights, write_weights
@@ -211,6 +212,11 @@ class Stage:
         )
         return evaluate(predictors, batches, step, self.world, in_step_px=in_step_px)
 
+    def about(self, network: BackboneConfig, classes: tuple[str, ...], **more: Any) -> dict[str, str]:
+        """What a file of weights says of itself: network, classes, and how an image becomes its input."""
+        prepared = self.settings.data.model_dump(include={"resize_px", "crop_px", "mean", "std"})
+        return metadata(network, classes, preprocessing=json.dumps(prepared), **more)
+
     def _emitter(self, rates: list[float]) -> Sink:
         """Sends rows to every sink, which rank 0 alone has; files are opened with the first row: it tells the step."""
         sinks: list[Sink] = []
@@ -251,7 +257,9 @@ def train_on_source(stage: Stage) -> None:
         configs = {"teacher": (settings.teacher, TEACHER), "student": (settings.student, STUDENT_SOURCE)}
         for name, network in networks.items():
             config, file = configs[name]
-            about = metadata(config, classes, validation_accuracy=best.accuracy, domain=settings.source.url)
+            about = stage.about(
+                config, classes, validation_accuracy=best.accuracy, domain=settings.source.url
+            )
             write_weights(stage.folder.path(file), network.state_dict(), about)
         stage.folder.write_json(DONE["source"], {"epoch": best.epoch, "validation_accuracy": best.accuracy})
 
@@ -287,11 +295,12 @@ def distil_on_target(stage: Stage) -> None:
     source = stage.evaluate(predictors, settings.source, "test", step) if has_source else {}
     if not world.is_main:
         return
-    about = metadata(settings.student, classes, validation_accuracy=best.accuracy, domain=settings.target.url)
+    told = {"validation_accuracy": best.accuracy, "domain": settings.target.url}
+    about = stage.about(settings.student, classes, **told)
     write_weights(stage.folder.path(STUDENT), student.state_dict(), about)
     adapted = {k: v for k, v in task.state_dict().items() if k.startswith("adapters.") or "running_" in k}
     adapted = {k: v for k, v in adapted.items() if k.startswith(("adapters.", "teacher."))}
-    write_weights(stage.folder.path(ADAPTERS), adapted, metadata(settings.teacher, classes))
+    write_weights(stage.folder.path(ADAPTERS), adapted, stage.about(settings.teacher, classes))
     sizes = {name: num_parameters(net) for name, net in untouched.items()}
     sizes |= {
         "teacher with adapters": sizes["teacher"] + num_parameters(task.adapters),

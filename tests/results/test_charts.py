@@ -87,3 +87,15 @@ def seen(colour: str, blindness: str) -> np.ndarray:
 def contrast(one: str, other: str) -> float:
     low, high = sorted(float(linear(c) @ [0.2126, 0.7152, 0.0722]) for c in (one, other))
     return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("log", [True, False], ids=["log", "linear"])
+@pytest.mark.parametrize(
+    "values",
+    [[0.0, 0.0], [0.5], [0.0], [1.0, float("nan"), 2.0], [1.0, float("inf")], [-1.0, -2.0], [1e-9, 1e9]],
+    ids=str,
+)
+def test_odd_curves_are_drawn_without_complaint(values: list[float], log: bool) -> None:
+    drawn = charts.lines("f", "F", {"odd": ([float(i) for i in range(len(values))], values)}, log=log)
+    assert "odd ends at" in drawn.words
+    assert np.asarray(Image.open(io.BytesIO(drawn.png)).convert("L")).std() > 1

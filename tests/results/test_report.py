@@ -99,6 +99,22 @@ def test_it_is_rebuilt_without_data_or_networks_and_looks_again_when_the_result_
         main([str(run), "--traceback"])
 
 
+def test_looking_ends_when_its_time_is_up_and_goes_on_when_more_images_are_asked_for(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(run_folder / "report")
+    monkeypatch.setattr(examine, "PATIENCE_S", 1e-9)
+    assert write_report(str(run_folder))
+    seen, _ = Examination.from_bytes((run_folder / examine.FILE).read_bytes())
+    assert len(seen.labels) == examine.ROUND - 1 or len(seen.labels) == examine.ROUND
+    assert f"From {len(seen.labels)} of the 359 images of" in page(run_folder)
+    assert len(set(seen.labels.tolist())) >= 8  # spread over the split, which lies in order of classes or not
+    assert main([str(run_folder)]) == 0
+    assert f"From {len(seen.labels)} of the 359 images of" in page(run_folder)
+    assert main([str(run_folder), "--images", "5000"]) == 0
+    assert "From all 359 images of" in page(run_folder)
+
+
 def test_what_was_survived_is_told(run_folder: Path) -> None:
     assert "Nothing went wrong" in RunSections(Run(str(run_folder)), None).events().words[0]
     events = [

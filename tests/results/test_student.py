@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from fourds_dist.results.images import open_labelled
 from fourds_dist.results.loading import load_student
 from fourds_dist.results.measure import measure
+from fourds_dist.results.preprocessing import Preprocessing
 from fourds_dist.results.run import Run
 from tests.results.conftest import NUM_TEST, one_of_each
 
@@ -44,7 +46,17 @@ def test_it_predicts_files_and_folders_alike(workplace: Path, tmp_path: Path) ->
     assert dict(alone.ranking) == pytest.approx(dict(found[7].ranking), abs=1e-5)
 
 
-def test_a_file_alone_needs_its_preprocessing(run_folder: Path, tmp_path: Path) -> None:
+def test_a_file_alone_knows_how_its_images_are_prepared(workplace: Path, tmp_path: Path) -> None:
+    run = workplace / "runs" / "digits"
+    seven = workplace / "seven.png"
+    for name in ("student.safetensors", "teacher.safetensors", "student_source.safetensors"):
+        shutil.copy(run / name, tmp_path)
+        alone = load_student(tmp_path / name)
+        assert alone.preprocessing == Preprocessing.of(Run(str(run)).settings.data)
+        assert alone.predict(seven)[0] == load_student(run / name).predict(seven)[0]
+
+
+def test_a_file_that_does_not_say_how_needs_its_run_beside_it(run_folder: Path, tmp_path: Path) -> None:
     weights = load_file(run_folder / "student.safetensors")
     save_file(weights, tmp_path / "alone.safetensors", metadata={"format": "fourds_dist", "arch": "resnet10",
               "stem": "small", "classes": "\n".join("0123456789")})  # fmt: skip
