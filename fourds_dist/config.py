@@ -14,7 +14,9 @@ import io
 import json
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +39,52 @@ class ConfigError(ValueError):
 S = TypeVar("S", bound=Section)
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A configuration as it was given, not yet built: keys left out stay left out, so that a preset still fills them."""
+
+    tree: dict[str, Any]
+    origin: dict[str, str]
+    """Dotted key -> where it was given."""
+
+    def changed(self, changes: Mapping[str, Any], where: str) -> Draft:
+        """The same with some dotted keys changed; `where` is told in errors about them."""
+        tree, origin = deepcopy(self.tree), dict(self.origin)
+        for key, value in changes.items():
+            _set(tree, key, value)
+            origin[key] = where
+        return Draft(tree, origin)
+
+    def build(self, root: type[S]) -> S:
+        """The typed configuration.
+
+        Raises:
+            ConfigError: unknown key (the nearest valid one is suggested), wrong type, impossible value.
+        """
+        _refuse_unknown_keys(root, self.tree, self.origin)
+        try:
+            # JSON mode: strict about scalars, while a YAML list still serves as a tuple.
+            return root.model_validate_json(json.dumps(self.tree))
+        except ValidationError as error:
+            raise ConfigError(_explain(error, self.origin)) from None
+
+
+def draft(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Draft:
+    """What a YAML file and `dotted.key=value` overrides give, the later winning; see `load`.
+
+    Raises:
+        ConfigError: unreadable file, or an override that is not of that form.
+    """
+    given = Draft(*_read(Path(path))) if path is not None else Draft({}, {})
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not sign or not key:
+            raise ConfigError(f"override {override!r} is not of the form key=value, e.g. launch.workers=4")
+        where = f"override {override!r}"
+        given = given.changed({key.strip(): _yaml(text, where)}, where)
+    return given
+
+
 def load(root: type[S], path: str | Path | None = None, overrides: Sequence[str] = ()) -> S:
     """Build `root` from its defaults, a YAML file and `dotted.key=value` overrides, the later winning.
 
@@ -46,19 +94,7 @@ def load(root: type[S], path: str | Path | None = None, overrides: Sequence[str]
     Raises:
         ConfigError: unreadable file, unknown key (the nearest valid one is suggested), wrong type, impossible value.
     """
-    tree, origin = _read(Path(path)) if path is not None else ({}, {})
-    for override in overrides:
-        key, sign, text = override.partition("=")
-        if not sign or not key:
-            raise ConfigError(f"override {override!r} is not of the form key=value, e.g. launch.workers=4")
-        _set(tree, key.strip(), _yaml(text, f"override {override!r}"))
-        origin[key.strip()] = f"override {override!r}"
-    _refuse_unknown_keys(root, tree, origin)
-    try:
-        # JSON mode: strict about scalars, while a YAML list still serves as a tuple.
-        return root.model_validate_json(json.dumps(tree))
-    except ValidationError as error:
-        raise ConfigError(_explain(error, origin)) from None
+    return draft(path, overrides).build(root)
 
 
 def shipped(name: str) -> Path:
@@ -69,11 +105,16 @@ def shipped(name: str) -> Path:
 
 def dump(settings: Section) -> str:
     """The whole resolved configuration as YAML; `load` of it gives `settings` back."""
+    return to_yaml(settings.model_dump(mode="json"))
+
+
+def to_yaml(tree: Mapping[str, Any]) -> str:
+    """Plain values as YAML, in their order."""
     out = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # pyright: ignore[reportAttributeAccessIssue]
-    yaml.dump(settings.model_dump(mode="json"), out)
+    yaml.dump(dict(tree), out)
     return out.getvalue()
 
 
