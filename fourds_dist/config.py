@@ -55,13 +55,17 @@ class Draft:
             origin[key] = where
         return Draft(tree, origin)
 
+    def refuse_unknown_keys(self, root: type[Section]) -> None:
+        """Raise ConfigError for a key that `root` does not have, with the nearest valid one."""
+        _refuse_unknown_keys(root, self.tree, self.origin)
+
     def build(self, root: type[S]) -> S:
         """The typed configuration.
 
         Raises:
             ConfigError: unknown key (the nearest valid one is suggested), wrong type, impossible value.
         """
-        _refuse_unknown_keys(root, self.tree, self.origin)
+        self.refuse_unknown_keys(root)
         try:
             # JSON mode: strict about scalars, while a YAML list still serves as a tuple.
             return root.model_validate_json(json.dumps(self.tree))
@@ -131,7 +135,7 @@ def describe(root: type[Section]) -> Iterator[tuple[str, str, str, str]]:
 
 def differences(old: Section, new: Section) -> list[str]:
     """The dotted keys in which two configurations of one root differ, as 'key: old -> new'."""
-    before, after = dict(_leaves(old.model_dump(mode="json"))), dict(_leaves(new.model_dump(mode="json")))
+    before, after = dict(leaves(old.model_dump(mode="json"))), dict(leaves(new.model_dump(mode="json")))
     keys = [*before, *(key for key in after if key not in before)]
     return [f"{k}: {before.get(k)!r} -> {after.get(k)!r}" for k in keys if before.get(k) != after.get(k)]
 
@@ -153,11 +157,11 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict
         )
     base = tree.pop("base", None)
     if base is None:
-        return tree, {key: str(path) for key, _ in _leaves(tree)}
+        return tree, {key: str(path) for key, _ in leaves(tree)}
     if not isinstance(base, str):
         raise ConfigError(f"configuration {path}: base should be a path, not {base!r}")
     merged, origin = _read(path.parent / base, (*seen, path.resolve()))
-    for key, value in _leaves(tree):
+    for key, value in leaves(tree):
         _set(merged, key, value)
         origin[key] = str(path)
     return merged, origin
@@ -180,10 +184,11 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     tree[last] = value
 
 
-def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of everything in a tree that is no section."""
     if isinstance(tree, dict) and tree:
         for key, value in tree.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+            yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, tree
 

@@ -1,0 +1,195 @@
+"""A sweep file and the run that it varies, read and checked together before anything starts."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fourds_dist.config import ConfigError, Draft, draft, leaves
+from fourds_dist.settings import Settings, with_absolute_paths
+from fourds_dist.sweep.settings import SweepConfig
+from fourds_dist.sweep.space import Point, Space, label
+from fourds_dist.training.preflight import check
+from fourds_dist.training.stages import stages_to_run
+
+OWN = ("run.name", "run.dir", "run.seed", "run.keep_checkpoints", "tracking.", "launch.", "prepare")
+"""Keys that a sweep sets itself, or that leave what a run computes as it is."""
+
+CROSSING = (
+    "distill.optim.lr",
+    "distill.optim.momentum",
+    "distill.optim.weight_decay",
+    "distill.optim.adapter_lr",
+    "distill.optim.adapter_eps",
+    "distill.optim.adapter_weight_decay",
+    "distill.optim.max_grad_norm",
+    "method.phase_weight",
+    "method.distillation_weight",
+    "method.temperature",
+    "method.trust",
+    "method.hint_weight",
+    "method.adapter_temperature",
+)
+"""Keys that may change while a run goes on: a checkpoint of one value fits the networks and the schedule of another."""
+
+LOOKED_INTO = (
+    "teacher.",
+    "student.",
+    "source.",
+    "target.",
+    "data.",
+    "source_stage.",
+    "distill.global_batch_size",
+)
+"""Keys on whose values depends whether data and networks can be had at all."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep that can be run."""
+
+    config: SweepConfig
+    base: Draft
+    """The run's configuration as given, with absolute paths."""
+    run: Settings
+    """The same, built."""
+    space: Space
+
+    def settings(
+        self, point: Mapping[str, Any], *, seed: int | None = None, name: str | None = None
+    ) -> Settings:
+        """The run of one point.
+
+        Raises:
+            ConfigError: a combination of values that no run can have.
+        """
+        own: Point = {}
+        if seed is not None:
+            own["run.seed"] = seed
+        if name is not None:
+            own |= {"run.name": name, "run.dir": f"{self.url}/trials", "tracking.group": self.config.name}
+        return self.base.changed(point, "the space").changed(own, "the sweep").build(Settings)
+
+    @property
+    def url(self) -> str:
+        """Path or URL of the sweep's folder."""
+        return f"{self.run.run.dir.rstrip('/')}/{self.config.name}"
+
+    def max_epochs(self) -> int:
+        """The longest that a trial may be."""
+        varied = self.space.parameters.get("distill.epochs")
+        return max(map(int, varied.values)) if varied else self.run.distill.epochs
+
+    def num_trials(self) -> int | None:
+        """Trials in all; None: as many as hours and epochs allow."""
+        if self.config.budget.trials is not None:
+            return self.config.budget.trials
+        only_grids = len(self.space.grid_keys) == len(self.space.parameters)
+        return len(self.space.grid()) * self.config.seeds if only_grids else None
+
+
+def read_plan(path: str | Path, overrides: Sequence[str] = (), *, folder: Path | None = None) -> Plan:
+    """The plan that a sweep file and `key=value` words give; keys of the run go without `changes`.
+
+    Args:
+        folder: what relative paths in the run's configuration are relative to; None: the working folder.
+
+    Raises:
+        ConfigError: naming the key, where it was given, and the nearest valid one.
+    """
+    of_run = [word for word in overrides if _is_of_run(word)]
+    of_sweep = [word for word in overrides if word not in of_run]
+    given = draft(path, of_sweep)
+    config = given.build(SweepConfig)
+    file = Path(path).parent / config.config if config.config else None
+    base = draft(file).changed(_flat(config.changes), f"{path} (changes)")
+    base = base.changed(_flat(draft(None, of_run).tree), "the command line")
+    return make_plan(config, _with_absolute_paths(base, folder or Path.cwd()))
+
+
+def make_plan(config: SweepConfig, base: Draft) -> Plan:
+    """Put both together.
+
+    Raises:
+        ConfigError: a space that does not fit the run.
+    """
+    settings = base.build(Settings)
+    for key in config.space:
+        if key.startswith(OWN):
+            raise ConfigError(f"space.{key}: this key is the sweep's own, or changes no result; take it out")
+        if config.search == "pbt" and key not in CROSSING:
+            raise ConfigError(
+                f"space.{key}: search=pbt changes values while a run goes on, and a checkpoint of one value of this "
+                f"key does not fit another; take it out, or search=optuna. These may: {', '.join(CROSSING)}"
+            )
+    conditions = {key: None for p in config.space.values() for key in p.when}
+    for key in [*config.space, *conditions]:
+        base.changed({key: None}, "the space").refuse_unknown_keys(Settings)
+    values = dict(leaves(settings.model_dump(mode="json")))
+    plan = Plan(config, base, settings, Space(config.space, lambda key: values.get(key)))
+    _try_values(plan)
+    return plan
+
+
+def look_into(plan: Plan) -> None:
+    """Whether data and networks of the base, and of every value that bears on them, can be had.
+
+    Raises:
+        ValueError: naming the key and what it cannot have.
+    """
+    check(plan.settings({}))
+    for key, parameter in plan.space.parameters.items():
+        for value in parameter.values if key.startswith(LOOKED_INTO) else ():
+            point = _point_with(plan, key, value)
+            try:
+                check(plan.settings(point))
+            except ValueError as error:
+                raise ConfigError(f"space.{key}: {label(value)} cannot be: {error}") from None
+
+
+def needs_source(settings: Settings) -> bool:
+    """Whether a run has a source stage, which trials may share."""
+    return "source" in stages_to_run(settings)
+
+
+def _try_values(plan: Plan) -> None:
+    """Every value, and both ends of every range, makes a valid run with its conditions fulfilled."""
+    for key, parameter in plan.space.parameters.items():
+        for value in parameter.values:
+            try:
+                plan.settings(_point_with(plan, key, value))
+            except ConfigError as error:
+                raise ConfigError(f"space.{key}: {label(value)} cannot be: {error}") from None
+
+
+def _point_with(plan: Plan, key: str, value: Any) -> Point:
+    """A value together with what its conditions ask for."""
+    point: Point = {key: value}
+    wanting = [key]
+    while wanting:
+        for other, wanted in plan.space.parameters[wanting.pop()].when.items():
+            if other in plan.space.parameters and other not in point:
+                point[other] = wanted[0] if isinstance(wanted, list) else wanted
+                wanting.append(other)
+    return point
+
+
+def _with_absolute_paths(base: Draft, folder: Path) -> Draft:
+    before = dict(leaves(base.build(Settings).model_dump(mode="json")))
+    after = dict(leaves(with_absolute_paths(base.build(Settings), folder).model_dump(mode="json")))
+    return base.changed({key: after[key] for key in after if after[key] != before[key]}, "the sweep")
+
+
+def _flat(tree: Mapping[str, Any]) -> Point:
+    return dict(leaves(tree)) if tree else {}
+
+
+def _is_of_run(word: str) -> bool:
+    """Whether a `key=value` word is about the run; a misspelt one goes where its section has the nearest name."""
+    section = word.partition("=")[0].split(".")[0]
+    names = [*SweepConfig.model_fields, *Settings.model_fields]
+    nearest = difflib.get_close_matches(section, names, n=1)
+    return (nearest[0] if nearest else section) in Settings.model_fields

@@ -1,0 +1,85 @@
+"""The sweep file and the run it varies: read, checked, and refused with the key's name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fourds_dist.config import shipped
+from fourds_dist.sweep.plan import Plan, look_into, read_plan
+
+SWEEPS = sorted(shipped("sweeps").glob("*.yaml"))
+FILE = """\
+name: small
+config: run.yaml
+changes: { distill.epochs: 4, launch: { workers: 2 } }
+space:
+  method.temperature: { uniform: [1, 8] }
+  distill: { optim: { lr: { loguniform: [0.01, 0.1] } } }
+budget: { trials: 4 }
+scheduler: { name: none }
+"""
+
+
+@pytest.fixture
+def plan(tmp_path: Path):
+    (tmp_path / "run.yaml").write_text("run: { seed: 5 }\nsource: { url: a }\ntarget: { url: b }\n")
+    (tmp_path / "sweep.yaml").write_text(FILE)
+
+    def read(*overrides: str) -> Plan:
+        return read_plan(tmp_path / "sweep.yaml", overrides, folder=tmp_path)
+
+    return read
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_shipped_sweeps_are_whole(path: Path) -> None:
+    assert read_plan(path).num_trials()
+
+
+def test_changes_space_and_command_line_meet_in_a_trial(plan, tmp_path: Path) -> None:
+    read = plan("distill.epochs=6", "budget.trials=8", "method.preset=authors")
+    assert (read.config.budget.trials, read.max_epochs()) == (8, 6)
+    settings = read.settings({"method.temperature": 2.0}, seed=7, name="small-0000-s7")
+    assert (settings.launch.workers, settings.method.temperature, settings.run.seed) == (2, 2.0, 7)
+    assert settings.method.phase_loss == "squared"  # the preset still fills what is left out
+    assert settings.target.url == f"{tmp_path}/b"
+    assert settings.run_url == f"{tmp_path}/runs/small/trials/small-0000-s7"
+    assert settings.tracking.group == "small"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("space.method.temperatur={uniform: [1, 2]}", "'method.temperatur' in the space; did you mean 'method.temp"),
+        ("space.method.temperature={uniform: [-1, 2]}", "space.method.temperature: -1.0 cannot be: .* greater than 0"),
+        ("space.method.preset={choice: [authers]}", "space.method.preset: authers cannot be"),
+        ("space.run.seed={choice: [1]}", "space.run.seed: this key is the sweep's own"),
+        ("space.method.temperature={choice: [1], when: {method.los: x}}", "'method.los' in the space; did you mean"),
+        ("budget.trial=3", "did you mean 'budget.trials'"),
+        ("lunch.workers=3", "did you mean 'launch'"),
+        ("seeds=3", "budget.trials: 4 is no multiple of seeds=3"),
+        ("budget.trials=null", "budget.trials: not set"),
+        ("search=bayes", "search: .*'random', 'optuna' or 'pbt'"),
+        ("metric=loss", "metric: .*'val/student'"),
+    ],
+)  # fmt: skip
+def test_refused(plan, override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan(override)
+
+
+def test_population_based_training_only_where_checkpoints_can_cross(plan) -> None:
+    assert plan("search=pbt")
+    with pytest.raises(
+        ValueError, match=r"space.method.adapter_reduction: search=pbt changes values while a run"
+    ):
+        plan("search=pbt", "space.method.adapter_reduction={choice: [2, 4]}")
+    with pytest.raises(ValueError, match=r"scheduler\.name=asha does not go with"):
+        plan("search=pbt", "scheduler.name=asha")
+
+
+def test_networks_and_data_of_every_value_are_looked_into(plan, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="b: no such folder"):
+        look_into(plan())
