@@ -77,7 +77,14 @@ def _cluster(settings: Settings) -> Iterator[bool]:
     """
     joined = ray.is_initialized()
     if not joined:
-        ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)  # pyright: ignore[reportArgumentType]
+        try:
+            ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)  # pyright: ignore[reportArgumentType]
+        except Exception as error:  # Ray raises bare Exceptions too
+            raise LaunchError(
+                f"Ray does not start: {' '.join(str(error).split())[:300]}. Where a cluster should have been joined, "
+                "see that it is up and that its token is known here (RAY_AUTH_MODE, RAY_AUTH_TOKEN); RAY_ADDRESS=local "
+                "starts one of this machine's own; `fourds doctor` tries it alone"
+            ) from error
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         if RunFolder(settings.run_url).is_local and len(nodes) > 1:
