@@ -119,7 +119,8 @@ def ray_starts() -> Iterator[Finding]:
     except Exception as error:
         yield Finding(
             f"Ray does not start: {' '.join(str(error).split())[:300]}", Level.BAD,
-            "if RAY_ADDRESS names a cluster that is gone, unset it; else `ray stop`, and look at the space in /tmp",
+            "a cluster that should be joined: is it up, is its token known here (RAY_AUTH_MODE, RAY_AUTH_TOKEN)? "
+            "RAY_ADDRESS=local starts one of this machine's own; see that /tmp has space and the machine is not overloaded",
         )  # fmt: skip
         return
     try:

@@ -45,3 +45,26 @@ def test_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
     (finding,) = checks.tracking()
     assert "online" in finding.what
     assert "kkkk" not in finding.what
+
+
+def test_a_ray_that_does_not_start_is_told_with_a_remedy_and_is_no_fault_of_ours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    from fourds_dist.launch.ray_train import LaunchError, run_on_ray
+    from fourds_dist.settings import Settings
+
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out during startup.\n  This could happen ...")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    (finding,) = checks.ray_starts()
+    assert finding.level is Level.BAD
+    assert "RAY_ADDRESS=local" in (finding.remedy or "")
+    settings = Settings.model_validate(
+        {"target": {"url": "x"}, "source": {"url": "y"}, "run": {"dir": str(tmp_path)}}
+    )
+    with pytest.raises(LaunchError, match=r"timed out during startup. This could happen ....*fourds doctor"):
+        run_on_ray(settings)

@@ -121,7 +121,7 @@ def lines(
             axes.set_ylim(bottom=min(least, axes.get_ylim()[0]))
         axes.set_xlabel(x)
         axes.set_xlim(left=0)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=axes.get_xlim()[1] > 2))
         _legend(figure, axes)
         ends = ", ".join(f"{label} ends at {ys[-1]:.3g}" for label, (_, ys) in series.items() if len(ys))
         return _chart(name, title, f"{title} by {x}: {ends}", figure)
