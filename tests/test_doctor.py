@@ -56,7 +56,7 @@ def test_a_ray_that_does_not_start_is_told_with_a_remedy_and_is_no_fault_of_ours
     from fourds_dist.settings import Settings
 
     def init(**_: object) -> None:
-        raise Exception("The current node timed out during startup.\n  This could happen ...")
+        raise Exception("The current node timed out during startup.\n  This could happen ...")  # noqa: TRY002  (as Ray does)
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
