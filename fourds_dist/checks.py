@@ -120,7 +120,7 @@ def ray_starts() -> Iterator[Finding]:
         yield Finding(
             f"Ray does not start: {' '.join(str(error).split())[:300]}", Level.BAD,
             "a cluster that should be joined: is it up, is its token known here (RAY_AUTH_MODE, RAY_AUTH_TOKEN)? "
-            "RAY_ADDRESS=local starts one of this machine's own; see that /tmp has space, and the machine is idle enough",
+            "RAY_ADDRESS=local starts one of this machine's own; is /tmp full, the machine overloaded?",
         )  # fmt: skip
         return
     try:
