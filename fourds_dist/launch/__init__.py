@@ -1,1 +1,1 @@
-"""Where a run's workers come from: Ray clusters, or this process and torchrun. Nothing else imports ray."""
+"""Where a run's workers come from: Ray clusters, or this process and torchrun. Only sweeps import ray besides."""

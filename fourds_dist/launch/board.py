@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
-from ray.train import UserCallback
+from ray.train import Checkpoint, UserCallback
 
 Row = dict[str, Any]
 
@@ -48,7 +48,7 @@ class Board:
 
 
 class Witness(UserCallback):
-    """Tells the board why workers failed; Ray calls it in its controller."""
+    """Tells the board why workers failed, and what Ray Train has counted; Ray calls it in its controller."""
 
     def __init__(self, board: Any) -> None:
         self._board = board
@@ -57,6 +57,14 @@ class Witness(UserCallback):
         """One line for all workers that failed together."""
         del run_context
         self._board.note.remote(told(worker_exceptions))
+
+    def after_report(
+        self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
+    ) -> None:
+        """An event for each checkpoint that is whole, with rank 0's numbers."""
+        del run_context
+        if checkpoint is not None:
+            self._board.put.remote({"event": "saved", **metrics[0]})
 
 
 def told(worker_exceptions: dict[int, Exception]) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +31,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from fourds_dist.launch.board import Witness, watched_board
+from fourds_dist.launch.board import Row, Witness, watched_board
 from fourds_dist.launch.settings import LaunchConfig
 from fourds_dist.launch.worker import SNAPSHOT, Ending, counted, train_worker
 from fourds_dist.settings import Settings
@@ -45,6 +45,10 @@ class LaunchError(RuntimeError):
     """The cluster cannot run this job, or a stage failed for good; the message is for the user."""
 
 
+class HopelessError(LaunchError):
+    """A stage that would fail again in the same way: its loss is no number, its checkpoint is another run's."""
+
+
 def run_on_ray(settings: Settings) -> None:
     """Run the stages that the run's folder does not hold finished yet.
 
@@ -56,21 +60,44 @@ def run_on_ray(settings: Settings) -> None:
     left: list[StageName] = [stage for stage in stages_to_run(settings) if not folder.exists(DONE[stage])]
     if not left:
         return
-    with _cluster(settings) as is_ours:
-        resources = _worker_resources(settings.launch)
-        _await_workers(settings.launch, resources, wait_s=0 if is_ours else settings.launch.wait_s)
+    with cluster(settings) as is_ours:
+        await_workers(settings.launch, wait_s=0 if is_ours else settings.launch.wait_s)
         for stage in left:
-            while (ending := _fit(stage, settings, resources)).kind == "preempted":
-                # Workers have left a node that goes before it went; the others and its successor take over.
-                _await_workers(settings.launch, resources, wait_s=settings.launch.wait_s)
-            if ending.kind == "stopped":
-                raise Stopped(ending.text, 0)
-            if ending.kind == "failed":
-                raise LaunchError(f"{stage} stage: {ending.text}")
+            view = ProgressView()
+            try:
+                run_stage_on_ray(stage, settings, view)
+            finally:
+                view.close()
+
+
+def run_stage_on_ray(
+    stage: StageName,
+    settings: Settings,
+    show: Callable[[Row], None],
+    meanwhile: Callable[[], str | None] = lambda: None,
+) -> None:
+    """One stage in the cluster that this process has joined, to its end.
+
+    Args:
+        show: takes the events as they come, in a thread of its own.
+        meanwhile: called twice a second, in this thread; gives why the workers are to leave, if they are.
+
+    Raises:
+        HopelessError: a stage that would fail again in the same way.
+        LaunchError: a stage that failed more often than launch.max_failures.
+        Stopped: by `meanwhile`, SIGTERM or Ctrl-C, with a checkpoint.
+    """
+    while (ending := _fit(stage, settings, show, meanwhile)).kind == "preempted":
+        # Workers have left a node that goes before it went; the others and its successor take over.
+        await_workers(settings.launch, wait_s=settings.launch.wait_s)
+    if ending.kind == "stopped":
+        raise Stopped(ending.text, 0)
+    if ending.kind == "failed":
+        raise HopelessError(f"{stage} stage: {ending.text}")
 
 
 @contextmanager
-def _cluster(settings: Settings) -> Iterator[bool]:
+def cluster(settings: Settings) -> Iterator[bool]:
     """Join the cluster that the environment names (`ray start`, `ray job submit`), else start a local one.
 
     Yields whether the cluster is our own, which ends with the context.
@@ -97,23 +124,39 @@ def _cluster(settings: Settings) -> Iterator[bool]:
             ray.shutdown()
 
 
-def _worker_resources(launch: LaunchConfig) -> dict[str, float]:
+def worker_resources(launch: LaunchConfig) -> dict[str, float]:
+    """What each worker holds, by Ray's names."""
     use_gpu = launch.use_gpu if launch.use_gpu is not None else ray.cluster_resources().get("GPU", 0) > 0
-    return {"CPU": launch.cpus_per_worker} | ({"GPU": 1} if use_gpu else {})
+    return {"CPU": launch.cpus_per_worker} | ({"GPU": launch.gpus_per_worker} if use_gpu else {})
 
 
-def _await_workers(launch: LaunchConfig, resources: dict[str, float], wait_s: float) -> None:
-    """Wait until all workers would fit, as Ray Train will place them; an autoscaler sees the demand meanwhile."""
+def await_workers(launch: LaunchConfig, wait_s: float | None) -> None:
+    """Wait until all workers would fit, as Ray Train will place them; an autoscaler sees the demand meanwhile.
+
+    Args:
+        wait_s: how long; None: for ever.
+
+    Raises:
+        LaunchError: no room within that time.
+    """
+    resources = worker_resources(launch)
+    if resources.get("GPU", 1) < 1 and launch.max_workers > 1:
+        raise LaunchError(
+            f"launch.gpus_per_worker={launch.gpus_per_worker:g} with several workers: NCCL wants a GPU for each; set "
+            "launch.workers=1, or whole GPUs"
+        )
     group = placement_group([resources] * launch.min_workers, strategy="PACK")
     try:
         fits, _ = ray.wait([group.ready()], timeout=2)
-        if not fits and wait_s > 0:
+        if not fits and wait_s is None:
+            fits, _ = ray.wait([group.ready()])
+        elif not fits and wait_s:
             print(f"waiting up to {wait_s:.0f} s for {_demand(launch, resources)}; {_supply()}", flush=True)
             fits, _ = ray.wait([group.ready()], timeout=wait_s)
         if not fits:
             raise LaunchError(
-                f"no room for {_demand(launch, resources)} after {wait_s:.0f} s; {_supply()}. Lower launch.workers "
-                "or launch.cpus_per_worker (fractions are allowed), add nodes, or raise launch.wait_s"
+                f"no room for {_demand(launch, resources)} after {wait_s or 0:.0f} s; {_supply()}. Lower "
+                "launch.workers or launch.cpus_per_worker (fractions are allowed), add nodes, or raise launch.wait_s"
             )
     finally:
         remove_placement_group(group)
@@ -130,12 +173,14 @@ def _supply() -> str:
     return f"free in the cluster: {amounts}"
 
 
-def _fit(stage: StageName, settings: Settings, resources: dict[str, float]) -> Ending:
+def _fit(
+    stage: StageName, settings: Settings, show: Callable[[Row], None], meanwhile: Callable[[], str | None]
+) -> Ending:
     launch = settings.launch
+    resources = worker_resources(launch)
     os.environ["RAY_TRAIN_COLLECTIVE_TIMEOUT_S"] = str(launch.collective_timeout_s)
     _drop_torn_snapshot(RunFolder(RunFolder(settings.run_url).path(stage)))
-    view = ProgressView()
-    with watched_board(view) as board:
+    with watched_board(show) as board:
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"stage": stage, "settings": settings.model_dump_json(), "board": board},
@@ -155,18 +200,18 @@ def _fit(stage: StageName, settings: Settings, resources: dict[str, float]) -> E
             ),
         )
         try:
-            return _fit_until_told(trainer, board, launch.grace_s)
+            return _fit_until_told(trainer, board, launch.grace_s, meanwhile)
         except ray.train.WorkerGroupError as error:
             rank, cause = next(iter(error.worker_failures.items()))
             raise LaunchError(f"{stage} stage failed on worker {rank}: {_last_line(cause)}") from error
         except ray.train.TrainingFailedError as error:
             raise LaunchError(f"{stage} stage failed: {_last_line(error)}") from error
-        finally:
-            view.close()
 
 
-def _fit_until_told(trainer: TorchTrainer, board: Any, grace_s: float) -> Ending:
-    """`trainer.fit()`, until Ctrl-C or SIGTERM asks the workers to leave.
+def _fit_until_told(
+    trainer: TorchTrainer, board: Any, grace_s: float, meanwhile: Callable[[], str | None]
+) -> Ending:
+    """`trainer.fit()`, until Ctrl-C, SIGTERM or `meanwhile` asks the workers to leave.
 
     It runs in a thread, where Ray Train leaves the signals to us; its own answer to Ctrl-C is to end without a
     checkpoint.
@@ -183,6 +228,10 @@ def _fit_until_told(trainer: TorchTrainer, board: Any, grace_s: float) -> Ending
     threading.Thread(target=run, name="fit", daemon=True).start()
     with _sigterm_interrupts():
         try:
+            while not wait([result], timeout=0.5).done:
+                if reason := meanwhile():
+                    board.stop.remote(reason)
+                    return result.result(timeout=grace_s)
             return result.result()
         except KeyboardInterrupt:
             board.stop.remote("Ctrl-C or SIGTERM")

@@ -28,6 +28,9 @@ class LaunchConfig(Section):
     cpus_per_worker: float = Field(default=1.0, gt=0)
     """CPUs reserved for each worker; a fraction lets more workers share a core."""
 
+    gpus_per_worker: float = Field(default=1.0, gt=0)
+    """GPUs reserved for each worker; a fraction lets runs of one worker share a GPU, as in a sweep."""
+
     wait_s: float = Field(default=600.0, ge=0)
     """Seconds to wait until the cluster has the resources, before giving up."""
 
