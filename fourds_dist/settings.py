@@ -14,7 +14,7 @@ from pydantic import model_validator
 from fourds_dist.config import Section, shipped
 from fourds_dist.data import LoaderConfig, StreamConfig
 from fourds_dist.launch.settings import LaunchConfig
-from fourds_dist.method import MethodConfig
+from fourds_dist.method import AdaptConfig, MethodConfig
 from fourds_dist.training.loop import StageConfig
 from fourds_dist.training.networks import StudentConfig, TeacherConfig
 from fourds_dist.training.run_folder import RunConfig
@@ -49,14 +49,20 @@ class Settings(Section):
     method: MethodConfig = MethodConfig()
     """4Ds itself."""
 
+    adapt: AdaptConfig = AdaptConfig()
+    """Methods of two stages: how the teacher adapts to the target before it is distilled."""
+
     source_stage: StageConfig = StageConfig(global_batch_size=64)
     """First stage: training on the source."""
 
+    adapt_stage: StageConfig = StageConfig()
+    """Between the two, where adapt.method is not none: the teacher adapts to the target."""
+
     distill: StageConfig = StageConfig()
-    """Second stage: distillation on the target."""
+    """Last stage: distillation on the target."""
 
     step: StepConfig = StepConfig()
-    """How a step computes, in both stages."""
+    """How a step computes, in all stages."""
 
     launch: LaunchConfig = LaunchConfig()
     """Workers and their resources."""
@@ -68,6 +74,16 @@ class Settings(Section):
     def _check_mixture(self) -> Settings:
         if self.data.source_fraction > 0 and self.source.url is None:
             raise ValueError("data.source_fraction > 0 needs source.url")
+        return self
+
+    @model_validator(mode="after")
+    def _check_adapting(self) -> Settings:
+        has_labels = self.target.labels_per_class != 0 or self.data.source_fraction > 0
+        if self.adapt.method != "none" and not has_labels:
+            raise ValueError(
+                f"adapt.method={self.adapt.method} needs labels: target.labels_per_class above 0, or labelled source "
+                "images by data.source_fraction above 0"
+            )
         return self
 
     @property

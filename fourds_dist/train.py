@@ -54,12 +54,33 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def train(settings: Settings) -> Outcome:
-    """Run both stages as configured, or what is left of them, and show the table.
+def train(settings: Settings) -> Outcome | None:
+    """Run all stages as configured, or what is left of them, and show the table; None where `run.until` ends earlier.
 
     Raises:
         ValueError: a configuration that cannot work, found before anything is started.
         RuntimeError: a stage that failed.
+    """
+    folder = RunFolder(settings.run_url)
+    was_done = folder.exists(SUMMARY)
+    is_main = run(settings)
+    if not folder.exists(SUMMARY):
+        if is_main:
+            print(f"run.until={settings.run.until}: done, in {folder.url}")
+        return None
+    outcome = Outcome.from_dict(folder.read_json(SUMMARY))
+    if is_main:
+        console = Console()
+        outcome.show(console)
+        console.print(f"student: {folder.path('student.safetensors')}", soft_wrap=True, highlight=False)
+        _show_report(folder, console, is_kept=was_done)
+    return outcome
+
+
+def run(settings: Settings) -> bool:
+    """Run all stages as configured, or what is left of them, and show nothing but their progress; see `train`.
+
+    Gives whether this process is the one that speaks: with torchrun, rank 0's.
     """
     folder = RunFolder(settings.run_url)
     world = (
@@ -68,12 +89,10 @@ def train(settings: Settings) -> Outcome:
         else None
     )
     is_main = world is None or world.is_main
-    was_done = False
     if is_main:
         _prepare(settings)
         check(settings)
         _claim(folder, settings)
-        was_done = folder.exists(SUMMARY)
     if world is None:
         from fourds_dist.launch.ray_train import run_on_ray
 
@@ -83,13 +102,7 @@ def train(settings: Settings) -> Outcome:
 
         world.barrier()
         run_inline(settings, world)
-    outcome = Outcome.from_dict(folder.read_json(SUMMARY))
-    if is_main:
-        console = Console()
-        outcome.show(console)
-        console.print(f"student: {folder.path('student.safetensors')}", soft_wrap=True, highlight=False)
-        _show_report(folder, console, is_kept=was_done)
-    return outcome
+    return is_main
 
 
 def _show_report(folder: RunFolder, console: Console, *, is_kept: bool) -> None:
@@ -110,6 +123,16 @@ def _prepare(settings: Settings) -> None:
 
 def _claim(folder: RunFolder, settings: Settings) -> None:
     """Write the resolved configuration into the run's folder, unless another one is there."""
+    refuse_another(folder, settings)
+    folder.write_text("config.yaml", dump(settings))
+
+
+def refuse_another(folder: RunFolder, settings: Settings) -> None:
+    """Refuse a folder that holds a run of another configuration.
+
+    Raises:
+        ConfigError: naming what differs.
+    """
     if folder.exists("config.yaml"):
         held = load(Settings, folder.path("config.yaml"))
         changed = [d for d in differences(held, settings) if not d.startswith(MAY_CHANGE)]
@@ -118,7 +141,6 @@ def _claim(folder: RunFolder, settings: Settings) -> None:
                 f"{folder.url} holds a run of another configuration ({'; '.join(changed[:5])}); "
                 "choose another run.name, or repeat its configuration to go on with it"
             )
-    folder.write_text("config.yaml", dump(settings))
 
 
 def _base_folder() -> Path:

@@ -34,6 +34,7 @@ from fourds_dist.results.scores import Scores, softmax
 from fourds_dist.storage import write_bytes
 from fourds_dist.training.checkpoint import load_weights, read_weights
 from fourds_dist.training.networks import build
+from fourds_dist.training.stages import distilled_teacher
 
 FILE = "report/examination.npz"
 STUDENT, BEFORE = "student", "student before distillation"
@@ -231,9 +232,7 @@ def _networks(run: Run, num_classes: int) -> tuple[FourDs, dict[str, Predictor]]
     settings, folder = run.settings, run.folder
     side = settings.data.crop_px
     teacher = build(settings.teacher, num_classes, image_size=side)
-    load_weights(
-        settings.teacher.checkpoint or folder.path("teacher.safetensors"), teacher, what="teacher.checkpoint"
-    )
+    load_weights(distilled_teacher(settings, folder), teacher, what="teacher.checkpoint")
     student = build(settings.student, num_classes, image_size=side)
     networks: dict[str, Predictor] = {TEACHER: deepcopy(teacher)}
     before = _student_before(run, num_classes)

@@ -16,7 +16,7 @@ from fourds_dist.training.outcome import Outcome
 from fourds_dist.training.run_folder import RunFolder
 
 CONFIG, METRICS, SUMMARY, STUDENT = "config.yaml", "metrics.jsonl", "summary.json", "student.safetensors"
-STAGES = {"source": "source stage", "distill": "distillation"}
+STAGES = {"source": "source stage", "adapt": "adapting the teacher", "distill": "distillation"}
 
 
 class Run:
@@ -80,7 +80,15 @@ class Run:
     @cached_property
     def outcome(self) -> Outcome | None:
         """The table; None while the run is not done."""
-        return Outcome.from_dict(self.folder.read_json(SUMMARY)) if self.folder.exists(SUMMARY) else None
+        if not self.folder.exists(SUMMARY):
+            return None
+        try:
+            return Outcome.from_dict(self.folder.read_json(SUMMARY))
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(
+                f"{self.folder.path(SUMMARY)} is no table of a run: it was cut short or changed; remove it, and the "
+                "same command of the run writes it again"
+            ) from None
 
     def stages(self) -> list[str]:
         """Stages that have begun."""
@@ -136,7 +144,7 @@ def find_runs(places: list[str]) -> list[Run]:
                 f"{place} holds no run and no folder of runs (there is no {CONFIG}); give run.dir/run.name"
             )
         found += [Run(f"{folder.url}/{file.split('/')[-2]}") for file in inside]
-    return found
+    return list({run.url: run for run in found}.values())
 
 
 def read_bytes(url: str, start: int | None = None, end: int | None = None) -> bytes:

@@ -13,7 +13,8 @@ from fourds_dist.method.backbones import stage_names
 from fourds_dist.settings import Settings
 from fourds_dist.training.checkpoint import load_weights
 from fourds_dist.training.networks import build
-from fourds_dist.training.stages import stage_config, stages_to_run, train_splits, train_stream
+from fourds_dist.training.stage import SECTION, stage_config, train_splits, train_stream
+from fourds_dist.training.stages import stages_to_run
 
 
 def check(settings: Settings) -> None:
@@ -22,7 +23,12 @@ def check(settings: Settings) -> None:
     Raises:
         ValueError: naming the thing, the key and the remedy.
     """
-    if settings.target.url is None:
+    if not stages_to_run(settings):
+        raise ValueError(
+            f"run.until={settings.run.until} leaves nothing to run: the teacher is given, and the student does not "
+            "start from the source; take it out"
+        )
+    if settings.target.url is None and settings.run.until != "source":
         raise ValueError("target.url is not set: give the target domain's shards")
     if settings.source.url is None and "source" in stages_to_run(settings):
         raise ValueError(
@@ -60,21 +66,20 @@ def _check_launch(settings: Settings) -> None:
 
 
 def _check_shards(settings: Settings) -> Split:
-    """Every split of both domains is there, whole, and of one class list; gives the target's training split."""
-    target = open_split(settings.target, "train", seed=settings.run.seed)
-    domains = [settings.target] if settings.source.url is None else [settings.target, settings.source]
+    """Every split of both domains is there, whole, and of one class list; gives the first training split."""
+    domains = [domain for domain in (settings.target, settings.source) if domain.url is not None]
+    first = open_split(domains[0], "train", seed=settings.run.seed)
     for domain in domains:
         for name in ("train", "val", "test"):
             split = open_split(domain, name, seed=settings.run.seed)
-            check_same_classes(split, target)
+            check_same_classes(split, first)
             split.check_shards()
-    return target
+    return first
 
 
 def _check_batches(settings: Settings) -> None:
     """Every stage has enough images for a global batch, and its batch enough for all workers."""
     for stage in stages_to_run(settings):
-        key = "distill" if stage == "distill" else "source_stage"
         splits = train_splits(stage, settings)
         try:
             workers = settings.launch.max_workers
@@ -82,7 +87,7 @@ def _check_batches(settings: Settings) -> None:
                 train_stream(stage, settings, splits, rank, workers)
         except ValueError as error:
             size = stage_config(stage, settings).global_batch_size
-            raise ValueError(f"{key}.global_batch_size={size}: {error}") from None
+            raise ValueError(f"{SECTION[stage]}.global_batch_size={size}: {error}") from None
 
 
 def _check_networks(settings: Settings, num_classes: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-STAGE_TITLES = {"source": "source stage", "distill": "distillation"}
+STAGE_TITLES = {"source": "source stage", "adapt": "adapting the teacher", "distill": "distillation"}
 
 
 class ProgressView:

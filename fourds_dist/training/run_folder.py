@@ -2,8 +2,9 @@
 
 config.yaml          the resolved configuration
 metrics.jsonl        one line per event: steps, epochs, what was survived
-source/, distill/    checkpoints of the two stages
+source/, adapt/, distill/   checkpoints of the stages
 teacher.safetensors  the teacher trained on the source
+teacher_adapted.safetensors the teacher adapted to the target (adapt.method)
 student_source.safetensors  the student trained on the source (student.start: source)
 student.safetensors, adapters.safetensors   the result
 summary.json         the final table
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import fsspec
 from pydantic import Field
@@ -35,6 +36,9 @@ class RunConfig(Section):
 
     seed: int = Field(default=0, ge=0)
     """Seed of everything random: initial weights, order of samples, augmentation."""
+
+    until: Literal["source", "adapt", "distill"] = "distill"
+    """The last stage to run. `source` leaves a trained teacher, which other runs take as teacher.checkpoint."""
 
     keep_checkpoints: int = Field(default=2, ge=1)
     """The newest checkpoints of a stage that stay; older ones go once a newer one is whole."""

@@ -1,0 +1,207 @@
+"""One stage on one worker: its batches, its length, and the tools that all stages share.
+
+Where it was started (Ray, torchrun, one process) shows only in the `World` it joins, the `CheckpointStore` it is given
+and the sinks of its events. What the stages do with these tools is in `stages`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from fourds_dist.data import (
+    Split,
+    StreamConfig,
+    TrainStream,
+    evaluation_batches,
+    open_split,
+)
+from fourds_dist.method.backbones import BackboneConfig
+from fourds_dist.method.distiller import Predictor
+from fourds_dist.settings import Settings
+from fourds_dist.training.evaluate import Accuracy, evaluate
+from fourds_dist.training.loop import StageConfig, Surroundings, fit
+from fourds_dist.training.meter import Row
+from fourds_dist.training.networks import metadata
+from fourds_dist.training.run_folder import MetricsFile, RunFolder
+from fourds_dist.training.snapshot import Best
+from fourds_dist.training.step import TrainStep
+from fourds_dist.training.stop import StopSignal
+from fourds_dist.training.store import CheckpointStore
+from fourds_dist.training.strategy import make_strategy
+from fourds_dist.training.tracking import Wandb
+from fourds_dist.training.world import World
+
+StageName = Literal["source", "adapt", "distill"]
+Sink = Callable[[Row], None]
+
+SECTION: dict[StageName, str] = {"source": "source_stage", "adapt": "adapt_stage", "distill": "distill"}
+"""The section of the configuration that says how long a stage is, and how it learns."""
+
+
+def stage_config(name: StageName, settings: Settings) -> StageConfig:
+    """Length and learning rates of a stage."""
+    return getattr(settings, SECTION[name])
+
+
+def train_splits(name: StageName, settings: Settings) -> dict[str, Split]:
+    """The training splits that a stage draws its batches from, by domain, its own domain first."""
+    seed = settings.run.seed
+    if name == "source":
+        return {"source": open_split(settings.source, "train", seed=seed)}
+    splits = {"target": open_split(settings.target, "train", seed=seed)}
+    if settings.data.source_fraction > 0:
+        splits["source"] = open_split(settings.source, "train", seed=seed)
+    return splits
+
+
+def train_stream(
+    name: StageName, settings: Settings, splits: Mapping[str, Split], rank: int, world_size: int
+) -> TrainStream:
+    """A rank's part of a stage's batches."""
+    return TrainStream(
+        splits,
+        settings.data,
+        global_batch_size=stage_config(name, settings).global_batch_size,
+        rank=rank,
+        world_size=world_size,
+        seed=settings.run.seed,
+    )
+
+
+class Stage:
+    """What all stages share: this worker's tools, made from the configuration."""
+
+    def __init__(
+        self,
+        name: StageName,
+        settings: Settings,
+        world: World,
+        folder: RunFolder,
+        make_store: Callable[[Callable[[str], None]], CheckpointStore],
+        sinks: tuple[Sink, ...],
+        stop: StopSignal,
+        happened: Callable[[], list[str]],
+    ) -> None:
+        self.name: StageName = name
+        self.settings, self.world, self.folder = settings, world, folder
+        self._sinks, self._stop, self._happened = sinks, stop, happened
+        self._troubles: list[str] = []
+        self._store = make_store(self._troubles.append)
+
+    def split(self, domain: StreamConfig, split: Literal["train", "val", "test"]) -> Split:
+        """One split of `settings.source` or `settings.target`."""
+        return open_split(domain, split, seed=self.settings.run.seed)
+
+    def fit(
+        self, task: nn.Module, selected: str, domain: StreamConfig
+    ) -> tuple[Best, TrainStep, list[float]]:
+        """Train on the domain, choosing on its validation split; also the images/s of every log interval.
+
+        The task is left plain, on this worker's device.
+        """
+        settings, world = self.settings, self.world
+        config, data = stage_config(self.name, settings), settings.data
+        splits = train_splits(self.name, settings)
+        stream = train_stream(self.name, settings, splits, world.rank, world.size)
+        identity = {
+            "networks": f"{settings.teacher.arch} -> {settings.student.arch}",
+            "data": "+".join(s.fingerprint for s in splits.values()),
+            "frozen weights": _fingerprint([p for p in task.parameters() if not p.requires_grad]),
+        }
+        num_steps = config.epochs * stream.num_steps_per_epoch
+        strategy = make_strategy(
+            settings.launch.strategy, world, config.optim, num_steps, deepspeed=settings.launch.deepspeed
+        )
+        step = TrainStep(
+            task.to(world.device),
+            world,
+            settings.step,
+            mean=data.mean,
+            std=data.std,
+            global_batch_size=config.global_batch_size,
+            strategy=strategy,
+        )
+        rates: list[float] = []
+        best = fit(
+            task,
+            step,
+            strategy,
+            stream,
+            lambda: self.evaluate(
+                task.predictors(),  # pyright: ignore[reportCallIssue]
+                domain,
+                "val",
+                step,
+                in_step_px=data.crop_px if strategy.in_step else None,
+            ),
+            Surroundings(
+                self._store, self._emitter(rates), self._stop, self.folder.write_json, self._happened
+            ),
+            config=config,
+            selected=selected,
+            identity=identity,
+            world=world,
+            log_every_steps=settings.step.log_every_steps,
+            max_bad_steps=settings.step.max_bad_steps,
+        )
+        return best, step, rates
+
+    def evaluate(
+        self,
+        predictors: Mapping[str, Predictor],
+        domain: StreamConfig,
+        split: Literal["val", "test"],
+        step: TrainStep,
+        *,
+        in_step_px: int | None = None,
+    ) -> dict[str, Accuracy]:
+        """Accuracies over all workers on one split."""
+        batches = evaluation_batches(
+            self.split(domain, split),
+            self.settings.data,
+            batch_size_per_rank=self.settings.step.eval_batch_size_per_rank,
+            rank=self.world.rank,
+            world_size=self.world.size,
+        )
+        return evaluate(predictors, batches, step, self.world, in_step_px=in_step_px)
+
+    def about(self, network: BackboneConfig, classes: tuple[str, ...], **more: Any) -> dict[str, str]:
+        """What a file of weights says of itself: network, classes, and how an image becomes its input."""
+        prepared = self.settings.data.model_dump(include={"resize_px", "crop_px", "mean", "std"})
+        return metadata(network, classes, preprocessing=json.dumps(prepared), **more)
+
+    def _emitter(self, rates: list[float]) -> Sink:
+        """Sends rows to every sink, which rank 0 alone has; files are opened with the first row: it tells the step."""
+        sinks: list[Sink] = []
+
+        def emit(row: Row) -> None:
+            while self._troubles and row["event"] != "start":  # noted by the thread that writes checkpoints
+                note: Row = {"event": "note", "step": row["step"], "text": self._troubles.pop(0)}
+                emit(note)
+            row = {"stage": self.name, "time": round(time.time(), 3), **row}
+            if row["event"] == "start" and self.world.is_main:
+                run = self.settings.model_dump(mode="json")
+                sinks.append(MetricsFile(self.folder, self.name, row["step"]))
+                sinks.append(Wandb(self.settings.tracking, self.folder, self.name, run))
+                sinks.extend(self._sinks)
+            if row["event"] == "step":
+                rates.append(row["images_per_s"])
+            for sink in sinks:
+                sink(row)
+
+        return emit
+
+
+def _fingerprint(tensors: list[nn.Parameter]) -> str:
+    """Tells weights apart that nobody trains here: another teacher's checkpoint is another run's."""
+    crc = 0
+    for tensor in tensors:
+        crc = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data, crc)
+    return f"{crc:08x}"

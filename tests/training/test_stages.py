@@ -1,0 +1,149 @@
+"""Stages: which a run has, what each leaves, and that two-stage methods adapt the teacher, also when cut short."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from fourds_dist.config import ConfigError, load
+from fourds_dist.settings import Settings
+from fourds_dist.train import run, train
+from fourds_dist.training.run_folder import RunFolder
+from fourds_dist.training.stages import run_stage, stages_to_run
+from fourds_dist.training.stop import Stopped
+from fourds_dist.training.store import FolderStore
+from tests.data.shards import CLASSES, write_dataset
+from tests.training.tiny import NUM_CLASSES, tiny_network
+
+SMALL = (
+    "data={resize_px: 8, crop_px: 8}",
+    "teacher={arch: tests.training.test_stages:network, stages: [layer1, layer2]}",
+    "student={arch: tests.training.test_stages:network, stages: [layer1, layer2], start: random}",
+    "source_stage={epochs: 1, global_batch_size: 16}",
+    "adapt_stage={epochs: 2, global_batch_size: 16}",
+    "distill={epochs: 1, global_batch_size: 16}",
+    "step.log_every_steps=1",
+    "launch.runner=inline",
+    "tracking.wandb=disabled",
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    classes = (*CLASSES, "dog", "elk")
+    write_dataset(folder / "source", [32], classes=classes)
+    write_dataset(folder / "target", [48], classes=classes)
+    return folder
+
+
+def network(num_classes: int) -> nn.Module:
+    """The smallest network there is, of two stages."""
+    assert num_classes == NUM_CLASSES
+    return tiny_network(8)
+
+
+def settings(data: Path, runs: Path, *changes: str) -> Settings:
+    places = (f"source.url={data}/source", f"target.url={data}/target", f"run.dir={runs}")
+    return load(Settings, None, [*SMALL, *places, *changes])
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def store(folder: RunFolder, stage: str):
+    return lambda note: FolderStore(folder.path(stage), note=note)
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages"),
+    [
+        ((), ("source", "distill")),
+        (("adapt.method=mcc",), ("source", "adapt", "distill")),
+        (("adapt.method=mcc", "run.until=adapt"), ("source", "adapt")),
+        (("run.until=source",), ("source",)),
+        (("teacher.checkpoint=t.pt", "adapt.method=fine_tune"), ("adapt", "distill")),
+        (("teacher.checkpoint=t.pt", "student.start=source"), ("source", "distill")),
+        (("teacher.checkpoint=t.pt",), ("distill",)),
+    ],
+)
+def test_stages_of_a_run(tmp_path: Path, changes: tuple[str, ...], stages: tuple[str, ...]) -> None:
+    assert stages_to_run(settings(tmp_path, tmp_path, *changes)) == stages
+
+
+def test_two_stages_distil_the_adapted_teacher(data: Path, tmp_path: Path) -> None:
+    given = settings(
+        data, tmp_path, "run.name=two", "adapt.method=mcc", "target.labels_per_class=4",
+        "method.preset=distillation", "method.teacher_batch_norm=frozen",
+    )  # fmt: skip
+    outcome = train(given)
+    assert outcome is not None
+    networks = [line.network for line in outcome.lines]
+    assert {"teacher", "teacher before adapting", "student"} <= set(networks)
+    events = rows(tmp_path / "two")
+    assert [row["stage"] for row in events if row["event"] == "end"] == ["source", "adapt", "distill"]
+    adapting = next(row for row in events if row["stage"] == "adapt" and row["event"] == "step")
+    assert {"teacher_ce", "teacher_mcc"} <= adapting.keys()
+    before, after = (
+        load_file(tmp_path / "two" / f"{name}.safetensors") for name in ("teacher", "teacher_adapted")
+    )
+    assert not torch.equal(before["fc.weight"], after["fc.weight"])
+    kept = load_file(
+        tmp_path / "two" / "adapters.safetensors"
+    )  # the statistics of the teacher that was distilled
+    torch.testing.assert_close(kept["teacher.layer1.1.running_mean"], after["layer1.1.running_mean"])
+
+    # What is done is not done again: only the last stage runs where its result is gone.
+    (tmp_path / "two" / "summary.json").unlink()
+    count = len(rows(tmp_path / "two"))
+    assert train(given) is not None
+    assert [row["stage"] for row in rows(tmp_path / "two")[count:]].count("adapt") == 0
+
+
+def test_adapting_goes_on_where_it_was_stopped(data: Path, tmp_path: Path) -> None:
+    def adapted(name: str, stop_at: int | None) -> dict[str, torch.Tensor]:
+        given = settings(data, tmp_path, f"run.name={name}", "adapt.method=fine_tune", "run.until=adapt")
+        folder = RunFolder(given.run_url)
+        run_stage("source", given, store(folder, "source"))
+        looks = iter(range(1, 100))
+        if stop_at is not None:
+            with pytest.raises(Stopped, match="enough"):
+                run_stage(
+                    "adapt", given, store(folder, "adapt"),
+                    stop=lambda run_s: "enough" if next(looks) == stop_at else None,
+                )  # fmt: skip
+            assert not folder.exists("adapt.json")
+        run_stage("adapt", given, store(folder, "adapt"))
+        return load_file(folder.path("teacher_adapted.safetensors"))
+
+    whole, stopped = adapted("whole", None), adapted("stopped", 4)
+    assert whole.keys() == stopped.keys()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(stopped[name], tensor, rtol=0, atol=0, msg=name)
+    assert sum(row["event"] == "start" for row in rows(tmp_path / "stopped")) == 3
+
+
+def test_until_the_source_needs_no_target_and_its_teacher_serves_others(data: Path, tmp_path: Path) -> None:
+    given = settings(data, tmp_path, "run.name=source", "run.until=source", "target.url=null")
+    assert train(given) is None
+    assert not (tmp_path / "source" / "summary.json").exists()
+    teacher = tmp_path / "source" / "teacher.safetensors"
+    assert run(settings(data, tmp_path, "run.name=next", f"teacher.checkpoint={teacher}"))
+    assert {row["stage"] for row in rows(tmp_path / "next")} == {"distill"}
+
+
+def test_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"adapt\.method=fine_tune needs labels"):
+        settings(data, tmp_path, "adapt.method=fine_tune", "target.labels_per_class=0")
+    settings(data, tmp_path, "adapt.method=mcc", "target.labels_per_class=0", "data.source_fraction=0.5")
+    with pytest.raises(ValueError, match=r"run\.until=source leaves nothing to run"):
+        run(settings(data, tmp_path, "teacher.checkpoint=t.pt", "run.until=source"))
+    with pytest.raises(ValueError, match=r"adapt_stage\.global_batch_size=64: .* 48 train images"):
+        run(settings(data, tmp_path, "adapt.method=fine_tune", "adapt_stage.global_batch_size=64"))
