@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +42,7 @@ DASHES: list[tuple[float, ...] | None] = [None, (5, 2), (1.5, 1.5), (7, 2, 1.5, 
 WIDTH_IN, HEIGHT_IN = 4.4, 2.9
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a class may be called $5
     "svg.hashsalt": "fourds_dist",
     "font.size": 9,
     "axes.edgecolor": LINE,
@@ -103,7 +106,7 @@ def lines(
         for i, (label, (xs, ys)) in enumerate(series.items()):
             colour, dash = SERIES[i % len(SERIES)], DASHES[(i + i // len(SERIES)) % len(DASHES)]
             marker = "o" if len(xs) <= 12 else ""
-            drawn = axes.plot(xs, ys, color=colour, label=label, marker=marker, markersize=3.5)[0]
+            drawn = axes.plot(xs, ys, color=colour, label=cut(label, 30), marker=marker, markersize=3.5)[0]
             if dash is not None:
                 drawn.set_dashes(dash)
         if reference is not None:
@@ -142,7 +145,7 @@ def intervals(
             axes.plot([value], [place], marker="o", color=colour, markersize=6.5)
             beside = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
             axes.annotate(f"{value:.1%}", (high, place), fontweight=weight, **beside)
-            axes.text(0, place - 0.38, _cut(row, 40), va="center", fontsize=9, fontweight=weight)
+            axes.text(0, place - 0.38, cut(row, 40), va="center", fontsize=9, fontweight=weight)
             axes.plot([reference[1]] * 2, [place - 0.16, place + 0.16], color=SOFT, linewidth=1.5)
         axes.set_yticks([])
         axes.set_ylim(len(rows) - 0.5, -0.75)
@@ -169,14 +172,14 @@ def gains(name: str, title: str, labels: Sequence[str], values: Sequence[float],
                 (value, place), xytext=(3 if value >= 0 else -3, 0), textcoords="offset points",
                 va="center", ha="left" if value >= 0 else "right", fontsize=8, color=SOFT,
             )  # fmt: skip
-        axes.set_yticks(range(len(order)), [_cut(labels[i]) for i in order])
+        axes.set_yticks(range(len(order)), [cut(labels[i]) for i in order])
         axes.tick_params(axis="y", labelcolor=INK)
         axes.axvline(0, color=SOFT, linewidth=1)
         axes.grid(visible=False, axis="y")
         axes.margins(x=0.14)
         axes.xaxis.set_major_formatter(PercentFormatter(1, symbol="", decimals=None))
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.set_xlabel(f"points over {baseline}")
+        axes.set_xlabel(f"points over {cut(baseline, 30)}")
         told = ", ".join(f"{labels[i]} {100 * values[i]:+.0f}" for i in reversed(order))
         return _chart(name, title, f"{title}, in points: {told}", figure)
 
@@ -205,8 +208,8 @@ def confusion(name: str, title: str, labels: Sequence[str], counts: np.ndarray) 
         axes.set_ylim(size - 0.5, -0.5)
         axes.set_aspect("equal")
         long = max(map(len, labels)) > 3
-        axes.set_xticks(range(size), [_cut(label) for label in labels], rotation=90 if long else 0)
-        axes.set_yticks(range(size), [_cut(label) for label in labels])
+        axes.set_xticks(range(size), [cut(label) for label in labels], rotation=90 if long else 0)
+        axes.set_yticks(range(size), [cut(label) for label in labels])
         axes.tick_params(labelcolor=INK)
         axes.set_xlabel("called")
         axes.set_ylabel("is")
@@ -228,7 +231,9 @@ def reliability(name: str, title: str, series: Mapping[str, list[tuple[float, fl
         axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (2, 2)))
         for i, (label, bins) in enumerate(series.items()):
             xs, ys, counts = zip(*bins, strict=True)
-            axes.plot(xs, ys, color=SERIES[i], label=label, linewidth=1.2)[0].set_dashes(DASHES[i] or (1, 0))
+            axes.plot(xs, ys, color=SERIES[i], label=cut(label, 30), linewidth=1.2)[0].set_dashes(
+                DASHES[i] or (1, 0)
+            )
             axes.scatter(xs, ys, s=[8 + 90 * c / sum(counts) for c in counts], color=SERIES[i], linewidths=0)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -253,10 +258,20 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 def _chart(name: str, title: str, words: str, figure: Figure) -> Chart:
     svg, png = io.StringIO(), io.BytesIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    figure.suptitle(title, x=0.02, y=1.01, ha="left", va="bottom", fontsize=10, fontweight="bold")
-    figure.savefig(png, format="png", dpi=150, facecolor="white", bbox_inches="tight")
+    with any_script():
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        figure.suptitle(title, x=0.02, y=1.01, ha="left", va="bottom", fontsize=10, fontweight="bold")
+        figure.savefig(png, format="png", dpi=150, facecolor="white", bbox_inches="tight")
     return Chart(name, title, words, inline(svg.getvalue(), name, words), png.getvalue())
+
+
+@contextmanager
+def any_script() -> Iterator[None]:
+    """No complaint about scripts that the drawing's font lacks: a page shows them in its own, a PNG as boxes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from (current )?font")
+        warnings.filterwarnings("ignore", message=r"Matplotlib currently does not support .* natively")
+        yield
 
 
 def inline(svg: str, name: str, words: str) -> str:
@@ -277,5 +292,6 @@ def inline(svg: str, name: str, words: str) -> str:
     return re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', svg).strip()
 
 
-def _cut(label: str, most: int = 18) -> str:
+def cut(label: str, most: int = 18) -> str:
+    """A name short enough to stand in a drawing."""
     return label if len(label) <= most else label[: most - 1] + "…"

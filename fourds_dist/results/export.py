@@ -91,7 +91,10 @@ def export(
     """
     unknown = [f for f in formats if f not in FILES]
     if unknown or not formats:
-        raise ValueError(f"unknown format {unknown[0] if unknown else ''!r}; there are {', '.join(FILES)}")
+        named = f"unknown format {unknown[0]!r}" if unknown else "no format"
+        raise ValueError(f"{named}; there are {', '.join(FILES)}")
+    if "://" not in dest and Path(dest).exists() and not Path(dest).is_dir():
+        raise ValueError(f"{dest} is a file; give a folder or URL for the exports")
     where = data or student.about.get("domain")
     if not where:
         raise ValueError(f"{student.origin} does not say what its target is; give labelled images by --data")

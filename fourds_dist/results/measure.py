@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fourds_dist.data.index import UNLABELLED
@@ -42,7 +43,7 @@ class Measured:
     def show(self, console: Console) -> None:
         """Print the table."""
         values = self.as_dict()
-        table = Table(title=f"{self.student.origin}\non {self.where}", title_justify="left")
+        table = Table(title=escape(f"{self.student.origin}\non {self.where}"), title_justify="left")
         for column, justify in (("", "left"), ("value", "right"), ("95 % interval", "right")):
             table.add_column(column, justify=justify)  # pyright: ignore[reportArgumentType]
         names = {
@@ -85,7 +86,7 @@ class Measured:
             precision = "-" if c["precision"] is None else f"{c['precision']:.1%}"
             interval = f"{low:.1%} to {high:.1%}"
             table.add_row(
-                c["class"], str(c["num_images"]), f"{c['recall']['value']:.1%}", interval, precision
+                escape(c["class"]), str(c["num_images"]), f"{c['recall']['value']:.1%}", interval, precision
             )
         console.print(table)
 
@@ -94,8 +95,10 @@ def measure(student: Student, images: ShardImages | FileImages, *, batch_size: i
     """Look at every image once; unlabelled and unreadable ones are counted and left out.
 
     Raises:
-        ValueError: no labelled images.
+        ValueError: no labelled images, or a batch size that is none.
     """
+    if batch_size < 1:
+        raise ValueError(f"a batch size of {batch_size}: give 1 or more")
     probabilities: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     names: list[str] = []

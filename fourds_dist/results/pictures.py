@@ -11,6 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from fourds_dist.results.charts import any_script, cut
+
 MOST_PX = 160
 LEAST_PX = 96
 
@@ -51,6 +53,11 @@ def sheet(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarray]]
     Args:
         rows: (row's name, its pictures as (caption, (H, W, 3) or (3, H, W) uint8)).
     """
+    with mpl.rc_context({"text.parse_math": False}), any_script():
+        return _sheet(title, rows)
+
+
+def _sheet(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarray]]]]) -> bytes:
     columns = max(len(pictures) for _, pictures in rows)
     figure = Figure(figsize=(1.5 * columns + 0.6, 1.75 * len(rows) + 0.4), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
@@ -62,7 +69,7 @@ def sheet(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarray]]
                 frame.imshow(
                     np.moveaxis(pixels, 0, -1) if pixels.shape[0] == 3 else pixels, interpolation="nearest"
                 )
-                frame.set_title(caption, fontsize=7)
+                frame.set_title(cut(caption, 28), fontsize=7)
         line[0].text(
             -0.08, 0.5, name, transform=line[0].transAxes, rotation=90, va="center", ha="right", fontsize=8
         )

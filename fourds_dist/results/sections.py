@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 
 from fourds_dist.results import charts
@@ -137,15 +138,17 @@ class RunSections:
 
     def repeating(self) -> Section:
         """The configuration, and the commands that do it again."""
-        place = self.run.folder.path("config.yaml")
+        place, url = (shlex.quote(p) for p in (self.run.folder.path("config.yaml"), self.run.url))
         again = f"run.name={self.run.name}-again"
         command = f"python -m fourds_dist.train {place} {again}"
         if not self.run.folder.is_local:
-            fetch = f"python -c 'import fsspec, sys; sys.stdout.buffer.write(fsspec.open(\"{place}\").open().read())'"
-            command = f"{fetch} > config.yaml\npython -m fourds_dist.train config.yaml {again}"
+            fetch = "import fsspec, sys; sys.stdout.buffer.write(fsspec.open(sys.argv[1]).open().read())"
+            command = (
+                f"python -c '{fetch}' {place} > config.yaml\npython -m fourds_dist.train config.yaml {again}"
+            )
         further = (
-            f"python -m fourds_dist.evaluate {self.run.url}\npython -m fourds_dist.predict {self.run.url} IMAGE...\n"
-            f"python -m fourds_dist.export {self.run.url} DEST"
+            f"python -m fourds_dist.evaluate {url}\npython -m fourds_dist.predict {url} IMAGE...\n"
+            f"python -m fourds_dist.export {url} DEST"
         )
         code = [
             ("Run it again", command),

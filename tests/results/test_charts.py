@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fourds_dist.results import charts
+from fourds_dist.results import charts, pictures
 from fourds_dist.results.charts import PALETTE, Chart
 
 DRAWN = {
@@ -99,3 +99,19 @@ def test_odd_curves_are_drawn_without_complaint(values: list[float], log: bool) 
     drawn = charts.lines("f", "F", {"odd": ([float(i) for i in range(len(values))], values)}, log=log)
     assert "odd ends at" in drawn.words
     assert np.asarray(Image.open(io.BytesIO(drawn.png)).convert("L")).std() > 1
+
+
+@pytest.mark.parametrize(
+    "name", ["$5 bill$", r"$\frac$", "猫", "كلب", "a_b^c", "<&>", "x" * 200, "\N{CAT FACE}"]
+)
+def test_classes_may_be_called_anything(name: str) -> None:
+    """Dollars are no formulas, and a script that the drawing's font lacks is no complaint."""
+    for chart in (
+        charts.gains("g", "G", [name, "b"], [0.5, -0.25], baseline=name),
+        charts.confusion("h", "H", [name, "b"], np.array([[5, 2], [0, 3]])),
+        charts.intervals("i", "I", {name: (0.9, (0.8, 0.95))}, reference=("chance", 0.1)),
+        charts.lines("j", "J", {name: ([1.0, 2.0], [1.0, 2.0]), "b": ([1.0], [1.0])}),
+    ):
+        root = ET.fromstring(chart.svg.replace("<svg ", '<svg xmlns:xlink="x" ', 1))
+        assert any((text.text or "").startswith(name[:9]) for text in root.iter() if text.text), chart.name
+    assert pictures.sheet("T", [("row", [(name, np.zeros((4, 4, 3), np.uint8))])])

@@ -150,6 +150,11 @@ def test_unknown_formats_and_programs_are_refused(
 ) -> None:
     assert main([str(workplace / "runs" / "digits"), str(tmp_path), "--formats", "onx"]) == 1
     assert "unknown format 'onx'; there are safetensors" in capsys.readouterr().err
+    assert main([str(workplace / "runs" / "digits"), str(tmp_path), "--formats", ","]) == 1
+    assert "no format; there are safetensors" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert main([str(workplace / "runs" / "digits"), str(tmp_path / "file")]) == 1
+    assert "is a file; give a folder" in capsys.readouterr().err
     assert main([str(shipped / "student.onnx"), str(tmp_path), "--formats", "onnx"]) == 1
     assert "is an exported program" in capsys.readouterr().err
 

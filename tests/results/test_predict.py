@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from fourds_dist.evaluate import main as evaluate
 from fourds_dist.predict import main as predict
+from fourds_dist.results.images import open_labelled
+from fourds_dist.results.loading import load_student
+from fourds_dist.results.measure import measure
 from tests.results.conftest import one_of_each
 
 
@@ -41,3 +46,23 @@ def test_evaluate_an_image_folder(
     text = capsys.readouterr().out
     assert "top-1 accuracy" in text
     assert "left out: 1 unreadable" in text
+
+
+def test_classes_named_like_markup_are_shown_as_they_are(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = load_student(workplace / "runs" / "digits")
+    classes = ("[bold]x[/bold]", "[/]", *student.classes[2:])
+    named = replace(student, classes=classes, origin="[/red]")
+    images = open_labelled(str(workplace / "shards/digits"), student.classes)
+    measure(named, images).show(Console(width=120))
+    out = capsys.readouterr().out
+    assert "[bold]x[/bold]" in out
+    assert "│ [/] " in out
+    assert "[/red]" in out
+
+
+def test_a_batch_size_that_is_none(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, data = str(workplace / "runs" / "digits"), str(workplace / "shards" / "digits")
+    assert evaluate([run, data, "--batch-size", "0"]) == 1
+    assert capsys.readouterr().err == "error: a batch size of 0: give 1 or more\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from fourds_dist.results import examine
 from fourds_dist.results.examine import ADAPTED, BEFORE, STUDENT, TEACHER, Examination
 from fourds_dist.results.page import Page
 from fourds_dist.results.report import write_report
-from fourds_dist.results.run import Run
+from fourds_dist.results.run import Run, find_runs
 from fourds_dist.results.sections import RunSections
 
 
@@ -184,3 +185,23 @@ def test_in_object_storage(reported: Path) -> None:
         assert Run("memory://bucket/runs/digits").outcome is not None
     finally:
         store.rm("/bucket", recursive=True)
+
+
+def test_a_run_named_twice_is_one(reported: Path, tmp_path: Path) -> None:
+    assert [run.url for run in find_runs([str(reported), f"{reported}/"])] == [str(reported)]
+    assert len(find_runs([str(reported), str(reported.parent)])) == 1
+
+
+def test_a_table_cut_short_is_named(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = run_folder / "summary.json"
+    summary.write_text(summary.read_text()[:100])
+    assert main([str(run_folder)]) == 1
+    assert f"{summary} is no table of a run" in capsys.readouterr().err
+
+
+def test_commands_to_repeat_it_are_quoted(run_folder: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.move(run_folder, tmp_path / "my runs"))
+    code = dict(RunSections(Run(str(moved)), None).repeating().code)
+    words = shlex.split(code["Run it again"])
+    assert words[3] == f"{moved}/config.yaml"
+    assert shlex.split(code["Use its student"])[3] == str(moved)
