@@ -1,4 +1,4 @@
-"""Whether a run's configuration and its pods agree: a GPU too few is otherwise found out in the cluster."""
+"""Whether a run's or a sweep's configuration and its pods agree: a GPU too few is else found out in the cluster."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from cluster.validate.pods import cluster_spec_of, job_spec_of
 from cluster.validate.render import Object
 from fourds_dist.config import ConfigError, load
 from fourds_dist.settings import Settings
+from fourds_dist.sweep.plan import read_plan
 
 
 def problems(objects: list[Object]) -> Iterator[str]:
     """What does not fit between the run.yaml of a folder and its job."""
-    configurations = {
-        o["metadata"]["name"]: o["data"]["run.yaml"] for o in objects if "run.yaml" in o.get("data", {})
-    }
+    configurations = {o["metadata"]["name"]: o["data"] for o in objects if "run.yaml" in o.get("data", {})}
     for object_ in objects:
         cluster = cluster_spec_of(object_)
         if cluster is None or job_spec_of(object_) is None:
@@ -33,15 +32,12 @@ def problems(objects: list[Object]) -> Iterator[str]:
                 yield from _compare(configurations[name], cluster)
 
 
-def _compare(text: str, cluster: Object) -> Iterator[str]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "run.yaml")
-        path.write_text(text, encoding="utf-8")
-        try:
-            settings = load(Settings, path)
-        except ConfigError as error:
-            yield f"run.yaml: {error}"
-            return
+def _compare(files: dict[str, str], cluster: Object) -> Iterator[str]:
+    try:
+        settings, num_runs = _read(files)
+    except ConfigError as error:
+        yield f"run.yaml: {error}"
+        return
     launch = settings.launch
     room_min, room_max = 0, 0
     scales = bool(cluster.get("enableInTreeAutoscaling"))
@@ -59,12 +55,23 @@ def _compare(text: str, cluster: Object) -> Iterator[str]:
             yield f"data.cache_dir: {settings.data.cache_dir} is no volume of the workers; add components/node-cache"
     if launch.min_workers > room_max or (launch.min_workers > room_min and not scales):
         yield f"launch.workers: {launch.min_workers} do not fit; the pods have room for {max(room_min, room_max)}"
-    if launch.max_workers < room_max:
-        yield f"launch.workers: {launch.max_workers} leave room for {room_max} unused, and paid for"
+    if num_runs and launch.max_workers * num_runs < room_max:
+        yield f"launch.workers: {launch.max_workers * num_runs} leave room for {room_max} unused, and paid for"
     if num_gpus_all and launch.use_gpu is not True:
         yield "launch.use_gpu should be true: the run would begin on CPUs where no GPU has joined the cluster yet"
     if "://" not in settings.run.dir and not any(settings.run.dir.startswith(m) for m in _shared(cluster)):
         yield f"run.dir: {settings.run.dir} is neither a store's URL nor on a volume that head and workers share"
+
+
+def _read(files: dict[str, str]) -> tuple[Settings, int | None]:
+    """The run, or the one that a sweep varies, and how many there are at once; None: as many as there is room for."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in files.items():
+            Path(folder, name).write_text(text, encoding="utf-8")
+        if "sweep.yaml" not in files:
+            return load(Settings, Path(folder, "run.yaml")), 1
+        plan = read_plan(Path(folder, "sweep.yaml"))
+        return plan.run, plan.config.concurrency
 
 
 def _shared(cluster: Object) -> set[str]:

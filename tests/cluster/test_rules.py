@@ -161,6 +161,22 @@ def test_run_and_pods_agree(text: str, told: str, rendered: dict[str, list[Objec
     assert any(told in problem for problem in agreement.problems(objects)), list(agreement.problems(objects))
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("concurrency: 8", "concurrency: 2", "leave room for 8 unused"),
+        ("adapter_reduction", "adapter_reductoin", "did you mean"),
+        ("search: optuna", "search: opt", "search"),
+    ],
+)
+def test_sweep_and_pods_agree(old: str, new: str, told: str, rendered: dict[str, list[Object]]) -> None:
+    objects = copy.deepcopy(rendered["sweep"])
+    assert list(agreement.problems(objects)) == []
+    files = next(o for o in objects if o["kind"] == "ConfigMap")["data"]
+    files["sweep.yaml"] = files["sweep.yaml"].replace(old, new)
+    assert any(told in problem for problem in agreement.problems(objects)), list(agreement.problems(objects))
+
+
 def test_a_job_without_configuration(rendered: dict[str, list[Object]]) -> None:
     objects = [o for o in rendered["gpu"] if o["kind"] != "ConfigMap"]
     assert any("no run.yaml" in text for text in agreement.problems(objects))
