@@ -106,8 +106,13 @@ class Quarantine:
         self.causes: dict[str, str] = {}
 
     @classmethod
-    def of(cls, split: Split, max_bad_fraction: float, world_size: int) -> Quarantine:
-        """One rank's share of the split's budget, rounded up."""
+    def of(cls, split: Split, max_bad_fraction: float, world_size: int = 1) -> Quarantine:
+        """The split's budget, rounded up.
+
+        Args:
+            world_size: of the ranks that share it, where each sample stays with one of them (evaluation). In training
+                every rank meets all samples, epoch by epoch.
+        """
         return cls(split.url, split.name, math.ceil(max_bad_fraction * split.num_positions / world_size))
 
     def __len__(self) -> int:
@@ -131,7 +136,7 @@ class Quarantine:
                 return
             listed = "\n".join(f"  {k}: {c}" for k, c in list(self.causes.items())[:10])
         raise DataError(
-            f"{self._where}: {len(self.causes)} samples of this worker's share are broken, its budget is "
+            f"{self._where}: {len(self.causes)} broken samples were met by this worker alone, its budget is "
             f"{self._budget} (data.max_bad_fraction):\n{listed}\n"
             "mend or pack the data again (`python -m fourds_dist.pack verify` lists all), or raise the budget"
         )

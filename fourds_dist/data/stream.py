@@ -108,9 +108,16 @@ class TrainStream:
         return "+".join(domain.identity for domain in self._domains)
 
     @property
+    def bad_samples(self) -> frozenset[str]:
+        """Broken samples that this rank met so far; others meet some of them too, in other epochs."""
+        return frozenset(
+            f"{place} {key}" for place, domain in enumerate(self._domains) for key in list(domain.quarantine.causes)
+        )
+
+    @property
     def num_bad_samples(self) -> int:
-        """Broken samples that this rank met so far."""
-        return sum(len(domain.quarantine) for domain in self._domains)
+        """How many they are."""
+        return len(self.bad_samples)
 
     @property
     def counts(self) -> Counter[str]:
@@ -173,7 +180,7 @@ class _DomainStream:
     ) -> None:
         self.order = order_of(split, config, batch_size, seed)
         self.fetcher = config.fetcher(split.num_bytes)
-        self.quarantine = Quarantine.of(split, config.max_bad_fraction, world_size)
+        self.quarantine = Quarantine.of(split, config.max_bad_fraction)
         self._is_source = name == "source"
         self._may_flip = config.flip
         self._split = split
