@@ -31,6 +31,7 @@ class Meter:
         self._world = world
         self._losses: dict[str, Tensor] = {}
         self._num_summed = 0
+        self._bad_samples: set[str] = set()
         self._last_row: Row = {"loss": 0.0, "images_per_s": 0.0}
         self.run_s = 0.0
         self.someone_stops = False
@@ -60,10 +61,13 @@ class Meter:
             stops: this rank was told to stop.
         """
         seconds = time.perf_counter() - self._clock
-        mine = torch.tensor([seconds, float(stops), float(self._stream.num_bad_samples)])
+        new_bad = self._stream.bad_samples - self._bad_samples
+        mine = torch.tensor([seconds, float(stops), float(len(new_bad))])
         sums = torch.stack(list(self._losses.values())).float() / self._num_summed
         sums = self._world.sum(torch.cat([sums, mine.to(sums.device)])).tolist()
-        *means, all_seconds, num_stop, num_bad_samples = sums
+        *means, all_seconds, num_stop, num_new_bad = sums
+        if num_new_bad:  # on every rank alike; each meets the samples of others in other epochs
+            self._bad_samples.update(*self._world.gather(new_bad))
         self.someone_stops = num_stop > 0
         self.run_s += all_seconds / self._world.size
         images_per_s = (step - self._from_step) * self._global_batch_size / seconds
@@ -79,7 +83,7 @@ class Meter:
             **losses,
             "images_per_s": images_per_s,
             "data_wait_share": wait_share,
-            "num_bad_samples": int(num_bad_samples),
+            "num_bad_samples": len(self._bad_samples),
         }
 
     def epoch_row(self, step: int, accuracies: dict[str, Accuracy], *, is_best: bool) -> Row:

@@ -33,7 +33,7 @@ class Stream:
 
     num_steps_per_epoch = 3
     wait_s = 0.0
-    num_bad_samples = 0
+    bad_samples: frozenset[str] = frozenset()
 
     def batches(self, start_step: int) -> Iterator[Batch]:
         step = start_step
