@@ -41,7 +41,7 @@ S = TypeVar("S", bound=Section)
 
 @dataclass(frozen=True)
 class Draft:
-    """A configuration as it was given, not yet built: keys left out stay left out, so that a preset still fills them."""
+    """A configuration as it was given, before it is built: keys left out stay so, and a preset still fills them."""
 
     tree: dict[str, Any]
     origin: dict[str, str]
@@ -87,6 +87,18 @@ def draft(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Draf
         where = f"override {override!r}"
         given = given.changed({key.strip(): _yaml(text, where)}, where)
     return given
+
+
+def parsed(text: str, where: str) -> Draft:
+    """What a YAML text gives.
+
+    Raises:
+        ConfigError: no YAML, or no `key: value` lines.
+    """
+    tree = _yaml(text, where)
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where} holds a {type(tree).__name__}; it should hold `key: value` lines")
+    return Draft(tree, {key: where for key, _ in leaves(tree)})
 
 
 def load(root: type[S], path: str | Path | None = None, overrides: Sequence[str] = ()) -> S:

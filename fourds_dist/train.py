@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         if len(files) > 1:
             raise ConfigError(f"one configuration at a time, not {len(files)}: {', '.join(files)}")
         settings = load(Settings, files[0] if files else QUICKSTART, overrides)
-        train(with_absolute_paths(settings, _base_folder()))
+        train(with_absolute_paths(settings, base_folder()))
     except Stopped:  # the run's last line told it
         return 130
     except KeyboardInterrupt:
@@ -143,7 +143,7 @@ def refuse_another(folder: RunFolder, settings: Settings) -> None:
             )
 
 
-def _base_folder() -> Path:
+def base_folder() -> Path:
     """What relative paths are relative to: the working folder, but not one that Ray deletes with the job."""
     here = Path.cwd()
     if "runtime_resources" in here.parts:

@@ -100,14 +100,21 @@ def read_plan(path: str | Path, overrides: Sequence[str] = (), *, folder: Path |
     Raises:
         ConfigError: naming the key, where it was given, and the nearest valid one.
     """
-    of_run = [word for word in overrides if _is_of_run(word)]
-    of_sweep = [word for word in overrides if word not in of_run]
-    given = draft(path, of_sweep)
-    config = given.build(SweepConfig)
+    of_sweep = [word for word in overrides if not _is_of_run(word)]
+    config = draft(path, of_sweep).build(SweepConfig)
     file = Path(path).parent / config.config if config.config else None
     base = draft(file).changed(_flat(config.changes), f"{path} (changes)")
-    base = base.changed(_flat(draft(None, of_run).tree), "the command line")
+    _, base = with_words(Draft({}, {}), base, [word for word in overrides if _is_of_run(word)])
     return make_plan(config, _with_absolute_paths(base, folder or Path.cwd()))
+
+
+def with_words(config: Draft, base: Draft, overrides: Sequence[str]) -> tuple[Draft, Draft]:
+    """A sweep and its run with `key=value` words, each for the one that has the key."""
+    drafts = {False: config, True: base}
+    for word in overrides:
+        is_of_run = _is_of_run(word)
+        drafts[is_of_run] = drafts[is_of_run].changed(_flat(draft(None, [word]).tree), f"override {word!r}")
+    return drafts[False], drafts[True]
 
 
 def make_plan(config: SweepConfig, base: Draft) -> Plan:

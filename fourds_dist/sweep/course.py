@@ -1,0 +1,141 @@
+"""What a sweep does next, and what it learns: between Ray Tune, the ledger and the proposals; knows nothing of Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fourds_dist.sweep.ledger import Configuration, Ledger, Trial
+from fourds_dist.sweep.plan import Plan
+from fourds_dist.sweep.search import Proposals, make_proposals
+from fourds_dist.sweep.space import Point
+
+Told = Callable[[str, Trial], None]
+"""Takes what happened to a trial: started, epoch, crossed, recovers, or the state in which it ended."""
+
+
+class Course:
+    """What a sweep does next, and what it learns: between Tune, the ledger and the proposals.
+
+    Tune calls it in the driver's second thread; `close` may come from the first.
+
+    Args:
+        tell: takes what happened, as (what, trial).
+    """
+
+    def __init__(
+        self, plan: Plan, ledger: Ledger, concurrency: int, tell: Callable[[str, Trial], None]
+    ) -> None:
+        self.plan, self.ledger = plan, ledger
+        self._concurrency, self._tell = concurrency, tell
+        self._proposals: Proposals = make_proposals(plan, ledger.configurations())
+        self._left = list(ledger.in_state("waiting", "running"))
+        for trial in self._left:
+            trial.state = "waiting"
+        self._open: dict[str, Trial] = {}
+        self._number = max((t.number for t in ledger.trials.values()), default=-1) + 1
+        self._queue = [trial for c in ledger.configurations() for trial in self._missing(c)]
+        self.closed: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there will be no more trials."""
+        return bool(self.closed) or (not self._left and not self._queue and not self._propose())
+
+    def next(self, tune_id: str) -> Trial | None:
+        """The next trial, which Tune calls `tune_id`; None: there is no room at the moment."""
+        if len(self._open) >= self._concurrency:
+            return None
+        trial = (self._left or self._queue).pop(0)
+        self._open[tune_id] = trial
+        self.ledger.write(trial)
+        return trial
+
+    def _propose(self) -> bool:
+        """Queue the trials of one more configuration, if there is one."""
+        most = self.plan.num_trials()
+        if most is not None and len(self.ledger.trials) >= most:
+            return False
+        if len(self._open) >= self._concurrency:  # it may learn from those that are not over yet
+            return True
+        point = self._proposals.propose(self._number)
+        if point is None:
+            return False
+        self._queue += self._trials(self._number, point)
+        self._number += 1
+        return True
+
+    def _trials(self, number: int, point: Point) -> list[Trial]:
+        """One for each seed."""
+        first, num_epochs = self.plan.run.run.seed, self.plan.settings(point).distill.epochs
+        return [
+            Trial(f"{self.plan.config.name}-{number:04d}-s{seed}", number, seed, point, num_epochs)
+            for seed in range(first, first + self.plan.config.seeds)
+        ]
+
+    def _missing(self, configuration: Configuration) -> list[Trial]:
+        """Its trials that an earlier driver did not come to."""
+        all_trials = self._trials(configuration.number, configuration.point)
+        return [trial for trial in all_trials if trial.name not in self.ledger.trials]
+
+    def close(self, reason: str) -> None:
+        """Propose nothing more."""
+        self.closed = self.closed or reason
+
+    def started(self, tune_id: str) -> None:
+        """A trial's actor is there."""
+        trial = self._open[tune_id]
+        if trial.state != "running":
+            trial.state = "running"
+            self.ledger.write(trial)
+            self._tell("started", trial)
+
+    def epoch(self, tune_id: str, epoch: int, value: float, tested: float | None = None) -> None:
+        """An epoch ended; the last one comes with the test accuracy."""
+        trial = self._open[tune_id]
+        trial.add(epoch, value)
+        if tested is not None:
+            trial.tested, trial.state = tested, "done"
+        self._tell("epoch", trial)
+
+    def left(self, tune_id: str) -> None:
+        """A trial left before its end, as it was told."""
+        self._open[tune_id].state = "waiting"
+
+    def failed(self, tune_id: str, error: str) -> None:
+        """A trial failed in a way that it would again."""
+        trial = self._open[tune_id]
+        trial.failures.append(error)
+        trial.state = "failed"
+
+    def crossed(self, tune_id: str, donor: str, epoch: int, point: dict[str, Any]) -> None:
+        """A trial goes on with another one's weights."""
+        trial = self._open[tune_id]
+        trial.crossings.append({"from": donor, "epoch": epoch, "point": point})
+        trial.point = point
+        self.ledger.write(trial)
+        self._tell("crossed", trial)
+
+    def recovers(self, tune_id: str, error: str) -> None:
+        """A trial failed, and goes on from its checkpoint."""
+        trial = self._open[tune_id]
+        trial.failures.append(error)
+        self.ledger.write(trial)
+        self._tell("recovers", trial)
+
+    def ended(self, tune_id: str, error: str | None = None) -> None:
+        """A trial is over, or has left; at its end, by the scheduler, for good, or to go on later."""
+        trial = self._open.pop(tune_id, None)
+        if trial is None:
+            return
+        if error is not None:
+            trial.failures.append(error)
+            trial.state = "failed"
+        elif trial.state == "running":
+            trial.state = "waiting" if self.closed else "stopped"
+        self.ledger.write(trial)
+        self._tell(trial.state, trial)
+        same = [t for t in self.ledger.trials.values() if t.number == trial.number]
+        configuration = Configuration(trial.number, tuple(same), self.ledger.mode)
+        if configuration.is_over and len(same) == self.plan.config.seeds:
+            self._proposals.learn(configuration)

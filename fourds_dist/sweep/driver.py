@@ -1,0 +1,201 @@
+"""The sweep itself: proposes trials to Ray Tune, keeps the ledger, ends in order, and goes on from where it was.
+
+Tune schedules; all that has to survive lies in the ledger and in the trials' own folders. A sweep that goes on is
+therefore a new Tune experiment, which gets the trials that are not over first, under their old names.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from pathlib import Path
+from typing import Any
+
+# Before Ray is imported: it reads these once.
+os.environ.setdefault(
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1"
+)  # the ledger and the runs hold all that is logged
+os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(10**9))
+os.environ.setdefault("TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", str(10**9))
+os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
+
+from fourds_dist.launch.ray_train import ray, worker_resources  # isort: skip  (sets Ray's environment first)
+
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.search import Searcher
+
+from fourds_dist.launch.board import reason_of
+from fourds_dist.sweep.course import Course
+from fourds_dist.sweep.plan import Plan
+from fourds_dist.sweep.schedulers import EPOCH, METRIC, make_scheduler
+from fourds_dist.sweep.trial import FAILED, LEFT, TESTED, Job
+
+CTRL_C = "Ctrl-C"
+Trainable = Callable[[dict[str, Any]], None]
+
+
+class Suggestions(Searcher):
+    """Tune's searcher, which asks the course."""
+
+    def __init__(self, course: Course) -> None:
+        super().__init__(metric=METRIC, mode=course.plan.config.mode)
+        self._course = course
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial's configuration."""
+        if self._course.is_over:
+            return Searcher.FINISHED
+        trial = self._course.next(trial_id)
+        return trial and Job(trial.name, trial.seed, trial.point).as_config()
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """The course hears of it through `Recorder`."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """The ledger is what a sweep goes on from."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See `save`."""
+
+
+class Recorder(tune.Callback):
+    """Tells the course what befalls Tune's trials."""
+
+    def __init__(self, course: Course) -> None:
+        self._course = course
+        self._crossings: dict[str, int] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        """Also where a trial goes on after a pause."""
+        job = Job.from_config(trial.config)
+        self._course.started(trial.trial_id)
+        if job.takes_over is not None and self._crossings.get(trial.trial_id) != job.takes_over[0]:
+            self._crossings[trial.trial_id], donor, epoch = job.takes_over
+            self._course.crossed(trial.trial_id, donor, epoch, job.point)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Every report but the repeated last one."""
+        if FAILED in result:
+            self._course.failed(trial.trial_id, result[FAILED])
+        elif LEFT in result:
+            self._course.left(trial.trial_id)
+        else:
+            self._course.epoch(trial.trial_id, result[EPOCH], result[METRIC], result.get(TESTED))
+
+    def on_trial_recover(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        """It will be tried again."""
+        self._course.recovers(trial.trial_id, _error_of(trial))
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        """It returned, or the scheduler stopped it."""
+        self._course.ended(trial.trial_id)
+
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        """It failed more often than it may."""
+        self._course.ended(trial.trial_id, _error_of(trial))
+
+
+def _error_of(trial: TuneTrial) -> str:
+    """Why Tune's trial failed, in a few words; Tune keeps the whole text in a file on the driver's machine."""
+    file = trial.error_file
+    text = Path(file).read_text(encoding="utf-8") if file and Path(file).exists() else ""
+    return reason_of(RuntimeError(text))
+
+
+def room(plan: Plan) -> int:
+    """How many trials the cluster has room for at once, as it is; at least one."""
+    each, have = worker_resources(plan.run.launch), ray.cluster_resources()
+    workers = plan.run.launch.min_workers
+    return max(1, min(int(have.get(name, 0) / (amount * workers) + 1e-6) for name, amount in each.items()))
+
+
+def run_trials(
+    course: Course,
+    trainable: Trainable,
+    *,
+    end: Callable[[str], None],
+    every: Callable[[], None],
+    seconds_left: float | None,
+    grace_s: float,
+) -> str | None:
+    """Run trials until there are no more; gives why it ended before, if it did.
+
+    Args:
+        end: has the trials that run leave with a checkpoint.
+        every: called twice a second.
+        seconds_left: of budget.hours.
+        grace_s: how long trials may take to leave.
+
+    Raises:
+        RuntimeError: Tune itself failed.
+    """
+    until_s = time.monotonic() + (seconds_left if seconds_left is not None else float("inf"))
+    leave_s, reason = float("inf"), None
+    result: Future[None] = Future()
+    threading.Thread(target=_tune, args=(course, trainable, result), name="tune", daemon=True).start()
+    while not result.done() and time.monotonic() < leave_s:
+        asked: str | None = None
+        try:
+            wait([result], timeout=0.5)
+            every()
+            asked = None if reason else _spent(course, until_s)
+        except KeyboardInterrupt:
+            if reason == CTRL_C:
+                raise
+            asked = CTRL_C
+        if asked:
+            reason, leave_s = asked, time.monotonic() + grace_s
+            course.close(asked)
+            end(asked)
+    if result.done():
+        result.result()
+    every()
+    return reason
+
+
+def _spent(course: Course, until_s: float) -> str | None:
+    most = course.plan.config.budget.epochs
+    if time.monotonic() > until_s:
+        return "budget.hours"
+    return "budget.epochs" if most is not None and course.ledger.num_epochs >= most else None
+
+
+def _tune(course: Course, trainable: Trainable, result: Future[None]) -> None:
+    config = course.plan.config
+    try:
+        with tempfile.TemporaryDirectory(prefix="fourds-tune-") as scratch:
+            tuner = tune.Tuner(
+                tune.with_resources(trainable, {"cpu": 0}),
+                tune_config=tune.TuneConfig(
+                    search_alg=Suggestions(course),
+                    scheduler=make_scheduler(course.plan, course.ledger.trials.values()),
+                    num_samples=-1,
+                    trial_name_creator=lambda trial: str(trial.config["trial"]),
+                    trial_dirname_creator=lambda trial: str(trial.config["trial"]),
+                ),
+                run_config=tune.RunConfig(
+                    name=config.name,
+                    storage_path=scratch,
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=config.retries),
+                    callbacks=[Recorder(course)],
+                ),
+            )
+            tuner.fit()
+        result.set_result(None)
+    except BaseException as error:
+        result.set_exception(error)

@@ -1,0 +1,166 @@
+"""A sweep from its plan to its report: begun, or gone on with.
+
+FOLDER = run.dir/NAME, on a disk or in object storage
+sweep.yaml, base.yaml     the sweep, and the run that it varies, as given
+teachers/, trials/        runs: the source stages, and every trial with its trial.json
+spent.json                hours of the clock so far
+trials.csv                every trial in a line
+best.yaml                 the best configuration, for `python -m fourds_dist.train`
+report.html, report/      the page, and its charts
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from fourds_dist.config import ConfigError, differences, parsed, to_yaml
+from fourds_dist.launch.ray_train import await_workers, cluster, ray
+from fourds_dist.settings import Settings
+from fourds_dist.storage import explained
+from fourds_dist.sweep.course import Course
+from fourds_dist.sweep.driver import Trainable, room, run_trials, tune
+from fourds_dist.sweep.ledger import Ledger
+from fourds_dist.sweep.plan import Plan, look_into, make_plan, with_words
+from fourds_dist.sweep.report import write_results
+from fourds_dist.sweep.settings import SweepConfig
+from fourds_dist.sweep.shared import Shared
+from fourds_dist.sweep.trial import epochs_of, run_trial
+from fourds_dist.sweep.view import SweepView
+from fourds_dist.training.run_folder import RunFolder
+
+SWEEP, BASE, SPENT = "sweep.yaml", "base.yaml", "spent.json"
+MAY_CHANGE = ("budget", "concurrency", "retries", "scheduler", "config", "changes")
+RUN_MAY_CHANGE = ("launch.", "tracking.", "run.patience_s")
+"""What may differ when a sweep goes on; the rest decides what its trials are."""
+
+KEEP_EVERY_S = 20.0
+
+
+def sweep(plan: Plan, *, resume: bool, console: Console) -> str | None:
+    """Run a sweep, or go on with it, and show what it found; gives why it ended before its budget, if it did.
+
+    Raises:
+        ConfigError: a sweep that cannot work, or another one in its folder; found before anything starts.
+        RuntimeError: no room in the cluster, or Ray Tune failed.
+    """
+    folder = RunFolder(plan.url)
+    _claim(folder, plan, resume=resume)
+    _prepare(plan.run)
+    look_into(plan)
+    folder.write_text(SWEEP, to_yaml(_kept(plan.config)))
+    folder.write_text(BASE, to_yaml(plan.base.tree))
+    ledger = Ledger.read(plan.url, plan.config.mode)
+    for trial in ledger.in_state("waiting", "running"):
+        trial.history = list(epochs_of(RunFolder(folder.path(f"trials/{trial.name}")), plan.config.metric))
+    with cluster(plan.run):
+        launch = plan.run.launch
+        await_workers(launch, wait_s=launch.wait_s)
+        reason = _run(plan, ledger, console)
+    write_results(plan, ledger, console)
+    _tell_end(plan, ledger, reason, console)
+    return reason
+
+
+def read_sweep(url: str, overrides: Sequence[str] = ()) -> Plan:
+    """The plan of a sweep that is there, with some keys changed.
+
+    Raises:
+        ConfigError: no sweep there.
+    """
+    folder = RunFolder(url)
+    with explained(url):
+        if not folder.exists(SWEEP):
+            raise ConfigError(
+                f"{url} holds no sweep (there is no {SWEEP}); give run.dir/NAME of one, or a sweep file"
+            )
+        config = parsed(folder.read_text(SWEEP), folder.path(SWEEP))
+        base = parsed(folder.read_text(BASE), folder.path(BASE))
+    config, base = with_words(config, base, overrides)
+    parent = folder.url.rpartition("/")[0]  # where it lies now, should it have been moved
+    return make_plan(config.build(SweepConfig), base.changed({"run.dir": parent}, "the sweep's place"))
+
+
+def _run(plan: Plan, ledger: Ledger, console: Console, trainable: Trainable | None = None) -> str | None:
+    here = ray.get_runtime_context().get_node_id()
+    actor: Any = Shared
+    shared: Any = actor.options(label_selector={"ray.io/node-id": here}).remote()
+    folder, began_s = RunFolder(plan.url), time.monotonic()
+    before_s = folder.read_json(SPENT)["seconds"] if folder.exists(SPENT) else 0.0
+    concurrency = plan.config.concurrency or room(plan)
+    hours = plan.config.budget.hours
+    with SweepView(plan, ledger, console, concurrency) as view:
+        course = Course(plan, ledger, concurrency, view.tell)
+        kept_s = [0.0]
+
+        def every() -> None:
+            now_s = time.monotonic() - began_s
+            view.teachers(ray.get(shared.take_rows.remote()))
+            view.refresh()
+            if now_s - kept_s[0] > KEEP_EVERY_S:
+                kept_s[0] = now_s
+                folder.write_json(SPENT, {"seconds": round(before_s + now_s, 1)})
+
+        try:
+            return run_trials(
+                course,
+                trainable or tune.with_parameters(run_trial, plan=plan, shared=shared),
+                end=lambda reason: shared.end.remote(reason),
+                every=every,
+                seconds_left=None if hours is None else 3600 * hours - before_s,
+                grace_s=plan.run.launch.grace_s,
+            )
+        finally:
+            folder.write_json(SPENT, {"seconds": round(before_s + time.monotonic() - began_s, 1)})
+            ray.kill(shared)
+
+
+def _claim(folder: RunFolder, plan: Plan, *, resume: bool) -> None:
+    """Refuse to begin where a sweep is, or to go on with another one, or with none."""
+    with explained(folder.url):
+        is_there = folder.exists(SWEEP)
+    if is_there and not resume:
+        raise ConfigError(
+            f"{folder.url} holds a sweep already; --resume goes on with it (and adds trials, where budget.trials is "
+            "raised), or choose another name"
+        )
+    if resume and not is_there:
+        raise ConfigError(f"--resume: {folder.url} holds no sweep to go on with")
+    if not is_there:
+        return
+    held = read_sweep(folder.url)
+    changed = [d for d in differences(held.config, plan.config) if not d.startswith(MAY_CHANGE)]
+    changed += [d for d in differences(held.run, plan.run) if not d.startswith(RUN_MAY_CHANGE)]
+    if changed:
+        raise ConfigError(
+            f"{folder.url} holds another sweep ({'; '.join(changed[:5])}); choose another name, or leave these as they "
+            "are. budget, concurrency, retries, scheduler, launch and tracking may change"
+        )
+
+
+def _kept(config: SweepConfig) -> dict:
+    """What sweep.yaml keeps; the run that it varies lies in base.yaml, changes included."""
+    tree = config.model_dump(mode="json", exclude_defaults=True, exclude={"config", "changes"})
+    return {"name": config.name, **tree}
+
+
+def _prepare(settings: Settings) -> None:
+    if settings.prepare == "digits":
+        from fourds_dist.data.sources.digits import pack_quickstart
+
+        pack_quickstart(settings)
+
+
+def _tell_end(plan: Plan, ledger: Ledger, reason: str | None, console: Console) -> None:
+    left = list(ledger.in_state("waiting", "running"))
+    again = f"python -m fourds_dist.tune --resume {plan.url}"
+    if reason and left:
+        trials = f"{len(left)} trial{'s' if len(left) > 1 else ''}"
+        console.print(
+            f"ended by {reason}, {trials} before the end; `{again}` goes on", soft_wrap=True, highlight=False
+        )
+    elif reason:
+        console.print(f"ended by {reason}; `{again}` goes on", soft_wrap=True, highlight=False)

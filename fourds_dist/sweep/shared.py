@@ -1,0 +1,109 @@
+"""What the trials of a sweep share: teachers, each trained once, and the driver's wish to end."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import ray
+
+from fourds_dist.config import dump
+from fourds_dist.launch.ray_train import run_stage_on_ray
+from fourds_dist.settings import Settings
+from fourds_dist.training.run_folder import RunFolder
+from fourds_dist.training.stages import DONE, STUDENT_SOURCE, TEACHER, stages_to_run
+
+MOST_TEACHERS = 16
+"""Source stages at once."""
+
+
+def teacher_identity(settings: Settings) -> str:
+    """Of all that a source stage depends on: runs that agree on it share their teacher."""
+    tree = settings.model_dump(mode="json")
+    student = {k: v for k, v in tree["student"].items() if k != "stages"}
+    parts = {
+        "seed": settings.run.seed,
+        "source": tree["source"],
+        "data": {k: v for k, v in tree["data"].items() if k not in ("source_fraction", "cache_dir")},
+        "teacher": {k: v for k, v in tree["teacher"].items() if k != "stages"},
+        "student": student if settings.student.start == "source" else None,
+        "source_stage": tree["source_stage"],
+        "step": {k: v for k, v in tree["step"].items() if k != "log_every_steps"},
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def teacher_settings(settings: Settings, sweep: str, sweep_url: str) -> Settings:
+    """The run whose source stage makes the teacher of `settings`."""
+    name = f"{sweep}-teacher-{teacher_identity(settings)}"
+    run = settings.run.model_copy(update={"name": name, "dir": f"{sweep_url}/teachers"})
+    return settings.model_copy(update={"run": run})
+
+
+def with_teacher(settings: Settings, teacher_url: str) -> Settings:
+    """A run that begins with distillation, from a source stage that is done elsewhere."""
+    folder = RunFolder(teacher_url)
+    teacher, student = settings.teacher, settings.student
+    if teacher.checkpoint is None:
+        teacher = teacher.model_copy(update={"checkpoint": folder.path(TEACHER)})
+    if student.start == "source":
+        student = student.model_copy(update={"start": folder.path(STUDENT_SOURCE)})
+    return settings.model_copy(update={"teacher": teacher, "student": student})
+
+
+def has_source_stage(settings: Settings) -> bool:
+    """Whether a run trains on the source at all."""
+    return "source" in stages_to_run(settings)
+
+
+@ray.remote(num_cpus=0)
+class Shared:
+    """Lives as long as the sweep's driver. A source stage that fails is tried again by the next trial that asks."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[str, asyncio.Future[None]] = {}
+        self._threads = ThreadPoolExecutor(MOST_TEACHERS)
+        self._rows: list[dict[str, Any]] = []
+        self._wish: str | None = None
+
+    async def teacher(self, settings_json: str) -> str:
+        """The folder of a run with its source stage done; trained now, waited for, or there already."""
+        settings = Settings.model_validate_json(settings_json)
+        url = settings.run_url
+        if url not in self._under_way:
+            loop = asyncio.get_running_loop()
+            self._under_way[url] = loop.run_in_executor(self._threads, self._train, settings)
+        try:
+            await asyncio.shield(self._under_way[url])
+        except Exception:
+            self._under_way.pop(url, None)
+            raise
+        return url
+
+    async def end(self, reason: str) -> None:
+        """Have all trials leave with a checkpoint."""
+        self._wish = reason
+
+    async def wish(self) -> str | None:
+        """Why trials are to leave, if they are."""
+        return self._wish
+
+    async def take_rows(self) -> list[dict[str, Any]]:
+        """Events of the source stages since the last call."""
+        rows, self._rows = self._rows, []
+        return rows
+
+    def _train(self, settings: Settings) -> None:
+        folder = RunFolder(settings.run_url)
+        if folder.exists(DONE["source"]):
+            return
+        folder.write_text("config.yaml", dump(settings))
+        name = settings.run.name
+
+        def show(row: dict[str, Any]) -> None:
+            self._rows.append({**row, "run": name})
+
+        run_stage_on_ray("source", settings, show, lambda: self._wish)

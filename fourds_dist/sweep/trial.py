@@ -1,0 +1,166 @@
+"""One trial: a Tune trial that launches a run of Ray Train as its driver, and reports every epoch.
+
+The trial itself holds no resources, its workers do: they come in one placement group, all or none, so that trials which
+fill the cluster wait for each other and never for themselves. The run's folder is the truth: a trial that starts again,
+after a failure, a pause or another driver's death, goes on from the checkpoint that it finds there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import tune
+
+from fourds_dist.config import dump
+from fourds_dist.launch.ray_train import HopelessError, await_workers, run_stage_on_ray
+from fourds_dist.settings import Settings
+from fourds_dist.storage import locate
+from fourds_dist.sweep.plan import Plan
+from fourds_dist.sweep.population import CROSSING_KEY
+from fourds_dist.sweep.schedulers import EPOCH, METRIC
+from fourds_dist.sweep.shared import has_source_stage, teacher_settings, with_teacher
+from fourds_dist.training.outcome import Outcome
+from fourds_dist.training.run_folder import RunFolder
+from fourds_dist.training.stages import SUMMARY
+from fourds_dist.training.stop import Stopped
+from fourds_dist.training.store import FolderStore
+
+STAGE = "distill"
+TESTED, FAILED, LEFT = "tested", "failed", "left"
+"""Names in a trial's last report: its test accuracy, or why it is given up, or why it left before its end."""
+
+WISH_EVERY = 4
+"""Half seconds between two questions whether the sweep is to end."""
+
+WORST = {"max": 0.0, "min": 1.0}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a Tune configuration asks for."""
+
+    name: str
+    seed: int
+    point: dict[str, Any]
+    takes_over: tuple[int, str, int] | None = None
+    """(how often it has, from whom, after which epoch), see `population`."""
+
+    def as_config(self) -> dict[str, Any]:
+        """For Tune."""
+        return {"trial": self.name, "seed": self.seed, **self.point}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Job:
+        """What `as_config` gave, maybe changed by population based training."""
+        rest = dict(config)
+        name, seed, crossing = rest.pop("trial"), rest.pop("seed"), rest.pop(CROSSING_KEY, None)
+        return cls(name, seed, rest, tuple(crossing) if crossing else None)
+
+
+def run_trial(config: dict[str, Any], *, plan: Plan, shared: Any) -> None:
+    """Tune's trainable: train, or go on, or tell again what was done already.
+
+    Args:
+        shared: the sweep's `Shared` actor.
+    """
+    # Workers of many trials start at once; that some wait for a core is no failure.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
+    job, mode = Job.from_config(config), plan.config.mode
+    settings = plan.settings(job.point, seed=job.seed, name=job.name)
+    folder = RunFolder(settings.run_url)
+    reports = Reports(settings, plan.config.metric, shared)
+    try:
+        if not folder.exists(SUMMARY):
+            _train(settings, job, plan, shared, reports)
+        *_, (epoch, value) = epochs_of(folder, plan.config.metric)
+        student = Outcome.from_dict(folder.read_json(SUMMARY)).lines[-1]
+        tune.report({EPOCH: epoch, METRIC: value, TESTED: student.target.value})
+    except Stopped as stopped:
+        tune.report({EPOCH: reports.epoch, METRIC: reports.value or WORST[mode], LEFT: str(stopped)})
+    except (HopelessError, ValueError) as error:  # it would all happen again
+        tune.report({EPOCH: reports.epoch, METRIC: reports.value or WORST[mode], FAILED: str(error)})
+
+
+def _train(settings: Settings, job: Job, plan: Plan, shared: Any, reports: Reports) -> None:
+    folder = RunFolder(settings.run_url)
+    if has_source_stage(settings):
+        of = teacher_settings(settings, plan.config.name, plan.url)
+        teacher_url: str = ray.get(shared.teacher.remote(of.model_dump_json()))
+        settings = with_teacher(settings, teacher_url)
+    folder.write_text("config.yaml", dump(settings))
+    if job.takes_over is not None:
+        take_over(folder, *job.takes_over)
+    await_workers(settings.launch, wait_s=None)
+    run_stage_on_ray(STAGE, settings, reports, reports.meanwhile)
+
+
+class Reports:
+    """Passes every epoch but the last on to Tune, once its checkpoint is whole; the last comes with the tests.
+
+    Events arrive in another thread; Tune is told in the trial's own.
+    """
+
+    def __init__(self, settings: Settings, metric: str, shared: Any) -> None:
+        self._num_epochs, self._metric, self._shared = settings.distill.epochs, metric, shared
+        self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._steps_per_epoch = 0
+        self._asked = 0
+        self.epoch = 0
+        self.value: float | None = None
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        """Take an event of the run."""
+        self._events.put(row)
+
+    def meanwhile(self) -> str | None:
+        """Tell Tune what has come; gives why the run is to end, if it is."""
+        while not self._events.empty():
+            self._tell(self._events.get())
+        self._asked += 1
+        return ray.get(self._shared.wish.remote()) if self._asked % WISH_EVERY == 0 else None
+
+    def _tell(self, row: dict[str, Any]) -> None:
+        if row["event"] == "start":
+            self._steps_per_epoch = row["num_steps_per_epoch"]
+        if row["event"] == "saved" and self._metric in row:
+            self.epoch, self.value = row["step"] // self._steps_per_epoch, row[self._metric]
+            if self.epoch < self._num_epochs:
+                tune.report({EPOCH: self.epoch, METRIC: self.value})
+
+
+def epochs_of(folder: RunFolder, metric: str) -> Iterator[tuple[int, float]]:
+    """(epoch, metric) of every epoch of distillation that a run's metrics tell of."""
+    for line in folder.read_text("metrics.jsonl").splitlines() if folder.exists("metrics.jsonl") else ():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:  # cut short by a kill
+            continue
+        if row.get("stage") == STAGE and row.get("event") == "epoch":
+            yield int(row["epoch"]), float(row[metric])
+
+
+def take_over(folder: RunFolder, count: int, donor: str, epoch: int) -> None:
+    """Put the newest checkpoint of a neighbouring run in place of the own ones, once for each `count`.
+
+    Raises:
+        ValueError: the neighbour has none.
+    """
+    mark = f"crossing-{count}.json"
+    if folder.exists(mark):
+        return
+    theirs = FolderStore(f"{folder.url.rpartition('/')[0]}/{donor}/{STAGE}", keep=None)
+    name = theirs.newest()
+    if name is None:
+        raise ValueError(f"{theirs.url} holds no checkpoint to take over")
+    state = theirs.read(name)
+    fs, path = locate(folder.path(STAGE))
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+    FolderStore(folder.path(STAGE), keep=None).write(state, name)
+    folder.write_json(mark, {"from": donor, "epoch": epoch, "checkpoint": name})
