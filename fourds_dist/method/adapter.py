@@ -23,6 +23,12 @@ class FourierAdapter(nn.Module):
         channels: C of the stage it follows.
         reduction: C / bottleneck width of the two 1x1 convolutions, >= 1 (paper: 4).
         temperature: of the softmax over the two mix logits (paper: 0.1); smaller moves the mix faster.
+
+    >>> adapter = FourierAdapter(64)
+    >>> adapter(torch.randn(2, 64, 14, 14)).shape
+    torch.Size([2, 64, 14, 14])
+    >>> adapter.mix_weights().tolist()
+    [0.5, 0.5]
     """
 
     def __init__(self, channels: int, *, reduction: int = 4, temperature: float = 0.1) -> None:

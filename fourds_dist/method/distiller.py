@@ -94,6 +94,25 @@ class FourDs(nn.Module):
         config: the method's settings.
         image_size: side of the square training images in pixels, to find the stages' shapes.
 
+    >>> from torchvision.models import resnet18
+    >>> stages = ["layer1", "layer2", "layer3", "layer4"]
+    >>> task = FourDs(
+    ...     resnet18(num_classes=5),
+    ...     resnet18(num_classes=5),
+    ...     teacher_stages=stages,
+    ...     student_stages=stages,
+    ...     config=MethodConfig(),
+    ...     image_size=64,
+    ... )
+    >>> output = task(torch.randn(2, 3, 64, 64), torch.tensor([3, -1]))  # -1: an image without a label
+    >>> output.loss.backward()
+    >>> sorted(output.losses)
+    ['phase', 'student_ce', 'student_kd', 'teacher_ce', 'teacher_kd']
+    >>> {name: len(parameters) for name, parameters in task.parameter_groups().items()}
+    {'student': 62, 'adapters': 28}
+    >>> task.predictors()["student"](torch.randn(1, 3, 64, 64)).shape
+    torch.Size([1, 5])
+
     Raises:
         ValueError: unequal numbers of stages or classes.
     """

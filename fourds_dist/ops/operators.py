@@ -33,6 +33,10 @@ def fourier_mix(
         mix_2: the weights (w0, w1), already through their softmax; its gradient is with respect to them.
         backend: one of `BACKENDS`; by default chosen by device, dtype and size.
 
+    >>> h, a = torch.randn(2, 8, 7, 7), torch.randn(2, 8, 7, 7)
+    >>> torch.allclose(fourier_mix(h, a, torch.tensor([0.0, 1.0])), h, atol=1e-3)  # all of its own amplitude
+    True
+
     Returns:
         The mixed map, in the dtype and memory format of `h_BCHW`. Gradients reach whichever inputs ask for one, and
         only those are computed.
@@ -61,6 +65,9 @@ def pooled_phase(
         h_BCHW: the map.
         output_size: (U, V), the cells over rows and columns; any size, also larger than the map.
         backend: one of `BACKENDS`; by default chosen by device, dtype and size.
+
+    >>> pooled_phase(torch.randn(2, 8, 56, 56), (7, 7)).shape
+    torch.Size([2, 8, 7, 7])
 
     Returns:
         Mean phases in radians, in [-pi, pi]; float32, or float64 for a float64 map.
@@ -93,6 +100,10 @@ def phase_disparity(
         h_student_BCHW: the student's map; the only one that receives a gradient.
         h_teacher_BCHW: the teacher's map, taken as constant.
         backend: one of `BACKENDS`; by default chosen by device, dtype and size.
+
+    >>> h = torch.randn(2, 8, 7, 7)
+    >>> [round(phase_disparity(x, h).mean().abs().item(), 2) for x in (3 * h, -h)]  # other amplitude, opposite phase
+    [0.0, 2.0]
 
     Returns:
         One distance per image and channel, 0 (same phases) to 2 (opposite); about 1 for unrelated maps. It is 0, with

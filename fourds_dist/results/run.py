@@ -25,6 +25,15 @@ class Run:
     Args:
         url: its folder, a path or URL.
 
+    >>> run = Run("runs/digits")
+    >>> run  # doctest: +ELLIPSIS
+    Run('runs/digits', student ...% on target)
+    >>> run.settings.method.preset
+    'mended'
+    >>> epochs, accuracies = run.series("distill", "epoch", "val/student")
+    >>> epochs
+    [1.0, 2.0, 3.0]
+
     Raises:
         ValueError: no run there.
     """

@@ -4,18 +4,38 @@ from __future__ import annotations
 
 import doctest
 import shutil
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+import fourds_dist
+
 MODULES = (
     "fourds_dist",
     "fourds_dist.api",
+    "fourds_dist.method.adapter",
+    "fourds_dist.method.distiller",
+    "fourds_dist.ops.operators",
     "fourds_dist.results.preprocessing",
     "fourds_dist.results.scores",
     "fourds_dist.results.loading",
+    "fourds_dist.results.run",
 )
+
+
+def test_every_public_name_has_an_example() -> None:
+    for name in fourds_dist.__all__:
+        thing = getattr(fourds_dist, name)
+        assert ">>>" in (thing.__doc__ or ""), name
+        assert thing.__module__ in MODULES
+
+
+def test_importing_the_package_takes_no_time() -> None:
+    code = "import fourds_dist, sys; assert not {'torch', 'ray', 'matplotlib', 'pydantic'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("name", MODULES)
