@@ -1,4 +1,4 @@
-"""The benchmarks' command line: `python -m fourds_dist.benchmark ops|step|profile|numerics|data|scaling [options]`.
+"""The benchmarks' command line: `python -m fourds_dist.benchmark ops|step|profile|numerics|data|scaling|sweep [options]`.
 
 A benchmark is a module of this package with `add_arguments(parser)` and `run(options)`; only the one asked for is
 imported, so that the operators can be timed where the data and launch parts' dependencies are missing.
@@ -15,6 +15,7 @@ BENCHMARKS = {
     "numerics": "the fast mode against float32: loss curves and accuracies on the quickstart's images",
     "data": "the data path: images per second from storage to the device",
     "scaling": "training over several devices or processes",
+    "sweep": "what a sweep costs besides its training, by trials that do none",
 }
 
 

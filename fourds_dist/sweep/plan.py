@@ -11,9 +11,8 @@ from typing import Any
 from fourds_dist.config import ConfigError, Draft, draft, leaves
 from fourds_dist.settings import Settings, with_absolute_paths
 from fourds_dist.sweep.settings import SweepConfig
-from fourds_dist.sweep.space import Point, Space, label
+from fourds_dist.sweep.space import Point, Space, expanded, keys_of, label
 from fourds_dist.training.preflight import check
-from fourds_dist.training.stages import stages_to_run
 
 OWN = ("run.name", "run.dir", "run.seed", "run.keep_checkpoints", "tracking.", "launch.", "prepare")
 """Keys that a sweep sets itself, or that leave what a run computes as it is."""
@@ -71,7 +70,7 @@ class Plan:
             own["run.seed"] = seed
         if name is not None:
             own |= {"run.name": name, "run.dir": f"{self.url}/trials", "tracking.group": self.config.name}
-        return self.base.changed(point, "the space").changed(own, "the sweep").build(Settings)
+        return self.base.changed(expanded(point), "the space").changed(own, "the sweep").build(Settings)
 
     @property
     def url(self) -> str:
@@ -124,7 +123,8 @@ def make_plan(config: SweepConfig, base: Draft) -> Plan:
         ConfigError: a space that does not fit the run.
     """
     settings = base.build(Settings)
-    for key in config.space:
+    varied = [own for key in config.space for own in keys_of(key)]
+    for key in varied:
         if key.startswith(OWN):
             raise ConfigError(f"space.{key}: this key is the sweep's own, or changes no result; take it out")
         if config.search == "pbt" and key not in CROSSING:
@@ -132,8 +132,8 @@ def make_plan(config: SweepConfig, base: Draft) -> Plan:
                 f"space.{key}: search=pbt changes values while a run goes on, and a checkpoint of one value of this "
                 f"key does not fit another; take it out, or search=optuna. These may: {', '.join(CROSSING)}"
             )
-    conditions = {key: None for p in config.space.values() for key in p.when}
-    for key in [*config.space, *conditions]:
+    conditions = [own for p in config.space.values() for key in p.when for own in keys_of(key)]
+    for key in dict.fromkeys([*varied, *conditions]):
         base.changed({key: None}, "the space").refuse_unknown_keys(Settings)
     values = dict(leaves(settings.model_dump(mode="json")))
     plan = Plan(config, base, settings, Space(config.space, lambda key: values.get(key)))
@@ -149,17 +149,12 @@ def look_into(plan: Plan) -> None:
     """
     check(plan.settings({}))
     for key, parameter in plan.space.parameters.items():
-        for value in parameter.values if key.startswith(LOOKED_INTO) else ():
+        for value in parameter.values if any(own.startswith(LOOKED_INTO) for own in keys_of(key)) else ():
             point = _point_with(plan, key, value)
             try:
                 check(plan.settings(point))
             except ValueError as error:
                 raise ConfigError(f"space.{key}: {label(value)} cannot be: {error}") from None
-
-
-def needs_source(settings: Settings) -> bool:
-    """Whether a run has a source stage, which trials may share."""
-    return "source" in stages_to_run(settings)
 
 
 def _try_values(plan: Plan) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, to_hex
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from fourds_dist.results.charts import INK, LINE, SERIES, SOFT, STYLE, WIDTH_IN, Chart
 from fourds_dist.results.charts import _chart as finished
@@ -23,6 +23,10 @@ GOOD_BAD = LinearSegmentedColormap.from_list("good", [LINE, SERIES[0]])
 
 MARKS = {True: "o", False: "x"}
 """Of configurations that ran to the end, and of those that did not."""
+
+
+ABSENT = -0.1
+"""Place, below its values, of configurations that do not have a key."""
 
 
 def history(configurations: Sequence[Configuration], mode: str, metric: str) -> Chart:
@@ -91,7 +95,7 @@ def parallel(space: Space, configurations: Sequence[Configuration], mode: str, m
     rows = [
         [
             *(
-                scale.place(c.point[key]) if key in c.point else -0.1
+                scale.place(c.point[key]) if key in c.point else ABSENT
                 for key, scale in zip(keys, scales, strict=True)
             ),
             r,
@@ -116,7 +120,7 @@ def parallel(space: Space, configurations: Sequence[Configuration], mode: str, m
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.spines["bottom"].set_visible(False)
-        axes.set_ylim(-0.14, 1.06)
+        axes.set_ylim(ABSENT - 0.04, 1.06)
         axes.set_xlim(-0.1, len(keys) + 0.45)
         return finished(
             "parallel", "All together", f"{len(having)} configurations over {', '.join(keys)}", figure
@@ -160,7 +164,8 @@ class Scale:
 
     def ticks(self) -> list[tuple[float, str]]:
         """(place, text) of all values, or of both ends."""
-        return [(self.place(v), label(v) if self._is_listed else f"{v:.3g}") for v in self._values]
+        known = [(self.place(v), label(v) if self._is_listed else f"{v:.3g}") for v in self._values]
+        return [*known, (ABSENT, "-")] if self._parameter.when else known
 
     def label(self, axes: Axes) -> None:
         """Make the x-axis one of this key."""
@@ -170,6 +175,8 @@ class Scale:
         elif self._parameter.kind == "loguniform":
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.tick_params(axis="x", which="minor", size=0)
 
     def _number(self, value: Any) -> int:
         return next(i for i, v in enumerate(self._values) if v == value and type(v) is type(value))
@@ -214,4 +221,5 @@ def _percent_y(axes: Axes, metric: str) -> None:
 
 
 def _legend(axes: Axes) -> None:
-    axes.legend(loc="best", fontsize=7.5)
+    if len(axes.get_legend_handles_labels()[0]) > 1:
+        axes.legend(loc="best", fontsize=7.5)

@@ -59,7 +59,7 @@ def sweep(plan: Plan, *, resume: bool, console: Console) -> str | None:
     with cluster(plan.run):
         launch = plan.run.launch
         await_workers(launch, wait_s=launch.wait_s)
-        reason = _run(plan, ledger, console)
+        reason = run_plan(plan, ledger, console)
     write_results(plan, ledger, console)
     _tell_end(plan, ledger, reason, console)
     return reason
@@ -84,7 +84,12 @@ def read_sweep(url: str, overrides: Sequence[str] = ()) -> Plan:
     return make_plan(config.build(SweepConfig), base.changed({"run.dir": parent}, "the sweep's place"))
 
 
-def _run(plan: Plan, ledger: Ledger, console: Console, trainable: Trainable | None = None) -> str | None:
+def run_plan(plan: Plan, ledger: Ledger, console: Console, trainable: Trainable | None = None) -> str | None:
+    """Run what is left of a plan in the cluster that this process has joined; gives why it ended before its budget.
+
+    Args:
+        trainable: in place of training, to measure the rest.
+    """
     here = ray.get_runtime_context().get_node_id()
     actor: Any = Shared
     shared: Any = actor.options(label_selector={"ray.io/node-id": here}).remote()

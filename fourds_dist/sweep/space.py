@@ -4,6 +4,8 @@
     method.gate_reduction:   { choice: [8, 16], when: { method.phase_loss: squared } }
     distill.optim.lr:        { loguniform: [0.003, 0.3] }
 
+Keys with commas between them, `teacher.stages, student.stages`, take the same value together.
+
 A point of the space is a dict of the keys that are active in it; the others stay as the base configuration has them.
 """
 
@@ -141,6 +143,16 @@ def flattened(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield key, {k: tuple(v) if k in KINDS and isinstance(v, list) else v for k, v in value.items()}
         else:
             yield from flattened(value, f"{key}.")
+
+
+def keys_of(key: str) -> list[str]:
+    """The configuration's keys that a key of the space stands for."""
+    return [part.strip() for part in key.split(",")]
+
+
+def expanded(point: Mapping[str, Any]) -> Point:
+    """A point by the configuration's keys."""
+    return {own: value for key, value in point.items() for own in keys_of(key)}
 
 
 class Space:

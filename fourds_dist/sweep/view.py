@@ -165,7 +165,7 @@ def figures(configuration: Configuration) -> tuple[str, str, str]:
     whole = configuration.trials[0].num_epochs
     states = {t.state for t in configuration.trials}
     num = len(configuration.values)
-    seeds = f"{num} seeds, " if len(configuration.trials) > 1 else ""
+    seeds = f"{num} seed{'s' if num > 1 else ''}, " if len(configuration.trials) > 1 else ""
     came = "done" if configuration.is_done else f"{'/'.join(sorted(states))} after epoch {epochs} of {whole}"
     return value, test, seeds + came
 

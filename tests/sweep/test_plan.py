@@ -70,6 +70,15 @@ def test_refused(plan, override: str, message: str) -> None:
         plan(override)
 
 
+def test_keys_that_vary_together(plan) -> None:
+    key = "teacher.stages, student.stages"
+    read = plan(f"space={{'{key}': {{choice: [[layer1, layer2], [layer3]]}}}}")
+    settings = read.settings({key: ["layer3"]})
+    assert settings.teacher.stages == settings.student.stages == ("layer3",)
+    with pytest.raises(ValueError, match=r"'student.stags' in the space; did you mean 'student.stages'"):
+        plan("space={'teacher.stages, student.stags': {choice: [[layer1], null]}}")
+
+
 def test_population_based_training_only_where_checkpoints_can_cross(plan) -> None:
     assert plan("search=pbt")
     with pytest.raises(

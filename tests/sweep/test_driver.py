@@ -1,0 +1,118 @@
+"""Sweeps of stub trials through Ray Tune: early stops, failures, populations, and a driver that is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fourds_dist.sweep.ledger import FINAL, Ledger
+from tests.sweep.small import accuracy, small_plan
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+
+def test_bad_trials_stop_early_and_failing_ones_end_no_sweep(local_ray: None, tmp_path: Path) -> None:
+    from tests.sweep.stubs import quick, run_stub, tune
+
+    def trainable(config: dict[str, Any]) -> None:
+        mark = tmp_path / config["trial"]
+        number = int(config["trial"].split("-")[1])
+        if number == 1 and not mark.exists():  # once
+            mark.touch()
+            raise RuntimeError("the disk is full")
+        if number == 2:  # always
+            raise RuntimeError("there is no such device")
+        if number == 3:
+            tune.report({"epoch": 1, "metric": 0.0, "failed": "the loss is no number"})
+            return
+        quick(config)
+
+    plan = small_plan(
+        tmp_path, "scheduler={name: asha, reduction_factor: 2}", "budget.trials=8", "concurrency=4"
+    )
+    ledger = run_stub(plan, trainable)
+    trials = list(ledger.trials.values())
+    assert len(trials) == 8
+    assert all(t.state in FINAL for t in trials)
+    assert [t.state for t in trials[2:4]] == ["failed", "failed"]
+    assert [len(t.failures) for t in trials[:4]] == [0, 1, 2, 1]
+    assert "the disk is full" in trials[1].failures[0]
+    assert "no such device" in trials[2].failures[1]
+    assert "stopped" in {t.state for t in trials}
+    done = [t for t in trials if t.state == "done"]
+    assert done
+    assert all(t.epoch == 4 and t.tested == accuracy(t.point) for t in done)
+    best = ledger.ranked()[0]
+    assert best.mean == max(t.best("max") or 0 for t in trials)
+    assert Ledger.read(plan.url, "max").trials == ledger.trials
+
+
+@pytest.mark.parametrize("scheduler", ["hyperband", "median"])
+def test_other_schedulers_come_to_their_end(local_ray: None, tmp_path: Path, scheduler: str) -> None:
+    from tests.sweep.stubs import quick, run_stub
+
+    plan = small_plan(tmp_path, f"scheduler.name={scheduler}", "budget.trials=6", "concurrency=3")
+    ledger = run_stub(plan, quick)
+    assert len(ledger.trials) == 6
+    assert {t.state for t in ledger.trials.values()} <= {"done", "stopped"}
+    assert any(t.state == "done" for t in ledger.trials.values())
+
+
+def test_a_population_takes_over_from_its_best(local_ray: None, tmp_path: Path) -> None:
+    from tests.sweep.stubs import run_stub, slow
+
+    space = "space={distill.optim.lr: {loguniform: [0.001, 1]}, method.phase_loss: {choice: [circular]}}"
+    with pytest.raises(ValueError, match=r"space.method.phase_loss: search=pbt"):
+        small_plan(tmp_path, "search=pbt", space)
+
+    def trainable(config: dict[str, Any]) -> None:
+        slow(config | {"method.phase_loss": "circular"})
+
+    space = "space={distill.optim.lr: {loguniform: [0.001, 1]}}"
+    plan = small_plan(tmp_path, "search=pbt", space, "budget.trials=4", "concurrency=4")
+    ledger = run_stub(plan, trainable)
+    crossings = [c for t in ledger.trials.values() for c in t.crossings]
+    assert crossings
+    assert all(c["from"] in ledger.trials for c in crossings)
+    assert {t.state for t in ledger.trials.values()} == {"done"}
+
+
+def test_a_killed_driver_s_sweep_goes_on(local_ray: None, tmp_path: Path) -> None:
+    import ray
+
+    from tests.sweep.stubs import quick, run_stub
+
+    words = ("budget.trials=6", "concurrency=2")
+    address = ray.get_runtime_context().gcs_address
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "tests.sweep.stubs", str(tmp_path), *words],
+        env={**os.environ, "RAY_ADDRESS": address},
+        start_new_session=True,
+    )
+    url = str(tmp_path / "runs" / "small")
+
+    def known(*states: str) -> dict[str, Any]:
+        return {t.name: t for t in Ledger.read(url, "max").trials.values() if t.state in states}
+
+    until = time.monotonic() + 300
+    while not (known(*FINAL) and known("running")):
+        assert driver.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    over, cut = known(*FINAL), known("running", "waiting")
+    assert over
+    assert cut
+
+    ledger = run_stub(small_plan(tmp_path, *words), quick)
+    assert {name: ledger.trials[name] for name in over} == over
+    assert {ledger.trials[name].point == trial.point for name, trial in cut.items()} == {True}
+    assert [t.state for t in ledger.trials.values()] == ["done"] * 6
