@@ -3,6 +3,7 @@
     manifest   what a dataset folder holds: classes, splits, shards
     index      where each sample lies in its shard
     split      one split of a domain; which labels are told
+    parts      labelled images in an order of their own, where every batch is to hold its share of them
     order      which sample comes when: a pure function of (data, global batch, seed, epoch)
     fetch      ranged reads that outlast faults; `cache` keeps them on a node's disk
     samples    encoded samples by position, checked; broken ones are left out up to a budget

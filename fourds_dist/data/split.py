@@ -45,10 +45,19 @@ class StreamConfig(Section):
     epoch, on average over images as often as without; 0 leaves the data as they are, 1 shows all classes equally
     often."""
 
+    labelled_fraction: float = Field(default=0.0, ge=0, lt=1)
+    """Share of labelled images that every batch holds of this domain's at least, for targets with few labels: labelled
+    and unlabelled images then come from orders of their own, the labelled ones more often. An epoch stays as long as
+    without. 0: as they come."""
+
     @model_validator(mode="after")
     def _check(self) -> StreamConfig:
         if self.labels_per_class == 0 and self.unlabelled == "drop":
             raise ValueError("labels_per_class=0 with unlabelled=drop leaves no training images")
+        if self.labels_per_class == 0 and self.labelled_fraction > 0:
+            raise ValueError(
+                f"labels_per_class=0 leaves no labelled images for labelled_fraction={self.labelled_fraction:g}"
+            )
         return self
 
 
@@ -64,6 +73,8 @@ class Split:
         fingerprint: names the data and the choice of samples; a run's checkpoint holds it.
         chosen: positions that the stream shows, ascending, some of them repeatedly in later rounds; None: all.
         told: (num_positions,) whether a position's label may be used; None: all.
+        labelled: (num_samples,) whether each sample of a pass shows a label; None: a batch takes them as they come.
+        labelled_fraction: share of labelled samples that every batch holds at least, with `labelled`.
     """
 
     url: str
@@ -73,6 +84,8 @@ class Split:
     fingerprint: str
     chosen: np.ndarray | None = None
     told: np.ndarray | None = None
+    labelled: np.ndarray | None = None
+    labelled_fraction: float = 0.0
 
     @cached_property
     def sizes(self) -> np.ndarray:
@@ -170,11 +183,13 @@ def open_split(config: StreamConfig, name: SplitName, *, seed: int = 0) -> Split
     manifest = read_manifest(folder)
     shards = _matching(manifest, name, pattern, config.url)
     split = Split(folder, name, manifest.classes, shards, f"{manifest.fingerprint}/{name}{pattern or ''}")
-    if name != "train" or (
-        config.labels_per_class is None and config.unlabelled == "keep" and not config.balance
-    ):
-        return split
-    return _chosen(split, config, seed)
+    needs_labels = (
+        config.labels_per_class is not None
+        or config.unlabelled == "drop"
+        or config.balance > 0
+        or config.labelled_fraction > 0
+    )
+    return _chosen(split, config, seed) if name == "train" and needs_labels else split
 
 
 def check_same_classes(split: Split, other: Split) -> None:
@@ -236,6 +251,8 @@ def _chosen(split: Split, config: StreamConfig, seed: int) -> Split:
     choice = (
         f"{split.fingerprint}?labels={config.labels_per_class},{config.unlabelled},{config.balance},{seed}"
     )
+    if config.labelled_fraction:
+        choice += f",labelled={config.labelled_fraction}"
     everything = len(shown) == len(labels) and not config.balance
     return Split(
         split.url,
@@ -245,6 +262,8 @@ def _chosen(split: Split, config: StreamConfig, seed: int) -> Split:
         choice,
         chosen=None if everything else shown,
         told=None if told.all() else told,
+        labelled=(told & (labels != UNLABELLED))[shown] if config.labelled_fraction else None,
+        labelled_fraction=config.labelled_fraction,
     )
 
 

@@ -2,8 +2,9 @@
 
 Memory of a worker's stream, of N workers together:
 
-    encoded images    at most 2 shuffle_mib / N: every lane holds a block and, from its middle on, the next one; for a
-                      split that is no larger than shuffle_mib the whole split, in every worker
+    encoded images    at most 2 shuffle_mib / N: every lane holds a block and, from its middle on, the next one; twice
+                      that with labelled_fraction, whose labelled images have lanes of their own; for a split that is
+                      no larger than shuffle_mib the whole split, in every worker
     pixels            (prefetch_batches + 2) batches of 3 crop_px^2 bytes an image: 38 MB each at 256 images of 224 px
     indices           some 50 bytes a sample, of 2 million samples at most (`samples.MOST_INDEXED_SAMPLES`)
     order             16 bytes a chunk of the whole split, and as much for each of two epochs: a chunk is half a block
@@ -27,6 +28,7 @@ from fourds_dist.data.batches import Plan, decoded
 from fourds_dist.data.lanes import Block, Draw, Lane, epochs_of
 from fourds_dist.data.loader import MIB, LoaderConfig
 from fourds_dist.data.order import AUGMENT, Chunks, Order, evaluation_share, generator, lanes_of, num_lanes
+from fourds_dist.data.parts import parts_of
 from fourds_dist.data.samples import Quarantine, Resident, SampleReader
 from fourds_dist.data.split import Split
 from fourds_dist.data.threads import Pool
@@ -95,23 +97,30 @@ class TrainStream:
         self._config = config
         self._world_size = world_size
         shares = _shares(splits, global_batch_size, config.source_fraction)
-        self._domains = [
-            _DomainStream(name, split, config, shares[name], rank, world_size, (seed, number))
-            for number, (name, split) in enumerate(splits.items())
+        self._domains = [_Domain(name, split, config) for name, split in splits.items()]
+        parts = [(domain, parts_of(domain.split, shares[domain.name])) for domain in self._domains]
+        # Labelled images in orders of their own are numbered after the domains, whose orders they leave as they are.
+        numbered = [(domain, *part[k]) for k in (0, 1) for domain, part in parts if k < len(part)]
+        self._streams = [
+            _PartStream(domain, split, config, share, rank, world_size, (seed, number))
+            for number, (domain, split, share) in enumerate(numbered)
         ]
-        self.num_steps_per_epoch = self._domains[0].order.num_steps_per_epoch
+        first = self._domains[0]
+        self.num_steps_per_epoch = first.split.num_samples // shares[first.name]
         self.wait_s = 0.0
 
     @property
     def identity(self) -> str:
         """Names data and order: two streams with the same one show the same images at the same steps."""
-        return "+".join(domain.identity for domain in self._domains)
+        return "+".join(stream.identity for stream in self._streams)
 
     @property
     def bad_samples(self) -> frozenset[str]:
         """Broken samples that this rank met so far; others meet some of them too, in other epochs."""
         return frozenset(
-            f"{place} {key}" for place, domain in enumerate(self._domains) for key in list(domain.quarantine.causes)
+            f"{place} {key}"
+            for place, domain in enumerate(self._domains)
+            for key in list(domain.quarantine.causes)
         )
 
     @property
@@ -132,7 +141,7 @@ class TrainStream:
         """
         readers = Pool(self._config.read_threads, "read")
         batches = decoded(
-            self._plans(step, [domain.draws(step, readers) for domain in self._domains]),
+            self._plans(step, [stream.draws(step, readers) for stream in self._streams]),
             self._config.decoding(self._world_size),
             waiting=self._timed,
             check=self._check,
@@ -152,7 +161,7 @@ class TrainStream:
     def _plans(self, step: int, draws: list[Iterator[list[Draw]]]) -> Iterator[Plan]:
         while True:
             parts = [
-                domain.plan(step, next(drawn)) for domain, drawn in zip(self._domains, draws, strict=True)
+                stream.plan(step, next(drawn)) for stream, drawn in zip(self._streams, draws, strict=True)
             ]
             yield parts[0] if len(parts) == 1 else _joined(parts)
             step += 1
@@ -165,12 +174,23 @@ class TrainStream:
             self.wait_s += time.perf_counter() - began
 
 
-class _DomainStream:
-    """One domain's part of every batch, on this rank."""
+class _Domain:
+    """One domain's data: what reads them, and what is broken in them."""
+
+    def __init__(self, name: str, split: Split, config: LoaderConfig) -> None:
+        self.name, self.split = name, split
+        self.fetcher = config.fetcher(split.num_bytes)
+        self.quarantine = Quarantine.of(split, config.max_bad_fraction)
+        ranges = Resident(self.fetcher) if is_resident(split, config) else self.fetcher
+        self.reader = SampleReader(split, ranges, self.fetcher)
+
+
+class _PartStream:
+    """One order's part of every batch, on this rank: a domain's samples, or its labelled or unlabelled ones."""
 
     def __init__(
         self,
-        name: str,
+        domain: _Domain,
         split: Split,
         config: LoaderConfig,
         batch_size: int,
@@ -179,14 +199,10 @@ class _DomainStream:
         seed: tuple[int, ...],
     ) -> None:
         self.order = order_of(split, config, batch_size, seed)
-        self.fetcher = config.fetcher(split.num_bytes)
-        self.quarantine = Quarantine.of(split, config.max_bad_fraction)
-        self._is_source = name == "source"
+        self._domain = domain
         self._may_flip = config.flip
         self._split = split
         self._seed = seed
-        ranges = Resident(self.fetcher) if is_resident(split, config) else self.fetcher
-        self._reader = SampleReader(split, ranges, self.fetcher)
         self._lanes = lanes_of(rank, world_size, self.order.lanes)
 
     @property
@@ -207,7 +223,7 @@ class _DomainStream:
         epoch_of = epochs_of(self.order)
 
         def read(places: np.ndarray) -> Future[Block]:
-            return readers.submit(self._reader.read, self._split.positions(places))
+            return readers.submit(self._domain.reader.read, self._split.positions(places))
 
         lanes = [Lane(self.order, lane, step, epoch_of, read) for lane in self._lanes]
         while True:
@@ -222,8 +238,8 @@ class _DomainStream:
             draws,
             places=mine[:, :2],
             flip=(mine[:, 2] < 0.5) & self._may_flip,
-            from_source=np.full(len(draws), self._is_source),
-            quarantines=[self.quarantine] * len(draws),
+            from_source=np.full(len(draws), self._domain.name == "source"),
+            quarantines=[self._domain.quarantine] * len(draws),
             may_replace=True,
         )
 

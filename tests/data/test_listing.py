@@ -97,7 +97,7 @@ def test_a_hundred_thousand_shards_start_in_seconds(tmp_path):
     stream = TrainStream(
         {"target": split}, LoaderConfig(), global_batch_size=256, rank=0, world_size=1, seed=0
     )
-    order = stream._domains[0].order
+    order = stream._streams[0].order
     middle = order.num_steps_per_epoch // 2
     assert len(order.epoch(0).batch(middle)) == 256
     assert time.process_time() - began < 10
