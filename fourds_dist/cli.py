@@ -24,6 +24,7 @@ COMMANDS = {
     "pack": "images become dataset folders of shards",
     "train": "the teacher on the source, then 4Ds on the target",
     "tune": "many runs, to find the best settings",
+    "compare": "methods side by side, on pairs of domains with several seeds",
     "report": "a run in one page, or several side by side",
     "evaluate": "how good a student is on labelled images",
     "predict": "what a student says of image files",
@@ -34,7 +35,7 @@ COMMANDS = {
 }
 """Command -> what it does; each is the module of its name, imported only when it is asked for."""
 
-_ENTRIES = {"benchmark": "fourds_dist.benchmark.__main__"}
+_ENTRIES = {"benchmark": "fourds_dist.benchmark.__main__", "compare": "fourds_dist.compare.__main__"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

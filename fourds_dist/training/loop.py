@@ -159,7 +159,7 @@ def fit(
             raise stopped
 
     store.close()
-    emit({"event": "end", "step": place.step})
+    emit({"event": "end", "step": place.step, "peak_memory_bytes": _peak_memory_bytes(world)})
     assert place.best.weights is not None
     strategy.load_weights(place.best.weights)
     strategy.unwrap()
@@ -179,6 +179,7 @@ def _tell_start(
             "num_epochs": config.epochs,
             "num_steps_per_epoch": stream.num_steps_per_epoch,
             "num_workers": world.size,
+            "device": where,
             "text": f"{config.global_batch_size} images a step, {workers}",
         }
     )
@@ -193,6 +194,15 @@ def _tell_start(
         happened.append(f"went on from the checkpoint of step {place.step}{changed}")
     for text in happened:
         around.emit({"event": "note", "step": place.step, "text": text})
+
+
+def _peak_memory_bytes(world: World) -> int | None:
+    """The most that this process held of its GPU at a time since it was last asked; None on a CPU."""
+    if world.device.type != "cuda":
+        return None
+    peak = torch.cuda.max_memory_allocated(world.device)
+    torch.cuda.reset_peak_memory_stats(world.device)
+    return peak
 
 
 def _device_name(world: World) -> str:

@@ -1,0 +1,117 @@
+"""Compare methods: every method on every pair of domains, with several seeds and few or all labels, side by side.
+
+python -m fourds_dist.compare configs/compare/quickstart.yaml                 digits over photographs: minutes
+python -m fourds_dist.compare configs/compare/icons.yaml seeds=[0]            keys of the comparison or of its runs
+ray job submit --working-dir . -- python -m fourds_dist.compare configs/compare/office-31.yaml run.dir=s3://bucket/runs
+
+The same command again goes on where it was stopped, and tries again what failed; with other methods, pairs or seeds it
+runs what is new. It leaves table.md, cells.csv, results.json and differences.png in run.dir/name. Exit status: 0 all
+cells are done, 1 refused, or some cells failed and are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from fourds_dist.command import Answer, answered
+from fourds_dist.compare.settings import CompareConfig
+from fourds_dist.config import describe
+
+if TYPE_CHECKING:
+    from fourds_dist.compare.plan import Plan
+
+TABLE, CELLS, RESULTS, PLOT = "table.md", "cells.csv", "results.json", "differences.png"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry of `python -m fourds_dist.compare`; gives the exit status."""
+    return answered(parser(), arguments, _compare)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fourds_dist.compare",
+        description=__doc__,
+        epilog=_keys(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("comparison", metavar="FILE", help="a comparison (.yaml)")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="keys of the comparison or of its runs"
+    )
+    parser.add_argument("--table", action="store_true", help="run nothing: tables of the cells that are done")
+    parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
+    return parser
+
+
+def _compare(options: argparse.Namespace) -> Answer:
+    from fourds_dist.compare.plan import look_into, read_plan
+    from fourds_dist.compare.work import Ended, jobs_of, work, workplace
+    from fourds_dist.train import base_folder, prepare
+
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    console = Console()
+    plan = read_plan(options.comparison, options.overrides, folder=base_folder())
+    failures: dict[str, str] = {}
+    if not options.table:
+        prepare(plan.base)
+        look_into(plan)
+        jobs = jobs_of(plan)
+        num_ended = 0
+
+        def ended(end: Ended) -> None:
+            nonlocal num_ended
+            num_ended += 1
+            if end.failure is not None:
+                failures[end.job.title] = end.failure
+            told = "done" if end.failure is None else f"failed: {end.failure}"
+            print(f"[{num_ended}/{len(jobs)}] {end.job.title}: {told}", flush=True)
+
+        if jobs:
+            with workplace(plan) as place:
+                work(jobs, place, ended)
+    _tell(plan, failures, console)
+    return 1 if failures else 0
+
+
+def _tell(plan: Plan, failures: dict[str, str], console: Console) -> None:
+    """Print the tables, and leave them in the comparison's folder."""
+    from fourds_dist.compare.plot import differences_png
+    from fourds_dist.compare.results import read_results
+    from fourds_dist.compare.tables import MOST_PAIRS, as_csv, as_tree, summary, tables
+    from fourds_dist.storage import write_bytes
+    from fourds_dist.training.run_folder import RunFolder
+
+    results, folder = read_results(plan), RunFolder(plan.url)
+    for table in tables(results, most_pairs=MOST_PAIRS):
+        table.show(console)
+    console.print(summary(results), soft_wrap=True, highlight=False)
+    for title, why in failures.items():
+        console.print(f"left out: {title}: {why}", soft_wrap=True, highlight=False, markup=False)
+    left_out = "".join(f"- left out: {title}: {why}\n" for title, why in failures.items())
+    text = "\n".join(table.markdown() for table in tables(results))
+    folder.write_text(TABLE, f"# {plan.config.name}\n\n{text}\n{summary(results)}\n{left_out}")
+    folder.write_text(CELLS, as_csv(results))
+    folder.write_text(RESULTS, json.dumps(as_tree(results, failures), indent=2) + "\n")
+    png = differences_png(results)
+    if png is not None:
+        write_bytes(folder.path(PLOT), png)
+    console.print(f"table and plot: {folder.path(TABLE)}, {PLOT}", soft_wrap=True, highlight=False)
+
+
+def _keys() -> str:
+    lines = ["keys, besides those of the run (`python -m fourds_dist.train --help`):"]
+    for key, kind, default, meaning in describe(CompareConfig):
+        lines.append(f"  {key} ({kind}, default {default})\n      {meaning}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

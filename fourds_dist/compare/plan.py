@@ -1,0 +1,155 @@
+"""A comparison that can be run: its cells and their configurations, checked before anything starts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from fourds_dist.compare.settings import Changes, CompareConfig
+from fourds_dist.compare.sources import from_source, source_runs
+from fourds_dist.config import ConfigError, Draft, draft, leaves
+from fourds_dist.settings import Settings, with_absolute_paths
+from fourds_dist.train import refuse_another
+from fourds_dist.training.preflight import check
+from fourds_dist.training.run_folder import RunFolder
+
+
+class Cell(NamedTuple):
+    """One run of a comparison."""
+
+    regime: str
+    source: str
+    target: str
+    seed: int
+    method: str
+
+    @property
+    def pair(self) -> str:
+        """The two domains in words."""
+        return f"{self.source} -> {self.target}"
+
+    @property
+    def name(self) -> str:
+        """Of its run."""
+        return f"{self.source}-to-{self.target}.{self.regime}.{self.method}.{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.pair}, {self.regime}, seed {self.seed}, {self.method}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison.
+
+    Args:
+        base: the run that cells change, as it was given, with absolute paths.
+        url: path or URL of the comparison's folder.
+        runs: every cell's configuration, taking teacher and student from `sources` where those are its.
+        sources: the run whose source stage a cell begins from; a cell with a teacher of its own has none.
+    """
+
+    config: CompareConfig
+    base: Settings
+    url: str
+    runs: dict[Cell, Settings]
+    sources: dict[Cell, Settings]
+
+
+def read_plan(path: str | Path, overrides: Sequence[str] = (), *, folder: Path | None = None) -> Plan:
+    """The comparison that a file and `key=value` words give; keys of the run go without `changes`.
+
+    Args:
+        folder: what relative paths are relative to; None: the working folder.
+
+    Raises:
+        ConfigError: naming the key, where it was given, and the nearest valid one.
+    """
+    own = [word for word in overrides if word.partition("=")[0].split(".")[0] in CompareConfig.model_fields]
+    config = draft(path, own).build(CompareConfig)
+    base = draft(Path(path).parent / config.config if config.config else None)
+    base = base.changed(_flat(config.changes), f"{path} (changes)")
+    for word in overrides:
+        if word not in own:
+            base = base.changed(_flat(draft(None, [word]).tree), f"override {word!r}")
+    return make_plan(config, base, folder or Path.cwd())
+
+
+def make_plan(config: CompareConfig, base: Draft, folder: Path) -> Plan:
+    """Put both together.
+
+    Raises:
+        ConfigError: keys or values that no run has.
+    """
+    settings = with_absolute_paths(base.build(Settings), folder)
+    url = f"{settings.run.dir.rstrip('/')}/{config.name}"
+    cells = [
+        Cell(regime, source, target, seed, method)
+        for regime, (source, target), seed, method in itertools.product(
+            config.regimes, config.all_pairs, config.seeds, config.methods
+        )
+    ]
+    whole = {cell: with_absolute_paths(_settings(cell, config, base, url), folder) for cell in cells}
+    sources = source_runs(whole, f"{url}/sources")
+    runs = {cell: from_source(run, sources[cell]) if cell in sources else run for cell, run in whole.items()}
+    return Plan(config, settings, url, runs, sources)
+
+
+def look_into(plan: Plan) -> None:
+    """Whether data and networks can be had, and the folders of finished cells hold what is asked for.
+
+    Every method in every regime is looked into on the first pair, and every pair with the first method.
+
+    Raises:
+        ValueError: naming the cell, the key and the remedy.
+    """
+    for cell, run in plan.runs.items():
+        try:
+            refuse_another(RunFolder(run.run_url), run)
+        except ConfigError as error:
+            raise ConfigError(f"{cell}: {error}; or give the comparison another name") from None
+    first = next(iter(plan.runs))
+    for cell, run in plan.runs.items():
+        on_first_pair = (cell.source, cell.target, cell.seed) == (first.source, first.target, first.seed)
+        of_first_method = (cell.regime, cell.method, cell.seed) == (first.regime, first.method, first.seed)
+        if on_first_pair or of_first_method:
+            _look_into(plan, cell, run)
+
+
+def _look_into(plan: Plan, cell: Cell, run: Settings) -> None:
+    """Look into a run as it is, or together with a source stage that is not done yet."""
+    source = plan.sources.get(cell)
+    if source is not None:
+        run = run.model_copy(
+            update={
+                "teacher": source.teacher,
+                "student": run.student.model_copy(update={"start": source.student.start}),
+                "source_stage": source.source_stage,
+            }
+        )
+    try:
+        check(run)
+    except ValueError as error:
+        raise ValueError(f"{cell}: {error}") from None
+
+
+def _settings(cell: Cell, config: CompareConfig, base: Draft, url: str) -> Settings:
+    """A cell's run, with its own source stage."""
+    own: Changes = {
+        "prepare": None,
+        "source.url": config.domains[cell.source],
+        "target.url": config.domains[cell.target],
+        "run.name": cell.name,
+        "run.dir": f"{url}/cells",
+        "run.seed": cell.seed,
+        "tracking.group": config.name,
+    }
+    given = base.changed(_flat(config.regimes[cell.regime]), f"regimes.{cell.regime}")
+    given = given.changed(_flat(config.methods[cell.method]), f"methods.{cell.method}")
+    return given.changed(own, "the comparison").build(Settings)
+
+
+def _flat(tree: Changes) -> Changes:
+    return dict(leaves(tree)) if tree else {}

@@ -1,0 +1,65 @@
+"""The plot of a comparison: paired differences with their intervals, a panel for each regime."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fourds_dist.compare.results import Results
+from fourds_dist.compare.statistics import mean_of
+from fourds_dist.compare.tables import comparisons
+from fourds_dist.results.charts import GAIN, INK, LOSS, SOFT, STYLE
+
+PANEL_IN, ROW_IN, MARGIN_IN = 4.2, 0.42, 1.25
+
+
+def differences_png(results: Results) -> bytes | None:
+    """A PNG; None where no two methods have a cell in common."""
+    wanted = list(comparisons(results))
+    regimes = [r for r in results.plan.config.regimes if any(results.differences(r, *two) for two in wanted)]
+    if not regimes:
+        return None
+    rows = [two for two in wanted if any(results.differences(regime, *two) for regime in regimes)]
+    with mpl.rc_context(STYLE):
+        figure = Figure(
+            figsize=(1.9 + PANEL_IN * len(regimes), MARGIN_IN + ROW_IN * len(rows)), layout="constrained"
+        )
+        panels = figure.subplots(1, len(regimes), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, regime in zip(panels, regimes, strict=True):
+            _panel(axes, results, regime, rows)
+        title = (
+            "Paired differences in accuracy: mean and 95 % interval over cells; small: one pair of domains"
+        )
+        figure.suptitle(f"{title}\n{results.devices}", x=0.02, ha="left", fontsize=9)
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=150, facecolor="white")
+        return png.getvalue()
+
+
+def _panel(axes: Axes, results: Results, regime: str, rows: list[tuple[str, str]]) -> None:
+    axes.set_title(regime.replace("_", " "), loc="left", fontsize=10, fontweight="bold")
+    axes.axvline(0, color=SOFT, linewidth=1)
+    for place, (method, baseline) in enumerate(rows):
+        found = results.differences(regime, method, baseline)
+        if not found:
+            continue
+        for mean in results.difference_by_pair(regime, method, baseline).values():
+            axes.plot([100 * mean.value], [place + 0.22], marker="o", markersize=3, color=SOFT, alpha=0.7)
+        mean = mean_of(list(found.values()))
+        low, high = (100 * (mean.value if end is None else end) for end in (mean.low, mean.high))
+        colour = SOFT if low <= 0 <= high else GAIN if low > 0 else LOSS
+        axes.plot([low, high], [place, place], color=colour, linewidth=4, alpha=0.45, solid_capstyle="butt")
+        axes.plot([100 * mean.value], [place], marker="o", markersize=6, color=colour)
+        axes.annotate(
+            f"{100 * mean.value:+.1f}", (100 * mean.value, place), xytext=(0, 6), textcoords="offset points",
+            ha="center", fontsize=8,
+        )  # fmt: skip
+    names = [f"{method} - {baseline}".replace("_", " ") for method, baseline in rows]
+    axes.set_yticks(range(len(rows)), names)
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.set_ylim(len(rows) - 0.4, -0.7)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("points")

@@ -1,0 +1,145 @@
+"""What finished cells came to: accuracies and costs, read from their folders, and how methods differ on them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from fourds_dist.compare.plan import Cell, Plan
+from fourds_dist.compare.statistics import Mean, mean_of
+from fourds_dist.results.run import Run
+from fourds_dist.settings import Settings
+from fourds_dist.training.run_folder import RunFolder
+from fourds_dist.training.stage import StageName, stage_config
+from fourds_dist.training.stages import DONE, SUMMARY
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished cell."""
+
+    accuracy: float
+    """Of the student on the target's test split; its weights were chosen on the validation split."""
+    validation_accuracy: float
+    train_s: float
+    """Seconds of training after the source stage, times the workers; evaluation left out."""
+    source_s: float
+    """The same of the source stage that it begins from, which other cells share."""
+    images_per_s: float
+    """Of distillation, all workers together."""
+    peak_memory_bytes: int | None
+    """On the device that held most; None on CPUs."""
+    device: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """All finished cells of a comparison."""
+
+    plan: Plan
+    cells: dict[Cell, Result]
+
+    def accuracies(self, regime: str, method: str) -> dict[Cell, float]:
+        """Of one method."""
+        return {
+            cell: result.accuracy
+            for cell, result in self.cells.items()
+            if (cell.regime, cell.method) == (regime, method)
+        }
+
+    def of_pair(self, regime: str, method: str, pair: str) -> Mean | None:
+        """A method's accuracy on one pair of domains, over seeds."""
+        found = [value for cell, value in self.accuracies(regime, method).items() if cell.pair == pair]
+        return mean_of(found) if found else None
+
+    def over_pairs(self, regime: str, method: str) -> Mean | None:
+        """A method's mean over pairs, with its interval over the seeds that have all pairs."""
+        by_seed: dict[int, list[float]] = {}
+        for cell, value in self.accuracies(regime, method).items():
+            by_seed.setdefault(cell.seed, []).append(value)
+        whole = [values for values in by_seed.values() if len(values) == len(self.plan.config.all_pairs)]
+        return mean_of([statistics.fmean(values) for values in whole]) if whole else None
+
+    def differences(self, regime: str, method: str, baseline: str) -> dict[Cell, float]:
+        """Method minus baseline, in every cell where both are done."""
+        other = self.accuracies(regime, baseline)
+        return {
+            cell: value - other[cell._replace(method=baseline)]
+            for cell, value in self.accuracies(regime, method).items()
+            if cell._replace(method=baseline) in other
+        }
+
+    def difference_by_pair(self, regime: str, method: str, baseline: str) -> dict[str, Mean]:
+        """Method minus baseline on every pair, over seeds."""
+        by_pair: dict[str, list[float]] = {}
+        for cell, value in self.differences(regime, method, baseline).items():
+            by_pair.setdefault(cell.pair, []).append(value)
+        return {pair: mean_of(values) for pair, values in by_pair.items()}
+
+    def mean_train_s(self, regime: str, method: str) -> float | None:
+        """Device-seconds of training in a cell, after the source stage."""
+        found = [r.train_s for c, r in self.cells.items() if (c.regime, c.method) == (regime, method)]
+        return statistics.fmean(found) if found else None
+
+    @property
+    def devices(self) -> str:
+        """All devices that trained."""
+        return ", ".join(sorted({result.device for result in self.cells.values()})) or "none"
+
+    @property
+    def pairs(self) -> list[str]:
+        """All pairs in words, done or not."""
+        return list(dict.fromkeys(cell.pair for cell in self.plan.runs))
+
+
+def read_results(plan: Plan) -> Results:
+    """Read every cell that is done."""
+    sources: dict[str, float] = {}
+    cells: dict[Cell, Result] = {}
+    for cell, settings in plan.runs.items():
+        if not RunFolder(settings.run_url).exists(SUMMARY):
+            continue
+        source = plan.sources.get(cell)
+        if source is not None and source.run_url not in sources:
+            sources[source.run_url] = _device_seconds(Run(source.run_url).rows, source, ["source"])
+        cells[cell] = _result(settings, sources[source.run_url] if source else 0.0)
+    return Results(plan, cells)
+
+
+def _result(settings: Settings, shared_source_s: float) -> Result:
+    run = Run(settings.run_url)
+    outcome = run.outcome
+    assert outcome is not None
+    student = next(line for line in outcome.lines if line.network == "student")
+    peaks = [row["peak_memory_bytes"] for row in run.rows if row.get("peak_memory_bytes")]
+    device = next((row["device"] for row in run.rows if "device" in row), "unknown device")
+    return Result(
+        accuracy=student.target.value,
+        validation_accuracy=outcome.validation_accuracy,
+        train_s=_device_seconds(run.rows, settings, [stage for stage in DONE if stage != "source"]),
+        source_s=shared_source_s + _device_seconds(run.rows, settings, ["source"]),
+        images_per_s=outcome.train_images_per_s,
+        peak_memory_bytes=max(peaks, default=None),
+        device=device,
+    )
+
+
+def _device_seconds(rows: Iterable[dict[str, Any]], settings: Settings, stages: Iterable[StageName]) -> float:
+    """Seconds of training in some stages times workers, from what was measured between logging steps.
+
+    A step that was done again after a kill counts once.
+    """
+    seconds, wanted = 0.0, set(stages)
+    step, num_workers = 0, 1
+    for row in rows:
+        if row.get("stage") not in wanted:
+            continue
+        if row["event"] == "start":
+            step, num_workers = row["step"], row["num_workers"]
+        elif row["event"] == "step":
+            images = (row["step"] - step) * stage_config(row["stage"], settings).global_batch_size
+            seconds += num_workers * images / row["images_per_s"]
+            step = row["step"]
+    return seconds

@@ -1,0 +1,60 @@
+"""Cells as tasks of a Ray cluster: each holds what it trains on, and waits in Ray's queue until that is free."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import ray
+
+from fourds_dist.compare.work import Ended, Job, attempted
+from fourds_dist.launch.ray_train import worker_resources
+from fourds_dist.launch.settings import LaunchConfig
+from fourds_dist.settings import Settings
+
+
+class Cluster:
+    """The cluster that this process has joined.
+
+    Args:
+        launch: what a cell holds.
+        parallel: cells at once; None: as many as there is room for.
+    """
+
+    def __init__(self, launch: LaunchConfig, parallel: int | None) -> None:
+        each, total = worker_resources(launch), ray.cluster_resources()
+        num_workers = launch.min_workers if launch.runner == "ray" else 1
+        fitting = min(int(total.get(name, 0) / (amount * num_workers)) for name, amount in each.items())
+        self.room = parallel or max(1, fitting)
+        held = each if launch.runner == "inline" else {"CPU": 0.0}
+        self._options = {"num_cpus": held["CPU"], "num_gpus": held.get("GPU", 0)}
+        self._running: dict[Any, Job] = {}
+
+    def start(self, job: Job) -> None:
+        """Hand a run to the cluster."""
+        task = _run.options(name=job.settings.run.name, **self._options)  # pyright: ignore[reportFunctionMemberAccess]
+        self._running[task.remote(job.settings.model_dump_json())] = job
+
+    def wait(self) -> Ended:
+        """The next run that ends; a process that died is a run that failed."""
+        (ref,), _ = ray.wait(list(self._running), num_returns=1)
+        job = self._running.pop(ref)
+        try:
+            return Ended(job, ray.get(ref))
+        except ray.exceptions.RayError as error:
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            return Ended(job, f"{type(error).__name__}: {lines[0].strip() if lines else 'no word of why'}")
+
+    def end(self, grace_s: float) -> None:
+        """Have all runs leave with a checkpoint."""
+        for ref in self._running:
+            ray.cancel(ref)
+        ray.wait(list(self._running), num_returns=len(self._running), timeout=grace_s)
+
+
+@ray.remote(max_retries=0)
+def _run(settings_json: str) -> str | None:
+    os.environ.setdefault(
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600"
+    )  # cells that start at once wait for cores
+    return attempted(Settings.model_validate_json(settings_json))

@@ -1,0 +1,154 @@
+"""Runs the cells that are not done, several at once; one that fails is told and left out, the others go on.
+
+A source stage comes before the cells that share it. What is done is known by the runs' folders alone: the same command
+again goes on where it was stopped, and tries again what failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from fourds_dist.command import told
+from fourds_dist.compare.plan import Plan
+from fourds_dist.settings import Settings
+from fourds_dist.train import run
+from fourds_dist.training.run_folder import RunFolder
+from fourds_dist.training.stages import DONE
+from fourds_dist.training.stop import Stopped
+
+GRACE_S = 60
+"""How long runs may take to leave with a checkpoint, after Ctrl-C."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is to be done.
+
+    Args:
+        title: in words.
+        needs: URL of the run that must be done before; None: nothing.
+    """
+
+    title: str
+    settings: Settings
+    needs: str | None = None
+
+    @property
+    def url(self) -> str:
+        """The run's folder."""
+        return self.settings.run_url
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its last stage is done."""
+        return RunFolder(self.url).exists(DONE[self.settings.run.until])
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that ended; `failure` says why it is not done, if it is not."""
+
+    job: Job
+    failure: str | None
+
+
+class Workplace(Protocol):
+    """Where runs are done."""
+
+    @property
+    def room(self) -> int:
+        """Runs at once, at most."""
+        ...
+
+    def start(self, job: Job) -> None:
+        """Begin a run."""
+        ...
+
+    def wait(self) -> Ended:
+        """The next run that ends, of those begun."""
+        ...
+
+
+def jobs_of(plan: Plan) -> list[Job]:
+    """All that is not done: source stages first, then cells."""
+    missing = [cell for cell, settings in plan.runs.items() if not Job("", settings).is_done]
+    sources = {plan.sources[cell].run_url: plan.sources[cell] for cell in missing if cell in plan.sources}
+    titles = {plan.sources[cell].run_url: cell.source for cell in missing if cell in plan.sources}
+    first = [Job(f"teacher for {titles[url]}, seed {s.run.seed}", s) for url, s in sources.items()]
+    cells = [
+        Job(str(cell), plan.runs[cell], plan.sources[cell].run_url if cell in plan.sources else None)
+        for cell in missing
+    ]
+    return [*(job for job in first if not job.is_done), *cells]
+
+
+def work(jobs: list[Job], place: Workplace, ended: Callable[[Ended], None]) -> None:
+    """Do all jobs, as many at once as there is room; `ended` hears of each."""
+    waiting, running = list(jobs), set[str]()
+    unmet = {job.url for job in jobs}
+    failed: set[str] = set()
+    while waiting or running:
+        for job in list(waiting):
+            if job.needs in failed:
+                waiting.remove(job)
+                ended(Ended(job, "its teacher is not there"))
+            elif job.needs not in unmet and len(running) < place.room:
+                waiting.remove(job)
+                running.add(job.url)
+                place.start(job)
+        if running:
+            end = place.wait()
+            running.remove(end.job.url)
+            unmet.discard(end.job.url)
+            if end.failure is not None:
+                failed.add(end.job.url)
+            ended(end)
+
+
+def attempted(settings: Settings) -> str | None:
+    """Do a run; why it is not done, if it is not."""
+    try:
+        run(settings)
+    except Stopped as stopped:
+        return str(stopped)
+    except Exception as error:
+        return told(error).removeprefix("error: ")
+    return None
+
+
+class Here:
+    """One run after the other, in this process."""
+
+    room = 1
+
+    def __init__(self) -> None:
+        self._ended: list[Ended] = []
+
+    def start(self, job: Job) -> None:
+        """Do the run, to its end."""
+        self._ended.append(Ended(job, attempted(job.settings)))
+
+    def wait(self) -> Ended:
+        """What ended."""
+        return self._ended.pop()
+
+
+@contextmanager
+def workplace(plan: Plan) -> Iterator[Workplace]:
+    """Where the plan's runs are done, as long as the context lasts."""
+    if plan.config.through == "here":
+        yield Here()
+        return
+    from fourds_dist.compare.tasks import Cluster
+    from fourds_dist.launch.ray_train import cluster
+
+    with cluster(plan.base):
+        place = Cluster(plan.base.launch, plan.config.parallel)
+        try:
+            yield place
+        except KeyboardInterrupt:
+            place.end(GRACE_S)
+            raise
