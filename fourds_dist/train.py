@@ -90,7 +90,7 @@ def run(settings: Settings) -> bool:
     )
     is_main = world is None or world.is_main
     if is_main:
-        _prepare(settings)
+        prepare(settings)
         check(settings)
         _claim(folder, settings)
     if world is None:
@@ -114,7 +114,8 @@ def _show_report(folder: RunFolder, console: Console, *, is_kept: bool) -> None:
         console.print(f"report: {place}", soft_wrap=True, highlight=False)
 
 
-def _prepare(settings: Settings) -> None:
+def prepare(settings: Settings) -> None:
+    """Pack the built-in domains that the configuration asks for, where they are not there yet."""
     if settings.prepare == "digits":
         from fourds_dist.data.sources.digits import pack_quickstart
 
