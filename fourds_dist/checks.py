@@ -190,7 +190,14 @@ def storage(url: str) -> Iterator[Finding]:
             same = fs.cat_file(place) == b"fourds"
             took = time.perf_counter() - began
             fs.rm(place)
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        yield Finding(
+            f"{url} cannot be written ({error.strerror})",
+            Level.BAD,
+            "enough for data; runs need another place",
+        )
+        return
+    except ValueError as error:
         remedy = "enough for data; runs need a place to write to" if "denied" in str(error) else ""
         yield Finding(str(error), Level.BAD, remedy)
         return

@@ -7,6 +7,8 @@ fsspec's and the driver's own: environment, profile, instance role. Nothing here
 from __future__ import annotations
 
 import os
+import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +71,26 @@ def explained(url: str) -> Iterator[None]:
             f"{url} cannot be reached ({type(error).__name__}: {_short(error)}); check the address, the network and "
             f"the endpoint, e.g. FSSPEC_{_protocol(url).upper()}_ENDPOINT_URL"
         ) from None
+
+
+def check_writable(folder: str) -> None:
+    """Refuse a folder in which nothing can be written, before work goes into what is to lie there; it stays as it is.
+
+    Raises:
+        ValueError: it cannot be written, or nothing can be made below its nearest parent.
+    """
+    fs, path = locate(folder)
+    try:
+        if is_local(fs):
+            here = next(place for place in (Path(path), *Path(path).parents) if place.exists())
+            with tempfile.TemporaryFile(dir=here):
+                return
+        probe = f"{folder.rstrip('/')}/.fourds-{uuid.uuid4().hex[:8]}"
+        with explained(folder):
+            write_bytes(probe, b"fourds")
+            fs.rm(locate(probe)[1])
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be written ({_short(error)}); give another place") from None
 
 
 def write_bytes(url: str, data: bytes) -> None:

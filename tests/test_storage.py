@@ -7,7 +7,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from fourds_dist.storage import explained, locate, put_file, write_bytes
+from fourds_dist.storage import check_writable, explained, locate, put_file, write_bytes
 
 
 def test_a_local_file_is_never_half_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,3 +68,21 @@ def test_a_driver_that_is_not_installed() -> None:
         ValueError, match=r"abfs://c/x: the driver for abfs:// .*pip install 'fourds_dist\[azure\]'"
     ):
         locate("abfs://c/x")
+
+
+class TestWritable:
+    def test_a_folder_to_be_made_is_left_to_be_made(self, tmp_path: Path) -> None:
+        check_writable(str(tmp_path / "a" / "b"))
+        assert not (tmp_path / "a").exists()
+        check_writable("memory://bucket/a")
+        assert not fsspec.filesystem("memory").exists("/bucket/a/.fourds")
+
+    def test_a_file_in_its_way(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        for place in (tmp_path / "file", tmp_path / "file" / "runs"):
+            with pytest.raises(ValueError, match=f"^{place} cannot be written .*give another place"):
+                check_writable(str(place))
+
+    def test_a_disk_that_takes_nothing(self) -> None:
+        with pytest.raises(ValueError, match="cannot be written"):
+            check_writable("/proc/x/y")

@@ -22,7 +22,7 @@ from fourds_dist.results.formats import FILES, Writer
 from fourds_dist.results.images import FileImages, ShardImages, open_labelled
 from fourds_dist.results.loading import load_student
 from fourds_dist.results.student import Student
-from fourds_dist.storage import locate, write_bytes
+from fourds_dist.storage import check_writable, locate, write_bytes
 
 NUM_COMPARED = 256
 NUM_CALIBRATION = 128
@@ -93,8 +93,7 @@ def export(
     if unknown or not formats:
         named = f"unknown format {unknown[0]!r}" if unknown else "no format"
         raise ValueError(f"{named}; there are {', '.join(FILES)}")
-    if "://" not in dest and Path(dest).exists() and not Path(dest).is_dir():
-        raise ValueError(f"{dest} is a file; give a folder or URL for the exports")
+    check_writable(dest)
     where = data or student.about.get("domain")
     if not where:
         raise ValueError(f"{student.origin} does not say what its target is; give labelled images by --data")

@@ -155,10 +155,11 @@ def _of_onnx(url: str) -> Student:
         import onnxruntime
     except ImportError:
         raise ValueError(f"{url} needs ONNX Runtime: pip install 'fourds_dist[export]'") from None
+    data = read_bytes(url)
     try:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(read_bytes(url), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime has exceptions of its own without a common base
         raise ValueError(f"{url} is no ONNX model that can be run ({_short(error)})") from None
     about = session.get_modelmeta().custom_metadata_map
