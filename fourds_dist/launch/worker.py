@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import ray
 import ray.train
 
+from fourds_dist.launch.gauges import Gauges
 from fourds_dist.settings import Settings
 from fourds_dist.training.checkpoint import CheckpointRefusedError
 from fourds_dist.training.run_folder import RunFolder
@@ -45,7 +46,13 @@ def train_worker(config: dict[str, Any]) -> Ending:
 
     try:
         run_stage(
-            config["stage"], settings, make_store, line.put, stop=line.told_to_stop, happened=line.happened
+            config["stage"],
+            settings,
+            make_store,
+            line.put,
+            Gauges(settings.run.name, config["stage"]),
+            stop=line.told_to_stop,
+            happened=line.happened,
         )
     except Stopped as stopped:
         return Ending("preempted" if stopped.reason.startswith(PREEMPTED) else "stopped", str(stopped))

@@ -1,0 +1,118 @@
+"""What Prometheus would see: the metrics endpoint of a real Ray node, scraped while a worker's events come."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fourds_dist.launch import gauges
+from fourds_dist.settings import Settings
+
+CLUSTER = Path(__file__).parents[2] / "cluster"
+STEP = {
+    "event": "step",
+    "step": 40,
+    "epoch": 1.25,
+    "loss": 2.5,
+    "student_ce": 0.5,
+    "images_per_s": 123.5,
+    "data_wait_share": 0.125,
+    "num_bad_samples": 3,
+    "lr/student": 0.01,
+    "mix/adapter1": 0.6,
+}
+ROWS: list[dict[str, Any]] = [
+    {"event": "start", "step": 8, "num_epochs": 3, "num_steps_per_epoch": 32, "text": ""},
+    {"event": "note", "step": 8, "text": "went on from the checkpoint of step 8"},
+    STEP,
+    {"event": "epoch", "step": 64, "epoch": 2, "val/student": 0.75, "val/teacher_adapted": 0.5},
+]
+EXPECTED = {
+    "fourds_step": 40,
+    "fourds_num_steps": 96,
+    "fourds_epoch": 1.25,
+    "fourds_images_per_s": 123.5,
+    "fourds_data_wait_share": 0.125,
+    "fourds_num_bad_samples": 3,
+    'fourds_loss{loss="loss"}': 2.5,
+    'fourds_loss{loss="student_ce"}': 0.5,
+    'fourds_val_accuracy{network="student"}': 0.75,
+    'fourds_val_accuracy{network="teacher_adapted"}': 0.5,
+    "fourds_notes_total": 1,
+}
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
+def test_a_worker_s_events_reach_the_metrics_port() -> None:
+    import ray
+
+    from fourds_dist.launch.board import Board
+
+    @ray.remote(num_cpus=0)
+    class Worker:
+        """Stands in a Ray Train worker's place, with a stage that only tells its events."""
+
+        def train(self, config: dict[str, Any]) -> str:
+            from fourds_dist.launch import worker
+
+            def run_stage(name: str, settings: Settings, make_store: Any, *sinks: Any, **_: Any) -> None:
+                for row in ROWS:
+                    for sink in sinks:
+                        sink(row)
+
+            worker.run_stage = run_stage
+            return worker.train_worker(config).kind
+
+    settings = Settings.model_validate(
+        {"target": {"url": "x"}, "source": {"url": "y"}, "run": {"name": "seen"}}
+    )
+    actor: Any = Board
+    board, worker = actor.remote(), Worker.remote()
+    config = {"stage": "distill", "settings": settings.model_dump_json(), "board": board}
+    assert ray.get(worker.train.remote(config), timeout=300) == "done"
+    assert [row["event"] for row in ray.get(board.take.remote())] == [row["event"] for row in ROWS]
+
+    node = next(node for node in ray.nodes() if node["Alive"])
+    found: dict[str, float] = {}
+    until = time.monotonic() + 120
+    while found != EXPECTED and time.monotonic() < until:
+        found = scraped(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics")
+        time.sleep(1)
+    assert found == EXPECTED
+    ray.kill(worker)
+    ray.kill(board)
+
+
+def scraped(url: str) -> dict[str, float]:
+    """Our numbers of the run `seen`, by name and own tag."""
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    found = {}
+    for line in lines:
+        match = re.match(r"ray_(fourds_\w+)\{(.*)\} (\S+)$", line)
+        if match is None or 'run="seen"' not in match[2]:
+            continue
+        assert 'stage="distill"' in match[2]
+        own = re.search(r'(?<![A-Za-z])(loss|network)="[^"]*"', match[2])
+        found[match[1] + (f"{{{own[0]}}}" if own else "")] = float(match[3])
+    return found
+
+
+def test_the_dashboard_and_the_manual_name_them_all() -> None:
+    names = {re.sub(r"\{.*", "", name) for name in EXPECTED}
+    dashboard = json.loads((CLUSTER / "grafana.json").read_text(encoding="utf-8"))
+    asked = {
+        name for panel in dashboard["panels"] for target in panel.get("targets", ())
+        for name in re.findall(r"ray_(fourds_\w+)", target["expr"])
+    }  # fmt: skip
+    manual = set(re.findall(r"`ray_(fourds_\w+)`", (CLUSTER / "README.md").read_text(encoding="utf-8")))
+    assert asked == names
+    assert manual == names
+    assert set(gauges.GAUGES) <= set(STEP)
