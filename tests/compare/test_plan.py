@@ -1,0 +1,143 @@
+"""Cells, what they share, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fourds_dist.compare.plan import Plan, look_into, read_plan
+from fourds_dist.compare.settings import CompareConfig
+from fourds_dist.config import ConfigError, dump, shipped
+from fourds_dist.data.sources.layouts import LAYOUTS
+from tests.compare.small import METHODS, comparison, write_domains
+
+DOMAINS = {"a": "shards/a", "b": "shards/b", "c": "shards/c"}
+FILES = sorted(shipped("compare").glob("*.yaml"))
+
+
+def test_cells_are_methods_by_pairs_by_seeds_by_regimes(tmp_path: Path) -> None:
+    regimes = {"few": {"target": {"labels_per_class": 4}}, "all": {}}
+    plan = comparison(tmp_path, DOMAINS, seeds=[3, 5], regimes=regimes)
+    assert len(plan.runs) == 3 * 6 * 2 * 2
+    cell, run = next(
+        item for item in plan.runs.items() if item[0].method == "two_stage" and item[0].seed == 5
+    )
+    assert (cell.name, run.run.seed, run.adapt.method) == ("a-to-b.few.two_stage.5", 5, "fine_tune")
+    assert run.target.labels_per_class == 4
+    assert run.source.url is not None
+    assert run.source.url.endswith("shards/a")
+    assert run.run_url == f"{tmp_path}/runs/small/cells/{cell.name}"
+    assert run.method.preset == "distillation"
+    assert run.method.phase_loss == "none"  # a preset fills what is left out
+
+
+def test_words_go_to_the_comparison_or_to_its_runs(tmp_path: Path) -> None:
+    plan = comparison(tmp_path, DOMAINS, "seeds=[7]", "distill.optim.lr=0.5", "pairs=[[a, c]]")
+    assert {cell.seed for cell in plan.runs} == {7}
+    assert {cell.pair for cell in plan.runs} == {"a -> c"}
+    assert {run.distill.optim.lr for run in plan.runs.values()} == {0.5}
+
+
+def teachers(plan: Plan) -> set[str]:
+    return {source.run_url for source in plan.sources.values()}
+
+
+def test_a_teacher_is_shared_by_all_that_agree_on_it(tmp_path: Path) -> None:
+    regimes = {"all": {}, "scratch": {"student.start": "random"}}
+    plan = comparison(tmp_path, DOMAINS, seeds=[0, 1], regimes=regimes)
+    assert len(teachers(plan)) == 3 * 2  # by domain and seed; not by target, method or the student's start
+    for cell, run in plan.runs.items():
+        source = plan.sources[cell]
+        assert source.source.url == run.source.url
+        assert source.run.seed == cell.seed
+        assert source.run.until == "source"
+        assert source.target.url is None
+        assert run.teacher.checkpoint == f"{source.run_url}/teacher.safetensors"
+        start = f"{source.run_url}/student_source.safetensors"
+        assert run.student.start == (start if cell.regime == "all" else "random")
+
+
+def test_another_teacher_is_another_source_stage(tmp_path: Path) -> None:
+    methods = METHODS | {"longer": {"source_stage.epochs": 2}}
+    plan = comparison(tmp_path, DOMAINS, methods=methods, pairs=[["a", "b"]])
+    assert len(teachers(plan)) == 2
+
+
+def test_a_teacher_of_one_s_own_is_taken_as_it_is(tmp_path: Path) -> None:
+    own = ("teacher.checkpoint=/own.pt", "student.start=random")
+    plan = comparison(tmp_path, DOMAINS, *own)
+    assert not plan.sources
+    assert {run.teacher.checkpoint for run in plan.runs.values()} == {"/own.pt"}
+    plan = comparison(tmp_path, DOMAINS, own[0])  # whose student comes from the source
+    assert plan.sources
+    assert {run.teacher.checkpoint for run in plan.runs.values()} == {"/own.pt"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"pairs": [["a", "x"]]}, "pairs: there is no domain 'x'; there are a, b, c"),
+        ({"pairs": [["a", "a"]]}, "is one domain twice"),
+        ({"baselines": ["none"]}, "there is no method 'none'"),
+        ({"baselines": list(METHODS)}, "every method is one"),
+        ({"methods": {"a method": {}}}, "'a method' becomes part of a folder's name"),
+        ({"methods": {}}, "methods is empty"),
+        ({"seeds": [1, 1]}, "seeds: give at least one, and none twice"),
+        ({"parallel": 2}, "parallel=2 needs through=ray"),
+        (
+            {"methods": {"m": {"method.presett": "hint"}}},
+            "unknown key 'method.presett' in methods.m; did you mean",
+        ),
+        ({"regimes": {"few": {"target.labels": 1}}}, "unknown key 'target.labels' in regimes.few"),
+        ({"name": "a/b"}, "name"),
+    ],
+)
+def test_refused(tmp_path: Path, keys: dict, message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        comparison(tmp_path, DOMAINS, **keys)
+    assert message in str(refused.value)
+
+
+def test_looked_into_before_anything_starts(tmp_path: Path) -> None:
+    domains = write_domains(tmp_path, "a", "b")
+    look_into(comparison(tmp_path, domains))
+    with pytest.raises(ValueError, match=r"a -> gone, all, seed 0, mended: .*gone"):
+        look_into(comparison(tmp_path, domains | {"gone": f"{tmp_path}/gone"}))
+    methods = METHODS | {"big_batch": {"distill.global_batch_size": 99}}
+    too_big = comparison(tmp_path, domains, methods=methods)
+    with pytest.raises(ValueError, match=r"big_batch: distill\.global_batch_size=99"):
+        look_into(too_big)
+    plan = comparison(tmp_path, domains)
+    cell, run = next(iter(plan.runs.items()))
+    Path(run.run_url).mkdir(parents=True)
+    Path(run.run_url, "config.yaml").write_text(dump(run))
+    look_into(plan)
+    with pytest.raises(ConfigError, match=rf"{cell}: .* another configuration \(distill.epochs: 1 -> 3\)"):
+        look_into(comparison(tmp_path, domains, "distill.epochs=3"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_what_is_shipped_can_be_planned(path: Path) -> None:
+    plan = read_plan(path)
+    assert plan.config.name
+    assert "mended" in plan.config.compared
+    assert {"cross_entropy", "no_distillation"} & set(plan.config.all_baselines)
+
+
+@pytest.mark.parametrize("name", [name for name in LAYOUTS if len(LAYOUTS[name].domains) > 1])
+def test_the_paper_s_data_sets_have_all_their_pairs(name: str) -> None:
+    plan = read_plan(shipped("compare") / f"{name}.yaml")
+    domains = LAYOUTS[name].domains
+    assert plan.config.domains == {domain: f"shards/{name}-{domain}" for domain in domains}
+    assert len(plan.config.all_pairs) == len(domains) * (len(domains) - 1)
+    run = next(iter(plan.runs.values()))
+    assert (run.distill.epochs, run.distill.global_batch_size, run.run.seed) == (120, 32, 42)
+    assert {"authors", "fine_tune_then_distil", "mcc_then_distil", "hint"} <= set(plan.config.methods)
+
+
+def test_the_icons_are_compared_as_they_should() -> None:
+    config: CompareConfig = read_plan(shipped("compare") / "icons.yaml").config
+    assert len(config.all_pairs) >= 6
+    assert len(config.seeds) >= 3
+    assert {"few", "all", "few-from-scratch", "all-from-scratch"} == set(config.regimes)

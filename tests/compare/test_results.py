@@ -1,0 +1,149 @@
+"""Tables, differences and costs from cells whose numbers are known."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fourds_dist.compare.plan import Cell, Plan
+from fourds_dist.compare.plot import differences_png
+from fourds_dist.compare.results import Result, Results, read_results
+from fourds_dist.compare.tables import as_csv, as_tree, summary, tables
+from fourds_dist.training.evaluate import Accuracy
+from fourds_dist.training.outcome import Line, Outcome
+from fourds_dist.training.run_folder import RunFolder
+from tests.compare.small import comparison
+
+DOMAINS = {"a": "shards/a", "b": "shards/b"}
+
+# Accuracies by (pair, seed): mended - cross_entropy is +.10, +.20, -.05, +.15.
+KNOWN = {
+    ("a", "b", 0): {"mended": 0.60, "cross_entropy": 0.50},
+    ("a", "b", 1): {"mended": 0.70, "cross_entropy": 0.50},
+    ("b", "a", 0): {"mended": 0.45, "cross_entropy": 0.50},
+    ("b", "a", 1): {"mended": 0.65, "cross_entropy": 0.50},
+}
+
+
+def result(accuracy: float, train_s: float = 60.0) -> Result:
+    return Result(accuracy, 0.5, train_s, 30.0, 100.0, None, "CPU")
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return comparison(
+        tmp_path, DOMAINS, seeds=[0, 1], regimes={"few": {"target.labels_per_class": 2}, "all": {}}
+    )
+
+
+@pytest.fixture
+def known(plan: Plan) -> Results:
+    cells = {
+        Cell("few", source, target, seed, method): result(value, 60.0 if method == "mended" else 120.0)
+        for (source, target, seed), by_method in KNOWN.items()
+        for method, value in by_method.items()
+    }
+    return Results(plan, cells)
+
+
+def test_paired_differences(known: Results) -> None:
+    found = known.differences("few", "mended", "cross_entropy")
+    assert sorted(found.values()) == pytest.approx([-0.05, 0.10, 0.15, 0.20])
+    by_pair = known.difference_by_pair("few", "mended", "cross_entropy")
+    assert by_pair["a -> b"].value == pytest.approx(0.15)
+    assert by_pair["b -> a"].value == pytest.approx(0.05)
+    assert known.differences("all", "mended", "cross_entropy") == {}
+    assert known.differences("few", "mended", "two_stage") == {}
+
+
+def test_a_mean_over_pairs_takes_whole_seeds(known: Results) -> None:
+    mean = known.over_pairs("few", "mended")
+    assert mean is not None
+    # Seeds 0 and 1: (.60 + .45) / 2 and (.70 + .65) / 2.
+    assert mean.value == pytest.approx((0.525 + 0.675) / 2)
+    assert mean.half_width == pytest.approx(12.7062 * 0.075, rel=1e-4)  # t(1), standard error .075
+    del known.cells[Cell("few", "b", "a", 1, "mended")]
+    mean = known.over_pairs("few", "mended")
+    assert mean is not None
+    assert (mean.value, mean.num, mean.low) == (pytest.approx(0.525), 1, None)
+
+
+def test_tables_say_it(known: Results) -> None:
+    methods, differences = tables(known)
+    assert methods.columns == (
+        "method",
+        "a -> b",
+        "b -> a",
+        "mean over pairs",
+        "cells",
+        "CPU time",
+        "images/s",
+    )
+    assert methods.rows[0][:3] == ("mended", "65.0", "55.0")
+    assert methods.rows[1][-2:] == ("2.0 min", "100")
+    (row,) = differences.rows
+    # Mean 10, t(3) 3.1824 times standard error 5.4006.
+    assert row[:3] == ("mended - cross entropy", "+10.0 [-7.2, +27.2]", "3 of 4")
+    assert row[3].startswith("b -> a +5.0 [")
+    assert row[4] == "x 0.50"
+    assert "| mended - cross entropy | +10.0 [-7.2, +27.2] |" in differences.markdown()
+    assert tables(known, most_pairs=1)[0].columns[1] == "mean over pairs"
+    for table in (methods, differences):
+        console = Console(width=140, record=True, file=io.StringIO())
+        table.show(console)
+        assert table.rows[0][0] in console.export_text()
+    assert "8 of 24 cells done: 3 methods, 2 pairs of domains, 2 seeds, 2 regimes. Device: CPU." in summary(
+        known
+    )
+
+
+def test_as_data(known: Results) -> None:
+    lines = list(csv.DictReader(io.StringIO(as_csv(known))))
+    assert len(lines) == 8
+    assert (lines[0]["method"], lines[0]["seed"], lines[0]["accuracy"]) == ("mended", "0", "0.6")
+    tree = json.loads(json.dumps(as_tree(known, {"a cell": "why"})))
+    (difference,) = tree["differences"]
+    assert difference["difference"]["value"] == pytest.approx(0.10)
+    assert difference["difference"]["low"] == pytest.approx(-0.0719, abs=1e-4)
+    assert difference["num_better"] == 3
+    assert tree["failures"] == {"a cell": "why"}
+
+
+def test_the_plot_is_a_picture(known: Results) -> None:
+    png = differences_png(known)
+    assert png is not None
+    assert png.startswith(b"\x89PNG")
+    assert len(png) > 5000
+    assert differences_png(Results(known.plan, {})) is None
+
+
+def test_costs_are_read_from_what_was_measured(plan: Plan) -> None:
+    """Steps of 16 images at 32 images/s on two workers: one device-second a step, over a stop too."""
+    cell = next(cell for cell in plan.runs if cell.method == "two_stage")
+    folder = RunFolder(plan.runs[cell].run_url)
+    accuracy = Accuracy(30, 40, 1.0)
+    outcome = Outcome("x", (Line("student", 1, None, accuracy),), 0.2, 1, 0.8, 32.0, 2)
+
+    def rows(stage: str, *steps: int, begin: int = 0) -> list[dict]:
+        start = {"event": "start", "step": begin, "num_workers": 2, "device": "a card"}
+        end = {"event": "end", "step": steps[-1], "peak_memory_bytes": 2**30 if stage == "adapt" else 2**20}
+        between = [{"event": "step", "step": step, "images_per_s": 32.0} for step in steps]
+        return [{"stage": stage, **row} for row in (start, *between, end)]
+
+    def write(folder: RunFolder, *events: dict) -> None:
+        folder.write_text("config.yaml", "run: {name: x}\n")
+        folder.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in events))
+
+    write(folder, *rows("adapt", 4, 5), *rows("distill", 10)[:-1], *rows("distill", 15, 20, begin=10))
+    folder.write_json("summary.json", outcome.as_dict())
+    write(RunFolder(plan.sources[cell].run_url), *rows("source", 3))
+    found = read_results(plan).cells[cell]
+    assert found.accuracy == 0.75
+    assert found.train_s == pytest.approx(5 + 20)
+    assert found.source_s == pytest.approx(3)
+    assert (found.peak_memory_bytes, found.device) == (2**30, "a card")
