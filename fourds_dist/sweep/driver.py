@@ -37,11 +37,18 @@ from fourds_dist.sweep.schedulers import EPOCH, METRIC, make_scheduler
 from fourds_dist.sweep.trial import FAILED, LEFT, TESTED, Job
 
 CTRL_C = "Ctrl-C"
+TRIAL_BYTES = 400 * 10**6
+"""Memory of a trial's own process, which is all that it reserves: CPUs and GPUs are its workers'."""
+
 Trainable = Callable[[dict[str, Any]], None]
 
 
 class Suggestions(Searcher):
     """Tune's searcher, which asks the course."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune keeps copies to go on from, and we do not."""
+        return {}
 
     def __init__(self, course: Course) -> None:
         super().__init__(metric=METRIC, mode=course.plan.config.mode)
@@ -60,7 +67,8 @@ class Suggestions(Searcher):
         """The course hears of it through `Recorder`."""
 
     def save(self, checkpoint_path: str) -> None:
-        """The ledger is what a sweep goes on from."""
+        """Tune wants a file; the ledger is what a sweep goes on from."""
+        Path(checkpoint_path).touch()
 
     def restore(self, checkpoint_path: str) -> None:
         """See `save`."""
@@ -68,6 +76,10 @@ class Suggestions(Searcher):
 
 class Recorder(tune.Callback):
     """Tells the course what befalls Tune's trials."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, as `Suggestions`."""
+        return {}
 
     def __init__(self, course: Course) -> None:
         self._course = course
@@ -179,11 +191,12 @@ def _tune(course: Course, trainable: Trainable, result: Future[None]) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="fourds-tune-") as scratch:
             tuner = tune.Tuner(
-                tune.with_resources(trainable, {"cpu": 0}),
+                tune.with_resources(trainable, {"memory": TRIAL_BYTES}),
                 tune_config=tune.TuneConfig(
                     search_alg=Suggestions(course),
                     scheduler=make_scheduler(course.plan, course.ledger.trials.values()),
                     num_samples=-1,
+                    reuse_actors=True,  # a trial that came to its end leaves its process, with all imports, to the next
                     trial_name_creator=lambda trial: str(trial.config["trial"]),
                     trial_dirname_creator=lambda trial: str(trial.config["trial"]),
                 ),

@@ -1,6 +1,6 @@
 """One trial: a Tune trial that launches a run of Ray Train as its driver, and reports every epoch.
 
-The trial itself holds no resources, its workers do: they come in one placement group, all or none, so that trials which
+The trial itself holds neither CPUs nor GPUs, its workers do: they come in one placement group, all or none, so that trials which
 fill the cluster wait for each other and never for themselves. The run's folder is the truth: a trial that starts again,
 after a failure, a pause or another driver's death, goes on from the checkpoint that it finds there.
 """

@@ -1,0 +1,130 @@
+"""What trials share, and what they take over; and a small sweep that really trains (`--slow`)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fourds_dist.config import load
+from fourds_dist.settings import Settings
+from fourds_dist.sweep.shared import teacher_identity, teacher_settings, with_teacher
+from fourds_dist.sweep.trial import Job, epochs_of, take_over
+from fourds_dist.training.checkpoint import FORMAT
+from fourds_dist.training.run_folder import RunFolder
+from fourds_dist.training.stages import stages_to_run
+from fourds_dist.training.store import FolderStore
+
+
+def settings(*overrides: str) -> Settings:
+    return load(Settings, None, ["source.url=s", "target.url=t", *overrides])
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["method.temperature=2", "distill.optim.lr=0.1", "distill.epochs=3", "run.name=b", "target.url=u",
+     "teacher.stages=[layer1]", "student.stages=[layer1]", "launch.cpus_per_worker=2", "tracking.group=g"],
+)  # fmt: skip
+def test_runs_that_agree_on_the_source_stage_share_their_teacher(override: str) -> None:
+    assert teacher_identity(settings(override)) == teacher_identity(settings())
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["run.seed=1", "source.url=u", "teacher.arch=resnet10", "student.arch=resnet34", "source_stage.epochs=3",
+     "data.crop_px=192", "teacher.start=torchvision", "student.start=random", "step.precision=bfloat16"],
+)  # fmt: skip
+def test_and_others_do_not(override: str) -> None:
+    assert teacher_identity(settings(override)) != teacher_identity(settings())
+
+
+def test_a_trial_begins_where_the_shared_source_stage_ended() -> None:
+    own = settings("run.name=small-0000-s0", "run.dir=runs/small/trials")
+    of = teacher_settings(own, "small", "runs/small")
+    assert of.run_url == f"runs/small/teachers/small-teacher-{teacher_identity(own)}"
+    assert stages_to_run(of) == ("source", "distill")
+    trial = with_teacher(own, of.run_url)
+    assert stages_to_run(trial) == ("distill",)
+    assert trial.teacher.checkpoint == f"{of.run_url}/teacher.safetensors"
+    assert trial.student.start == f"{of.run_url}/student_source.safetensors"
+    assert with_teacher(settings("student.start=random"), "x").student.start == "random"
+
+
+def test_a_job_goes_through_tune_and_back() -> None:
+    job = Job("small-0000-s1", 1, {"distill.optim.lr": 0.1})
+    assert Job.from_config(job.as_config()) == job
+    crossed = Job.from_config({**job.as_config(), "takes_over": [1, "small-0003-s0", 2]})
+    assert crossed.takes_over == (1, "small-0003-s0", 2)
+    assert crossed.point == job.point
+
+
+def test_a_neighbour_s_newest_checkpoint_takes_the_place_of_the_own_ones_once(tmp_path: Path) -> None:
+    def state(step: int) -> dict[str, Any]:
+        return {"format": FORMAT, "step": step, "weights": torch.tensor([float(step)])}
+
+    def store(name: str) -> FolderStore:
+        return FolderStore(f"{tmp_path}/{name}/distill", keep=None)
+
+    for step in (10, 20):
+        store("donor").write(state(step), f"checkpoint-{step:08d}")
+    store("own").write(state(30), "checkpoint-00000030")
+    own = RunFolder(f"{tmp_path}/own")
+    take_over(own, 1, "donor", 2)
+    assert store("own").newest() == "checkpoint-00000020"
+    assert store("own").read("checkpoint-00000020")["weights"].item() == 20
+
+    store("own").write(state(40), "checkpoint-00000040")
+    take_over(own, 1, "donor", 2)  # the same trial begins again, after a failure
+    assert store("own").newest() == "checkpoint-00000040"
+    with pytest.raises(ValueError, match="nobody/distill holds no checkpoint"):
+        take_over(own, 2, "nobody", 3)
+
+
+def test_epochs_are_read_from_the_run_also_where_a_kill_cut_its_last_line(tmp_path: Path) -> None:
+    rows = [
+        {"stage": "source", "event": "epoch", "epoch": 1, "val/student": 0.9},
+        {"stage": "distill", "event": "step", "step": 1},
+        {"stage": "distill", "event": "epoch", "epoch": 1, "val/student": 0.3},
+        {"stage": "distill", "event": "epoch", "epoch": 2, "val/student": 0.5},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"stage": "dist')
+    assert list(epochs_of(RunFolder(str(tmp_path)), "val/student")) == [(1, 0.3), (2, 0.5)]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(1800)
+def test_a_sweep_that_trains(local_ray: None, tmp_path: Path, capsys) -> None:
+    from fourds_dist.tune import main
+    from tests.kill import SHORT, pack
+
+    shards = pack(tmp_path / "shards")
+    given = [word for word in SHORT if not word.startswith(("launch.", "distill.checkpoint"))]
+    words = [*given, f"source.url={shards}/source", f"target.url={shards}/target", f"run.dir={tmp_path}"]
+    words += ["launch.workers=2", "launch.cpus_per_worker=0.5", "budget.trials=2", "scheduler.name=none"]
+    sweep = "configs/sweeps/quickstart.yaml"
+    assert main([sweep, *words]) == 0
+    folder = tmp_path / "quickstart-sweep"
+    assert len(list((folder / "teachers").iterdir())) == 1
+    trials = sorted((folder / "trials").iterdir())
+    assert [t.name for t in trials] == ["quickstart-sweep-0000-s0", "quickstart-sweep-0001-s0"]
+    for trial in trials:
+        known = json.loads((trial / "trial.json").read_text())
+        assert known["state"] == "done"
+        assert [e for e, _ in known["history"]] == [1, 2]
+        assert {json.loads(x)["stage"] for x in (trial / "metrics.jsonl").read_text().splitlines()} == {
+            "distill"
+        }
+    assert (folder / "report.html").exists()
+
+    # The best configuration, trained from its file alone, comes to the accuracy that the sweep told.
+    best = max(json.loads((t / "trial.json").read_text())["history"][-1][1] for t in trials)
+    from fourds_dist.train import main as train
+
+    assert train([str(folder / "best.yaml")]) == 0
+    again = list(epochs_of(RunFolder(str(tmp_path / "quickstart-sweep-best")), "val/student"))
+    assert max(value for _, value in again) == pytest.approx(best, abs=1e-6)
+    assert "done, val/student" in capsys.readouterr().out
