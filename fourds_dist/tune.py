@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("sweep", metavar="SWEEP", help="a sweep file; with --resume also a sweep's folder")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys of the sweep or of its run")
-    parser.add_argument("--resume", action="store_true", help="go on with the sweep that is there")
+    parser.add_argument("--resume", action="store_true", help="go on with the sweep that is there, if one is")
     parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
     return parser
 

@@ -124,7 +124,7 @@ def run_plan(plan: Plan, ledger: Ledger, console: Console, trainable: Trainable 
 
 
 def _claim(folder: RunFolder, plan: Plan, *, resume: bool) -> None:
-    """Refuse to begin where a sweep is, or to go on with another one, or with none."""
+    """Refuse to begin where a sweep is, or to go on with another one."""
     with explained(folder.url):
         is_there = folder.exists(SWEEP)
     if is_there and not resume:
@@ -132,8 +132,6 @@ def _claim(folder: RunFolder, plan: Plan, *, resume: bool) -> None:
             f"{folder.url} holds a sweep already; --resume goes on with it (and adds trials, where budget.trials is "
             "raised), or choose another name"
         )
-    if resume and not is_there:
-        raise ConfigError(f"--resume: {folder.url} holds no sweep to go on with")
     if not is_there:
         return
     held = read_sweep(folder.url)
