@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from fourds_dist.compare.work import Ended, Job, attempted
 from fourds_dist.launch.ray_train import worker_resources
@@ -41,7 +42,7 @@ class Cluster:
         job = self._running.pop(ref)
         try:
             return Ended(job, ray.get(ref))
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
             return Ended(job, f"{type(error).__name__}: {lines[0].strip() if lines else 'no word of why'}")
 
