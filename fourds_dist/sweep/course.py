@@ -27,7 +27,7 @@ class Course:
         self, plan: Plan, ledger: Ledger, concurrency: int, tell: Callable[[str, Trial], None]
     ) -> None:
         self.plan, self.ledger = plan, ledger
-        self._concurrency, self._tell = concurrency, tell
+        self.concurrency, self._tell = concurrency, tell
         self._proposals: Proposals = make_proposals(plan, ledger.configurations())
         self._left = list(ledger.in_state("waiting", "running"))
         for trial in self._left:
@@ -44,7 +44,7 @@ class Course:
 
     def next(self, tune_id: str) -> Trial | None:
         """The next trial, which Tune calls `tune_id`; None: there is no room at the moment."""
-        if len(self._open) >= self._concurrency:
+        if len(self._open) >= self.concurrency:
             return None
         trial = (self._left or self._queue).pop(0)
         self._open[tune_id] = trial
@@ -56,7 +56,7 @@ class Course:
         most = self.plan.num_trials()
         if most is not None and len(self.ledger.trials) >= most:
             return False
-        if len(self._open) >= self._concurrency:  # it may learn from those that are not over yet
+        if len(self._open) >= self.concurrency:  # it may learn from those that are not over yet
             return True
         point = self._proposals.propose(self._number)
         if point is None:

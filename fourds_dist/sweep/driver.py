@@ -23,6 +23,7 @@ os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(10**9))
 os.environ.setdefault("TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", str(10**9))
 os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the other output has tables of its own, at any verbosity
 
 from fourds_dist.launch.ray_train import ray, worker_resources  # isort: skip  (sets Ray's environment first)
 
@@ -188,6 +189,7 @@ def _spent(course: Course, until_s: float) -> str | None:
 
 def _tune(course: Course, trainable: Trainable, result: Future[None]) -> None:
     config = course.plan.config
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(course.concurrency)  # they may start all at once
     try:
         with tempfile.TemporaryDirectory(prefix="fourds-tune-") as scratch:
             tuner = tune.Tuner(

@@ -15,6 +15,7 @@ from fourds_dist.launch.ray_train import run_stage_on_ray
 from fourds_dist.settings import Settings
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.stages import DONE, STUDENT_SOURCE, TEACHER, stages_to_run
+from fourds_dist.training.stop import Stopped
 
 MOST_TEACHERS = 16
 """Source stages at once."""
@@ -69,8 +70,11 @@ class Shared:
         self._rows: list[dict[str, Any]] = []
         self._wish: str | None = None
 
-    async def teacher(self, settings_json: str) -> str:
-        """The folder of a run with its source stage done; trained now, waited for, or there already."""
+    async def teacher(self, settings_json: str) -> str | None:
+        """The folder of a run with its source stage done: trained now, waited for, or there already.
+
+        None: the sweep ends before that.
+        """
         settings = Settings.model_validate_json(settings_json)
         url = settings.run_url
         if url not in self._under_way:
@@ -78,6 +82,8 @@ class Shared:
             self._under_way[url] = loop.run_in_executor(self._threads, self._train, settings)
         try:
             await asyncio.shield(self._under_way[url])
+        except Stopped:
+            return None
         except Exception:
             self._under_way.pop(url, None)
             raise

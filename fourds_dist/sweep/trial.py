@@ -1,8 +1,8 @@
 """One trial: a Tune trial that launches a run of Ray Train as its driver, and reports every epoch.
 
-The trial itself holds neither CPUs nor GPUs, its workers do: they come in one placement group, all or none, so that trials which
-fill the cluster wait for each other and never for themselves. The run's folder is the truth: a trial that starts again,
-after a failure, a pause or another driver's death, goes on from the checkpoint that it finds there.
+The trial itself holds neither CPUs nor GPUs, its workers do: they come in one placement group, all or none, so that
+trials which fill the cluster wait for each other and never for themselves. The run's folder is the truth: a trial that
+starts again, after a failure, a pause or another driver's death, goes on from the checkpoint that it finds there.
 """
 
 from __future__ import annotations
@@ -91,12 +91,16 @@ def _train(settings: Settings, job: Job, plan: Plan, shared: Any, reports: Repor
     folder = RunFolder(settings.run_url)
     if has_source_stage(settings):
         of = teacher_settings(settings, plan.config.name, plan.url)
-        teacher_url: str = ray.get(shared.teacher.remote(of.model_dump_json()))
+        teacher_url: str | None = ray.get(shared.teacher.remote(of.model_dump_json()))
+        if teacher_url is None:
+            raise Stopped("the end of the sweep", 0)
         settings = with_teacher(settings, teacher_url)
     folder.write_text("config.yaml", dump(settings))
     if job.takes_over is not None:
         take_over(folder, *job.takes_over)
     await_workers(settings.launch, wait_s=None)
+    if reason := ray.get(shared.wish.remote()):
+        raise Stopped(reason, 0)
     run_stage_on_ray(STAGE, settings, reports, reports.meanwhile)
 
 
