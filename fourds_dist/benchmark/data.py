@@ -43,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `benchmark data`."""
     parser.add_argument("--images", type=int, default=2048, help="JPEGs to make, 500x375, about 60 kB each")
     parser.add_argument("--batch", type=int, default=64, help="images in a batch")
+    parser.add_argument(
+        "--shuffle", type=int, default=1024, help="images in every contender's shuffle buffer"
+    )
     parser.add_argument("--seconds", type=float, default=8.0, help="time of each measurement of speed")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cores", type=int, nargs="+", default=[0], help="to pin every contender to")
@@ -81,7 +84,9 @@ def _compare(options: argparse.Namespace, data: Path) -> dict[str, Any]:
         f"{options.cores} of {os.cpu_count()}, {options.rounds} rounds of {options.seconds:.0f} s\n"
     )
     figures: dict[str, Any] = {"decoders": decoders.run(data)}
-    setup = Setup("", str(data), cores=tuple(options.cores), batch_size=options.batch)
+    setup = Setup(
+        "", str(data), cores=tuple(options.cores), batch_size=options.batch, shuffle=options.shuffle
+    )
     figures["local"] = _measure(names, setup, options, os.environ)
     _show("local files", figures["local"], num_bytes / options.images, len(options.cores))
     if options.s3:
