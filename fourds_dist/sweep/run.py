@@ -48,11 +48,10 @@ def sweep(plan: Plan, *, resume: bool, console: Console) -> str | None:
         RuntimeError: no room in the cluster, or Ray Tune failed.
     """
     folder = RunFolder(plan.url)
-    _claim(folder, plan, resume=resume)
+    claim(plan, resume=resume)
     _prepare(plan.run)
     look_into(plan)
-    folder.write_text(SWEEP, to_yaml(_kept(plan.config)))
-    folder.write_text(BASE, to_yaml(plan.base.tree))
+    keep(plan)
     ledger = Ledger.read(plan.url, plan.config.mode)
     for trial in ledger.in_state("waiting", "running"):
         trial.history = list(epochs_of(RunFolder(folder.path(f"trials/{trial.name}")), plan.config.metric))
@@ -123,8 +122,13 @@ def run_plan(plan: Plan, ledger: Ledger, console: Console, trainable: Trainable 
             ray.kill(shared)
 
 
-def _claim(folder: RunFolder, plan: Plan, *, resume: bool) -> None:
-    """Refuse to begin where a sweep is, or to go on with another one."""
+def claim(plan: Plan, *, resume: bool) -> None:
+    """Refuse to begin where a sweep is, or to go on with another one.
+
+    Raises:
+        ConfigError: telling which, and in what they differ.
+    """
+    folder = RunFolder(plan.url)
     with explained(folder.url):
         is_there = folder.exists(SWEEP)
     if is_there and not resume:
@@ -144,10 +148,12 @@ def _claim(folder: RunFolder, plan: Plan, *, resume: bool) -> None:
         )
 
 
-def _kept(config: SweepConfig) -> dict:
-    """What sweep.yaml keeps; the run that it varies lies in base.yaml, changes included."""
-    tree = config.model_dump(mode="json", exclude_defaults=True, exclude={"config", "changes"})
-    return {"name": config.name, **tree}
+def keep(plan: Plan) -> None:
+    """Write a plan into its folder; the run that it varies with all changes, so that no other file is needed."""
+    folder = RunFolder(plan.url)
+    tree = plan.config.model_dump(mode="json", exclude_defaults=True, exclude={"config", "changes"})
+    folder.write_text(SWEEP, to_yaml({"name": plan.config.name, **tree}))
+    folder.write_text(BASE, to_yaml(plan.base.tree))
 
 
 def _prepare(settings: Settings) -> None:
