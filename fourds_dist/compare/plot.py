@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -13,7 +14,9 @@ from fourds_dist.compare.statistics import mean_of
 from fourds_dist.compare.tables import comparisons
 from fourds_dist.results.charts import GAIN, INK, LOSS, SOFT, STYLE
 
-PANEL_IN, ROW_IN, MARGIN_IN = 4.2, 0.42, 1.25
+PANEL_IN, ROW_IN, MARGIN_IN = 4.2, 0.42, 0.5
+MOST_ACROSS = 2
+"""Panels side by side."""
 
 
 def differences_png(results: Results) -> bytes | None:
@@ -24,11 +27,14 @@ def differences_png(results: Results) -> bytes | None:
         return None
     rows = [two for two in wanted if any(results.differences(regime, *two) for regime in regimes)]
     with mpl.rc_context(STYLE):
-        figure = Figure(
-            figsize=(1.9 + PANEL_IN * len(regimes), MARGIN_IN + ROW_IN * len(rows)), layout="constrained"
-        )
-        panels = figure.subplots(1, len(regimes), sharex=True, sharey=True, squeeze=False)[0]
-        for axes, regime in zip(panels, regimes, strict=True):
+        num_across = min(MOST_ACROSS, len(regimes))
+        num_down = math.ceil(len(regimes) / num_across)
+        size = 1.9 + PANEL_IN * num_across, MARGIN_IN + (0.8 + ROW_IN * len(rows)) * num_down
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(num_down, num_across, sharex=True, sharey=True, squeeze=False).flat
+        for axes in panels[len(regimes) :]:
+            axes.set_visible(False)
+        for axes, regime in zip(panels, regimes, strict=False):
             _panel(axes, results, regime, rows)
         title = (
             "Paired differences in accuracy: mean and 95 % interval over cells; small: one pair of domains"

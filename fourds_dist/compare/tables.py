@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 from fourds_dist.compare.results import Results
 from fourds_dist.compare.statistics import Mean, mean_of
 
-MOST_PAIRS = 6
+MOST_PAIRS = 3
 """Pairs that get a column of their own on a terminal; Markdown has all."""
 
 
@@ -35,7 +35,7 @@ class Table:
         """Print it."""
         table = RichTable(title=self.title, title_justify="left")
         for number, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if number else "left")
+            table.add_column(column, justify="right" if number else "left", no_wrap=not number)
         for row in self.rows:
             table.add_row(*row)
         console.print(table)
