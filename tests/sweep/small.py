@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from fourds_dist.sweep.ledger import Ledger, Trial
 from fourds_dist.sweep.plan import Plan, read_plan
 from fourds_dist.sweep.space import Point
+from tests.sweep.formula import accuracy
 
 FILE = """\
 name: small
@@ -27,12 +27,6 @@ def small_plan(folder: Path, *overrides: str) -> Plan:
     (folder / "run.yaml").write_text("run: { seed: 5 }\nsource: { url: a }\ntarget: { url: b }\n")
     (folder / "sweep.yaml").write_text(FILE)
     return read_plan(folder / "sweep.yaml", overrides, folder=folder)
-
-
-def accuracy(point: Point, epoch: int = 4) -> float:
-    """Best at a learning rate of 0.03; the phase loss hardly matters."""
-    quality = 1 - abs(math.log10(point["distill.optim.lr"]) + 1.5) / 3
-    return (quality - 0.01 * (point["method.phase_loss"] == "squared")) * (1 - 0.5**epoch)
 
 
 def finished(trial: Trial, *, epochs: int = 4, state: str = "done") -> Trial:

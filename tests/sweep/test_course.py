@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fourds_dist.sweep.course import Course
 from fourds_dist.sweep.ledger import Ledger, Trial
-from tests.sweep.small import accuracy, small_plan
+from tests.sweep.formula import accuracy
+from tests.sweep.small import small_plan
 
 
 class Driver:

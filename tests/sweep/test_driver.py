@@ -13,13 +13,16 @@ from typing import Any
 import pytest
 
 from fourds_dist.sweep.ledger import FINAL, Ledger
-from tests.sweep.small import accuracy, small_plan
+from tests.sweep.formula import accuracy, quick, slow
+from tests.sweep.small import small_plan
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 def test_bad_trials_stop_early_and_failing_ones_end_no_sweep(local_ray: None, tmp_path: Path) -> None:
-    from tests.sweep.stubs import quick, run_stub, tune
+    from ray import tune
+
+    from tests.sweep.stubs import run_stub
 
     def trainable(config: dict[str, Any]) -> None:
         mark = tmp_path / config["trial"]
@@ -56,7 +59,7 @@ def test_bad_trials_stop_early_and_failing_ones_end_no_sweep(local_ray: None, tm
 
 @pytest.mark.parametrize("scheduler", ["hyperband", "median"])
 def test_other_schedulers_come_to_their_end(local_ray: None, tmp_path: Path, scheduler: str) -> None:
-    from tests.sweep.stubs import quick, run_stub
+    from tests.sweep.stubs import run_stub
 
     plan = small_plan(tmp_path, f"scheduler.name={scheduler}", "budget.trials=6", "concurrency=3")
     ledger = run_stub(plan, quick)
@@ -66,18 +69,15 @@ def test_other_schedulers_come_to_their_end(local_ray: None, tmp_path: Path, sch
 
 
 def test_a_population_takes_over_from_its_best(local_ray: None, tmp_path: Path) -> None:
-    from tests.sweep.stubs import run_stub, slow
+    from tests.sweep.stubs import run_stub
 
     space = "space={distill.optim.lr: {loguniform: [0.001, 1]}, method.phase_loss: {choice: [circular]}}"
     with pytest.raises(ValueError, match=r"space.method.phase_loss: search=pbt"):
         small_plan(tmp_path, "search=pbt", space)
 
-    def trainable(config: dict[str, Any]) -> None:
-        slow(config | {"method.phase_loss": "circular"})
-
     space = "space={distill.optim.lr: {loguniform: [0.001, 1]}}"
     plan = small_plan(tmp_path, "search=pbt", space, "budget.trials=4", "concurrency=4")
-    ledger = run_stub(plan, trainable)
+    ledger = run_stub(plan, slow)
     crossings = [c for t in ledger.trials.values() for c in t.crossings]
     assert crossings
     assert all(c["from"] in ledger.trials for c in crossings)
@@ -87,7 +87,7 @@ def test_a_population_takes_over_from_its_best(local_ray: None, tmp_path: Path) 
 def test_a_killed_driver_s_sweep_goes_on(local_ray: None, tmp_path: Path) -> None:
     import ray
 
-    from tests.sweep.stubs import quick, run_stub
+    from tests.sweep.stubs import run_stub
 
     words = ("budget.trials=6", "concurrency=2")
     address = ray.get_runtime_context().gcs_address
