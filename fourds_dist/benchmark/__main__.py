@@ -1,4 +1,4 @@
-"""The benchmarks' command line: `python -m fourds_dist.benchmark ops|step|profile|numerics|data|scaling|sweep [options]`.
+"""The benchmarks' command line: `python -m fourds_dist.benchmark ops|step|profile|numerics|data|scaling|sweep ...`.
 
 A benchmark is a module of this package with `add_arguments(parser)` and `run(options)`; only the one asked for is
 imported, so that the operators can be timed where the data and launch parts' dependencies are missing.

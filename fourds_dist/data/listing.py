@@ -88,8 +88,8 @@ def _asked_for(fs: Any, path: str, names: list[str]) -> Sizes:
         except FileNotFoundError:
             return []
 
-    # Where none of a few is there, the others are not asked for: the run ends at the first that is missing. Twice, since
-    # a store that has just been written to may not know them yet.
+    # Where none of a few is there, the others are not asked for: the run ends at the first that is missing. The few
+    # are asked for twice, since a store that has just been written to may not know them yet.
     few, others = names[:REQUESTS], names[REQUESTS:]
     found = dict(_side_by_side(few, ask))
     found |= dict(_side_by_side([name for name in few if name not in found], ask))
