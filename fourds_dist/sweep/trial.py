@@ -99,7 +99,8 @@ def _train(settings: Settings, job: Job, plan: Plan, shared: Any, reports: Repor
     if job.takes_over is not None:
         take_over(folder, *job.takes_over)
     await_workers(settings.launch, wait_s=None)
-    if reason := ray.get(shared.wish.remote()):
+    reason: str | None = ray.get(shared.wish.remote())
+    if reason:
         raise Stopped(reason, 0)
     run_stage_on_ray(STAGE, settings, reports, reports.meanwhile)
 
