@@ -1,0 +1,40 @@
+"""What a person sees: a table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fourds_dist.sweep.view import SweepView
+from tests.sweep.small import ledger_of, small_plan
+
+POINT = {"distill.optim.lr": 0.0312345, "method.phase_loss": "squared", "method.gate_reduction": 8}
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_sweep_under_way(tmp_path: Path, is_terminal: bool) -> None:
+    plan, out = small_plan(tmp_path), io.StringIO()
+    ledger = ledger_of(plan, [POINT, {**POINT, "distill.optim.lr": 0.9}])
+    running = ledger.trials["small-0001-s0"]
+    running.state, running.tested, running.history = "running", None, [(1, 0.25)]
+    console = Console(file=out, force_terminal=is_terminal, width=140, no_color=True)
+    with SweepView(plan, ledger, console, 2) as view:
+        view.tell("epoch", running)
+        running.failures.append("was killed")
+        view.tell("recovers", running)
+        view.teachers([{"run": "t", "event": "epoch", "epoch": 2, "val/teacher": 0.5}])
+        view.refresh()
+    told = out.getvalue()
+    assert "small: 8 trials; 1 of them over, 1 to go on with, 2 at once" in told
+    assert "small-0001-s0: was killed; goes on from its checkpoint" in told
+    assert "t: epoch 2, validation teacher 50.0%" in told
+    if is_terminal:
+        assert "2 of 8 trials: 1 running, 1 done" in told
+        assert "1/4" in told
+        assert "0.0312" in told
+    else:
+        assert "small-0001-s0: epoch 1 of 4, val/student 25.0%" in told
+        assert "\x1b" not in told
