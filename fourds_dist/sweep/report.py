@@ -40,7 +40,7 @@ def write_results(plan: Plan, ledger: Ledger, console: Console) -> None:
 
 
 def _counts(plan: Plan, ledger: Ledger) -> str:
-    states = [trial.state for trial in ledger.trials.values()]
+    states = ["waiting" if t.state == "running" else t.state for t in ledger.trials.values()]
     names = {"done": "done", "stopped": "stopped early", "failed": "left out", "waiting": "not at their end"}
     counts = ", ".join(f"{states.count(state)} {name}" for state, name in names.items() if state in states)
     whole = sum(trial.num_epochs for trial in ledger.trials.values())
