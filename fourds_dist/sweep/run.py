@@ -28,7 +28,7 @@ from fourds_dist.sweep.plan import Plan, look_into, make_plan, with_words
 from fourds_dist.sweep.report import write_results
 from fourds_dist.sweep.settings import SweepConfig
 from fourds_dist.sweep.shared import Shared
-from fourds_dist.sweep.trial import epochs_of, run_trial
+from fourds_dist.sweep.trial import drop_checkpoints, epochs_of, run_trial
 from fourds_dist.sweep.view import SweepView
 from fourds_dist.training.run_folder import RunFolder
 
@@ -59,6 +59,8 @@ def sweep(plan: Plan, *, resume: bool, console: Console) -> str | None:
         launch = plan.run.launch
         await_workers(launch, wait_s=launch.wait_s)
         reason = run_plan(plan, ledger, console)
+    for trial in ledger.in_state("stopped"):
+        drop_checkpoints(RunFolder(folder.path(f"trials/{trial.name}")))
     write_results(plan, ledger, console)
     _tell_end(plan, ledger, reason, console)
     return reason

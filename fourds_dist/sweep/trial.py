@@ -78,6 +78,8 @@ def run_trial(config: dict[str, Any], *, plan: Plan, shared: Any) -> None:
     try:
         if not folder.exists(SUMMARY):
             _train(settings, job, plan, shared, reports)
+            if plan.config.search != "pbt":  # there, others may take them over
+                drop_checkpoints(folder)
         *_, (epoch, value) = epochs_of(folder, plan.config.metric)
         student = Outcome.from_dict(folder.read_json(SUMMARY)).lines[-1]
         tune.report({EPOCH: epoch, METRIC: value, TESTED: student.target.value})
@@ -150,6 +152,13 @@ def epochs_of(folder: RunFolder, metric: str) -> Iterator[tuple[int, float]]:
             yield int(row["epoch"]), float(row[metric])
 
 
+def drop_checkpoints(folder: RunFolder) -> None:
+    """Remove the checkpoints of a trial that will not go on; thousands of trials would fill any disk with them."""
+    fs, path = locate(folder.path(STAGE))
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
 def take_over(folder: RunFolder, count: int, donor: str, epoch: int) -> None:
     """Put the newest checkpoint of a neighbouring run in place of the own ones, once for each `count`.
 
@@ -164,8 +173,6 @@ def take_over(folder: RunFolder, count: int, donor: str, epoch: int) -> None:
     if name is None:
         raise ValueError(f"{theirs.url} holds no checkpoint to take over")
     state = theirs.read(name)
-    fs, path = locate(folder.path(STAGE))
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
+    drop_checkpoints(folder)
     FolderStore(folder.path(STAGE), keep=None).write(state, name)
     folder.write_json(mark, {"from": donor, "epoch": epoch, "checkpoint": name})
