@@ -12,6 +12,7 @@ from fourds_dist.compare.work import Ended, Job, attempted
 from fourds_dist.launch.ray_train import worker_resources
 from fourds_dist.launch.settings import LaunchConfig
 from fourds_dist.settings import Settings
+from fourds_dist.training.stop import Stopped
 
 
 class Cluster:
@@ -58,4 +59,7 @@ def _run(settings_json: str) -> str | None:
     os.environ.setdefault(
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600"
     )  # cells that start at once wait for cores
-    return attempted(Settings.model_validate_json(settings_json))
+    try:
+        return attempted(Settings.model_validate_json(settings_json))
+    except Stopped as stopped:
+        return str(stopped)

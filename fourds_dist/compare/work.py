@@ -109,11 +109,15 @@ def work(jobs: list[Job], place: Workplace, ended: Callable[[Ended], None]) -> N
 
 
 def attempted(settings: Settings) -> str | None:
-    """Do a run; why it is not done, if it is not."""
+    """Do a run; why it is not done, if it is not.
+
+    Raises:
+        Stopped: by SIGTERM or Ctrl-C, with a checkpoint.
+    """
     try:
         run(settings)
-    except Stopped as stopped:
-        return str(stopped)
+    except Stopped:
+        raise
     except Exception as error:
         return told(error).removeprefix("error: ")
     return None
@@ -128,8 +132,15 @@ class Here:
         self._ended: list[Ended] = []
 
     def start(self, job: Job) -> None:
-        """Do the run, to its end."""
-        self._ended.append(Ended(job, attempted(job.settings)))
+        """Do the run, to its end.
+
+        Raises:
+            KeyboardInterrupt: it was told to stop, and so no other begins.
+        """
+        try:
+            self._ended.append(Ended(job, attempted(job.settings)))
+        except Stopped:
+            raise KeyboardInterrupt from None
 
     def wait(self) -> Ended:
         """What ended."""
@@ -143,9 +154,9 @@ def workplace(plan: Plan) -> Iterator[Workplace]:
         yield Here()
         return
     from fourds_dist.compare.tasks import Cluster
-    from fourds_dist.launch.ray_train import cluster
+    from fourds_dist.launch.ray_train import cluster, sigterm_interrupts
 
-    with cluster(plan.base):
+    with cluster(plan.base), sigterm_interrupts():
         place = Cluster(plan.base.launch, plan.config.parallel)
         try:
             yield place

@@ -226,7 +226,7 @@ def _fit_until_told(
             result.set_exception(error)
 
     threading.Thread(target=run, name="fit", daemon=True).start()
-    with _sigterm_interrupts():
+    with sigterm_interrupts():
         try:
             while not wait([result], timeout=0.5).done:
                 if reason := meanwhile():
@@ -242,7 +242,7 @@ def _fit_until_told(
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
+def sigterm_interrupts() -> Iterator[None]:
     """SIGTERM is a KeyboardInterrupt inside; `ray.init` has put a handler of its own in place of ours."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -14,6 +14,8 @@ from fourds_dist.compare.__main__ import main
 from fourds_dist.config import to_yaml
 from fourds_dist.data.sources.layouts import LAYOUTS
 from fourds_dist.pack import main as pack
+from fourds_dist.settings import Settings
+from fourds_dist.training.stop import Stopped
 from tests.compare.small import CHANGES, METHODS, NETWORK, write_domains
 
 
@@ -66,6 +68,22 @@ def test_from_shards_to_a_table_and_past_what_fails(
     whole = write(tmp_path, domains, pairs=[["a", "b"]], seeds=[0, 1])
     assert main(whole) == 0
     assert "6 of 6 cells done" in capsys.readouterr().out
+
+
+def test_a_run_that_is_told_to_stop_is_the_last(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[str] = []
+
+    def told(settings: Settings) -> None:
+        began.append(settings.run.name)
+        raise Stopped("SIGTERM", 7)
+
+    monkeypatch.setattr("fourds_dist.compare.work.run", told)
+    domains = write_domains(tmp_path, "a", "b")
+    assert main(write(tmp_path, domains, pairs=[["a", "b"]])) == 130
+    assert len(began) == 1
+    assert "failed" not in capsys.readouterr().out
 
 
 def test_all_pairs_of_a_data_set_of_the_paper(
