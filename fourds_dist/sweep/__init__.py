@@ -6,9 +6,9 @@
     trial.py      one trial: a run of Ray Train, launched in a Tune trial
     shared.py     what trials share: teachers, and the wish to end
     ledger.py     what is known of every trial, on disk, from which a sweep goes on
-    driver.py     the sweep itself          view.py       what a person sees meanwhile
-    results.py    tables, importance, the best configuration
-    plots.py, report.py   charts and the page
+    course.py     what is done next         driver.py     Ray Tune, which does it
+    run.py        a sweep from its plan to its report     view.py    what a person sees meanwhile
+    results.py    importance, the best configuration      plots.py, report.py   charts and the page
 
 `python -m fourds_dist.tune SWEEP` is the command. Imports run one way: the runs below know nothing of sweeps.
 """

@@ -1,4 +1,4 @@
-"""The sweep itself: proposes trials to Ray Tune, keeps the ledger, ends in order, and goes on from where it was.
+"""Ray Tune: trials go to it from the course, what befalls them comes back, and it ends in order.
 
 Tune schedules; all that has to survive lies in the ledger and in the trials' own folders. A sweep that goes on is
 therefore a new Tune experiment, which gets the trials that are not over first, under their old names.
