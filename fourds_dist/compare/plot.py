@@ -56,7 +56,8 @@ def _panel(axes: Axes, results: Results, regime: str, rows: list[tuple[str, str]
             axes.plot([100 * mean.value], [place + 0.22], marker="o", markersize=3, color=SOFT, alpha=0.7)
         mean = mean_of(list(found.values()))
         low, high = (100 * (mean.value if end is None else end) for end in (mean.low, mean.high))
-        colour = SOFT if low <= 0 <= high else GAIN if low > 0 else LOSS
+        is_open = mean.low is None or low <= 0 <= high  # a single cell decides nothing
+        colour = SOFT if is_open else GAIN if low > 0 else LOSS
         axes.plot([low, high], [place, place], color=colour, linewidth=4, alpha=0.45, solid_capstyle="butt")
         axes.plot([100 * mean.value], [place], marker="o", markersize=6, color=colour)
         axes.annotate(

@@ -45,10 +45,17 @@ def tables(results: Results, *, most_pairs: int | None = None) -> list[Table]:
     """Two for every regime that has results: methods, then differences.
 
     Args:
-        most_pairs: pairs are left out of the columns where there are more.
+        most_pairs: pairs get no columns of their own where there are more, and the worst pair no interval; None: all.
     """
     regimes = [r for r in results.plan.config.regimes if any(cell.regime == r for cell in results.cells)]
-    return [table for r in regimes for table in (_methods(results, r, most_pairs), _differences(results, r))]
+    return [
+        table
+        for r in regimes
+        for table in (
+            _methods(results, r, most_pairs),
+            _differences(results, r, brief=most_pairs is not None),
+        )
+    ]
 
 
 def summary(results: Results) -> str:
@@ -152,7 +159,8 @@ def _methods(results: Results, regime: str, most_pairs: int | None) -> Table:
     return Table(f"{regime}: accuracy", columns, rows)
 
 
-def _differences(results: Results, regime: str) -> Table:
+def _differences(results: Results, regime: str, *, brief: bool) -> Table:
+    has_pairs = len(results.pairs) > 1
     rows = []
     for method, baseline in comparisons(results):
         found = results.differences(regime, method, baseline)
@@ -161,17 +169,18 @@ def _differences(results: Results, regime: str) -> Table:
         mean = mean_of(list(found.values()))
         by_pair = results.difference_by_pair(regime, method, baseline)
         worst = min(by_pair, key=lambda pair: by_pair[pair].value)
+        told = f"{worst} {_points(by_pair[worst].value)}"
         ratio = _ratio(results.mean_train_s(regime, method), results.mean_train_s(regime, baseline))
         rows.append(
             (
                 f"{_words(method)} - {_words(baseline)}",
                 f"{_points(mean.value)}{_interval(mean, _points)}",
                 f"{sum(value > 0 for value in found.values())} of {len(found)}",
-                f"{worst} {_points(by_pair[worst].value)}{_interval(by_pair[worst], _points)}",
+                *([told if brief else f"{told}{_interval(by_pair[worst], _points)}"] if has_pairs else []),
                 ratio,
             )
         )
-    columns = ("difference", "points", "better in cells", "worst pair", "time")
+    columns = ("difference", "points", "better in", *(["worst pair"] if has_pairs else []), "time")
     return Table(f"{regime}: paired differences", columns, rows)
 
 

@@ -94,7 +94,7 @@ def test_tables_say_it(known: Results) -> None:
     assert "| mended - cross entropy | +10.0 [-7.2, +27.2] |" in differences.markdown()
     assert tables(known, most_pairs=1)[0].columns[1] == "mean over pairs"
     for table in (methods, differences):
-        console = Console(width=140, record=True, file=io.StringIO())
+        console = Console(width=100, record=True, file=io.StringIO())
         table.show(console)
         assert table.rows[0][0] in console.export_text()
     assert "8 of 24 cells done: 3 methods, 2 pairs of domains, 2 seeds, 2 regimes. Device: CPU." in summary(
