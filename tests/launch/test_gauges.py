@@ -49,8 +49,7 @@ EXPECTED = {
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("local_ray")
-def test_a_worker_s_events_reach_the_metrics_port() -> None:
+def test_a_worker_s_events_reach_the_metrics_port(local_ray: None) -> None:
     import ray
 
     from fourds_dist.launch.board import Board

@@ -57,6 +57,7 @@ def test_bad_trials_stop_early_and_failing_ones_end_no_sweep(local_ray: None, tm
     assert Ledger.read(plan.url, "max").trials == ledger.trials
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["hyperband", "median"])
 def test_other_schedulers_come_to_their_end(local_ray: None, tmp_path: Path, scheduler: str) -> None:
     from tests.sweep.stubs import run_stub
