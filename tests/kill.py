@@ -222,9 +222,10 @@ def _processes() -> list[tuple[int, int, str]]:
         if folder.name.isdigit():
             try:
                 parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                found.append((int(folder.name), parent, (folder / "cmdline").read_text()))
-            except (OSError, ValueError):
+                name = (folder / "cmdline").read_bytes().decode(errors="replace")
+            except (OSError, ValueError, IndexError):  # gone meanwhile
                 continue
+            found.append((int(folder.name), parent, name))
     return found
 
 
