@@ -6,10 +6,16 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fourds_dist.config import Section
 
 MOST_LINES = 20
+KEYS_BESIDES = "keys, besides those of the run (`python -m fourds_dist.train --help`):"
 
 Answer = int | None
 """Exit status; None: 0."""
@@ -38,6 +44,21 @@ def answered(
             raise
         print(told(error), file=sys.stderr)
         return 1
+
+
+def interrupt_at_sigterm() -> None:
+    """SIGTERM ends this process as Ctrl-C does: in order."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+def keys(root: type[Section], title: str) -> str:
+    """Every key of a configuration with its meaning, for the end of a command's --help."""
+    from fourds_dist.config import describe
+
+    lines = [title]
+    for key, kind, default, meaning in describe(root):
+        lines.append(f"  {key} ({kind}, default {default})\n      {meaning}")
+    return "\n".join(lines)
 
 
 def told(error: Exception) -> str:

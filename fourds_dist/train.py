@@ -9,13 +9,13 @@ torchrun --nproc-per-node 2 -m fourds_dist.train CONFIG.yaml launch.runner=inlin
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
 from rich.console import Console
 
-from fourds_dist.config import ConfigError, describe, differences, dump, load, shipped
+from fourds_dist.command import interrupt_at_sigterm, keys
+from fourds_dist.config import ConfigError, differences, dump, load, shipped
 from fourds_dist.settings import Settings, with_absolute_paths
 from fourds_dist.training.outcome import Outcome
 from fourds_dist.training.preflight import check
@@ -32,7 +32,7 @@ MAY_CHANGE = ("launch.", "tracking.", "run.dir")
 def main(arguments: list[str] | None = None) -> int:
     """Entry of `python -m fourds_dist.train`; gives the exit status."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    interrupt_at_sigterm()
     given = [options.config, *options.overrides] if options.config else []
     overrides = [word for word in given if "=" in word]
     files = [word for word in given if "=" not in word]
@@ -160,20 +160,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fourds_dist.train",
         description=__doc__,
-        epilog=_keys(),
+        epilog=keys(Settings, "keys:"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("config", nargs="?", help="YAML file; left out: the quickstart")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, values as in YAML")
     parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
     return parser
-
-
-def _keys() -> str:
-    lines = ["keys:"]
-    for key, kind, default, meaning in describe(Settings):
-        lines.append(f"  {key} ({kind}, default {default})\n      {meaning}")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,11 @@ ray job submit --working-dir . -- python -m fourds_dist.tune SWEEP.yaml run.dir=
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 
 from rich.console import Console
 
-from fourds_dist.command import Answer, answered
-from fourds_dist.config import describe
+from fourds_dist.command import KEYS_BESIDES, Answer, answered, interrupt_at_sigterm, keys
 from fourds_dist.sweep.settings import SweepConfig
 
 
@@ -30,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fourds_dist.tune",
         description=__doc__,
-        epilog=_keys(),
+        epilog=keys(SweepConfig, KEYS_BESIDES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("sweep", metavar="SWEEP", help="a sweep file; with --resume also a sweep's folder")
@@ -46,7 +44,7 @@ def _tune(options: argparse.Namespace) -> Answer:
     from fourds_dist.sweep.run import read_sweep, sweep
     from fourds_dist.train import base_folder
 
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    interrupt_at_sigterm()
     is_file = options.sweep.endswith((".yaml", ".yml"))
     if is_file:
         plan = read_plan(options.sweep, options.overrides, folder=base_folder())
@@ -56,13 +54,6 @@ def _tune(options: argparse.Namespace) -> Answer:
         known = ", ".join(sorted(str(path) for path in shipped("sweeps").glob("*.yaml")))
         raise ValueError(f"{options.sweep} is no sweep file (.yaml); those that come along: {known}")
     return 130 if sweep(plan, resume=options.resume, console=Console()) == "Ctrl-C" else None
-
-
-def _keys() -> str:
-    lines = ["keys, besides those of the run (`python -m fourds_dist.train --help`):"]
-    for key, kind, default, meaning in describe(SweepConfig):
-        lines.append(f"  {key} ({kind}, default {default})\n      {meaning}")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from fourds_dist.command import Answer, answered
+from fourds_dist.command import KEYS_BESIDES, Answer, answered, interrupt_at_sigterm, keys
 from fourds_dist.compare.settings import CompareConfig
-from fourds_dist.config import describe
 
 if TYPE_CHECKING:
     from fourds_dist.compare.plan import Plan
@@ -39,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fourds_dist.compare",
         description=__doc__,
-        epilog=_keys(),
+        epilog=keys(CompareConfig, KEYS_BESIDES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("comparison", metavar="FILE", help="a comparison (.yaml)")
@@ -56,7 +54,7 @@ def _compare(options: argparse.Namespace) -> Answer:
     from fourds_dist.compare.work import Ended, jobs_of, work, workplace
     from fourds_dist.train import base_folder, prepare
 
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    interrupt_at_sigterm()
     console = Console()
     plan = read_plan(options.comparison, options.overrides, folder=base_folder())
     failures: dict[str, str] = {}
@@ -104,13 +102,6 @@ def _tell(plan: Plan, failures: dict[str, str], console: Console) -> None:
     if png is not None:
         write_bytes(folder.path(PLOT), png)
     console.print(f"table and plot: {folder.path(TABLE)}, {PLOT}", soft_wrap=True, highlight=False)
-
-
-def _keys() -> str:
-    lines = ["keys, besides those of the run (`python -m fourds_dist.train --help`):"]
-    for key, kind, default, meaning in describe(CompareConfig):
-        lines.append(f"  {key} ({kind}, default {default})\n      {meaning}")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fourds_dist.compare.settings import Changes, CompareConfig
-from fourds_dist.compare.sources import from_source, source_runs
+from fourds_dist.compare.sources import source_runs
 from fourds_dist.config import ConfigError, Draft, draft, leaves
 from fourds_dist.settings import Settings, with_absolute_paths
 from fourds_dist.train import refuse_another
 from fourds_dist.training.preflight import check
 from fourds_dist.training.run_folder import RunFolder
+from fourds_dist.training.stages import from_source
 
 
 class Cell(NamedTuple):
@@ -93,7 +94,10 @@ def make_plan(config: CompareConfig, base: Draft, folder: Path) -> Plan:
     ]
     whole = {cell: with_absolute_paths(_settings(cell, config, base, url), folder) for cell in cells}
     sources = source_runs(whole, f"{url}/sources")
-    runs = {cell: from_source(run, sources[cell]) if cell in sources else run for cell, run in whole.items()}
+    runs = {
+        cell: from_source(run, sources[cell].run_url) if cell in sources else run
+        for cell, run in whole.items()
+    }
     return Plan(config, settings, url, runs, sources)
 
 

@@ -11,8 +11,7 @@ from fourds_dist.data import StreamConfig
 from fourds_dist.method import AdaptConfig, MethodConfig
 from fourds_dist.settings import Settings
 from fourds_dist.training.loop import StageConfig
-from fourds_dist.training.run_folder import RunFolder
-from fourds_dist.training.stages import STUDENT_SOURCE, TEACHER, stages_to_run
+from fourds_dist.training.stages import stages_to_run
 
 Key = TypeVar("Key")
 
@@ -34,16 +33,6 @@ def source_runs(runs: Mapping[Key, Settings], url: str) -> dict[Key, Settings]:
         key: run if run.student.start == "source" else with_student.get(_identity(run, student=False), run)
         for key, run in needing.items()
     }
-
-
-def from_source(settings: Settings, source: Settings) -> Settings:
-    """A run that takes teacher and student from a source stage that is done."""
-    folder, teacher, student = RunFolder(source.run_url), settings.teacher, settings.student
-    if teacher.checkpoint is None:
-        teacher = teacher.model_copy(update={"checkpoint": folder.path(TEACHER)})
-    if student.start == "source":
-        student = student.model_copy(update={"start": folder.path(STUDENT_SOURCE)})
-    return settings.model_copy(update={"teacher": teacher, "student": student})
 
 
 def _source_run(settings: Settings, url: str) -> Settings:

@@ -102,7 +102,7 @@ def lines(
         reference: a level to compare with, as (name, y).
     """
     with mpl.rc_context(STYLE):
-        figure, axes = _figure(HEIGHT_IN + 0.17 * ((len(series) + 1) // 2))
+        figure, axes = blank(HEIGHT_IN + 0.17 * ((len(series) + 1) // 2))
         for i, (label, (xs, ys)) in enumerate(series.items()):
             colour, dash = SERIES[i % len(SERIES)], DASHES[(i + i // len(SERIES)) % len(DASHES)]
             marker = "o" if len(xs) <= 12 else ""
@@ -127,7 +127,7 @@ def lines(
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=axes.get_xlim()[1] > 2))
         _legend(figure, axes)
         ends = ", ".join(f"{label} ends at {ys[-1]:.3g}" for label, (_, ys) in series.items() if len(ys))
-        return _chart(name, title, f"{title} by {x}: {ends}", figure)
+        return finished(name, title, f"{title} by {x}: {ends}", figure)
 
 
 def intervals(
@@ -135,7 +135,7 @@ def intervals(
 ) -> Chart:
     """Shares as dots with their intervals, one row each; `reference` is a level to compare with, as (name, y)."""
     with mpl.rc_context(STYLE):
-        figure, axes = _figure(0.6 + 0.48 * len(rows))
+        figure, axes = blank(0.6 + 0.48 * len(rows))
         for place, (row, (value, (low, high))) in enumerate(rows.items()):
             best = value == max(v for v, _ in rows.values())
             colour, weight = (SERIES[0], "bold") if best else (SERIES[5], "normal")
@@ -156,13 +156,13 @@ def intervals(
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set_xlabel(f"upright stroke: {reference[0]}")
         told = "; ".join(f"{row} {v:.1%}, between {a:.1%} and {b:.1%}" for row, (v, (a, b)) in rows.items())
-        return _chart(name, title, f"{title}: {told}; {reference[0]} {reference[1]:.1%}", figure)
+        return finished(name, title, f"{title}: {told}; {reference[0]} {reference[1]:.1%}", figure)
 
 
 def gains(name: str, title: str, labels: Sequence[str], values: Sequence[float], *, baseline: str) -> Chart:
     """Bars to the right (gains) and to the left (losses), largest gain first."""
     with mpl.rc_context(STYLE):
-        figure, axes = _figure(0.7 + 0.24 * max(4, len(labels)))
+        figure, axes = blank(0.7 + 0.24 * max(4, len(labels)))
         order: list[int] = np.argsort(values, kind="stable").tolist()
         for place, i in enumerate(order):
             value = values[i]
@@ -181,7 +181,7 @@ def gains(name: str, title: str, labels: Sequence[str], values: Sequence[float],
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel(f"points over {cut(baseline, 30)}")
         told = ", ".join(f"{labels[i]} {100 * values[i]:+.0f}" for i in reversed(order))
-        return _chart(name, title, f"{title}, in points: {told}", figure)
+        return finished(name, title, f"{title}, in points: {told}", figure)
 
 
 def confusion(name: str, title: str, labels: Sequence[str], counts: np.ndarray) -> Chart:
@@ -189,7 +189,7 @@ def confusion(name: str, title: str, labels: Sequence[str], counts: np.ndarray) 
     with mpl.rc_context({**STYLE, "axes.grid": False}):
         size = len(labels)
         side = max(3.2, 0.34 * size + 1.1)
-        figure, axes = _figure(side, width=side)
+        figure, axes = blank(side, width=side)
         totals = counts.sum(1, keepdims=True)
         shares = counts / np.maximum(totals, 1)
         for i in range(size):
@@ -221,13 +221,13 @@ def confusion(name: str, title: str, labels: Sequence[str], counts: np.ndarray) 
             if wrong.any()
             else "no mistakes"
         )
-        return _chart(name, title, f"{title}: {most}", figure)
+        return finished(name, title, f"{title}: {most}", figure)
 
 
 def reliability(name: str, title: str, series: Mapping[str, list[tuple[float, float, int]]]) -> Chart:
     """Accuracy by confidence; on the diagonal a network is as often right as it believes."""
     with mpl.rc_context(STYLE):
-        figure, axes = _figure(HEIGHT_IN + 0.17 * ((len(series) + 1) // 2))
+        figure, axes = blank(HEIGHT_IN + 0.17 * ((len(series) + 1) // 2))
         axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (2, 2)))
         for i, (label, bins) in enumerate(series.items()):
             xs, ys, counts = zip(*bins, strict=True)
@@ -240,10 +240,11 @@ def reliability(name: str, title: str, series: Mapping[str, list[tuple[float, fl
         axes.set_xlabel("confidence")
         axes.set_ylabel("right")
         _legend(figure, axes)
-        return _chart(name, title, f"{title} for {', '.join(series)}", figure)
+        return finished(name, title, f"{title} for {', '.join(series)}", figure)
 
 
-def _figure(height: float, *, width: float = WIDTH_IN) -> tuple[Figure, Axes]:
+def blank(height: float, *, width: float = WIDTH_IN) -> tuple[Figure, Axes]:
+    """An empty drawing, `height` and `width` in inches."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
     axes = figure.add_subplot()
     axes.set_facecolor("none")
@@ -256,7 +257,8 @@ def _legend(figure: Figure, axes: Axes) -> None:
         figure.legend(handles=handles, loc="outside upper left", ncols=2, handlelength=2.6, columnspacing=1.2)
 
 
-def _chart(name: str, title: str, words: str, figure: Figure) -> Chart:
+def finished(name: str, title: str, words: str, figure: Figure) -> Chart:
+    """The drawing as a chart: for a page, and as a picture of its own."""
     svg, png = io.StringIO(), io.BytesIO()
     with any_script():
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})

@@ -12,9 +12,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
-from fourds_dist.results.charts import INK, LINE, SERIES, SOFT, STYLE, WIDTH_IN, Chart
-from fourds_dist.results.charts import _chart as finished
-from fourds_dist.results.charts import _figure as blank
+from fourds_dist.results.charts import INK, LINE, SERIES, SOFT, STYLE, WIDTH_IN, Chart, blank, finished
 from fourds_dist.sweep.ledger import Configuration, Ledger
 from fourds_dist.sweep.space import Parameter, Space, label
 

@@ -19,7 +19,6 @@ from rich.console import Console
 
 from fourds_dist.config import ConfigError, differences, parsed, to_yaml
 from fourds_dist.launch.ray_train import await_workers, cluster, ray
-from fourds_dist.settings import Settings
 from fourds_dist.storage import explained
 from fourds_dist.sweep.course import Course
 from fourds_dist.sweep.driver import Trainable, room, run_trials, tune
@@ -30,6 +29,7 @@ from fourds_dist.sweep.settings import SweepConfig
 from fourds_dist.sweep.shared import Shared
 from fourds_dist.sweep.trial import drop_checkpoints, epochs_of, run_trial
 from fourds_dist.sweep.view import SweepView
+from fourds_dist.train import prepare
 from fourds_dist.training.run_folder import RunFolder
 
 SWEEP, BASE, SPENT = "sweep.yaml", "base.yaml", "spent.json"
@@ -49,7 +49,7 @@ def sweep(plan: Plan, *, resume: bool, console: Console) -> str | None:
     """
     folder = RunFolder(plan.url)
     claim(plan, resume=resume)
-    _prepare(plan.run)
+    prepare(plan.run)
     look_into(plan)
     keep(plan)
     ledger = Ledger.read(plan.url, plan.config.mode)
@@ -156,13 +156,6 @@ def keep(plan: Plan) -> None:
     tree = plan.config.model_dump(mode="json", exclude_defaults=True, exclude={"config", "changes"})
     folder.write_text(SWEEP, to_yaml({"name": plan.config.name, **tree}))
     folder.write_text(BASE, to_yaml(plan.base.tree))
-
-
-def _prepare(settings: Settings) -> None:
-    if settings.prepare == "digits":
-        from fourds_dist.data.sources.digits import pack_quickstart
-
-        pack_quickstart(settings)
 
 
 def _tell_end(plan: Plan, ledger: Ledger, reason: str | None, console: Console) -> None:

@@ -14,7 +14,7 @@ from fourds_dist.config import dump
 from fourds_dist.launch.ray_train import run_stage_on_ray
 from fourds_dist.settings import Settings
 from fourds_dist.training.run_folder import RunFolder
-from fourds_dist.training.stages import DONE, STUDENT_SOURCE, TEACHER, stages_to_run
+from fourds_dist.training.stages import DONE, stages_to_run
 from fourds_dist.training.stop import Stopped
 
 MOST_TEACHERS = 16
@@ -42,17 +42,6 @@ def teacher_settings(settings: Settings, sweep: str, sweep_url: str) -> Settings
     name = f"{sweep}-teacher-{teacher_identity(settings)}"
     run = settings.run.model_copy(update={"name": name, "dir": f"{sweep_url}/teachers"})
     return settings.model_copy(update={"run": run})
-
-
-def with_teacher(settings: Settings, teacher_url: str) -> Settings:
-    """A run that begins with distillation, from a source stage that is done elsewhere."""
-    folder = RunFolder(teacher_url)
-    teacher, student = settings.teacher, settings.student
-    if teacher.checkpoint is None:
-        teacher = teacher.model_copy(update={"checkpoint": folder.path(TEACHER)})
-    if student.start == "source":
-        student = student.model_copy(update={"start": folder.path(STUDENT_SOURCE)})
-    return settings.model_copy(update={"teacher": teacher, "student": student})
 
 
 def has_source_stage(settings: Settings) -> bool:

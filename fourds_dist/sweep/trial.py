@@ -24,10 +24,10 @@ from fourds_dist.storage import locate
 from fourds_dist.sweep.plan import Plan
 from fourds_dist.sweep.population import CROSSING_KEY
 from fourds_dist.sweep.schedulers import EPOCH, METRIC
-from fourds_dist.sweep.shared import has_source_stage, teacher_settings, with_teacher
+from fourds_dist.sweep.shared import has_source_stage, teacher_settings
 from fourds_dist.training.outcome import Outcome
 from fourds_dist.training.run_folder import RunFolder
-from fourds_dist.training.stages import SUMMARY
+from fourds_dist.training.stages import SUMMARY, from_source
 from fourds_dist.training.stop import Stopped
 from fourds_dist.training.store import FolderStore
 
@@ -96,7 +96,7 @@ def _train(settings: Settings, job: Job, plan: Plan, shared: Any, reports: Repor
         teacher_url: str | None = ray.get(shared.teacher.remote(of.model_dump_json()))
         if teacher_url is None:
             raise Stopped("the end of the sweep", 0)
-        settings = with_teacher(settings, teacher_url)
+        settings = from_source(settings, teacher_url)
     folder.write_text("config.yaml", dump(settings))
     if job.takes_over is not None:
         take_over(folder, *job.takes_over)

@@ -45,6 +45,16 @@ def stages_to_run(settings: Settings) -> tuple[StageName, ...]:
     return tuple(stage for stage in DONE if stage in upto and needed[stage])
 
 
+def from_source(settings: Settings, source_url: str) -> Settings:
+    """A run that takes teacher and student from the source stage of another run, at `source_url`."""
+    folder, teacher, student = RunFolder(source_url), settings.teacher, settings.student
+    if teacher.checkpoint is None:
+        teacher = teacher.model_copy(update={"checkpoint": folder.path(TEACHER)})
+    if student.start == "source":
+        student = student.model_copy(update={"start": folder.path(STUDENT_SOURCE)})
+    return settings.model_copy(update={"teacher": teacher, "student": student})
+
+
 def source_teacher(settings: Settings, folder: RunFolder) -> str:
     """Path or URL of the teacher that knows the source."""
     return settings.teacher.checkpoint or folder.path(TEACHER)

@@ -11,11 +11,11 @@ import torch
 
 from fourds_dist.config import load
 from fourds_dist.settings import Settings
-from fourds_dist.sweep.shared import teacher_identity, teacher_settings, with_teacher
+from fourds_dist.sweep.shared import teacher_identity, teacher_settings
 from fourds_dist.sweep.trial import Job, drop_checkpoints, epochs_of, take_over
 from fourds_dist.training.checkpoint import FORMAT
 from fourds_dist.training.run_folder import RunFolder
-from fourds_dist.training.stages import stages_to_run
+from fourds_dist.training.stages import from_source, stages_to_run
 from fourds_dist.training.store import FolderStore
 
 
@@ -46,11 +46,11 @@ def test_a_trial_begins_where_the_shared_source_stage_ended() -> None:
     of = teacher_settings(own, "small", "runs/small")
     assert of.run_url == f"runs/small/teachers/small-teacher-{teacher_identity(own)}"
     assert stages_to_run(of) == ("source", "distill")
-    trial = with_teacher(own, of.run_url)
+    trial = from_source(own, of.run_url)
     assert stages_to_run(trial) == ("distill",)
     assert trial.teacher.checkpoint == f"{of.run_url}/teacher.safetensors"
     assert trial.student.start == f"{of.run_url}/student_source.safetensors"
-    assert with_teacher(settings("student.start=random"), "x").student.start == "random"
+    assert from_source(settings("student.start=random"), "x").student.start == "random"
 
 
 def test_a_job_goes_through_tune_and_back() -> None:
