@@ -14,7 +14,7 @@ from fourds_dist.sweep.settings import SweepConfig
 from fourds_dist.sweep.space import Point, Space, expanded, keys_of, label
 from fourds_dist.training.preflight import check
 
-OWN = ("run.name", "run.dir", "run.seed", "run.keep_checkpoints", "tracking.", "launch.", "prepare")
+OWN = ("run.", "tracking.", "launch.", "prepare")
 """Keys that a sweep sets itself, or that leave what a run computes as it is."""
 
 CROSSING = (
@@ -41,6 +41,8 @@ LOOKED_INTO = (
     "target.",
     "data.",
     "source_stage.",
+    "adapt.method",
+    "adapt_stage.global_batch_size",
     "distill.global_batch_size",
 )
 """Keys on whose values depends whether data and networks can be had at all."""
@@ -123,6 +125,11 @@ def make_plan(config: SweepConfig, base: Draft) -> Plan:
         ConfigError: a space that does not fit the run.
     """
     settings = base.build(Settings)
+    if settings.run.until != "distill":
+        raise ConfigError(
+            f"run.until={settings.run.until}: a sweep compares students and adapted teachers, which come of the last "
+            "stage; take it out"
+        )
     varied = [own for key in config.space for own in keys_of(key)]
     for key in varied:
         if key.startswith(OWN):

@@ -1,7 +1,8 @@
 """Which trials stop early: Ray Tune's schedulers, by epochs of distillation, and what they knew before a sweep went on.
 
 Ray Tune forgets its schedulers when a driver dies. ASHA and median stopping are shown the epochs of earlier trials
-again; HyperBand, whose brackets wait for trials that are gone, begins new ones.
+again, ASHA those of a trial that goes on as well; HyperBand, whose brackets wait for trials that are gone, begins new
+ones.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from fourds_dist.sweep.ledger import Trial
+from fourds_dist.sweep.ledger import FINAL, Trial
 from fourds_dist.sweep.plan import Plan
 from fourds_dist.sweep.population import Population
 
@@ -27,7 +28,7 @@ EPOCH, METRIC = "epoch", "metric"
 
 
 def make_scheduler(plan: Plan, known: Iterable[Trial] = ()) -> TrialScheduler:
-    """As the sweep's `scheduler` says (search=pbt: as `population` does), having seen some trials."""
+    """As the sweep's `scheduler` says (search=pbt: as `population` does), having seen some trials, by name."""
     config, mode = plan.config, plan.config.mode
     by: dict[str, Any] = {"time_attr": EPOCH, "metric": METRIC, "mode": mode}
     if config.search == "pbt":
@@ -43,7 +44,8 @@ def make_scheduler(plan: Plan, known: Iterable[Trial] = ()) -> TrialScheduler:
                 reduction_factor=rule.reduction_factor,
                 stop_last_trials=False,
             )
-            return _having_seen(scheduler, known)
+            known = list(known)
+            return _show_when_they_go_on(_having_seen(scheduler, known), known)
         case "median":
             scheduler = MedianStoppingRule(
                 **by, grace_period=rule.grace_epochs, min_samples_required=rule.min_trials
@@ -58,14 +60,36 @@ def make_scheduler(plan: Plan, known: Iterable[Trial] = ()) -> TrialScheduler:
 
 
 def _having_seen(scheduler: TrialScheduler, known: Iterable[Trial]) -> TrialScheduler:
-    controller: Any = SimpleNamespace(get_live_trials=list)
     for trial in known:
-        stand_in: Any = _StandIn(trial.name)
-        scheduler.on_trial_add(controller, stand_in)
-        results = [{EPOCH: epoch, METRIC: value} for epoch, value in trial.history]
-        for result in results:
-            scheduler.on_trial_result(controller, stand_in, result)
+        if trial.state in FINAL:
+            stand_in: Any = _StandIn(trial.name)
+            scheduler.on_trial_add(NOBODY, stand_in)
+            _show(scheduler, stand_in, trial)
     return scheduler
+
+
+def _show_when_they_go_on(scheduler: TrialScheduler, known: Iterable[Trial]) -> TrialScheduler:
+    """Under the identity that Tune gives them now, lest they count twice at a rung."""
+    going_on = {trial.name: trial for trial in known if trial.state not in FINAL}
+    add = scheduler.on_trial_add
+
+    def on_trial_add(tune_controller: Any, trial: Any) -> None:
+        add(tune_controller, trial)
+        if (known_trial := going_on.pop(trial.config["trial"], None)) is not None:
+            _show(scheduler, trial, known_trial)
+
+    scheduler.on_trial_add = on_trial_add
+    return scheduler
+
+
+def _show(scheduler: TrialScheduler, as_trial: Any, trial: Trial) -> None:
+    """Show what a trial came to; whether it was to stop there was decided then."""
+    for epoch, value in trial.history:
+        scheduler.on_trial_result(NOBODY, as_trial, {EPOCH: epoch, METRIC: value})
+
+
+NOBODY: Any = SimpleNamespace(get_live_trials=list)
+"""In place of Tune's controller, with no trials."""
 
 
 class _StandIn:

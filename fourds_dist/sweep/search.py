@@ -85,7 +85,7 @@ class Guided:
         number, mean = configuration.number, configuration.mean
         if number not in self._running:
             self._study.add_trial(as_optuna(self._plan, configuration, state=TrialState.RUNNING))
-            self._running[number] = self._study.trials[-1].number
+            self._running[number] = len(self._study.get_trials(deepcopy=False)) - 1
         if configuration.is_over:
             own = self._running.pop(number)
             if mean is None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,39 +12,11 @@ from fourds_dist.config import dump
 from fourds_dist.launch.ray_train import run_stage_on_ray
 from fourds_dist.settings import Settings
 from fourds_dist.training.run_folder import RunFolder
-from fourds_dist.training.stages import DONE, stages_to_run
+from fourds_dist.training.stages import DONE
 from fourds_dist.training.stop import Stopped
 
 MOST_TEACHERS = 16
 """Source stages at once."""
-
-
-def teacher_identity(settings: Settings) -> str:
-    """Of all that a source stage depends on: runs that agree on it share their teacher."""
-    tree = settings.model_dump(mode="json")
-    student = {k: v for k, v in tree["student"].items() if k != "stages"}
-    parts = {
-        "seed": settings.run.seed,
-        "source": tree["source"],
-        "data": {k: v for k, v in tree["data"].items() if k not in ("source_fraction", "cache_dir")},
-        "teacher": {k: v for k, v in tree["teacher"].items() if k != "stages"},
-        "student": student if settings.student.start == "source" else None,
-        "source_stage": tree["source_stage"],
-        "step": {k: v for k, v in tree["step"].items() if k != "log_every_steps"},
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
-
-
-def teacher_settings(settings: Settings, sweep: str, sweep_url: str) -> Settings:
-    """The run whose source stage makes the teacher of `settings`."""
-    name = f"{sweep}-teacher-{teacher_identity(settings)}"
-    run = settings.run.model_copy(update={"name": name, "dir": f"{sweep_url}/teachers"})
-    return settings.model_copy(update={"run": run})
-
-
-def has_source_stage(settings: Settings) -> bool:
-    """Whether a run trains on the source at all."""
-    return "source" in stages_to_run(settings)
 
 
 @ray.remote(num_cpus=0)

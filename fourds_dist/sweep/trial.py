@@ -3,6 +3,9 @@
 The trial itself holds neither CPUs nor GPUs, its workers do: they come in one placement group, all or none, so that
 trials which fill the cluster wait for each other and never for themselves. The run's folder is the truth: a trial that
 starts again, after a failure, a pause or another driver's death, goes on from the checkpoint that it finds there.
+
+The teacher's source stage is shared (`shared`). Where a method of two stages adapts the teacher to the target, every
+trial does so for itself.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import queue
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,18 +23,24 @@ from ray import tune
 from fourds_dist.config import dump
 from fourds_dist.launch.ray_train import HopelessError, await_workers, run_stage_on_ray
 from fourds_dist.settings import Settings
-from fourds_dist.storage import locate
+from fourds_dist.storage import locate, write_bytes
 from fourds_dist.sweep.plan import Plan
 from fourds_dist.sweep.population import CROSSING_KEY
 from fourds_dist.sweep.schedulers import EPOCH, METRIC
-from fourds_dist.sweep.shared import has_source_stage, teacher_settings
 from fourds_dist.training.outcome import Outcome
 from fourds_dist.training.run_folder import RunFolder
-from fourds_dist.training.stages import SUMMARY, from_source
+from fourds_dist.training.source import source_run
+from fourds_dist.training.stage import StageName
+from fourds_dist.training.stages import DONE, SUMMARY, TEACHER_ADAPTED, from_source, stages_to_run
 from fourds_dist.training.stop import Stopped
 from fourds_dist.training.store import FolderStore
 
-STAGE = "distill"
+STAGE: StageName = "distill"
+"""The stage whose epochs are told and compared."""
+
+OWN_STAGES: tuple[StageName, ...] = ("adapt", STAGE)
+"""What a trial trains itself."""
+
 TESTED, FAILED, LEFT = "tested", "failed", "left"
 """Names in a trial's last report: its test accuracy, or why it is given up, or why it left before its end."""
 
@@ -91,24 +100,28 @@ def run_trial(config: dict[str, Any], *, plan: Plan, shared: Any) -> None:
 
 def _train(settings: Settings, job: Job, plan: Plan, shared: Any, reports: Reports) -> None:
     folder = RunFolder(settings.run_url)
-    if has_source_stage(settings):
-        of = teacher_settings(settings, plan.config.name, plan.url)
-        teacher_url: str | None = ray.get(shared.teacher.remote(of.model_dump_json()))
+    if "source" in stages_to_run(settings):
+        source = source_run(settings, f"{plan.url}/teachers")
+        teacher_url: str | None = ray.get(shared.teacher.remote(source.model_dump_json()))
         if teacher_url is None:
             raise Stopped("the end of the sweep", 0)
         settings = from_source(settings, teacher_url)
     folder.write_text("config.yaml", dump(settings))
     if job.takes_over is not None:
         take_over(folder, *job.takes_over)
-    await_workers(settings.launch, wait_s=None)
-    reason: str | None = ray.get(shared.wish.remote())
-    if reason:
-        raise Stopped(reason, 0)
-    run_stage_on_ray(STAGE, settings, reports, reports.meanwhile)
+    for stage in stages_to_run(settings):
+        if folder.exists(DONE[stage]):
+            continue
+        await_workers(settings.launch, wait_s=None)
+        reason: str | None = ray.get(shared.wish.remote())
+        if reason:
+            raise Stopped(reason, 0)
+        run_stage_on_ray(stage, settings, reports, reports.meanwhile)
 
 
 class Reports:
-    """Passes every epoch but the last on to Tune, once its checkpoint is whole; the last comes with the tests.
+    """Passes every epoch of distillation but the last on to Tune, once its checkpoint is whole; the last comes with the
+    tests.
 
     Events arrive in another thread; Tune is told in the trial's own.
     """
@@ -133,6 +146,8 @@ class Reports:
         return ray.get(self._shared.wish.remote()) if self._asked % WISH_EVERY == 0 else None
 
     def _tell(self, row: dict[str, Any]) -> None:
+        if row.get("stage") != STAGE:
+            return
         if row["event"] == "start":
             self._steps_per_epoch = row["num_steps_per_epoch"]
         if row["event"] == "saved" and self._metric in row:
@@ -152,15 +167,16 @@ def epochs_of(folder: RunFolder, metric: str) -> Iterator[tuple[int, float]]:
             yield int(row["epoch"]), float(row[metric])
 
 
-def drop_checkpoints(folder: RunFolder) -> None:
+def drop_checkpoints(folder: RunFolder, stages: Sequence[StageName] = OWN_STAGES) -> None:
     """Remove the checkpoints of a trial that will not go on; thousands of trials would fill any disk with them."""
-    fs, path = locate(folder.path(STAGE))
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
+    for stage in stages:
+        fs, path = locate(folder.path(stage))
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
 
 
 def take_over(folder: RunFolder, count: int, donor: str, epoch: int) -> None:
-    """Put the newest checkpoint of a neighbouring run in place of the own ones, once for each `count`.
+    """Put a neighbouring run's newest checkpoint, and its adapted teacher, in place of the own, once for each `count`.
 
     Raises:
         ValueError: the neighbour has none.
@@ -168,11 +184,17 @@ def take_over(folder: RunFolder, count: int, donor: str, epoch: int) -> None:
     mark = f"crossing-{count}.json"
     if folder.exists(mark):
         return
-    theirs = FolderStore(f"{folder.url.rpartition('/')[0]}/{donor}/{STAGE}", keep=None)
+    neighbour = RunFolder(f"{folder.url.rpartition('/')[0]}/{donor}")
+    theirs = FolderStore(neighbour.path(STAGE), keep=None)
     name = theirs.newest()
     if name is None:
         raise ValueError(f"{theirs.url} holds no checkpoint to take over")
     state = theirs.read(name)
-    drop_checkpoints(folder)
+    drop_checkpoints(folder, [STAGE])
+    if neighbour.exists(TEACHER_ADAPTED):
+        fs, path = locate(neighbour.path(TEACHER_ADAPTED))
+        weights = fs.cat_file(path)
+        assert isinstance(weights, bytes)
+        write_bytes(folder.path(TEACHER_ADAPTED), weights)
     FolderStore(folder.path(STAGE), keep=None).write(state, name)
     folder.write_json(mark, {"from": donor, "epoch": epoch, "checkpoint": name})

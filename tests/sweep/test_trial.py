@@ -11,11 +11,11 @@ import torch
 
 from fourds_dist.config import load
 from fourds_dist.settings import Settings
-from fourds_dist.sweep.shared import teacher_identity, teacher_settings
-from fourds_dist.sweep.trial import Job, drop_checkpoints, epochs_of, take_over
+from fourds_dist.sweep.trial import OWN_STAGES, Job, drop_checkpoints, epochs_of, take_over
 from fourds_dist.training.checkpoint import FORMAT
 from fourds_dist.training.run_folder import RunFolder
-from fourds_dist.training.stages import from_source, stages_to_run
+from fourds_dist.training.source import source_identity, source_run
+from fourds_dist.training.stages import TEACHER_ADAPTED, from_source, stages_to_run
 from fourds_dist.training.store import FolderStore
 
 
@@ -23,34 +23,19 @@ def settings(*overrides: str) -> Settings:
     return load(Settings, None, ["source.url=s", "target.url=t", *overrides])
 
 
-@pytest.mark.parametrize(
-    "override",
-    ["method.temperature=2", "distill.optim.lr=0.1", "distill.epochs=3", "run.name=b", "target.url=u",
-     "teacher.stages=[layer1]", "student.stages=[layer1]", "launch.cpus_per_worker=2", "tracking.group=g"],
-)  # fmt: skip
-def test_runs_that_agree_on_the_source_stage_share_their_teacher(override: str) -> None:
-    assert teacher_identity(settings(override)) == teacher_identity(settings())
-
-
-@pytest.mark.parametrize(
-    "override",
-    ["run.seed=1", "source.url=u", "teacher.arch=resnet10", "student.arch=resnet34", "source_stage.epochs=3",
-     "data.crop_px=192", "teacher.start=torchvision", "student.start=random", "step.precision=bfloat16"],
-)  # fmt: skip
-def test_and_others_do_not(override: str) -> None:
-    assert teacher_identity(settings(override)) != teacher_identity(settings())
-
-
 def test_a_trial_begins_where_the_shared_source_stage_ended() -> None:
     own = settings("run.name=small-0000-s0", "run.dir=runs/small/trials")
-    of = teacher_settings(own, "small", "runs/small")
-    assert of.run_url == f"runs/small/teachers/small-teacher-{teacher_identity(own)}"
-    assert stages_to_run(of) == ("source", "distill")
+    of = source_run(own, "runs/small/teachers")
+    assert of.run_url == f"runs/small/teachers/source-{source_identity(own)}"
+    assert stages_to_run(of) == ("source",)
     trial = from_source(own, of.run_url)
     assert stages_to_run(trial) == ("distill",)
     assert trial.teacher.checkpoint == f"{of.run_url}/teacher.safetensors"
     assert trial.student.start == f"{of.run_url}/student_source.safetensors"
     assert from_source(settings("student.start=random"), "x").student.start == "random"
+    two_stages = settings("adapt.method=mcc")
+    assert source_identity(two_stages) == source_identity(own)
+    assert stages_to_run(from_source(two_stages, of.run_url)) == OWN_STAGES
 
 
 def test_a_job_goes_through_tune_and_back() -> None:
@@ -72,9 +57,11 @@ def test_a_neighbour_s_newest_checkpoint_takes_the_place_of_the_own_ones_once(tm
         store("donor").write(state(step), f"checkpoint-{step:08d}")
     store("own").write(state(30), "checkpoint-00000030")
     own = RunFolder(f"{tmp_path}/own")
+    (tmp_path / "donor" / TEACHER_ADAPTED).write_bytes(b"theirs")
     take_over(own, 1, "donor", 2)
     assert store("own").newest() == "checkpoint-00000020"
     assert store("own").read("checkpoint-00000020")["weights"].item() == 20
+    assert (tmp_path / "own" / TEACHER_ADAPTED).read_bytes() == b"theirs"
 
     store("own").write(state(40), "checkpoint-00000040")
     take_over(own, 1, "donor", 2)  # the same trial begins again, after a failure
@@ -113,6 +100,10 @@ def test_a_sweep_that_trains(local_ray: None, tmp_path: Path, capsys) -> None:
     given = [word for word in SHORT if not word.startswith(("launch.", "distill.checkpoint"))]
     words = [*given, f"source.url={shards}/source", f"target.url={shards}/target", f"run.dir={tmp_path}"]
     words += ["launch.workers=2", "launch.cpus_per_worker=0.5", "budget.trials=2", "scheduler.name=none"]
+    words += [
+        "space.adapt.method={grid: [none, fine_tune]}",
+        "adapt_stage={epochs: 1, global_batch_size: 64}",
+    ]
     sweep = "configs/sweeps/quickstart.yaml"
     assert main([sweep, *words]) == 0
     folder = tmp_path / "quickstart-sweep"
@@ -123,9 +114,10 @@ def test_a_sweep_that_trains(local_ray: None, tmp_path: Path, capsys) -> None:
         known = json.loads((trial / "trial.json").read_text())
         assert known["state"] == "done"
         assert [e for e, _ in known["history"]] == [1, 2]
-        assert {json.loads(x)["stage"] for x in (trial / "metrics.jsonl").read_text().splitlines()} == {
-            "distill"
-        }
+        stages = {json.loads(line)["stage"] for line in (trial / "metrics.jsonl").read_text().splitlines()}
+        adapts = known["point"]["adapt.method"] != "none"
+        assert stages == ({"adapt", "distill"} if adapts else {"distill"})
+        assert (trial / TEACHER_ADAPTED).exists() == adapts
     assert (folder / "report.html").exists()
 
     # The best configuration, trained from its file alone, comes to the accuracy that the sweep told.
