@@ -10,8 +10,9 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the other output has tables 
 from fourds_dist.launch.ray_train import ray, worker_resources  # isort: skip  (sets Ray's environment first)
 
 from ray import tune
+from ray._private import worker
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
@@ -38,6 +40,8 @@ from fourds_dist.sweep.schedulers import EPOCH, METRIC, make_scheduler
 from fourds_dist.sweep.trial import FAILED, LEFT, TESTED, Job
 
 CTRL_C = "Ctrl-C"
+MANY_PROCESSES = "worker processes have been started on node"
+"""Ray's warning of many actors without CPUs; trials are such by design."""
 TRIAL_BYTES = 400 * 10**6
 """Memory of a trial's own process, which is all that it reserves: CPUs and GPUs are its workers'."""
 
@@ -160,24 +164,41 @@ def run_trials(
     leave_s, reason = float("inf"), None
     result: Future[None] = Future()
     threading.Thread(target=_tune, args=(course, trainable, result), name="tune", daemon=True).start()
-    while not result.done() and time.monotonic() < leave_s:
-        asked: str | None = None
-        try:
-            wait([result], timeout=0.5)
-            every()
-            asked = None if reason else _spent(course, until_s)
-        except KeyboardInterrupt:
-            if reason == CTRL_C:
-                raise
-            asked = CTRL_C
-        if asked:
-            reason, leave_s = asked, time.monotonic() + grace_s
-            course.close(asked)
-            end(asked)
+    with _without_warning():
+        while not result.done() and time.monotonic() < leave_s:
+            asked: str | None = None
+            try:
+                wait([result], timeout=0.5)
+                every()
+                asked = None if reason else _spent(course, until_s)
+            except KeyboardInterrupt:
+                if reason == CTRL_C:
+                    raise
+                asked = CTRL_C
+            if asked:
+                reason, leave_s = asked, time.monotonic() + grace_s
+                course.close(asked)
+                end(asked)
     if result.done():
         result.result()
     every()
     return reason
+
+
+@contextmanager
+def _without_warning() -> Iterator[None]:
+    """Ray prints what its nodes warn of in whatever this process shows; one of its warnings is none here."""
+    show = worker.print_to_stdstream
+
+    def show_others(data: dict[str, Any], *args: Any, **more: Any) -> None:
+        if not any(MANY_PROCESSES in line for line in data["lines"]):
+            show(data, *args, **more)
+
+    worker.print_to_stdstream = show_others
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = show
 
 
 def _spent(course: Course, until_s: float) -> str | None:

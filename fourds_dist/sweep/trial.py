@@ -116,12 +116,15 @@ def _train(settings: Settings, job: Job, plan: Plan, shared: Any, reports: Repor
         reason: str | None = ray.get(shared.wish.remote())
         if reason:
             raise Stopped(reason, 0)
-        run_stage_on_ray(stage, settings, reports, reports.meanwhile)
+        run_stage_on_ray(stage, settings, reports if stage == STAGE else _unheard, reports.meanwhile)
+
+
+def _unheard(row: dict[str, Any]) -> None:
+    """An event of a stage whose epochs are not compared."""
 
 
 class Reports:
-    """Passes every epoch of distillation but the last on to Tune, once its checkpoint is whole; the last comes with the
-    tests.
+    """Passes every epoch but the last on to Tune, once its checkpoint is whole; the last comes with the tests.
 
     Events arrive in another thread; Tune is told in the trial's own.
     """
@@ -146,8 +149,6 @@ class Reports:
         return ray.get(self._shared.wish.remote()) if self._asked % WISH_EVERY == 0 else None
 
     def _tell(self, row: dict[str, Any]) -> None:
-        if row.get("stage") != STAGE:
-            return
         if row["event"] == "start":
             self._steps_per_epoch = row["num_steps_per_epoch"]
         if row["event"] == "saved" and self._metric in row:

@@ -127,4 +127,6 @@ def test_a_sweep_that_trains(local_ray: None, tmp_path: Path, capsys) -> None:
     assert train([str(folder / "best.yaml")]) == 0
     again = list(epochs_of(RunFolder(str(tmp_path / "quickstart-sweep-best")), "val/student"))
     assert max(value for _, value in again) == pytest.approx(best, abs=1e-6)
-    assert "done, val/student" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "quickstart-sweep-0001-s0: epoch 1 of 2, val/student" in told
+    assert "quickstart-sweep-0001-s0: done, val/student" in told
