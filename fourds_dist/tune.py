@@ -17,6 +17,9 @@ from rich.console import Console
 from fourds_dist.command import KEYS_BESIDES, Answer, answered, interrupt_at_sigterm, keys
 from fourds_dist.sweep.settings import SweepConfig
 
+LOG_WIDTH = 140
+"""Columns of tables where there is no terminal."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry of `python -m fourds_dist.tune`; gives the exit status."""
@@ -53,7 +56,8 @@ def _tune(options: argparse.Namespace) -> Answer:
     else:
         known = ", ".join(sorted(str(path) for path in shipped("sweeps").glob("*.yaml")))
         raise ValueError(f"{options.sweep} is no sweep file (.yaml); those that come along: {known}")
-    return 130 if sweep(plan, resume=options.resume, console=Console()) == "Ctrl-C" else None
+    console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
+    return 130 if sweep(plan, resume=options.resume, console=console) == "Ctrl-C" else None
 
 
 if __name__ == "__main__":

@@ -80,7 +80,8 @@ def run_stage_on_ray(
 
     Args:
         show: takes the events as they come, in a thread of its own.
-        meanwhile: called twice a second, in this thread; gives why the workers are to leave, if they are.
+        meanwhile: called twice a second, in this thread; gives why the workers are to leave, if they are. They also
+            leave where it raises anything.
 
     Raises:
         HopelessError: a stage that would fail again in the same way.
@@ -239,6 +240,13 @@ def _fit_until_told(
                 return result.result(timeout=grace_s)
             except TimeoutError:
                 raise KeyboardInterrupt from None
+        except (
+            BaseException
+        ):  # `meanwhile` ends a trial of a sweep by raising SystemExit; its workers go as well
+            if not result.done():
+                board.stop.remote("the end of its driver")
+                wait([result], timeout=grace_s)
+            raise
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def lines(
         axes.set_xlabel(x)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=axes.get_xlim()[1] > 2))
-        _legend(figure, axes)
+        legend(figure, axes)
         ends = ", ".join(f"{label} ends at {ys[-1]:.3g}" for label, (_, ys) in series.items() if len(ys))
         return finished(name, title, f"{title} by {x}: {ends}", figure)
 
@@ -239,7 +239,7 @@ def reliability(name: str, title: str, series: Mapping[str, list[tuple[float, fl
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set_xlabel("confidence")
         axes.set_ylabel("right")
-        _legend(figure, axes)
+        legend(figure, axes)
         return finished(name, title, f"{title} for {', '.join(series)}", figure)
 
 
@@ -251,7 +251,8 @@ def blank(height: float, *, width: float = WIDTH_IN) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
+def legend(figure: Figure, axes: Axes) -> None:
+    """Names of what is drawn, above the axes, where there is more than one thing."""
     handles, _ = axes.get_legend_handles_labels()
     if len(handles) > 1:
         figure.legend(handles=handles, loc="outside upper left", ncols=2, handlelength=2.6, columnspacing=1.2)

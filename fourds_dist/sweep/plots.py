@@ -12,7 +12,18 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
-from fourds_dist.results.charts import INK, LINE, SERIES, SOFT, STYLE, WIDTH_IN, Chart, blank, finished
+from fourds_dist.results.charts import (
+    INK,
+    LINE,
+    SERIES,
+    SOFT,
+    STYLE,
+    WIDTH_IN,
+    Chart,
+    blank,
+    finished,
+    legend,
+)
 from fourds_dist.sweep.ledger import Configuration, Ledger
 from fourds_dist.sweep.space import Parameter, Space, label
 
@@ -38,7 +49,7 @@ def history(configurations: Sequence[Configuration], mode: str, metric: str) -> 
         _percent_y(axes, metric)
         axes.set_xlabel("configuration")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        _legend(axes)
+        legend(figure, axes)
         words = f"{metric} of {len(having)} configurations; best {best[1][-1]:.1%}" if having else metric
         return finished("history", "What was tried", words, figure)
 
@@ -135,7 +146,7 @@ def response(key: str, parameter: Parameter, configurations: Sequence[Configurat
         scale.label(axes)
         axes.set_xlabel(key)
         _percent_y(axes, metric)
-        _legend(axes)
+        legend(figure, axes)
         told = f"{metric} over {key}, {len(having)} configurations"
         return finished(f"response-{key}", key, told, figure)
 
@@ -170,11 +181,16 @@ class Scale:
         if self._is_listed:
             axes.set_xticks(range(len(self._values)), [label(v) for v in self._values])
             axes.set_xlim(-0.5, len(self._values) - 0.5)
-        elif self._parameter.kind == "loguniform":
+            return
+        low, high = self._values
+        if self._parameter.kind == "loguniform":
             axes.set_xscale("log")
+            axes.set_xlim(low / 1.1, high * 1.1)
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.tick_params(axis="x", which="minor", size=0)
+        else:
+            axes.set_xlim(low - 0.02 * (high - low), high + 0.02 * (high - low))
 
     def _number(self, value: Any) -> int:
         return next(i for i, v in enumerate(self._values) if v == value and type(v) is type(value))
@@ -216,8 +232,3 @@ def _shades(values: Sequence[float], mode: str) -> list[Any]:
 def _percent_y(axes: Axes, metric: str) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     axes.set_ylabel(metric)
-
-
-def _legend(axes: Axes) -> None:
-    if len(axes.get_legend_handles_labels()[0]) > 1:
-        axes.legend(loc="best", fontsize=7.5)

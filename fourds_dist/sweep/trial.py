@@ -11,6 +11,7 @@ trial does so for itself.
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 from collections.abc import Iterator, Mapping, Sequence
@@ -78,10 +79,12 @@ def run_trial(config: dict[str, Any], *, plan: Plan, shared: Any) -> None:
     Args:
         shared: the sweep's `Shared` actor.
     """
-    # Workers of many trials start at once; that some wait for a core is no failure.
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
     job, mode = Job.from_config(config), plan.config.mode
     settings = plan.settings(job.point, seed=job.seed, name=job.name)
+    # Workers of many trials start at once; that some wait for a core is no failure.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
+    # A trial that the scheduler stops is over once its workers have left; only then its process takes the next one.
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = str(math.ceil(settings.launch.grace_s) + 30)
     folder = RunFolder(settings.run_url)
     reports = Reports(settings, plan.config.metric, shared)
     try:

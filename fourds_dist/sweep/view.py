@@ -166,7 +166,7 @@ def figures(configuration: Configuration) -> tuple[str, str, str]:
     states = {t.state for t in configuration.trials}
     num = len(configuration.values)
     seeds = f"{num} seed{'s' if num > 1 else ''}, " if len(configuration.trials) > 1 else ""
-    came = "done" if configuration.is_done else f"{'/'.join(sorted(states))} after epoch {epochs} of {whole}"
+    came = "done" if configuration.is_done else f"{'/'.join(sorted(states))} at {epochs} of {whole}"
     return value, test, seeds + came
 
 
