@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from fourds_dist.config import dump
-from fourds_dist.launch.ray_train import run_stage_on_ray
+from fourds_dist.launch.ray_train import HopelessError, run_stage_on_ray
 from fourds_dist.settings import Settings
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.stages import DONE
@@ -21,7 +21,10 @@ MOST_TEACHERS = 16
 
 @ray.remote(num_cpus=0)
 class Shared:
-    """Lives as long as the sweep's driver. A source stage that fails is tried again by the next trial that asks."""
+    """Lives as long as the sweep's driver.
+
+    A source stage that fails is tried again by the next trial that asks, unless it would fail in the same way.
+    """
 
     def __init__(self) -> None:
         self._under_way: dict[str, asyncio.Future[None]] = {}
@@ -43,6 +46,8 @@ class Shared:
             await asyncio.shield(self._under_way[url])
         except Stopped:
             return None
+        except HopelessError:
+            raise
         except Exception:
             self._under_way.pop(url, None)
             raise
