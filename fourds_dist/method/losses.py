@@ -74,11 +74,12 @@ def class_confusion(
         counted_B: the images that take part (usually the unlabelled ones); with none the loss is 0, its gradient too.
         temperature: of the softmax (paper: 2.5).
     """
-    p_BK = F.softmax(logits_BK / temperature, dim=1)
+    log_p_BK = F.log_softmax(logits_BK / temperature, dim=1)
+    p_BK = log_p_BK.exp()
     with torch.no_grad():
-        entropy_B = torch.special.entr(p_BK).sum(dim=1)
+        entropy_B = -(p_BK * log_p_BK).sum(dim=1)
         w_B = (1 + torch.exp(-entropy_B)) * counted_B
         w_B = w_B * counted_B.sum() / w_B.sum().clamp(min=1e-8)
     confusion_KK = p_BK.T @ (w_B[:, None] * p_BK)
     confusion_KK = confusion_KK / confusion_KK.sum(dim=1, keepdim=True).clamp(min=1e-8)
-    return (confusion_KK.sum() - confusion_KK.trace()) / logits_BK.shape[1]
+    return (confusion_KK.sum() - confusion_KK.diagonal().sum()) / logits_BK.shape[1]
