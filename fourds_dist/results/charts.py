@@ -263,9 +263,20 @@ def finished(name: str, title: str, words: str, figure: Figure) -> Chart:
     svg, png = io.StringIO(), io.BytesIO()
     with any_script():
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        _hold_legends(figure)
         figure.suptitle(title, x=0.02, y=1.01, ha="left", va="bottom", fontsize=10, fontweight="bold")
         figure.savefig(png, format="png", dpi=150, facecolor="white", bbox_inches="tight")
     return Chart(name, title, words, inline(svg.getvalue(), name, words), png.getvalue())
+
+
+def _hold_legends(figure: Figure) -> None:
+    """Fix the drawing as it is: legends keep to its upper end, and would go up into a title above it."""
+    figure.set_layout_engine("none")
+    for legend in figure.legends:
+        box = legend.get_window_extent().transformed(figure.transFigure.inverted())
+        legend.borderaxespad = 0
+        legend.set_loc("upper left")
+        legend.set_bbox_to_anchor((box.x0, box.y1), figure.transFigure)
 
 
 @contextmanager

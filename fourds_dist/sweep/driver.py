@@ -6,6 +6,7 @@ therefore a new Tune experiment, which gets the trials that are not over first, 
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import threading
@@ -42,7 +43,7 @@ from fourds_dist.sweep.trial import FAILED, LEFT, TESTED, Job
 CTRL_C = "Ctrl-C"
 MANY_PROCESSES = "worker processes have been started on node"
 """Ray's warning of many actors without CPUs; trials are such by design."""
-TRIAL_BYTES = 400 * 10**6
+TRIAL_BYTES = 550 * 10**6
 """Memory of a trial's own process, which is all that it reserves: CPUs and GPUs are its workers'."""
 
 Trainable = Callable[[dict[str, Any]], None]
@@ -210,6 +211,7 @@ def _spent(course: Course, until_s: float) -> str | None:
 
 def _tune(course: Course, trainable: Trainable, result: Future[None]) -> None:
     config = course.plan.config
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # which trials failed, our table tells
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(course.concurrency)  # they may start all at once
     try:
         with tempfile.TemporaryDirectory(prefix="fourds-tune-") as scratch:
