@@ -31,6 +31,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.placement_group import placement_group, remove_placement_group
 
+from fourds_dist.command import interrupt_at_sigterm
 from fourds_dist.launch.board import Row, Witness, watched_board
 from fourds_dist.launch.settings import LaunchConfig
 from fourds_dist.launch.worker import SNAPSHOT, Ending, counted, train_worker
@@ -240,9 +241,8 @@ def _fit_until_told(
                 return result.result(timeout=grace_s)
             except TimeoutError:
                 raise KeyboardInterrupt from None
-        except (
-            BaseException
-        ):  # `meanwhile` ends a trial of a sweep by raising SystemExit; its workers go as well
+        except BaseException:
+            # `meanwhile` ends a trial of a sweep by raising SystemExit; its workers go as well.
             if not result.done():
                 board.stop.remote("the end of its driver")
                 wait([result], timeout=grace_s)
@@ -255,7 +255,8 @@ def sigterm_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    before = signal.getsignal(signal.SIGTERM)
+    interrupt_at_sigterm()
     try:
         yield
     finally:

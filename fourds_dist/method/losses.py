@@ -77,6 +77,7 @@ def class_confusion(
     log_p_BK = F.log_softmax(logits_BK / temperature, dim=1)
     p_BK = log_p_BK.exp()
     with torch.no_grad():
+        # With torch.special.entr here and trace below the step could not be recorded as a CUDA graph.
         entropy_B = -(p_BK * log_p_BK).sum(dim=1)
         w_B = (1 + torch.exp(-entropy_B)) * counted_B
         w_B = w_B * counted_B.sum() / w_B.sum().clamp(min=1e-8)

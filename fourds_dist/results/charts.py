@@ -272,11 +272,11 @@ def finished(name: str, title: str, words: str, figure: Figure) -> Chart:
 def _hold_legends(figure: Figure) -> None:
     """Fix the drawing as it is: legends keep to its upper end, and would go up into a title above it."""
     figure.set_layout_engine("none")
-    for legend in figure.legends:
-        box = legend.get_window_extent().transformed(figure.transFigure.inverted())
-        legend.borderaxespad = 0
-        legend.set_loc("upper left")
-        legend.set_bbox_to_anchor((box.x0, box.y1), figure.transFigure)
+    for names in figure.legends:
+        box = names.get_window_extent().transformed(figure.transFigure.inverted())
+        names.borderaxespad = 0
+        names.set_loc("upper left")
+        names.set_bbox_to_anchor((box.x0, box.y1), figure.transFigure)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,7 +27,7 @@ EPOCH, METRIC = "epoch", "metric"
 """Names, in what trials report, of the epochs that ended and of the sweep's metric."""
 
 
-def make_scheduler(plan: Plan, known: Iterable[Trial] = ()) -> TrialScheduler:
+def make_scheduler(plan: Plan, known: Collection[Trial] = ()) -> TrialScheduler:
     """As the sweep's `scheduler` says (search=pbt: as `population` does), having seen some trials, by name."""
     config, mode = plan.config, plan.config.mode
     by: dict[str, Any] = {"time_attr": EPOCH, "metric": METRIC, "mode": mode}
@@ -44,7 +44,6 @@ def make_scheduler(plan: Plan, known: Iterable[Trial] = ()) -> TrialScheduler:
                 reduction_factor=rule.reduction_factor,
                 stop_last_trials=False,
             )
-            known = list(known)
             return _show_when_they_go_on(_having_seen(scheduler, known), known)
         case "median":
             scheduler = MedianStoppingRule(
@@ -59,7 +58,7 @@ def make_scheduler(plan: Plan, known: Iterable[Trial] = ()) -> TrialScheduler:
             return FIFOScheduler()
 
 
-def _having_seen(scheduler: TrialScheduler, known: Iterable[Trial]) -> TrialScheduler:
+def _having_seen(scheduler: TrialScheduler, known: Collection[Trial]) -> TrialScheduler:
     for trial in known:
         if trial.state in FINAL:
             stand_in: Any = _StandIn(trial.name)
@@ -68,7 +67,7 @@ def _having_seen(scheduler: TrialScheduler, known: Iterable[Trial]) -> TrialSche
     return scheduler
 
 
-def _show_when_they_go_on(scheduler: TrialScheduler, known: Iterable[Trial]) -> TrialScheduler:
+def _show_when_they_go_on(scheduler: TrialScheduler, known: Collection[Trial]) -> TrialScheduler:
     """Under the identity that Tune gives them now, lest they count twice at a rung."""
     going_on = {trial.name: trial for trial in known if trial.state not in FINAL}
     add = scheduler.on_trial_add
