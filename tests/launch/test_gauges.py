@@ -76,7 +76,12 @@ def test_a_worker_s_events_reach_the_metrics_port(local_ray: None) -> None:
     board, worker = actor.remote(), Worker.remote()
     config = {"stage": "distill", "settings": settings.model_dump_json(), "board": board}
     assert ray.get(worker.train.remote(config), timeout=300) == "done"
-    assert [row["event"] for row in ray.get(board.take.remote())] == [row["event"] for row in ROWS]
+    events: list[str] = []  # the worker does not wait until the board has heard
+    until = time.monotonic() + 60
+    while len(events) < len(ROWS) and time.monotonic() < until:
+        events += [row["event"] for row in ray.get(board.take.remote())]
+        time.sleep(0.1)
+    assert events == [row["event"] for row in ROWS]
 
     node = next(node for node in ray.nodes() if node["Alive"])
     found: dict[str, float] = {}
