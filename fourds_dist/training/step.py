@@ -34,7 +34,7 @@ class StepConfig(Section):
     on CPUs."""
 
     channels_last: bool = True
-    """Keep images and convolution weights in channels-last memory format on GPUs."""
+    """Keep images and convolution weights in channels-last memory format on GPUs (under DeepSpeed images alone)."""
 
     lean: bool = True
     """On GPUs, pooling, ReLUs and frozen convolutions keep only what their gradients need: a fourth less memory, and

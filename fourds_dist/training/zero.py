@@ -108,7 +108,10 @@ class Divided:
         self._step = 0
 
     def wrap(self, task: nn.Module, *, sync_batch_norm: bool, autocast: bool) -> nn.Module:
-        """The task under an engine."""
+        """The task under an engine, which takes weights as rows of numbers: they leave the channels-last format.
+
+        Convolutions still work in the format of their images.
+        """
         deepspeed = _deepspeed()
         if not dist.is_initialized():  # one process: DeepSpeed wants a group all the same
             backend = "nccl" if self._world.device.type == "cuda" else "gloo"
@@ -116,7 +119,7 @@ class Divided:
             dist.init_process_group(backend, store=store, rank=0, world_size=1)
         if sync_batch_norm:
             task = nn.SyncBatchNorm.convert_sync_batchnorm(task)
-        self._task = task
+        self._task = task.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
         config = {"gradient_clipping": 0.0} | self._config  # its own default clips, at 1
         config |= {
             "train_micro_batch_size_per_gpu": 1,  # only its ratio to the global batch is looked at

@@ -66,6 +66,7 @@ def train(
     """Final weights on every rank; on from `checkpoint` where it exists, and up to `until`, where it is left."""
     torch.manual_seed(0)
     task = tiny_four_ds(dropout=0.0, batch_norm=False, preset="authors")
+    task.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  (as a step on GPUs hands it over)
     optim = OptimConfig(schedule="cosine", warmup=0.1)
     name = "ddp" if kind == "ddp" else "deepspeed"
     strategy = make_strategy(name, world, optim, NUM_STEPS, deepspeed=kind)
