@@ -8,8 +8,8 @@
 What a strategy costs is in the second, what it saves with a large teacher in the third. One command starts all its
 processes, on GPUs with NCCL, else on CPUs with gloo. `weak`: --batch images in every worker. `strong`: --batch images
 in all together.
-Efficiency is images/s over workers times one worker's; one worker is always timed too. The share of communication is
-what steps take longer than the same steps without averaging gradients (DDP only: ZeRO cannot do without).
+Efficiency is images/s over workers times one worker's, where one worker is among --workers. The share of communication
+is what steps take longer than the same steps without averaging gradients (DDP only: ZeRO cannot do without).
 Synthetic images lie on the device; a step includes its optimisers. Rounds are timed after a warm-up; the median counts.
 """
 
@@ -41,7 +41,7 @@ from fourds_dist.training.world import World
 
 NUM_CLASSES = 65
 NUM_ROUNDS, WARM_UP_STEPS = 5, 3
-STRATEGIES = ("ddp", "zero0", "zero1", "zero2", "zero3", "zero3_offload")
+STRATEGIES = ("ddp", "ddp_bfloat16", "zero0", "zero1", "zero2", "zero3", "zero3_offload")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Job:
     image_px: int
     precision: str
     num_steps: int
-    cuda_graph: bool | None
+    cuda_graph: bool
+    activation_checkpointing: bool
     scaling: str = "weak"
 
 
@@ -90,6 +91,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cuda-graph", action="store_true", help="record one worker's step, as runs on one GPU do"
     )
+    parser.add_argument(
+        "--activation-checkpointing", action="store_true", help="as step.activation_checkpointing"
+    )
     parser.add_argument("--json", type=Path, help="file for the figures")
 
 
@@ -98,8 +102,8 @@ def run(options: argparse.Namespace) -> None:
     rows: list[Row] = []
     for scaling in options.scaling:
         for strategy in options.strategies:
-            first: Row | None = None
-            for workers in sorted({1, *options.workers}):
+            alone: Row | None = None
+            for workers in sorted(options.workers):
                 job = Job(
                     strategy,
                     workers,
@@ -110,11 +114,13 @@ def run(options: argparse.Namespace) -> None:
                     options.precision,
                     options.steps,
                     options.cuda_graph and workers == 1,
+                    options.activation_checkpointing,
                     scaling,
                 )
                 row = measure(job)
-                first = first or row
-                row = replace(row, efficiency=row.images_per_s / (workers * first.images_per_s))
+                alone = row if workers == 1 else alone
+                if alone is not None:
+                    row = replace(row, efficiency=row.images_per_s / (workers * alone.images_per_s))
                 rows.append(row)
                 print(shown(row), flush=True)
     if options.json:
@@ -123,8 +129,8 @@ def run(options: argparse.Namespace) -> None:
             "torch": torch.__version__,
             "options": {k: v for k, v in vars(options).items() if isinstance(v, (int, str, list))},
             "parameters": {
-                "teacher": num_parameters(_network(options.teacher, options.image_px)),
-                "student": num_parameters(_network(options.student, options.image_px)),
+                "teacher": _num_parameters(options.teacher, options.image_px),
+                "student": _num_parameters(options.student, options.image_px),
             },
         }
         options.json.write_text(json.dumps(about | {"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
@@ -132,10 +138,12 @@ def run(options: argparse.Namespace) -> None:
 
 def shown(row: Row) -> str:
     """One line."""
-    share = f"{row.communication_share:6.1%}" if row.communication_share is not None else "     -"
+    efficiency, share = (
+        f"{x:6.1%}" if x is not None else "     -" for x in (row.efficiency, row.communication_share)
+    )
     return (
         f"{row.scaling:6} {row.strategy:13} {row.workers:3} x {row.batch_per_worker:<4} "
-        f"{row.images_per_s:9.1f} images/s  efficiency {row.efficiency:5.1%}  communication {share}  "
+        f"{row.images_per_s:9.1f} images/s  efficiency {efficiency}  communication {share}  "
         f"{row.peak_bytes_per_worker / 2**30:6.2f} GiB"
     )
 
@@ -154,7 +162,7 @@ def _worker(rank: int, job: Job, folder: str) -> None:
         torch.cuda.set_device(device)
     else:
         torch.set_num_threads(1)
-    if job.workers > 1 or job.strategy != "ddp":
+    if job.workers > 1 or not job.strategy.startswith("ddp"):
         dist.init_process_group(
             "nccl" if on_gpu else "gloo",
             init_method=f"file://{folder}/group",
@@ -166,7 +174,7 @@ def _worker(rank: int, job: Job, folder: str) -> None:
     times = [1 / r for r in rounds_of(step, job, world)]
     peak = torch.cuda.max_memory_allocated() if on_gpu else 0
     share = None
-    if job.strategy == "ddp" and job.workers > 1:
+    if job.strategy.startswith("ddp") and job.workers > 1:
         with no_averaging():
             alone = statistics.median(1 / r for r in rounds_of(step, job, world))
         share = max(0.0, 1 - alone / statistics.median(times))
@@ -199,12 +207,23 @@ def build(job: Job, world: World) -> tuple[Callable[[], None], Callable[[], Abst
         config=MethodConfig(),
         image_size=job.image_px,
     ).train()
-    kind = "ddp" if job.strategy == "ddp" else "deepspeed"
-    strategy = make_strategy(kind, world, OptimConfig(), 10**6, deepspeed=job.strategy)
+    kind = "ddp" if job.strategy.startswith("ddp") else "deepspeed"
+    strategy = make_strategy(
+        kind,
+        world,
+        OptimConfig(),
+        10**6,
+        deepspeed=job.strategy,
+        all_reduce="bfloat16" if job.strategy == "ddp_bfloat16" else "float32",
+    )
     step = TrainStep(
         task.to(world.device),
         world,
-        StepConfig(precision=job.precision, cuda_graph=bool(job.cuda_graph)),  # pyright: ignore[reportArgumentType]
+        StepConfig(
+            precision=job.precision,  # pyright: ignore[reportArgumentType]
+            cuda_graph=job.cuda_graph,
+            activation_checkpointing=job.activation_checkpointing,
+        ),
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
         global_batch_size=job.batch_per_worker * job.workers,
@@ -249,3 +268,8 @@ def rounds_of(step: Callable[[], None], job: Job, world: World) -> list[float]:
 
 def _network(arch: str, image_px: int) -> Any:
     return build_backbone(BackboneConfig(arch=arch), NUM_CLASSES, image_px)
+
+
+def _num_parameters(arch: str, image_px: int) -> int:
+    with torch.device("meta"):
+        return num_parameters(_network(arch, image_px))

@@ -52,6 +52,11 @@ class LaunchConfig(Section):
     """`ddp`: every worker holds all weights. `deepspeed`: ZeRO divides optimiser state, gradients or weights among the
     workers, for teachers too large for one GPU."""
 
+    all_reduce: Literal["float32", "bfloat16"] = "float32"
+    """strategy=ddp: what gradients travel in between workers. `bfloat16` halves what goes over the network, and rounds
+    each worker's gradients to three digits; for networks slower than the backward pass. (DeepSpeed sends those of
+    layers under autocast in bfloat16 by itself.)"""
+
     deepspeed: str = "zero1"
     """strategy=deepspeed: its configuration, one of those shipped in configs/deepspeed (`zero0` to `zero3`,
     `zero3_offload`) or a JSON or YAML file, path or URL, that every node can read."""
@@ -60,6 +65,8 @@ class LaunchConfig(Section):
     def _check(self) -> Self:
         if self.min_workers > self.max_workers:
             raise ValueError(f"workers: {list(self.workers)} should be [min, max]")  # pyright: ignore
+        if self.strategy == "deepspeed" and self.all_reduce != "float32":
+            raise ValueError("all_reduce is for strategy=ddp; see communication_data_type of DeepSpeed")
         return self
 
     @property

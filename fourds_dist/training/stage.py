@@ -117,7 +117,12 @@ class Stage:
         }
         num_steps = config.epochs * stream.num_steps_per_epoch
         strategy = make_strategy(
-            settings.launch.strategy, world, config.optim, num_steps, deepspeed=settings.launch.deepspeed
+            settings.launch.strategy,
+            world,
+            config.optim,
+            num_steps,
+            deepspeed=settings.launch.deepspeed,
+            all_reduce=settings.launch.all_reduce,
         )
         step = TrainStep(
             task.to(world.device),

@@ -19,6 +19,7 @@ from fourds_dist.config import Section
 from fourds_dist.data.batch import Batch, normalise
 from fourds_dist.method.lean import keep_less
 from fourds_dist.method.output import Output
+from fourds_dist.method.recompute import recompute_blocks
 from fourds_dist.training.recording import Recording
 from fourds_dist.training.strategy import Strategy
 from fourds_dist.training.world import World
@@ -40,11 +41,16 @@ class StepConfig(Section):
     """On GPUs, pooling, ReLUs and frozen convolutions keep only what their gradients need: a fourth less memory, and
     faster; the same results."""
 
+    activation_checkpointing: bool = False
+    """Let residual blocks, transformer layers and adapters run again in the backward pass instead of keeping what they
+    computed: the same results in more time and less memory. Without CUDA graph."""
+
     compile: bool = False
     """Compile the task with torch.compile: about a minute at the start, some percent faster on GPUs."""
 
     cuda_graph: bool | None = None
-    """Record the step once and replay it, so that the GPU never waits for Python; null: on one GPU yes, else no."""
+    """Record the step once and replay it, so that the GPU never waits for Python; null: on one GPU yes, else no (nor
+    with activation_checkpointing)."""
 
     tune_convolutions: bool = True
     """Let cuDNN try its algorithms on every new shape, some seconds at the start, and keep the fastest."""
@@ -79,7 +85,8 @@ class TrainStep:
         strategy: wraps the task and takes its backward passes; None: DDP over the world's ranks.
 
     Raises:
-        ValueError: a CUDA graph asked for where there is none: on CPUs or over several workers.
+        ValueError: a CUDA graph asked for where there is none: on CPUs, over several workers, with activation
+            checkpointing; activation checkpointing of networks without blocks.
     """
 
     def __init__(
@@ -94,14 +101,20 @@ class TrainStep:
         strategy: Strategy | None = None,
     ) -> None:
         on_gpu = world.device.type == "cuda"
-        if config.cuda_graph and (not on_gpu or world.size > 1):
+        may_record = on_gpu and world.size == 1 and not config.activation_checkpointing
+        if config.cuda_graph and not may_record:
             raise ValueError(
-                "step.cuda_graph=true works on one GPU; leave it out on CPUs and with several workers"
+                "step.cuda_graph=true works on one GPU; leave it out on CPUs, with several workers and with "
+                "step.activation_checkpointing"
             )
         if on_gpu:
             torch.backends.cudnn.benchmark = config.tune_convolutions
             if config.lean:
                 keep_less(task)
+        if config.activation_checkpointing and not recompute_blocks(task):
+            raise ValueError(
+                "step.activation_checkpointing: these networks are no lists of blocks; leave it out"
+            )
         self.device = world.device
         self.channels_last = config.channels_last and on_gpu
         self.autocast = config.precision == "bfloat16" or (config.precision == "auto" and on_gpu)
@@ -120,7 +133,7 @@ class TrainStep:
             else world.wrap(task, sync_batch_norm=synchronised)
         )
         self._forward = torch.compile(self._model) if config.compile else self._model
-        may_record = on_gpu and world.size == 1 and (strategy is None or strategy.is_plain)
+        may_record = may_record and (strategy is None or strategy.is_plain)
         self._records = may_record if config.cuda_graph is None else config.cuda_graph
         self._recordings: dict[torch.Size, Recording] = {}
 

@@ -15,11 +15,15 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from fourds_dist.training.checkpoint import learning_state, load_learning_state
 from fourds_dist.training.optim import OptimConfig, Optimizers
 from fourds_dist.training.world import World
+
+AllReduce = Literal["float32", "bfloat16"]
+"""What gradients travel in where DDP averages them."""
 
 OptimizerState = dict[str, dict[str, Tensor]]
 """Parameter -> kind ("momentum_buffer", "exp_avg", ...) -> tensor on the CPU."""
@@ -87,14 +91,17 @@ class Replicated:
 
     is_plain, in_step = True, False
 
-    def __init__(self, world: World, optim: OptimConfig, num_steps: int) -> None:
+    def __init__(self, world: World, optim: OptimConfig, num_steps: int, all_reduce: AllReduce) -> None:
         self._world, self._optim, self._num_steps = world, optim, num_steps
+        self._all_reduce: AllReduce = all_reduce
 
     def wrap(self, task: nn.Module, *, sync_batch_norm: bool, autocast: bool) -> nn.Module:
         """The task under DDP where there is more than one rank."""
         del autocast
         self._task = task
         self._model = self._world.wrap(task, sync_batch_norm=sync_batch_norm)
+        if isinstance(self._model, DistributedDataParallel) and self._all_reduce == "bfloat16":
+            self._model.register_comm_hook(None, bf16_compress_hook)
         self._optimizers = Optimizers(task.parameter_groups(), self._optim, self._num_steps)  # pyright: ignore
         return self._model
 
@@ -151,19 +158,26 @@ class Replicated:
 
 
 def make_strategy(
-    kind: Literal["ddp", "deepspeed"], world: World, optim: OptimConfig, num_steps: int, *, deepspeed: str
+    kind: Literal["ddp", "deepspeed"],
+    world: World,
+    optim: OptimConfig,
+    num_steps: int,
+    *,
+    deepspeed: str,
+    all_reduce: AllReduce = "float32",
 ) -> Strategy:
     """A strategy by its name; DeepSpeed is imported only where it is asked for.
 
     Args:
         num_steps: optimiser steps of the whole run, on which the schedules depend.
         deepspeed: DeepSpeed's configuration, as launch.deepspeed.
+        all_reduce: as launch.all_reduce, for DDP; DeepSpeed's configuration has keys of its own.
 
     Raises:
         ValueError: a DeepSpeed configuration that cannot be used.
     """
     if kind == "ddp":
-        return Replicated(world, optim, num_steps)
+        return Replicated(world, optim, num_steps, all_reduce)
     from fourds_dist.training.zero import Divided
 
     return Divided(world, optim, num_steps, deepspeed)
