@@ -1,8 +1,8 @@
 """Manifests, checked before a cluster sees them: kustomize, schemas, KubeRay's rules, pod security, run.yaml.
 
-python -m cluster.validate                                  everything in cluster/kubernetes
-python -m cluster.validate gpu my/folder --kuberay-schemas DIR   some, with KubeRay's schemas too
-python -m cluster.validate --pods gpu > pods.yaml           the pods that come of it, for linters that know only pods
+python -m cluster.validate                                         everything in cluster/kubernetes
+python -m cluster.validate gpu my/folder --kuberay-schemas DIR     some, with KubeRay's schemas too
+python -m cluster.validate --pods gpu > pods.yaml                  pods in place of KubeRay's kinds, for linters
 
 Exit status 1 where something is wrong. Kubernetes' own schemas come with `pip install kubernetes-validate`.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from cluster.validate import kuberay, policy, schemas
-from cluster.validate.pods import pods_of
+from cluster.validate.pods import for_linters
 from cluster.validate.render import KUBERNETES, RenderError, folders, name_of, render
 
 
@@ -53,14 +53,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--kuberay-schemas", type=Path, help="folder of KubeRay's schemas, KIND.v1.schema.json[.gz]"
     )
-    parser.add_argument("--pods", action="store_true", help="print the pods instead of checking")
+    parser.add_argument(
+        "--pods", action="store_true", help="print instead of checking, pods in place of KubeRay's kinds"
+    )
     options = parser.parse_args(arguments)
     chosen = [_found(folder) for folder in options.folders] or folders()
     num_bad = 0
     try:
         if options.pods:
-            pods = [pod.manifest() for f in chosen for object_ in render(f) for pod in pods_of(object_)]
-            yaml.safe_dump_all(pods, sys.stdout)
+            yaml.safe_dump_all((o for f in chosen for o in for_linters(render(f))), sys.stdout)
             return 0
         for folder in chosen:
             found = list(problems(folder, options.kuberay_schemas))

@@ -18,6 +18,7 @@ class Pod(NamedTuple):
 
     part: str
     name: str
+    namespace: str
     template: Object
 
     @property
@@ -27,7 +28,10 @@ class Pod(NamedTuple):
 
     def manifest(self) -> Object:
         """As a Pod of its own."""
-        metadata = copy.deepcopy(self.template.get("metadata", {})) | {"name": self.name}
+        metadata = copy.deepcopy(self.template.get("metadata", {})) | {
+            "name": self.name,
+            "namespace": self.namespace,
+        }
         return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": copy.deepcopy(self.spec)}
 
 
@@ -49,15 +53,25 @@ def cluster_spec_of(object_: Object) -> Object | None:
 def pods_of(object_: Object) -> Iterator[Pod]:
     """All kinds of pods that come of an object."""
     name = object_["metadata"]["name"]
+    namespace = object_["metadata"].get("namespace", "default")
     cluster, job = cluster_spec_of(object_), job_spec_of(object_)
     if cluster is not None:
-        yield Pod("head", f"{name}-head", _with_autoscaler(cluster))
+        yield Pod("head", f"{name}-head", namespace, _with_autoscaler(cluster))
         for group in cluster.get("workerGroupSpecs", []):
-            yield Pod("worker", f"{name}-{group['groupName']}", _with_wait(group["template"]))
+            yield Pod("worker", f"{name}-{group['groupName']}", namespace, _with_wait(group["template"]))
     if job is not None and "submitterPodTemplate" in job:
-        yield Pod("submitter", f"{name}-submitter", job["submitterPodTemplate"])
+        yield Pod("submitter", f"{name}-submitter", namespace, job["submitterPodTemplate"])
     if object_["kind"] in ("Deployment", "StatefulSet", "DaemonSet", "Job"):
-        yield Pod("other", name, object_["spec"]["template"])
+        yield Pod("other", name, namespace, object_["spec"]["template"])
+
+
+def for_linters(objects: list[Object]) -> Iterator[Object]:
+    """Objects of Kubernetes' own kinds as they are, and pods in place of KubeRay's."""
+    for object_ in objects:
+        if object_["apiVersion"].startswith("ray.io/"):
+            yield from (pod.manifest() for pod in pods_of(object_))
+        else:
+            yield object_
 
 
 def _with_autoscaler(cluster: Object) -> Object:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -31,8 +33,6 @@ def test_no_rule_is_broken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("folder", folders(), ids=named)
 def test_kubernetes_takes_it(folder: Path) -> None:
-    if not schemas.kubernetes_known():
-        pytest.skip("no Kubernetes schemas; pip install kubernetes-validate")
     assert [text for object_ in render(folder) for text in schemas.kubernetes_problems(object_)] == []
 
 
@@ -40,6 +40,28 @@ def test_kubernetes_takes_it(folder: Path) -> None:
 def test_kuberay_takes_it(overlay: str, rendered: dict[str, list[Object]], kuberay_schemas: Path) -> None:
     found = [text for o in rendered[overlay] for text in schemas.kuberay_problems(o, kuberay_schemas)]
     assert found == []
+
+
+def test_checkov_agrees(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkov = shutil.which("checkov")
+    if checkov is None:
+        pytest.skip("no checkov")
+    assert main(["--pods", str(KUBERNETES / "setup"), *OVERLAYS]) == 0
+    (tmp_path / "pods.yaml").write_text(capsys.readouterr().out, encoding="utf-8")
+    cluster = KUBERNETES.parent
+    files = [str(tmp_path / "pods.yaml"), str(cluster / "Dockerfile")]
+    done = subprocess.run(
+        [checkov, "--config-file", str(cluster / "checkov.yaml"), "--file", *files, "--output", "json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    reports = {report["check_type"]: report for report in json.loads(done.stdout)}
+    assert {kind: report["results"]["failed_checks"] for kind, report in reports.items()} == {
+        "dockerfile": [],
+        "kubernetes": [],
+    }
+    assert reports["kubernetes"]["summary"]["resource_count"] >= 3 * len(OVERLAYS)
 
 
 @pytest.mark.parametrize("component", COMPONENTS)

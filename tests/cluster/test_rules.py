@@ -183,8 +183,6 @@ def test_a_job_without_configuration(rendered: dict[str, list[Object]]) -> None:
 
 
 def test_kubernetes_schemas_see_into_the_pods(rendered: dict[str, list[Object]]) -> None:
-    if not schemas.kubernetes_known():
-        pytest.skip("no Kubernetes schemas; pip install kubernetes-validate")
     job = copy.deepcopy(next(o for o in rendered["gpu"] if o["kind"] == "RayJob"))
     at(job, WORKER)["terminationGraceSeconds"] = 1
     assert any("terminationGraceSeconds" in text for text in schemas.kubernetes_problems(job))
