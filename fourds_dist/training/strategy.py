@@ -91,7 +91,9 @@ class Replicated:
 
     is_plain, in_step = True, False
 
-    def __init__(self, world: World, optim: OptimConfig, num_steps: int, all_reduce: AllReduce) -> None:
+    def __init__(
+        self, world: World, optim: OptimConfig, num_steps: int, all_reduce: AllReduce = "float32"
+    ) -> None:
         self._world, self._optim, self._num_steps = world, optim, num_steps
         self._all_reduce: AllReduce = all_reduce
 

@@ -11,7 +11,17 @@ from fourds_dist.training.optim import OptimConfig
 from fourds_dist.training.strategy import make_strategy
 from fourds_dist.training.world import World
 from fourds_dist.training.zero import MixedOptimizer, read_config
-from tests.training.parity import GLOBAL_BATCH_SIZE, NUM_STEPS, distance, in_processes, single, train
+from tests.training.parity import (
+    GLOBAL_BATCH_SIZE,
+    KINDS,
+    NUM_STEPS,
+    ROUNDED,
+    Job,
+    distance,
+    in_processes,
+    single,
+    train,
+)
 
 WORLD = World(0, 1, torch.device("cpu"))
 CLOSE = 1e-5
@@ -22,11 +32,18 @@ def weights(folder: Path, label: str) -> dict[str, torch.Tensor]:
 
 
 def test_zero_ends_where_one_process_ends_and_its_checkpoints_are_plain(tmp_path: Path) -> None:
-    jobs = [("whole", "zero1", None, NUM_STEPS), ("half", "zero3", "half.pt", NUM_STEPS // 2)]
+    jobs: list[Job] = [
+        ("whole", "zero1", None, NUM_STEPS),
+        ("half", "zero3", "half.pt", NUM_STEPS // 2),
+        ("rounded", ROUNDED, None, NUM_STEPS),
+    ]
     in_processes(2, tmp_path, jobs)
     alone = single()
     assert distance(weights(tmp_path, "whole"), alone) < CLOSE
     assert distance(weights(tmp_path, "half"), alone) > 100 * CLOSE  # the comparison can tell
+    assert (
+        CLOSE < distance(weights(tmp_path, "rounded"), alone) < 1e-2
+    )  # bfloat16 rounds by 2^-9 of a gradient
     # ZeRO 3 on two ranks goes on as one process without DeepSpeed.
     rest = train("ddp", WORLD, [GLOBAL_BATCH_SIZE], tmp_path / "half.pt")
     assert distance(rest, alone) < CLOSE
@@ -35,10 +52,9 @@ def test_zero_ends_where_one_process_ends_and_its_checkpoints_are_plain(tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_every_strategy_ends_where_one_process_ends(tmp_path: Path, ranks: int) -> None:
-    kinds = ("ddp", "zero0", "zero1", "zero2", "zero3")
-    jobs = [(kind, kind, None, NUM_STEPS) for kind in kinds]
+    jobs: list[Job] = [(kind, kind, None, NUM_STEPS) for kind in KINDS]
     # Half by one strategy, the rest by another.
-    for first, second in zip(kinds, (*kinds[2:], *kinds[:2]), strict=True):
+    for first, second in zip(KINDS, (*KINDS[2:], *KINDS[:2]), strict=True):
         jobs += [
             (f"{first}-half", first, f"{first}.pt", 10),
             (f"{first}-{second}", second, f"{first}.pt", NUM_STEPS),
