@@ -2,6 +2,7 @@
 
     python -m tests.kill --runs 20                # on a local Ray cluster of several nodes, started here
     python -m tests.kill --runs 2 --kinds worker  # only some kinds
+    python -m tests.kill --runs 4 --folder kills  # in pieces: `--runs 8` with the same folder goes on at the fifth run
 
 Every run is to end with the weights of an undisturbed run, bit for bit; the table tells what was killed, when, and how
 many steps were done again. Only processes of the cluster started here are killed.
@@ -13,12 +14,13 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
+
+from fourds_dist.command import interrupt_at_sigterm
 
 KINDS = ("worker", "node", "driver")
 PHASES = ("step", "evaluation", "upload")
@@ -44,6 +48,7 @@ SHORT = (
     "launch.workers=2",
     "tracking.wandb=disabled",
 )
+OUTCOMES = "outcomes.jsonl"
 RESULTS = ("student.safetensors", "adapters.safetensors", "teacher.safetensors")
 
 
@@ -70,7 +75,7 @@ class LocalCluster:
             initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
         )
         self._nodes = [self._cluster.add_node(num_cpus=1) for _ in range(num_nodes)]
-        self.address = self._cluster.address
+        self.address = str(self._cluster.address)
 
     def worker_pids(self) -> list[int]:
         """Training workers of this cluster, and of no other on the machine."""
@@ -97,26 +102,20 @@ class LocalCluster:
 
 
 class Run:
-    """One run of the command, in a process of its own.
+    """One run of the command over `folder`'s shards, in a process of its own."""
 
-    Args:
-        environment: changes to the driver's.
-    """
-
-    def __init__(self, shards: Path, runs: Path, name: str, environment: dict[str, str]) -> None:
-        self.folder = runs / name
-        places = (f"source.url={shards}/source", f"target.url={shards}/target", f"run.dir={runs}")
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder / name
+        shards = folder / "shards"
+        places = (f"source.url={shards}/source", f"target.url={shards}/target", f"run.dir={folder}")
         self._command = [sys.executable, "-m", "fourds_dist.train", *SHORT, *places, f"run.name={name}"]
-        self._log = runs / f"{name}.log"
-        self._environment = os.environ | environment
+        self._log = folder / f"{name}.log"
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
         """Start, or go on."""
         with self._log.open("a") as log:
-            self._process = subprocess.Popen(
-                self._command, stdout=log, stderr=log, env=self._environment, start_new_session=True
-            )
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
 
     def kill(self) -> None:
         """kill -9 of the driver, and the same command again."""
@@ -229,6 +228,30 @@ def _processes() -> list[tuple[int, int, str]]:
     return found
 
 
+def disturb(folder: Path, options: argparse.Namespace) -> None:
+    """The runs that `folder` does not tell of yet, each with a kill at an instant of its own."""
+    shards, undisturbed = folder / "shards", Run(folder, "undisturbed")
+    if not shards.exists():
+        pack(folder / "shards.partial").rename(shards)
+    cluster = LocalCluster(options.nodes)
+    os.environ["RAY_ADDRESS"] = cluster.address
+    try:
+        undisturbed.start()  # again: it is over at once
+        undisturbed.finish(timeout_s=1800)
+        whole = undisturbed.weights()
+        for number in range(len(told(folder)), options.runs):
+            rng = random.Random(f"{options.seed} {number}")
+            kind = options.kinds[number % len(options.kinds)]
+            phase = options.phases[number // len(options.kinds) % len(options.phases)]
+            shutil.rmtree(folder / f"run{number}", ignore_errors=True)
+            outcome = disturbed(Run(folder, f"run{number}"), cluster, kind, phase, whole, rng)
+            print(outcome, flush=True)
+            with (folder / OUTCOMES).open("a") as file:
+                file.write(json.dumps(asdict(outcome)) + "\n")
+    finally:
+        cluster.close()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run all and print the table; gives 0 if every run ended with the undisturbed run's weights."""
     parser = argparse.ArgumentParser(prog="python -m tests.kill", description=__doc__)
@@ -237,27 +260,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES)
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="keep runs and outcomes here, and go on with them")
     options = parser.parse_args(arguments)
-    rng = random.Random(options.seed)
-    outcomes: list[Outcome] = []
+    interrupt_at_sigterm()
     with tempfile.TemporaryDirectory(prefix="kill-") as name:
-        runs = Path(name)
-        shards = pack(runs / "shards")
-        cluster = LocalCluster(options.nodes)
-        environment = {"RAY_ADDRESS": cluster.address}
-        try:
-            undisturbed = Run(shards, runs, "undisturbed", environment)
-            undisturbed.start()
-            undisturbed.finish(timeout_s=1800)
-            whole = undisturbed.weights()
-            for number in range(options.runs):
-                kind = options.kinds[number % len(options.kinds)]
-                phase = options.phases[number // len(options.kinds) % len(options.phases)]
-                run = Run(shards, runs, f"run{number}", environment)
-                outcomes.append(disturbed(run, cluster, kind, phase, whole, rng))
-                print(outcomes[-1], flush=True)
-        finally:
-            cluster.close()
+        folder: Path = options.folder.resolve() if options.folder else Path(name)
+        disturb(folder, options)
+        outcomes = told(folder)
     table = Table(title="one kill in every run", title_justify="left")
     for column in ("killed", "during", "at", "steps done again", "weights", "seconds"):
         table.add_column(column)
@@ -266,6 +275,12 @@ def main(arguments: list[str] | None = None) -> int:
         table.add_row(o.kind, o.phase, o.at, str(o.redone_steps), same, f"{o.seconds:.0f}")
     Console(width=140).print(table)
     return 0 if all(o.same_weights for o in outcomes) else 1
+
+
+def told(folder: Path) -> list[Outcome]:
+    """What became of the runs of earlier pieces."""
+    file = folder / OUTCOMES
+    return [Outcome(**json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 if __name__ == "__main__":

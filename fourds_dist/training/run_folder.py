@@ -2,6 +2,7 @@
 
 config.yaml          the resolved configuration
 metrics.jsonl        one line per event: steps, epochs, what was survived
+wandb.json           each stage's run in Weights & Biases, which goes on where the stage does
 source/, adapt/, distill/   checkpoints of the stages
 teacher.safetensors  the teacher trained on the source
 teacher_adapted.safetensors the teacher adapted to the target (adapt.method)
@@ -14,6 +15,9 @@ report.html, report/ the page that explains it, its pictures, and what the netwo
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +26,11 @@ from pydantic import Field
 
 from fourds_dist.config import Section
 from fourds_dist.storage import write_bytes
+from fourds_dist.training.patience import patiently
+
+METRICS = "metrics.jsonl"
+
+_log = logging.getLogger(__name__)
 
 
 class RunConfig(Section):
@@ -90,30 +99,64 @@ class RunFolder:
 
 
 class MetricsFile:
-    """metrics.jsonl: every event a line. Appended on a local disk; elsewhere uploaded whole at the end of epochs.
+    """metrics.jsonl: every event a line. Appended on a local disk; elsewhere uploaded whole, beside training, at what
+    are no steps. What cannot be written is tried again, and comes with the next upload; the last one is waited for.
 
     Args:
         folder: of the run.
         stage: whose events follow.
         from_step: this stage's lines past it are dropped first: they belong to steps that are now done again.
+        patience_s: how long a failing write is tried again.
+        note: told of storage trouble, in one line each; called from the writing thread.
+
+    Raises:
+        OSError: at the start or the end of a stage, out of patience.
     """
 
-    def __init__(self, folder: RunFolder, stage: str, from_step: int) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        stage: str,
+        from_step: int,
+        *,
+        patience_s: float = 300.0,
+        note: Callable[[str], None] = _log.warning,
+    ) -> None:
         self._folder = folder
-        lines = folder.read_text("metrics.jsonl").splitlines() if folder.exists("metrics.jsonl") else []
+        self._patience: dict[str, Any] = {"patience_s": patience_s, "note": note}
+        lines = patiently(self._read, f"{folder.path(METRICS)} could not be read", **self._patience)
         self._lines = [line for line in lines if _keep(line, stage, from_step)]
-        folder.write_text("metrics.jsonl", "".join(f"{line}\n" for line in self._lines))
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+        self._under_way = self._writer.submit(self._write)
+        self._under_way.result()
+        self._appends = folder.is_local
 
     def __call__(self, row: dict[str, Any]) -> None:
-        """Add one event."""
+        """Add one event; the stage's last one comes back once all is written."""
         line = json.dumps(row)
-        if self._folder.is_local:
-            with Path(self._folder.path("metrics.jsonl")).open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-            return
         self._lines.append(line)
-        if row["event"] != "step":
-            self._folder.write_text("metrics.jsonl", "".join(f"{line}\n" for line in self._lines))
+        if self._appends:
+            try:
+                with Path(self._folder.path(METRICS)).open("a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+            except OSError:  # a full disk; a part of the line may be there
+                self._appends = False
+        if self._appends or row["event"] == "step":
+            return
+        ends = row["event"] in ("end", "stopped")
+        if ends or self._under_way.done():
+            self._under_way = self._writer.submit(self._write)
+        if ends:
+            self._under_way.result()
+
+    def _read(self) -> list[str]:
+        return self._folder.read_text(METRICS).splitlines() if self._folder.exists(METRICS) else []
+
+    def _write(self) -> None:
+        def write() -> None:
+            self._folder.write_text(METRICS, "".join(f"{line}\n" for line in self._lines))
+
+        patiently(write, f"{self._folder.path(METRICS)} could not be written", **self._patience)
 
 
 def _keep(line: str, stage: str, from_step: int) -> bool:

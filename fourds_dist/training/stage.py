@@ -193,7 +193,8 @@ class Stage:
             row = {"stage": self.name, "time": round(time.time(), 3), **row}
             if row["event"] == "start" and self.world.is_main:
                 run = self.settings.model_dump(mode="json")
-                sinks.append(MetricsFile(self.folder, self.name, row["step"]))
+                patience = {"patience_s": self.settings.run.patience_s, "note": self._troubles.append}
+                sinks.append(MetricsFile(self.folder, self.name, row["step"], **patience))
                 sinks.append(Wandb(self.settings.tracking, self.folder, self.name, run))
                 sinks.extend(self._sinks)
             if row["event"] == "step":

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 from typing import Any, Literal
 
 from fourds_dist.config import Section
 from fourds_dist.training.run_folder import RunFolder
+
+WANDB_IDS = "wandb.json"
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +55,7 @@ class Wandb:
                 entity=config.entity,
                 group=config.group or name,
                 name=f"{name}/{stage}",
-                id=f"{name}-{stage}".replace(".", "-"),
+                id=_run_id(folder, stage),
                 resume="allow",
                 tags=list(config.tags),
                 config=settings,
@@ -80,6 +83,15 @@ class Wandb:
     def _give_up(self, error: Exception) -> None:
         log.warning("W&B tracking is off for the rest of this stage: %s", " ".join(str(error).split())[:200])
         self._run = None
+
+
+def _run_id(folder: RunFolder, stage: str) -> str:
+    """Drawn at the stage's first start and kept in the run's folder: names alone may be another run's too."""
+    ids = folder.read_json(WANDB_IDS) if folder.exists(WANDB_IDS) else {}
+    if stage not in ids:
+        ids[stage] = uuid.uuid4().hex[:12]
+        folder.write_json(WANDB_IDS, ids)
+    return ids[stage]
 
 
 def _has_netrc_key() -> bool:

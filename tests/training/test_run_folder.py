@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from fourds_dist.training import run_folder
 from fourds_dist.training.run_folder import MetricsFile, RunFolder
 
 
@@ -28,12 +31,12 @@ def test_files_are_read_back_and_missed(folder: RunFolder) -> None:
 
 def test_metrics_of_steps_done_again_are_dropped(folder: RunFolder) -> None:
     first = MetricsFile(folder, "source", 0)
-    first({"stage": "source", "event": "epoch", "step": 7})
+    first({"stage": "source", "event": "end", "step": 7})
     second = MetricsFile(folder, "distill", 0)
-    for step in (1, 2, 3):
-        second({"stage": "distill", "event": "epoch", "step": step})
+    for step, event in enumerate(("epoch", "epoch", "stopped"), 1):
+        second({"stage": "distill", "event": event, "step": step})
     resumed = MetricsFile(folder, "distill", 2)
-    resumed({"stage": "distill", "event": "epoch", "step": 3, "again": True})
+    resumed({"stage": "distill", "event": "end", "step": 3, "again": True})
     assert [(row["stage"], row["step"], row.get("again", False)) for row in rows(folder)] == [
         ("source", 7, False),
         ("distill", 1, False),
@@ -47,3 +50,39 @@ def test_a_line_cut_by_a_kill_is_dropped(tmp_path: Path) -> None:
     folder.write_text("metrics.jsonl", '{"stage": "source", "event": "step", "step": 1}\n{"stage": "sour')
     MetricsFile(folder, "source", 5)
     assert [row["step"] for row in rows(folder)] == [1]
+
+
+def test_a_store_that_is_away_loses_no_line_and_holds_nobody_up(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    metrics = MetricsFile(folder, "source", 0, patience_s=60, note=notes.append)
+    away, write = threading.Event(), folder.write_text
+
+    def refuse(name: str, text: str) -> None:
+        if away.is_set():
+            raise ConnectionError("nobody there")
+        write(name, text)
+
+    monkeypatch.setattr(folder, "write_text", refuse)
+    if folder.is_local:
+        monkeypatch.setattr(run_folder, "Path", lambda _: (_ for _ in ()).throw(OSError(28, "disk full")))
+    away.set()
+    began = time.monotonic()
+    for step in (1, 2):
+        metrics({"stage": "source", "event": "epoch", "step": step})
+    assert time.monotonic() - began < 0.4
+    threading.Timer(0.2, away.clear).start()
+    metrics({"stage": "source", "event": "end", "step": 3})
+    assert [row["step"] for row in rows(folder)] == [1, 2, 3]
+    assert "could not be written (ConnectionError: nobody there); trying for 60 s" in notes[0]
+    assert "could not be written at first, and was after" in notes[1]
+
+
+def test_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(f"memory://{tmp_path.name}/run")
+    metrics = MetricsFile(folder, "source", 0, patience_s=0)
+    monkeypatch.setattr(folder, "write_text", lambda *_: (_ for _ in ()).throw(ConnectionError("gone")))
+    metrics({"stage": "source", "event": "epoch", "step": 1})  # training goes on
+    with pytest.raises(OSError, match=r"metrics\.jsonl could not be written"):
+        metrics({"stage": "source", "event": "end", "step": 1})

@@ -23,6 +23,19 @@ def test_an_offline_run_lies_in_the_run_s_folder(tmp_path: Path, monkeypatch: py
     assert b"loss" in files[0].read_bytes()
 
 
+def test_a_stage_that_goes_on_is_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    started: list[tuple[object, object]] = []
+    monkeypatch.setattr(wandb, "init", lambda **options: started.append((options["id"], options["resume"])))
+    for place, stage in (("a", "source"), ("a", "source"), ("a", "distill"), ("b", "source")):
+        Wandb(TrackingConfig(wandb="online"), RunFolder(str(tmp_path / place / "run")), stage, {})
+    first, again, other_stage, other_run = (run_id for run_id, _ in started)
+    assert first == again
+    assert len({first, other_stage, other_run}) == 3
+    assert {resume for _, resume in started} == {"allow"}
+
+
 def test_failure_is_told_once_and_swallowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
