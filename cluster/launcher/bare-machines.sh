@@ -14,6 +14,7 @@ export RAY_AUTH_MODE=token
 token="${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}"
 # `stop` and a machine's shutdown leave the workers this long to write a checkpoint.
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="${RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S:-100}"
+export RAY_JOB_STOP_WAIT_TIME_S="${RAY_JOB_STOP_WAIT_TIME_S:-90}" # and `ray job stop` this long; 3 without this
 export RAY_USAGE_STATS_ENABLED=0
 
 ports=(--node-manager-port 8076 --object-manager-port 8077 --metrics-export-port 8080
