@@ -85,3 +85,9 @@ def test_workers_are_a_number_or_a_range() -> None:
     assert (elastic.min_workers, elastic.max_workers) == (2, 4)
     with pytest.raises(ValueError, match=r"\[4, 2\] should be \[min, max\]"):
         LaunchConfig.model_validate_json('{"workers": [4, 2]}')
+
+
+def test_deepspeed_has_its_own_key_for_what_gradients_travel_in() -> None:
+    assert LaunchConfig(all_reduce="bfloat16").strategy == "ddp"
+    with pytest.raises(ValueError, match=r"all_reduce is for strategy=ddp; see communication_data_type"):
+        LaunchConfig(all_reduce="bfloat16", strategy="deepspeed")

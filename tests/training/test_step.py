@@ -153,6 +153,11 @@ def test_a_graph_is_refused_where_there_is_none() -> None:
             TrainStep(make_plain(), world, StepConfig(cuda_graph=True), **MEAN_STD)
 
 
+def test_networks_without_blocks_cannot_run_them_again() -> None:
+    with pytest.raises(ValueError, match=r"step\.activation_checkpointing: these networks are no lists"):
+        TrainStep(make_plain(), CPU, StepConfig(activation_checkpointing=True), **MEAN_STD)
+
+
 def test_the_first_two_sizes_of_a_batch_are_recorded_and_others_run_as_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
