@@ -90,10 +90,13 @@ class LocalCluster:
         os.kill(rng.choice(sorted(pids)), signal.SIGKILL)
         return True
 
-    def replace_node(self, rng: random.Random) -> None:
-        """Take one away without notice; another one comes."""
+    def lose_node(self, rng: random.Random) -> None:
+        """Take one away without notice."""
         node = self._nodes.pop(rng.randrange(len(self._nodes)))
         self._cluster.remove_node(node, allow_graceful=False)
+
+    def add_node(self) -> None:
+        """One more."""
         self._nodes.append(self._cluster.add_node(num_cpus=1))
 
     def close(self) -> None:
@@ -102,13 +105,25 @@ class LocalCluster:
 
 
 class Run:
-    """One run of the command over `folder`'s shards, in a process of its own."""
+    """One run of the command over `folder`'s shards, in a process of its own.
 
-    def __init__(self, folder: Path, name: str) -> None:
+    Args:
+        keys: of the configuration, besides those of the short form.
+    """
+
+    def __init__(self, folder: Path, name: str, *keys: str) -> None:
         self.folder = folder / name
         shards = folder / "shards"
         places = (f"source.url={shards}/source", f"target.url={shards}/target", f"run.dir={folder}")
-        self._command = [sys.executable, "-m", "fourds_dist.train", *SHORT, *places, f"run.name={name}"]
+        self._command = [
+            sys.executable,
+            "-m",
+            "fourds_dist.train",
+            *SHORT,
+            *places,
+            f"run.name={name}",
+            *keys,
+        ]
         self._log = folder / f"{name}.log"
         self._process: subprocess.Popen | None = None
 
@@ -192,7 +207,8 @@ def disturbed(
     if kind == "driver":
         run.kill()
     elif kind == "node":
-        cluster.replace_node(rng)
+        cluster.lose_node(rng)
+        cluster.add_node()
     elif not cluster.kill_worker(rng):
         at = "nobody there"
     run.finish(timeout_s=1800)
