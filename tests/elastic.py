@@ -43,11 +43,11 @@ def wait_until(run: Run, true_of: Callable[[Rows], bool]) -> None:
         time.sleep(0.1)
 
 
-def lose_and_regain(run: Run, cluster: LocalCluster, num_steps: int) -> None:
+def lose_and_regain(run: Run, cluster: LocalCluster, num_steps: int, notice_s: int | None) -> None:
     """A node goes after `num_steps` steps; another one comes after as many by the worker that is left."""
     run.start()
     wait_until(run, lambda rows: max(losses(rows), default=0) >= num_steps)
-    cluster.lose_node(random.Random(0))
+    cluster.lose_node(random.Random(0), notice_s)
     wait_until(run, lambda rows: starts(rows)[-1][1] == 1)
     shrunk = starts(run.rows())[-1][0]
     wait_until(run, lambda rows: max(losses(rows)) >= shrunk + num_steps)
@@ -87,6 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="keep the runs and the picture here")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--steps", type=int, default=100, help="steps before the loss, and before the return")
+    parser.add_argument("--notice-s", type=int, help="announce the loss so long before, as spot machines do")
     options = parser.parse_args(arguments)
     interrupt_at_sigterm()
     with tempfile.TemporaryDirectory(prefix="elastic-") as name:
@@ -100,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             fixed.start()
             fixed.finish(timeout_s=1800)
-            lose_and_regain(elastic, cluster, options.steps)
+            lose_and_regain(elastic, cluster, options.steps, options.notice_s)
         finally:
             cluster.close()
         rows, theirs, where = elastic.rows(), losses(fixed.rows()), starts(elastic.rows())

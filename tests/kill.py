@@ -90,9 +90,15 @@ class LocalCluster:
         os.kill(rng.choice(sorted(pids)), signal.SIGKILL)
         return True
 
-    def lose_node(self, rng: random.Random) -> None:
-        """Take one away without notice."""
+    def lose_node(self, rng: random.Random, notice_s: int | None = None) -> None:
+        """Take one away, with or without notice."""
         node = self._nodes.pop(rng.randrange(len(self._nodes)))
+        if notice_s is not None:
+            whose = ("--address", self.address, "--node-id", node.node_id)
+            why = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot")
+            command = ("drain-node", *whose, *why, "--deadline-remaining-seconds", str(notice_s))
+            subprocess.run([sys.executable, "-m", "ray.scripts.scripts", *command], check=True)
+            time.sleep(notice_s)
         self._cluster.remove_node(node, allow_graceful=False)
 
     def add_node(self) -> None:
