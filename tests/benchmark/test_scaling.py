@@ -15,7 +15,8 @@ from fourds_dist.benchmark import scaling
 def test_one_and_two_workers_on_gloo(tmp_path: Path, capsys) -> None:
     parser = argparse.ArgumentParser()
     scaling.add_arguments(parser)
-    given = "--workers 1 2 --batch 4 --steps 2 --teacher resnet10 --student resnet10 --image-px 32 --strategies ddp zero1"
+    networks = "--teacher resnet10 --student resnet10 --image-px 32"
+    given = f"{networks} --workers 1 2 --batch 4 --steps 2 --strategies ddp zero1"
     scaling.run(parser.parse_args([*given.split(), "--json", str(tmp_path / "s.json")]))
     found = json.loads((tmp_path / "s.json").read_text())
     rows = found["rows"]
