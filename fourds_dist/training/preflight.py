@@ -10,6 +10,7 @@ from torch import nn
 
 from fourds_dist.data import Split, check_same_classes, open_split
 from fourds_dist.method.backbones import stage_names
+from fourds_dist.method.recompute import recompute_blocks
 from fourds_dist.settings import Settings
 from fourds_dist.training.checkpoint import load_weights
 from fourds_dist.training.networks import build
@@ -106,6 +107,11 @@ def _check_networks(settings: Settings, num_classes: int) -> None:
             networks[name], stages[name] = network, stage_names(config, network)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
+        if settings.step.activation_checkpointing and not recompute_blocks(network):
+            raise ValueError(
+                f"{name}: {config.arch} is no list of blocks that could run again; leave out "
+                "step.activation_checkpointing"
+            )
     if len(stages["teacher"]) != len(stages["student"]):
         raise ValueError(
             f"teacher has {len(stages['teacher'])} stages {stages['teacher']}, student {len(stages['student'])} "

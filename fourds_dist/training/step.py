@@ -8,10 +8,10 @@ replaying one recorded step (`recording.py`); at large ones for memory traffic, 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -73,6 +73,12 @@ class StepConfig(Section):
     """Steps with gradients that are not finite which a run may leave out; 0: the first loss that is not finite stops
     it. Their images are named in bad_batch-*.json."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.cuda_graph and self.activation_checkpointing:
+            raise ValueError("cuda_graph: a step that runs blocks again (activation_checkpointing) has none")
+        return self
+
 
 class TrainStep:
     """Calls the task on a batch and leaves the batch's gradients in its parameters.
@@ -85,8 +91,8 @@ class TrainStep:
         strategy: wraps the task and takes its backward passes; None: DDP over the world's ranks.
 
     Raises:
-        ValueError: a CUDA graph asked for where there is none: on CPUs, over several workers, with activation
-            checkpointing; activation checkpointing of networks without blocks.
+        ValueError: a CUDA graph asked for where there is none: on CPUs or over several workers; activation
+            checkpointing of networks without blocks.
     """
 
     def __init__(
@@ -101,11 +107,9 @@ class TrainStep:
         strategy: Strategy | None = None,
     ) -> None:
         on_gpu = world.device.type == "cuda"
-        may_record = on_gpu and world.size == 1 and not config.activation_checkpointing
-        if config.cuda_graph and not may_record:
+        if config.cuda_graph and (not on_gpu or world.size > 1):
             raise ValueError(
-                "step.cuda_graph=true works on one GPU; leave it out on CPUs, with several workers and with "
-                "step.activation_checkpointing"
+                "step.cuda_graph=true works on one GPU; leave it out on CPUs and with several workers"
             )
         if on_gpu:
             torch.backends.cudnn.benchmark = config.tune_convolutions
@@ -133,7 +137,8 @@ class TrainStep:
             else world.wrap(task, sync_batch_norm=synchronised)
         )
         self._forward = torch.compile(self._model) if config.compile else self._model
-        may_record = may_record and (strategy is None or strategy.is_plain)
+        may_record = on_gpu and world.size == 1 and (strategy is None or strategy.is_plain)
+        may_record = may_record and not config.activation_checkpointing
         self._records = may_record if config.cuda_graph is None else config.cuda_graph
         self._recordings: dict[torch.Size, Recording] = {}
 

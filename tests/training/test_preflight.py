@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fourds_dist.settings import Settings
-from fourds_dist.training.preflight import _check_launch
+from fourds_dist.training.preflight import _check_launch, _check_networks
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,11 @@ def test_refused_by_name(given: dict[str, Any], message: str) -> None:
 
 def test_what_goes_together_passes() -> None:
     _check_launch(Settings.model_validate({"launch": {"strategy": "deepspeed", "deepspeed": "zero3"}}))
+
+
+def test_networks_without_blocks_cannot_run_them_again() -> None:
+    tree = {"step": {"activation_checkpointing": True}, "teacher": {"arch": "resnet10"}}
+    tree["student"] = {"arch": "tests.method.networks:vgg11_bn", "stages": ("features.7",)}
+    tree["data"] = {"crop_px": 32, "resize_px": 36}
+    with pytest.raises(ValueError, match=r"student: .*vgg11_bn is no list of blocks that could run again"):
+        _check_networks(Settings.model_validate(tree), 5)
