@@ -8,6 +8,7 @@
     fetch      ranged reads that outlast faults; `cache` keeps them on a node's disk
     samples    encoded samples by position, checked; broken ones are left out up to a budget
     lanes      a rank's lanes of the order, read ahead
+    kept       decoded images of small data sets, for the next epoch
     batches    threads decode drawn samples into batches
     stream     all of it put together: `TrainStream` and `evaluation_batches`
     pack       writes what the others read; `sources` are where images come from

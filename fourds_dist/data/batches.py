@@ -1,7 +1,8 @@
 """Decoding: threads turn drawn samples into batches of pixels, a few batches ahead of training.
 
 A feeding thread draws the samples of each batch in order, a pool of threads decodes them into the batch's memory, which
-is pinned where there is a GPU. Where there are more threads than scale, each hands its work to a process.
+is pinned where there is a GPU. Where there are more threads than scale, each hands its work to a process. Images that
+are kept (`kept`) need no decoding at all.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from fourds_dist.data.batch import Batch
-from fourds_dist.data.decode import IMAGES_PER_TASK, Encoded, decode_into
+from fourds_dist.data.decode import IMAGES_PER_TASK, Encoded, crop_resized, decode_into
 from fourds_dist.data.decode_process import decode_processes
 from fourds_dist.data.fetch import DataError
 from fourds_dist.data.lanes import Draw
@@ -30,8 +31,8 @@ from fourds_dist.data.threads import Pool, num_cores
 MOST_THREADS = 4
 """Threads up to which decoding in them scales; from there on processes do the work (see `decode_process`)."""
 
-Decoder = Callable[[Sequence[Encoded], Sequence[Tensor]], list[str | None]]
-"""Decodes images into tensors, as `decode_into` does."""
+Place = tuple[float, float]
+"""Of a crop, see `decode`."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,7 @@ def decoded(
     ready: queue.Queue[_Pending | BaseException | None] = queue.Queue(how.prefetch)
     stopped = threading.Event()
     pool = decoding_pool(how.threads)
-    decode = decode_processes(how.threads) if how.in_processes else decode_into
-    decoder = partial(decode, resize_px=how.resize_px, crop_px=how.crop_px)
+    decoder = _Decoder(how)
 
     def put(item: _Pending | BaseException | None) -> None:
         while not stopped.is_set():
@@ -127,7 +127,7 @@ def decoded(
             for plan in plans:
                 if stopped.is_set():
                     return
-                put(_Pending(plan, pool, decoder, how.crop_px))
+                put(_Pending(plan, pool, decoder))
             put(None)
         except BaseException as error:
             put(error)
@@ -155,12 +155,48 @@ def decoded(
         thread.join(timeout=5)
 
 
+class _Decoder:
+    """Puts crops of samples into tensors; says of each what is wrong with it, None where nothing is."""
+
+    def __init__(self, how: Decoding) -> None:
+        self.crop_px = how.crop_px
+        self._sizes = {"resize_px": how.resize_px, "crop_px": how.crop_px}
+        decode = decode_processes(how.threads) if how.in_processes else decode_into
+        self._decode = partial(decode, **self._sizes)
+
+    def __call__(
+        self, samples: Sequence[Sample], places: Sequence[Place], out: Sequence[Tensor]
+    ) -> list[str | None]:
+        messages: list[str | None] = [None] * len(samples)
+        rest: list[int] = []
+        for i, (sample, place, out_CHW) in enumerate(zip(samples, places, out, strict=True)):
+            try:
+                if not self._recalled(sample, place, out_CHW):
+                    rest.append(i)
+            except ValueError as error:
+                messages[i] = str(error)
+        images: list[Encoded] = [(samples[i].data, places[i]) for i in rest]
+        for i, message in zip(
+            rest, self._decode(images, [out[i] for i in rest]) if rest else (), strict=True
+        ):
+            messages[i] = message
+        return messages
+
+    def _recalled(self, sample: Sample, place: Place, out_CHW: Tensor) -> bool:
+        """Whether the image is one of those that are kept."""
+        whole_CHW = sample.kept and sample.kept.image(sample.key, sample.data, self._sizes["resize_px"])
+        if whole_CHW is None:
+            return False
+        out_CHW.copy_(crop_resized(whole_CHW, **self._sizes, place=place))
+        return True
+
+
 class _Pending:
     """A batch whose images are being decoded."""
 
-    def __init__(self, plan: Plan, pool: Pool, decoder: Decoder, crop_px: int) -> None:
+    def __init__(self, plan: Plan, pool: Pool, decoder: _Decoder) -> None:
         self._plan = plan
-        shape = (len(plan.draws), crop_px, crop_px, 3)
+        shape = (len(plan.draws), decoder.crop_px, decoder.crop_px, 3)
         pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
         self._images = pixels.permute(0, 3, 1, 2)
 
@@ -187,13 +223,12 @@ class _Pending:
         return Batch(images, labels, flip, from_source, [sample.key for sample in whole])
 
 
-def _fill(out_BCHW: Tensor, plan: Plan, indices: range, decoder: Decoder) -> list[Sample | None]:
+def _fill(out_BCHW: Tensor, plan: Plan, indices: range, decoder: _Decoder) -> list[Sample | None]:
     """Decode some images into the batch; the samples that are shown, None for a broken one that is left out."""
     shown: dict[int, Sample | None] = {}
     drawn = {i: plan.draws[i].block[plan.draws[i].at] for i in indices}
     whole = {i: sample for i, sample in drawn.items() if isinstance(sample, Sample)}
-    images = [(sample.data, _place(plan, i)) for i, sample in whole.items()]
-    messages = decoder(images, [out_BCHW[i] for i in whole])
+    messages = decoder(list(whole.values()), [_place(plan, i) for i in whole], [out_BCHW[i] for i in whole])
     for (i, sample), message in zip(whole.items(), messages, strict=True):
         if message is None:
             shown[i] = sample
@@ -207,7 +242,7 @@ def _fill(out_BCHW: Tensor, plan: Plan, indices: range, decoder: Decoder) -> lis
     return [shown[i] for i in indices]
 
 
-def _stand_in(out_CHW: Tensor, plan: Plan, i: int, decoder: Decoder) -> Sample:
+def _stand_in(out_CHW: Tensor, plan: Plan, i: int, decoder: _Decoder) -> Sample:
     """Decode the next good image of a broken one's block in its place.
 
     Blocks do not depend on the number of workers, and so neither does what is shown.
@@ -218,7 +253,7 @@ def _stand_in(out_CHW: Tensor, plan: Plan, i: int, decoder: Decoder) -> Sample:
         if not isinstance(sample, Sample):
             plan.quarantines[i].add(*sample)
         elif sample.key not in plan.quarantines[i]:
-            (message,) = decoder([(sample.data, _place(plan, i))], [out_CHW])
+            (message,) = decoder([sample], [_place(plan, i)], [out_CHW])
             if message is None:
                 return sample
             plan.quarantines[i].add(sample.key, f"not a readable image: {message}")
@@ -227,5 +262,5 @@ def _stand_in(out_CHW: Tensor, plan: Plan, i: int, decoder: Decoder) -> Sample:
     raise DataError(f"{key}: not one image of its block is good")
 
 
-def _place(plan: Plan, i: int) -> tuple[float, float]:
+def _place(plan: Plan, i: int) -> Place:
     return float(plan.places[i, 0]), float(plan.places[i, 1])

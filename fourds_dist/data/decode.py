@@ -55,12 +55,17 @@ def decode(
     Raises:
         ValueError: not an image that can be read whole, or one of more than MOST_PIXELS.
     """
+    whole_CHW = decoded_whole(data, resize_px)
+    return crop_resized(whole_CHW, resize_px=resize_px, crop_px=crop_px, place=place)
+
+
+def decoded_whole(data: bytes | memoryview, resize_px: int) -> UInt8[Tensor, "3 H W"]:
+    """The whole image, at least `resize_px` on each side where the original is; raises like `decode`."""
     try:
-        image_CHW = _pixels(data, resize_px)
+        return _pixels(data, resize_px)
     except (OSError, RuntimeError, ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
         cause = _PLACE.sub("", " ".join(str(error).split()))
         raise ValueError(cause[:200] or type(error).__name__) from None
-    return crop_resized(image_CHW, resize_px=resize_px, crop_px=crop_px, place=place)
 
 
 def crop_resized(
@@ -100,7 +105,6 @@ def _span(length: int, resize_px: int, crop_px: int, place: float) -> tuple[int,
 
 
 def _pixels(data: bytes | memoryview, resize_px: int) -> Tensor:
-    """The whole image, (3, H, W), at least `resize_px` on each side where the original is."""
     frame = _jpeg_frame(data)
     if frame is not None and frame[2] in (1, 3) and min(frame[:2]) < SCALED * resize_px:
         _refuse_bomb(frame[1], frame[0])

@@ -4,8 +4,8 @@ Decoders let other threads run, but what Python does for every image does not: o
 1.8 times as many images as 4, and 16 half as many as 8, while 16 processes decode 2.1 times as many as 8 threads.
 
 A thread of the loader takes a free process, sends it some encoded images through a pipe, and copies the pixels out of
-memory that both share. A process ends when its pipe closes, so none outlives the one it works for. They are started
-once and serve every stream of this process.
+memory that both share. A process ends when its pipe closes, so none outlives the one it works for. Each is started when
+it is needed first, and then serves every stream of this process.
 
     request    number of images, then size and place of each, then the files one after the other
     answer     for every image the length of an error message, 0 where there is none, then the messages
@@ -39,9 +39,10 @@ class DecodeProcesses:
     """Decodes with the signature of `decode_into`, in one of several processes; safe to call from many threads."""
 
     def __init__(self, num_processes: int) -> None:
-        self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._free: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
+        """None: one that is not started; those that are come first."""
         for _ in range(num_processes):
-            self._free.put(_Worker())
+            self._free.put(None)
 
     def __call__(
         self, images: Sequence[Encoded], out: Sequence[Tensor], *, resize_px: int, crop_px: int
@@ -67,10 +68,12 @@ class DecodeProcesses:
     ) -> list[str | None]:
         worker = self._free.get()
         try:
+            worker = worker or _Worker()
             return worker.decode(images, out, resize_px, crop_px)
         except BaseException:  # it may be dead, or have an answer left that belongs to nobody
-            worker.close()
-            worker = _Worker()
+            if worker:
+                worker.close()
+            worker = None
             raise
         finally:
             self._free.put(worker)
@@ -78,7 +81,7 @@ class DecodeProcesses:
 
 @lru_cache(maxsize=1)
 def decode_processes(num_processes: int) -> DecodeProcesses:
-    """The processes of this process, started with the first call."""
+    """The processes of this process."""
     return DecodeProcesses(num_processes)
 
 

@@ -10,6 +10,7 @@ from fourds_dist.config import Section
 from fourds_dist.data.batches import MOST_THREADS, Decoding, num_threads
 from fourds_dist.data.cache import PageCache
 from fourds_dist.data.fetch import Fetcher
+from fourds_dist.data.kept import Budget
 
 MIB = 1 << 20
 
@@ -53,6 +54,10 @@ class LoaderConfig(Section):
     """Where images are decoded: `threads` of the worker, or as many `processes` beside it. `auto`: processes
     where there are more than four threads."""
 
+    keep_decoded_mib: float = Field(default=512.0, ge=0)
+    """Decoded images that each worker keeps in memory, of splits that shuffle_mib holds whole: small data sets are
+    decoded once. Batches are the same as without; 0: none."""
+
     read_threads: int = Field(default=16, ge=1)
     """Ranged reads that each worker has under way at a time."""
 
@@ -83,6 +88,10 @@ class LoaderConfig(Section):
         threads = self.threads or num_threads(world_size)
         wanted = self.decoders == "processes" or (self.decoders == "auto" and threads > MOST_THREADS)
         return Decoding(self.resize_px, self.crop_px, threads, wanted, self.prefetch_batches)
+
+    def budget(self) -> Budget:
+        """For the decoded images that are kept."""
+        return Budget(int(self.keep_decoded_mib * MIB))
 
     def fetcher(self, expected_bytes: int) -> Fetcher:
         """Reads with this patience, through the cache if there is one; `expected_bytes` of data in all."""

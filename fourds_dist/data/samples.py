@@ -10,13 +10,16 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from fourds_dist.data.fetch import DataError, Fetcher
 from fourds_dist.data.index import UNLABELLED, ShardIndex
 from fourds_dist.data.split import Split, load_index
+
+if TYPE_CHECKING:
+    from fourds_dist.data.kept import KeptImages
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,8 @@ class Sample:
     """`shard/key`."""
     data: memoryview
     label: int
+    kept: KeptImages | None = None
+    """Where the decoded image may be kept."""
 
 
 class RangeReader(Protocol):
@@ -148,12 +153,16 @@ class SampleReader:
     Args:
         ranges: brings the bytes of shards.
         fetcher: brings the indices, and samples that have to be read again.
+        kept: where decoded images may be kept; None: nowhere.
     """
 
-    def __init__(self, split: Split, ranges: RangeReader, fetcher: Fetcher) -> None:
+    def __init__(
+        self, split: Split, ranges: RangeReader, fetcher: Fetcher, kept: KeptImages | None = None
+    ) -> None:
         self._split = split
         self._ranges = ranges
         self._fetcher = fetcher
+        self._kept = kept
         self._rows: OrderedDict[int, Rows] = OrderedDict()
         self._num_rows = 0
         self._lock = threading.Lock()
@@ -174,7 +183,8 @@ class SampleReader:
                 key = f"{self._split.shards[shard].name}/{index.keys[row].decode()}"
                 checked = self._checked(int(shard), index, row, data)
                 label = self._label(positions[at], index, row)
-                found[at] = (key, checked) if isinstance(checked, str) else Sample(key, checked, label)
+                is_broken = isinstance(checked, str)
+                found[at] = (key, checked) if is_broken else Sample(key, checked, label, self._kept)
         return found  # pyright: ignore[reportReturnType]
 
     def _label(self, position: int, index: Rows, row: int) -> int:

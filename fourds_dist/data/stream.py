@@ -5,6 +5,7 @@ Memory of a worker's stream, of N workers together:
     encoded images    at most 2 shuffle_mib / N: every lane holds a block and, from its middle on, the next one; twice
                       that with labelled_fraction, whose labelled images have lanes of their own; for a split that is
                       no larger than shuffle_mib the whole split, in every worker
+    decoded images    at most keep_decoded_mib, of splits that are held whole
     pixels            (prefetch_batches + 2) batches of 3 crop_px^2 bytes an image: 38 MB each at 256 images of 224 px
     indices           some 50 bytes a sample, of 2 million samples at most (`samples.MOST_INDEXED_SAMPLES`)
     order             16 bytes a chunk of the whole split, and as much for each of two epochs: a chunk is half a block
@@ -25,6 +26,7 @@ import numpy as np
 
 from fourds_dist.data.batch import Batch
 from fourds_dist.data.batches import Plan, decoded
+from fourds_dist.data.kept import Budget, KeptImages
 from fourds_dist.data.lanes import Block, Draw, Lane, epochs_of
 from fourds_dist.data.loader import MIB, LoaderConfig
 from fourds_dist.data.order import AUGMENT, Chunks, Order, evaluation_share, generator, lanes_of, num_lanes
@@ -77,6 +79,7 @@ class TrainStream:
         splits: by domain; "source" takes data.source_fraction of every batch where there is another domain beside it.
         global_batch_size: images of a step, over all ranks.
         seed: of order and augmentation.
+        budget: for decoded images that are kept; None: data.keep_decoded_mib for this stream alone.
 
     Raises:
         ValueError: a split smaller than a batch, or more ranks than lanes.
@@ -93,11 +96,13 @@ class TrainStream:
         rank: int,
         world_size: int,
         seed: int,
+        budget: Budget | None = None,
     ) -> None:
         self._config = config
         self._world_size = world_size
         shares = _shares(splits, global_batch_size, config.source_fraction)
-        self._domains = [_Domain(name, split, config) for name, split in splits.items()]
+        budget = budget or config.budget()
+        self._domains = [_Domain(name, split, config, budget) for name, split in splits.items()]
         parts = [(domain, parts_of(domain.split, shares[domain.name])) for domain in self._domains]
         # Labelled images in orders of their own are numbered after the domains, whose orders they leave as they are.
         numbered = [(domain, *part[k]) for k in (0, 1) for domain, part in parts if k < len(part)]
@@ -177,12 +182,13 @@ class TrainStream:
 class _Domain:
     """One domain's data: what reads them, and what is broken in them."""
 
-    def __init__(self, name: str, split: Split, config: LoaderConfig) -> None:
+    def __init__(self, name: str, split: Split, config: LoaderConfig, budget: Budget) -> None:
         self.name, self.split = name, split
         self.fetcher = config.fetcher(split.num_bytes)
         self.quarantine = Quarantine.of(split, config.max_bad_fraction)
-        ranges = Resident(self.fetcher) if is_resident(split, config) else self.fetcher
-        self.reader = SampleReader(split, ranges, self.fetcher)
+        fits = is_resident(split, config)
+        ranges = Resident(self.fetcher) if fits else self.fetcher
+        self.reader = SampleReader(split, ranges, self.fetcher, KeptImages(budget) if fits else None)
 
 
 class _PartStream:
@@ -251,13 +257,17 @@ def evaluation_batches(
     batch_size_per_rank: int,
     rank: int,
     world_size: int,
+    kept: KeptImages | None = None,
 ) -> Iterator[Batch]:
     """This rank's share of a split, in order, cropped at the centre: every sample on one rank, none twice.
 
     The last batch may be smaller; a rank of a small split may have none.
+
+    Args:
+        kept: the split's decoded images, where it is small enough, for the next evaluation; None: none are kept.
     """
     fetcher = config.fetcher(split.num_bytes)
-    reader = SampleReader(split, fetcher, fetcher)
+    reader = SampleReader(split, fetcher, fetcher, kept if is_resident(split, config) else None)
     quarantine = Quarantine.of(split, config.max_bad_fraction, world_size)
     share = evaluation_share(split.num_samples, rank, world_size)
     readers = Pool(min(config.read_threads, EVALUATION_READS), "read")

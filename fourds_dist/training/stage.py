@@ -22,6 +22,7 @@ from fourds_dist.data import (
     evaluation_batches,
     open_split,
 )
+from fourds_dist.data.kept import Budget, KeptImages
 from fourds_dist.method.backbones import BackboneConfig
 from fourds_dist.method.distiller import Predictor
 from fourds_dist.settings import Settings
@@ -62,7 +63,12 @@ def train_splits(name: StageName, settings: Settings) -> dict[str, Split]:
 
 
 def train_stream(
-    name: StageName, settings: Settings, splits: Mapping[str, Split], rank: int, world_size: int
+    name: StageName,
+    settings: Settings,
+    splits: Mapping[str, Split],
+    rank: int,
+    world_size: int,
+    budget: Budget | None = None,
 ) -> TrainStream:
     """A rank's part of a stage's batches."""
     return TrainStream(
@@ -72,6 +78,7 @@ def train_stream(
         rank=rank,
         world_size=world_size,
         seed=settings.run.seed,
+        budget=budget,
     )
 
 
@@ -92,6 +99,8 @@ class Stage:
         self.name: StageName = name
         self.settings, self.world, self.folder = settings, world, folder
         self._sinks, self._stop, self._happened = sinks, stop, happened
+        self._budget = settings.data.budget()
+        self._kept: dict[str, KeptImages] = {}
         self._troubles: list[str] = []
         self._store = make_store(self._troubles.append)
 
@@ -109,7 +118,7 @@ class Stage:
         settings, world = self.settings, self.world
         config, data = stage_config(self.name, settings), settings.data
         splits = train_splits(self.name, settings)
-        stream = train_stream(self.name, settings, splits, world.rank, world.size)
+        stream = train_stream(self.name, settings, splits, world.rank, world.size, self._budget)
         identity = {
             "networks": f"{settings.teacher.arch} -> {settings.student.arch}",
             "data": "+".join(s.fingerprint for s in splits.values()),
@@ -168,12 +177,15 @@ class Stage:
         in_step_px: int | None = None,
     ) -> dict[str, Accuracy]:
         """Accuracies over all workers on one split."""
+        images = self.split(domain, split)
+        kept = self._kept.setdefault(images.fingerprint, KeptImages(self._budget))
         batches = evaluation_batches(
-            self.split(domain, split),
+            images,
             self.settings.data,
             batch_size_per_rank=self.settings.step.eval_batch_size_per_rank,
             rank=self.world.rank,
             world_size=self.world.size,
+            kept=kept,
         )
         return evaluate(predictors, batches, step, self.world, in_step_px=in_step_px)
 

@@ -27,6 +27,7 @@ def processes() -> DecodeProcesses:
 def pids(of: DecodeProcesses) -> list[int]:
     worker = of._free.get()
     of._free.put(worker)
+    assert worker is not None
     return [worker._process.pid]
 
 
@@ -72,6 +73,7 @@ def test_none_outlives_the_process_it_works_for() -> None:
         "import os, signal\n"
         "from fourds_dist.data.decode_process import DecodeProcesses\n"
         "processes = DecodeProcesses(1)\n"
+        "processes([], [], resize_px=8, crop_px=8)\n"
         "print(processes._free.get()._process.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -94,7 +96,9 @@ def test_a_stream_gives_the_same_batches_either_way(tmp_path) -> None:
     split = open_split(StreamConfig(url=write_dataset(tmp_path / "set", [17, 40])), "train")
     taken = []
     for decoders in ("threads", "processes"):
-        config = LoaderConfig(resize_px=SIDE + 2, crop_px=SIDE, threads=1, decoders=decoders)
+        config = LoaderConfig(
+            resize_px=SIDE + 2, crop_px=SIDE, threads=1, decoders=decoders, keep_decoded_mib=0
+        )
         stream = TrainStream({"target": split}, config, global_batch_size=12, rank=0, world_size=1, seed=0)
         batches = stream.batches(2)
         taken.append(list(islice(batches, 3)))
