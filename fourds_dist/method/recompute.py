@@ -2,7 +2,8 @@
 
 A block is a module with parts, in a list of such modules: a residual block, a transformer layer, an adapter. Inside the
 teacher that holds from the first adapter upwards; what lies below needs no gradients and keeps nothing anyway. Results
-and gradients stay the same: dropout repeats its choice, and BatchNorm counts a batch in its running statistics once.
+and gradients stay the same: dropout repeats its choice, and BatchNorm counts a batch in its running statistics once. A block
+whose input something changes in place cannot run again; PyTorch refuses it in the backward pass.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ def _recomputing(kind: type[nn.Module]) -> type[nn.Module]:
             forward = super().forward
             if not torch.is_grad_enabled():
                 return forward(*args, **options)
-            again = functools.partial(_passes, self)
-            return checkpoint(forward, *args, use_reentrant=False, context_fn=again, **options)
+            passes = functools.partial(_passes, self)
+            return checkpoint(forward, *args, use_reentrant=False, context_fn=passes, **options)
 
     Recomputing.__name__ = Recomputing.__qualname__ = f"Recomputing{kind.__name__}"
     return Recomputing
@@ -63,7 +64,7 @@ def _passes(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextMa
 
 @contextmanager
 def _running_statistics_stay(block: nn.Module) -> Iterator[None]:
-    """The second pass updates copies."""
+    """BatchNorm updates copies."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm) and module.training]
     held = [dict(norm._buffers) for norm in norms]
     for norm in norms:

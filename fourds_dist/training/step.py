@@ -43,7 +43,7 @@ class StepConfig(Section):
 
     activation_checkpointing: bool = False
     """Let residual blocks, transformer layers and adapters run again in the backward pass instead of keeping what they
-    computed: the same results in more time and less memory. Without CUDA graph."""
+    computed: the same results in more time and less memory. Without CUDA graph, without compile."""
 
     compile: bool = False
     """Compile the task with torch.compile: about a minute at the start, some percent faster on GPUs."""
@@ -75,8 +75,9 @@ class StepConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.cuda_graph and self.activation_checkpointing:
-            raise ValueError("cuda_graph: a step that runs blocks again (activation_checkpointing) has none")
+        for key in ("cuda_graph", "compile"):
+            if self.activation_checkpointing and getattr(self, key):
+                raise ValueError(f"{key} does not go with activation_checkpointing; leave one of them out")
         return self
 
 

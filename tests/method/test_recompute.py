@@ -87,3 +87,21 @@ def test_a_block_is_heard_once() -> None:
     assert recompute_blocks(network) == 1  # not the first, a part of which is heard
     network(torch.randn(2, 3, 4, 4, requires_grad=True)).sum().backward()
     assert heard == ["0.conv1", "1"]
+
+
+class ChangesItsInput(nn.Module):
+    """A ReLU in place first, as in some residual networks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(nn.functional.relu_(x))
+
+
+def test_a_changed_input_is_refused() -> None:
+    network = nn.Sequential(nn.Linear(3, 3), ChangesItsInput())
+    assert recompute_blocks(network) == 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        network(torch.randn(2, 3)).sum().backward()

@@ -151,8 +151,9 @@ def test_a_graph_is_refused_where_there_is_none() -> None:
     for world in (CPU, World(0, 2, torch.device("cuda"))):
         with pytest.raises(ValueError, match=r"step\.cuda_graph=true works on one GPU"):
             TrainStep(make_plain(), world, StepConfig(cuda_graph=True), **MEAN_STD)
-    with pytest.raises(ValueError, match="cuda_graph: a step that runs blocks again"):
-        StepConfig(cuda_graph=True, activation_checkpointing=True)
+    for key in ("cuda_graph", "compile"):
+        with pytest.raises(ValueError, match=f"{key} does not go with activation_checkpointing"):
+            StepConfig.model_validate({key: True, "activation_checkpointing": True})
 
 
 def test_networks_without_blocks_cannot_run_them_again() -> None:
