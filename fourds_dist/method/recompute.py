@@ -2,8 +2,8 @@
 
 A block is a module with parts, in a list of such modules: a residual block, a transformer layer, an adapter. Inside the
 teacher that holds from the first adapter upwards; what lies below needs no gradients and keeps nothing anyway. Results
-and gradients stay the same: dropout repeats its choice, and BatchNorm counts a batch in its running statistics once. A block
-whose input something changes in place cannot run again; PyTorch refuses it in the backward pass.
+and gradients stay the same: dropout repeats its choice, and BatchNorm counts a batch in its running statistics once. A
+block whose input something changes in place cannot run again; PyTorch refuses it in the backward pass.
 """
 
 from __future__ import annotations
