@@ -43,7 +43,7 @@ def history(configurations: Sequence[Configuration], mode: str, metric: str) -> 
     having = [c for c in configurations if c.mean is not None]
     with mpl.rc_context(STYLE):
         figure, axes = blank(2.9)
-        _points(axes, [c.number + 1 for c in having], having)
+        _points(axes, [c.number for c in having], having)
         best = _best_so_far(having, mode)
         axes.step(*best, where="post", color=SERIES[1], linewidth=1.6, label="best so far")
         _percent_y(axes, metric)
@@ -216,7 +216,7 @@ def _best_so_far(configurations: Sequence[Configuration], mode: str) -> tuple[li
     for c in configurations:
         mean = c.mean or 0.0
         best = mean if best is None else (max if mode == "max" else min)(best, mean)
-        xs.append(float(c.number + 1))
+        xs.append(float(c.number))
         ys.append(best)
     return xs, ys
 
