@@ -72,7 +72,7 @@ class Row:
     images_per_s: float
     rounds: list[float]
     peak_bytes_per_worker: int
-    """What tensors take at most on the worker that takes most; 0 on CPUs."""
+    """What tensors take at most in a timed step, on the worker that takes most; 0 on CPUs."""
     communication_share: float | None = None
     efficiency: float | None = None
 
@@ -255,6 +255,8 @@ def rounds_of(step: Callable[[], None], job: Job, world: World) -> list[float]:
 
     for _ in range(WARM_UP_STEPS):
         step()
+    if world.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # DeepSpeed starts from whole weights
     rates = []
     for _ in range(NUM_ROUNDS):
         wait()

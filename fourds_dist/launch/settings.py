@@ -50,7 +50,7 @@ class LaunchConfig(Section):
 
     strategy: Literal["ddp", "deepspeed"] = "ddp"
     """`ddp`: every worker holds all weights. `deepspeed`: ZeRO divides optimiser state, gradients or weights among the
-    workers, for teachers too large for one GPU."""
+    workers, for large teachers."""
 
     all_reduce: Literal["float32", "bfloat16"] = "float32"
     """strategy=ddp: what gradients travel in between workers. `bfloat16` halves what goes over the network, and rounds
