@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+import ray.exceptions
 from ray.train import Checkpoint, UserCallback
 
 Row = dict[str, Any]
@@ -107,7 +108,11 @@ def watched_board(show: Callable[[Row], None], *, interval_s: float = 0.3) -> It
     def watch() -> None:
         while True:
             last_round = done.wait(interval_s)
-            for row in ray.get(board.take.remote()):
+            try:
+                rows = ray.get(board.take.remote())
+            except ray.exceptions.RayError:  # the cluster goes; the run itself tells why
+                return
+            for row in rows:
                 show(row)
             if last_round:
                 return

@@ -27,6 +27,7 @@ os.environ.setdefault(
 import fsspec
 import pyarrow.fs
 import ray
+import ray.exceptions
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -208,6 +209,11 @@ def _fit(
             raise LaunchError(f"{stage} stage failed on worker {rank}: {_last_line(cause)}") from error
         except ray.train.TrainingFailedError as error:
             raise LaunchError(f"{stage} stage failed: {_last_line(error)}") from error
+        except ray.exceptions.RayError as error:
+            raise LaunchError(
+                f"{stage} stage: the cluster is out of reach ({_last_line(error)[:160]}); the same command goes on "
+                "from the newest checkpoint once it is back"
+            ) from error
 
 
 def _fit_until_told(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import ray.exceptions
 
+from fourds_dist.launch import ray_train
 from fourds_dist.launch.board import told
-from fourds_dist.launch.ray_train import _drop_torn_snapshot
+from fourds_dist.launch.ray_train import LaunchError, _drop_torn_snapshot, run_stage_on_ray
 from fourds_dist.launch.settings import LaunchConfig
+from fourds_dist.settings import Settings
 from fourds_dist.training.run_folder import RunFolder
 
 EVERY_CAUSE = """Worker exit detail: Worker unexpectedly exits with a connection error code 2. Some causes: (1) it
@@ -91,3 +95,19 @@ def test_deepspeed_has_its_own_key_for_what_gradients_travel_in() -> None:
     assert LaunchConfig(all_reduce="bfloat16").strategy == "ddp"
     with pytest.raises(ValueError, match=r"all_reduce is for strategy=ddp; see communication_data_type"):
         LaunchConfig(all_reduce="bfloat16", strategy="deepspeed")
+
+
+def test_a_cluster_that_goes_away_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lost:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def fit(self) -> None:
+            raise ray.exceptions.ActorUnavailableError("Socket closed", None)
+
+    monkeypatch.setattr(ray_train, "TorchTrainer", Lost)
+    monkeypatch.setattr(ray_train, "watched_board", lambda _: nullcontext())
+    settings = Settings.model_validate({"run": {"dir": str(tmp_path)}, "launch": {"use_gpu": False}})
+    with pytest.raises(
+        LaunchError, match=r"source stage: the cluster is out of reach \(.*Socket closed.*same command"
+    ):
+        run_stage_on_ray("source", settings, print)
