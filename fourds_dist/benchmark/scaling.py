@@ -198,7 +198,8 @@ def _worker(rank: int, job: Job, folder: str) -> None:
 def build(job: Job, world: World) -> tuple[Callable[[], None], Callable[[], AbstractContextManager]]:
     """A training step as a call, and a context in which it does not average gradients."""
     torch.manual_seed(0)
-    teacher, student = _network(job.teacher, job.image_px), _network(job.student, job.image_px)
+    with world.device:  # a large teacher's weights are drawn there in no time
+        teacher, student = _network(job.teacher, job.image_px), _network(job.student, job.image_px)
     task = FourDs(
         teacher,
         student,
