@@ -13,6 +13,9 @@ from ray.train import Checkpoint, UserCallback
 
 Row = dict[str, Any]
 
+LOST_PEER = ("connection reset by peer", "connection closed by peer", "remote process exited")
+"""What gloo and NCCL say of a collective whose other side is gone."""
+
 
 @ray.remote(num_cpus=0)
 class Board:
@@ -91,6 +94,8 @@ def reason_of(error: BaseException) -> str:
         return "was killed with its node"
     if "ActorDiedError" in kinds or "actor died" in lowered or "worker unexpectedly exits" in lowered:
         return "was killed"
+    if any(words in lowered for words in LOST_PEER):
+        return "lost another one, which went without a word"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if "timed out" in lowered or "timeout" in lowered:
         return f"waited too long for the others ({lines[-1][:160]})"

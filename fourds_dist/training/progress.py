@@ -84,7 +84,7 @@ class ProgressView:
         )
 
     def _say(self, row: dict[str, Any], text: str) -> None:
-        self._console.print(f"{STAGE_TITLES[row['stage']]}: {text}", soft_wrap=True)
+        self._console.print(f"{STAGE_TITLES[row['stage']]}: {text}", soft_wrap=True, markup=False)
 
 
 def _duration(seconds: float) -> str:

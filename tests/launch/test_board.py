@@ -50,6 +50,10 @@ class OutOfMemoryError(Exception):
             "worker 1 was killed",
         ),
         (
+            {1: RuntimeError("[/gloo/transport/tcp/pair.cc:545] Read error: Connection reset by peer")},
+            "worker 1 lost another one, which went without a word",
+        ),
+        (
             {0: RuntimeError("Traceback\n  x\nTimed out waiting 900000ms for recv")},
             "worker 0 waited too long for the others (Timed out waiting 900000ms for recv)",
         ),
