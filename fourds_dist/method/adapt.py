@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from jaxtyping import Float, Int
@@ -61,6 +62,9 @@ class AdaptTeacher(nn.Module):
     def predictors(self) -> dict[str, Predictor]:
         """name -> images to logits."""
         return {"teacher": self.teacher}
+
+    def heed(self, accuracies: Mapping[str, float]) -> None:
+        """Nothing depends on them."""
 
     def log_values(self) -> dict[str, Tensor]:
         """Nothing beyond the losses."""

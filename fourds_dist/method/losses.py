@@ -62,6 +62,20 @@ def trust_where_better(
     return torch.where(trust_B > trust_where_right(to_logits_BK, labels_B), trust_B, 0.0)
 
 
+def trust_where_surer(
+    from_logits_BK: Float[Tensor, "B K"],
+    to_logits_BK: Float[Tensor, "B K"],
+    labels_B: Int[Tensor, " B"],
+) -> Float[Tensor, " B"]:
+    """`trust_where_right` on labelled images, `trust_where_better` on unlabelled ones.
+
+    What a learner was told it soon gives as certain, whatever it understands: being better there says little of it, and
+    what the distilled network knows of the classes beside the right one is still worth learning.
+    """
+    better_B = trust_where_better(from_logits_BK, to_logits_BK, labels_B)
+    return torch.where(labels_B == UNLABELLED, better_B, trust_where_right(from_logits_BK, labels_B))
+
+
 def class_confusion(
     logits_BK: Float[Tensor, "B K"], counted_B: Bool[Tensor, " B"], *, temperature: float
 ) -> Float[Tensor, ""]:

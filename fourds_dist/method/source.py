@@ -35,6 +35,9 @@ class SourceClassifiers(nn.Module):
         """name -> images to logits."""
         return dict(self.networks.items())
 
+    def heed(self, accuracies: Mapping[str, float]) -> None:
+        """Nothing depends on them."""
+
     def log_values(self) -> dict[str, Tensor]:
         """Nothing beyond the losses."""
         return {}

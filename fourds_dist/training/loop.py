@@ -6,7 +6,7 @@ events to `emit`, and a `StopSignal` tells when to leave.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -55,6 +55,7 @@ class Task(Protocol):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]: ...
     def predictors(self) -> dict[str, Predictor]: ...
     def log_values(self) -> dict[str, Tensor]: ...
+    def heed(self, accuracies: Mapping[str, float]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ def fit(
             value = accuracies[selected].value
             if value > place.best.accuracy:
                 place.best = Best(value, step, step // steps_per_epoch, strategy.weights())
+            task.heed({name: accuracy.value for name, accuracy in accuracies.items()})  # pyright: ignore
             values = {f"val/{name}": accuracy.value for name, accuracy in accuracies.items()}
             emit(meter.epoch_row(step, accuracies, is_best=place.best.step == step))
 

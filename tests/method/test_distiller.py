@@ -90,6 +90,19 @@ def test_an_unlabelled_batch_trains_without_cross_entropy() -> None:
     assert torch.isfinite(output.loss)
 
 
+def test_a_teacher_of_little_competence_is_distilled_less() -> None:
+    task, plain = make(competence=8.0), make()
+    assert "competence" not in plain.state_dict()
+    before = task(*batch()).losses["student_kd"]
+    task.heed({"teacher_adapted": 0.9, "student": 0.6})  # better: no more than fully
+    torch.testing.assert_close(task(*batch()).losses["student_kd"], before)
+    task.heed({"teacher_adapted": 0.45, "student": 0.5})
+    torch.testing.assert_close(task(*batch()).losses["student_kd"], before * 0.9**8)
+    assert task.log_values()["competence"] == task.state_dict()["competence"] == pytest.approx(0.9**8)
+    task.heed({"teacher_adapted": 0.0, "student": 0.0})
+    assert task.competence == 0
+
+
 def test_frozen_batch_norm_keeps_the_teacher_s_statistics_and_adapt_moves_them() -> None:
     for choice, moves in (("frozen", False), ("adapt", True)):
         task = make(teacher_batch_norm=choice)

@@ -11,6 +11,7 @@ from fourds_dist.method.losses import (
     distillation,
     trust_where_better,
     trust_where_right,
+    trust_where_surer,
 )
 
 
@@ -86,3 +87,12 @@ def test_trust_ends_where_the_learner_knows_better() -> None:
     p = torch.softmax(teacher, dim=1)[:, 0]
     expected = torch.stack([p[0], torch.tensor(0.0), p[2], torch.tensor(0.0)])
     torch.testing.assert_close(trust_where_better(teacher, student, labels), expected)
+
+
+def test_a_learner_that_is_surer_counts_on_unlabelled_images_alone() -> None:
+    teacher = torch.tensor([[2.0, 0.0], [2.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    student = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 0.5], [0.0, 5.0]])
+    labels = torch.tensor([0, 1, -1, -1])
+    p = torch.softmax(teacher, dim=1)
+    expected = torch.stack([p[0, 0], p[1, 1], p[2, 0], torch.tensor(0.0)])
+    torch.testing.assert_close(trust_where_surer(teacher, student, labels), expected)
