@@ -17,6 +17,7 @@ from torch import Tensor
 from fourds_dist.ops.half_spectrum import (
     Bins,
     away_from_zero_,
+    clear_self_conjugate_,
     floored_root_,
     invert,
     is_small,
@@ -28,9 +29,9 @@ from fourds_dist.ops.half_spectrum import (
     without_dc,
 )
 from fourds_dist.ops.matrices import multiplicity, pool_matrices
-from fourds_dist.ops.spectrum import EPS, self_conjugate, working_dtype
+from fourds_dist.ops.spectrum import EPS, working_dtype
 
-PIECE_ELEMENTS = 2**17
+PIECE_ELEMENTS = 2**18
 """Of a map's tensor, for each thread of a CPU: about ten such tensors are alive at a time."""
 
 
@@ -93,16 +94,22 @@ def fourier_mix_backward(
 def pooled_phase(h_BCHW: Tensor, output_size: tuple[int, int]) -> Tensor:
     """P = D phi + N phi', where phi' are the phases of the mirrored half and D and N pool them.
 
-    phi' = -phi, but where Im X = 0 the angle is 0 or pi on both sides (a map with few live pixels has such bins).
+    phi' = -phi, but where Im X = 0 the angle is 0 or pi on both sides. Maps with few live pixels have such bins, and
+    all others none but the self-conjugate ones, which N leaves out.
     """
     dtype = working_dtype(h_BCHW.dtype)
     pooled = torch.empty(*h_BCHW.shape[:2], *output_size, dtype=dtype, device=h_BCHW.device)
-    D, N = pool_matrices((h_BCHW.shape[2], h_BCHW.shape[3]), output_size, dtype, h_BCHW.device)
+    height, width = h_BCHW.shape[-2:]
+    D, N = pool_matrices((height, width), output_size, dtype, h_BCHW.device)
+    opposite = (D - N).mT
     for h, out in pieces(h_BCHW, pooled):
         X = spectrum(h)
         phi = torch.atan2(X.im.add_(0.0), away_from_zero_(X.re))  # -0 + 0 = +0
-        mirrored = phi * X.im.eq_(0.0).mul_(2.0).sub_(1.0)
-        torch.mm(of_each_map(phi), D.mT, out=out.view(len(out), -1)).addmm_(of_each_map(mirrored), N.mT)
+        P = torch.mm(of_each_map(phi), opposite, out=out.view(len(out), -1))
+        same = phi.mul_(X.im.eq_(0.0))
+        clear_self_conjugate_(same, height, width)
+        if same.is_cuda or same.any():  # a GPU would have to be waited for
+            P.addmm_(of_each_map(same), N.mT, alpha=2.0)
     return pooled
 
 
@@ -120,12 +127,11 @@ def pooled_phase_backward(g_BCUV: Tensor, h_BCHW: Tensor) -> Tensor:
     for g, h, grad in pieces(g_BCUV.to(grad_BCHW.dtype), h_BCHW, grad_BCHW):
         X = spectrum(h)
         small = is_small(X.re)
-        re = away_from_zero_(X.re)
+        re = away_from_zero_(X.re, small)
         tau = torch.empty_like(re)
         torch.mm(g.flatten(1), pool, out=of_each_map(tau))
         tau.div_(torch.mul(re, re).addcmul_(X.im, X.im))
-        for row, column in self_conjugate(height, width):
-            tau[row, column].zero_()  # a real bin's phase is 0 or pi: it has no slope
+        clear_self_conjugate_(tau, height, width)  # a real bin's phase is 0 or pi: it has no slope
         grad_re = X.im.mul_(tau).neg_()
         invert(Bins(grad_re.addcmul_(grad_re, small, value=-1.0), re.mul_(tau)), grad)
     return grad_BCHW
@@ -135,38 +141,51 @@ def phase_disparity(h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
     """d = sum_k c_l (|T| - Re(S conj T) / |S|) / sum_k c_l |T|."""
     dtype = working_dtype(h_student_BCHW.dtype)
     distance = torch.empty(h_student_BCHW.shape[:2], dtype=dtype, device=h_student_BCHW.device)
-    width = h_student_BCHW.shape[-1]
     for student, teacher, out in pieces(h_student_BCHW, h_teacher_BCHW, distance):
         S, T = without_dc(student), without_dc(teacher)
-        agreement = torch.mul(S.re, T.re).addcmul_(S.im, T.im).mul_(power_(S).clamp_min_(EPS).rsqrt_())
-        amplitude = power_(T).sqrt_()
-        total = map_sum(amplitude, width)
-        dead = total < EPS**0.5
-        out.copy_((map_sum(amplitude.sub_(agreement), width) / total).masked_fill_(dead, 0.0))
+        write_distance(S, T, power(S).clamp_min_(EPS).rsqrt_(), student.shape[-1], out)
     return distance
 
 
-def phase_disparity_backward(g_BC: Tensor, h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
-    """gh = HW F^-1(gS): only the part of T across S turns its phase.
+def phase_disparity_and_slope(h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """The distance and its gradient to the student's map, HW F^-1(gS), from the same spectra.
 
-    gS = -i S Im(conj(S) T) / |S|^3 where |S|^2 >= EPS, else -T / sqrt(EPS), times g / sum A. Written with the
-    imaginary part of the product, it is exactly zero at the self-conjugate bins.
+    Only the part of T across S turns its phase: gS = -i S Im(conj(S) T) / |S|^3 where |S|^2 >= EPS, else
+    -T / sqrt(EPS), over sum A. Written with the imaginary part of the product, it is exactly zero at the
+    self-conjugate bins.
     """
-    grad_BCHW = result_like(h_student_BCHW)
-    height, width = h_student_BCHW.shape[-2:]
-    g_BC = g_BC.to(grad_BCHW.dtype) * (height * width)
-    for g, student, teacher, grad in pieces(g_BC, h_student_BCHW, h_teacher_BCHW, grad_BCHW):
+    slope_BCHW = result_like(h_student_BCHW)
+    distance = slope_BCHW.new_empty(slope_BCHW.shape[:2])
+    size = math.prod(slope_BCHW.shape[-2:])
+    for student, teacher, out, slope in pieces(h_student_BCHW, h_teacher_BCHW, distance, slope_BCHW):
         S, T = without_dc(student), without_dc(teacher)
-        total = map_sum(power(T).sqrt_(), width)
-        scale = (g / total).masked_fill_(total < EPS**0.5, 0.0)
         length = power(S)
-        kept = length.ge(EPS).to(length.dtype)
+        kept = length.clone().ge_(EPS)
+        inverse = length.clamp_min_(EPS).rsqrt_()
+        total = write_distance(S, T, inverse, student.shape[-1], out)
+        scale = (size / total).masked_fill_(total < EPS**0.5, 0.0)
         across = torch.mul(S.re, T.im).addcmul_(S.im, T.re, value=-1.0)
-        across.mul_(length.clamp_min_(EPS).pow_(-1.5)).mul_(scale).mul_(kept)
+        across.mul_(inverse.pow_(3)).mul_(scale).mul_(kept)
         away = kept.sub_(1.0).mul_(scale / EPS**0.5)  # -1 / sqrt(EPS) where |S|^2 < EPS, else 0
         grad_re = T.re.mul_(away).addcmul_(S.im, across)
-        invert(Bins(grad_re, T.im.mul_(away).addcmul_(S.re, across, value=-1.0)), grad)
-    return grad_BCHW
+        invert(Bins(grad_re, T.im.mul_(away).addcmul_(S.re, across, value=-1.0)), slope)
+    return distance, slope_BCHW
+
+
+def phase_disparity_backward(g_BC: Tensor, h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
+    """Every number of the student's map moves its own distance alone: gh = g slope."""
+    _, slope_BCHW = phase_disparity_and_slope(h_student_BCHW, h_teacher_BCHW)
+    return slope_BCHW.mul_(g_BC[..., None, None])
+
+
+def write_distance(S: Bins, T: Bins, inverse_HKM: Tensor, width: int, out_M: Tensor) -> Tensor:
+    """The distances of a piece, from both spectra and 1 / |S|; returns sum A."""
+    agreement = torch.mul(S.re, T.re).addcmul_(S.im, T.im).mul_(inverse_HKM)
+    amplitude = power(T).sqrt_()
+    total = map_sum(amplitude, width)
+    distance = map_sum(amplitude.sub_(agreement), width) / total
+    out_M.copy_(distance.masked_fill_(total < EPS**0.5, 0.0))
+    return total
 
 
 def result_like(x_BCHW: Tensor) -> Tensor:

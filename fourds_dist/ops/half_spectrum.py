@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fourds_dist.ops.matrices import column_matrix, inverse_column_matrix, inverse_row_matrix, row_matrix
-from fourds_dist.ops.spectrum import EPS, self_conjugate, working_dtype
+from fourds_dist.ops.spectrum import EPS, working_dtype
 
 LARGEST_BY_PRODUCTS = 16  # side of a map
 
@@ -33,34 +33,38 @@ def spectrum(x_MHW: Tensor) -> Bins:
     few live pixels has other bins too that are real and negative but for rounding, and the sign of that rounding
     decides between pi and -pi: so it is the same one.
     """
-    x = x_MHW.to(working_dtype(x_MHW.dtype)).contiguous()
+    copy = by_products(x_MHW)  # which reads its maps in bits: rather from the cache than from memory
+    return spectrum_of_working(x_MHW.to(working_dtype(x_MHW.dtype), copy=copy))
+
+
+def without_dc(x_MHW: Tensor) -> Bins:
+    """The spectrum with DC at zero; a constant map gives zeros exactly, for its first pixel is taken off."""
+    x = x_MHW.to(working_dtype(x_MHW.dtype))
+    bins = spectrum_of_working(x - x[:, :1, :1])
+    bins.re[0, 0].zero_()
+    return bins
+
+
+def spectrum_of_working(x_MHW: Tensor) -> Bins:
+    """`spectrum` of maps that are in the working dtype."""
+    x = x_MHW.contiguous()
     height, width = x.shape[-2:]
     if by_products(x):
         bins = spectrum_by_products(x)
     else:
         X = torch.fft.fft2(x)[..., : width // 2 + 1] if x.dtype == torch.float64 else torch.fft.rfft2(x)
         bins = Bins(maps_last(X.real.contiguous()), maps_last(X.imag.contiguous()))
-    for row, column in self_conjugate(height, width):
-        bins.im[row, column].zero_()
-    return bins
-
-
-def without_dc(x_MHW: Tensor) -> Bins:
-    """The spectrum with DC at zero; a constant map gives zeros exactly, for its first pixel is taken off."""
-    x = x_MHW.to(working_dtype(x_MHW.dtype))
-    bins = spectrum(x - x[:, :1, :1])
-    bins.re[0, 0].zero_()
+    clear_self_conjugate_(bins.im, height, width)
     return bins
 
 
 def invert(bins: Bins, out_MHW: Tensor) -> None:
     """The maps of a half spectrum into `out_MHW`, which is contiguous."""
-    height, width = out_MHW.shape[-2:]
     if by_products(out_MHW):
         invert_by_products(bins, out_MHW)
         return
-    Y = torch.complex(maps_first(bins.re), maps_first(bins.im))
-    torch.fft.irfft2(Y, s=(height, width), out=out_MHW)
+    Y = torch.fft.ifft(torch.complex(maps_first(bins.re), maps_first(bins.im)), dim=1)
+    torch.fft.irfft(Y, n=out_MHW.shape[-1], dim=2, out=out_MHW)  # irfft2 would copy Y
 
 
 def by_products(x_MHW: Tensor) -> bool:
@@ -87,6 +91,13 @@ def invert_by_products(bins: Bins, out_MHW: Tensor) -> None:
     matrix = inverse_row_matrix(width, out_MHW.dtype).expand(height, -1, -1)
     rows = torch.bmm(matrix, columns.view(height, -1, num_maps))
     out_MHW.copy_(rows.permute(2, 0, 1))
+
+
+def clear_self_conjugate_(x_HKM: Tensor, height: int, width: int) -> None:
+    """Zero at the bins that are their own mirror (`spectrum.self_conjugate`)."""
+    rows = slice(None, None, height // 2) if height % 2 == 0 else slice(1)
+    columns = slice(None, None, width // 2) if width % 2 == 0 else slice(1)
+    x_HKM[rows, columns].zero_()
 
 
 def maps_last(x_MHK: Tensor) -> Tensor:
@@ -119,9 +130,9 @@ def is_small(v: Tensor) -> Tensor:
     return v.abs().lt_(EPS)
 
 
-def away_from_zero_(v: Tensor) -> Tensor:
-    """The denormal rule, in place."""
-    return v.lerp_(v.new_full((), EPS), is_small(v))
+def away_from_zero_(v: Tensor, small: Tensor | None = None) -> Tensor:
+    """The denormal rule, in place; `small` is `is_small(v)` where it is known."""
+    return v.lerp_(v.new_full((), EPS), is_small(v) if small is None else small)
 
 
 def map_sum(x_HKM: Tensor, width: int) -> Tensor:

@@ -37,6 +37,9 @@ def test_registration_passes_opcheck(size: tuple[int, int], layout: torch.memory
     torch.library.opcheck(
         torch.ops.fourds.phase_disparity.default, (h, a.detach(), "eager"), test_utils=checks
     )
+    torch.library.opcheck(
+        torch.ops.fourds.phase_disparity_and_slope.default, (h, a.detach()), test_utils=checks
+    )
 
 
 @pytest.mark.parametrize("size", [7, 20])
@@ -94,6 +97,7 @@ def test_results_take_the_layout_of_their_map(backend: str) -> None:
     assert relative(out, fourier_mix(h, a, mix_weights(), backend=backend)) < 1e-6
     if backend == "eager":
         grads = torch.autograd.grad(out, last, g)
+        grads += torch.autograd.grad(phase_disparity(*last).sum(), last[0])
         assert all(x.is_contiguous(memory_format=torch.channels_last) for x in (out, *grads))
 
 
