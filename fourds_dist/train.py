@@ -17,6 +17,7 @@ from rich.console import Console
 from fourds_dist.command import interrupt_at_sigterm, keys
 from fourds_dist.config import ConfigError, differences, dump, load, shipped
 from fourds_dist.settings import Settings, with_absolute_paths
+from fourds_dist.storage import explained
 from fourds_dist.training.outcome import Outcome
 from fourds_dist.training.preflight import check
 from fourds_dist.training.run_folder import RunFolder
@@ -62,7 +63,8 @@ def train(settings: Settings) -> Outcome | None:
         RuntimeError: a stage that failed.
     """
     folder = RunFolder(settings.run_url)
-    was_done = folder.exists(SUMMARY)
+    with explained(folder.url):  # nothing was asked of its store before
+        was_done = folder.exists(SUMMARY)
     is_main = run(settings)
     if not folder.exists(SUMMARY):
         if is_main:

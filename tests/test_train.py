@@ -219,9 +219,11 @@ class TestRefused:
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         forget_connections()  # of tests that had credentials
-        message = refused("target.url=s3://no-such-bucket/photos")
-        assert "no credentials were found" in message
-        assert "AWS_ACCESS_KEY_ID" in message
+        for key in ("target.url", "run.dir"):
+            message = refused(f"{key}=s3://no-such-bucket/photos")
+            assert "s3://no-such-bucket/photos" in message
+            assert "no credentials were found" in message
+            assert "AWS_ACCESS_KEY_ID" in message
 
 
 @pytest.mark.ray
