@@ -129,7 +129,9 @@ def cluster(settings: Settings) -> Iterator[bool]:
 
 def worker_resources(launch: LaunchConfig) -> dict[str, float]:
     """What each worker holds, by Ray's names."""
-    use_gpu = launch.use_gpu if launch.use_gpu is not None else ray.cluster_resources().get("GPU", 0) > 0
+    use_gpu = launch.use_gpu
+    if use_gpu is None:
+        use_gpu = launch.accelerator_type is not None or ray.cluster_resources().get("GPU", 0) > 0
     return {"CPU": launch.cpus_per_worker} | ({"GPU": launch.gpus_per_worker} if use_gpu else {})
 
 
@@ -148,7 +150,11 @@ def await_workers(launch: LaunchConfig, wait_s: float | None) -> None:
             f"launch.gpus_per_worker={launch.gpus_per_worker:g} with several workers: NCCL wants a GPU for each; set "
             "launch.workers=1, or whole GPUs"
         )
-    group = placement_group([resources] * launch.min_workers, strategy="PACK")
+    group = placement_group(
+        [resources] * launch.min_workers,
+        strategy="PACK",
+        bundle_label_selector=[launch.label_selector] * launch.min_workers,
+    )
     try:
         fits, _ = ray.wait([group.ready()], timeout=2)
         if not fits and wait_s is None:
@@ -167,7 +173,8 @@ def await_workers(launch: LaunchConfig, wait_s: float | None) -> None:
 
 def _demand(launch: LaunchConfig, resources: dict[str, float]) -> str:
     each = " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
-    return f"{launch.min_workers} workers with {each} each"
+    where = "".join(f" on nodes labelled {key}={value}" for key, value in launch.label_selector.items())
+    return f"{launch.min_workers} worker{'s' * (launch.min_workers > 1)} with {each} each{where}"
 
 
 def _supply() -> str:
@@ -192,6 +199,7 @@ def _fit(
                 num_workers=launch.workers,
                 use_gpu="GPU" in resources,
                 resources_per_worker=resources,
+                label_selector=launch.label_selector or None,
                 elastic_resize_monitor_interval_s=launch.resize_every_s,
             ),
             run_config=ray.train.RunConfig(

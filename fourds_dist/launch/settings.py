@@ -31,6 +31,10 @@ class LaunchConfig(Section):
     gpus_per_worker: float = Field(default=1.0, gt=0)
     """GPUs reserved for each worker; a fraction lets runs of one worker share a GPU, as in a sweep."""
 
+    accelerator_type: str | None = None
+    """The type of GPU that every worker gets, by Ray's names (`L4`, `A100`, `H100`; its nodes carry them as the label
+    ray.io/accelerator-type); null: any."""
+
     wait_s: float = Field(default=600.0, ge=0)
     """Seconds to wait until the cluster has the resources, before giving up."""
 
@@ -65,9 +69,16 @@ class LaunchConfig(Section):
     def _check(self) -> Self:
         if self.min_workers > self.max_workers:
             raise ValueError(f"workers: {list(self.workers)} should be [min, max]")  # pyright: ignore
+        if self.accelerator_type is not None and self.use_gpu is False:
+            raise ValueError(f"accelerator_type: {self.accelerator_type} is a GPU's, and use_gpu is false")
         if self.strategy == "deepspeed" and self.all_reduce != "float32":
             raise ValueError("all_reduce is for strategy=ddp; see communication_data_type of DeepSpeed")
         return self
+
+    @property
+    def label_selector(self) -> dict[str, str]:
+        """Labels that a worker's node has to carry."""
+        return {} if self.accelerator_type is None else {"ray.io/accelerator-type": self.accelerator_type}
 
     @property
     def min_workers(self) -> int:

@@ -122,6 +122,7 @@ def test_what_is_interactive_runs_in_the_job_s_pods(rendered: dict[str, list[Obj
     worker = cluster_spec_of(job)["workerGroupSpecs"][0]["template"]["spec"]  # pyright: ignore
     groups = cluster_spec_of(interactive)["workerGroupSpecs"]  # pyright: ignore
     assert [group["groupName"] for group in groups] == ["l4", "a100", "h100"]
+    assert [group["labels"]["ray.io/accelerator-type"] for group in groups] == ["L4", "A100", "H100"]
     for group in groups:
         spec = group["template"]["spec"]
         assert spec["containers"] == worker["containers"]

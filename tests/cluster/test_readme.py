@@ -30,7 +30,7 @@ def test_every_component_is_named_somewhere() -> None:
 
 
 def test_paths_exist() -> None:
-    named = set(re.findall(r"cluster/[\w./-]+", TEXT)) | {
+    named = set(re.findall(r"(?<![\w/])(?:tests/)?cluster/[\w./-]+", TEXT)) | {
         f"cluster/kubernetes/{path}" for path in re.findall(r"`((?:setup|base|components)/[\w./-]+)`", TEXT)
     }
     assert len(named) > 10

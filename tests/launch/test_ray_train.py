@@ -7,10 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from fourds_dist.config import load
+from fourds_dist.launch.ray_train import LaunchError, await_workers
+from fourds_dist.launch.settings import LaunchConfig
 from fourds_dist.settings import Settings
 from tests.compare.small import CHANGES, write_domains
+
+
+@pytest.mark.ray
+def test_a_type_of_gpu_that_no_node_has_is_named(local_ray: None) -> None:
+    launch = LaunchConfig(workers=2, accelerator_type="H100")
+    with pytest.raises(
+        LaunchError, match=r"1 GPU each on nodes labelled ray\.io/accelerator-type=H100 after 0 s"
+    ):
+        await_workers(launch, wait_s=0)
+    with pytest.raises(ValidationError, match="use_gpu is false"):
+        LaunchConfig(accelerator_type="H100", use_gpu=False)
 
 
 @pytest.mark.ray
