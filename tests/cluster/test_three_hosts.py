@@ -7,6 +7,7 @@ In the middle of training one worker's host is cut off the network, or its pod i
 
 from __future__ import annotations
 
+import copy
 import json
 import secrets
 import shutil
@@ -27,7 +28,7 @@ from tests.cluster.pod_commands import environment, start_command, submit_comman
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(1800),
+    pytest.mark.timeout(3600),
     pytest.mark.skipif(not can_make_hosts(), reason="network namespaces need root and iproute2"),
 ]
 
@@ -71,12 +72,6 @@ class Cluster:
             "RAY_AUTH_TOKEN": self.token,
         }
         return self.client.start(command, variables, log)
-
-    def status(self, submission_id: str, folder: Path) -> str:
-        """What Ray says of a job."""
-        log = folder / "status.log"
-        self.ask(f"ray job status {submission_id}", log).wait(120)
-        return log.read_text(encoding="utf-8")
 
 
 def follow(log: Path, process: subprocess.Popen[bytes], until: str, wait_s: float) -> None:
@@ -133,16 +128,13 @@ def store(network: Network, tmp_path: Path) -> Store:
 
 @pytest.fixture
 def cluster(network: Network, store: Store, rendered: dict[str, list[Object]], tmp_path: Path) -> Cluster:
-    job = next(o for o in rendered["cpu"] if o["kind"] == "RayJob")
+    job = copy.deepcopy(next(o for o in rendered["cpu"] if o["kind"] == "RayJob"))
     run = next(o["data"]["run.yaml"] for o in rendered["cpu"] if o["kind"] == "ConfigMap")
     settings = yaml.safe_load(run.replace("/data/", "s3://fourds/"))
     settings["run"]["name"] = "three-hosts"
     settings["source_stage"]["epochs"] = 2
-    settings["distill"]["epochs"] = 3
-    settings["launch"] = {
-        "workers": [1, 2],
-        "cpus_per_worker": 2,
-    }  # all that a pod has: a worker on each host
+    settings["target"] |= {"labels_per_class": 100, "unlabelled": "drop"}  # some minutes on two cores
+    settings["launch"]["workers"] = [1, 2]
     etc = tmp_path / "etc"
     (etc / "fourds").mkdir(parents=True)
     (etc / "fourds" / "run.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
@@ -151,6 +143,8 @@ def cluster(network: Network, store: Store, rendered: dict[str, list[Object]], t
     spec = cluster_spec_of(job)
     assert spec is not None
     head_group, worker_group = spec["headGroupSpec"], spec["workerGroupSpecs"][0]
+    limits = worker_group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    limits["cpu"] = "1"  # room for one worker on each host
     head, workers = network.host("head"), [network.host(f"worker-{number}") for number in (1, 2)]
     for host in (head, *workers):
         group = head_group if host is head else worker_group
@@ -164,8 +158,8 @@ def cluster(network: Network, store: Store, rendered: dict[str, list[Object]], t
 def test_a_worker_s_host_goes(way: str, cluster: Cluster, store: Store, tmp_path: Path) -> None:
     log = tmp_path / "submitter.log"
     submitter = cluster.submit("fourds-cpu-7dwzp", log)
-    follow(log, submitter, "distillation: epoch 1:", 600)
-    time.sleep(10)
+    follow(log, submitter, "distillation: epoch 1:", 1200)
+    time.sleep(3)
     gone = cluster.workers[1]
     started = time.monotonic()
     print(f"{gone.name} {way} at {time.strftime('%H:%M:%S')}")
@@ -175,13 +169,12 @@ def test_a_worker_s_host_goes(way: str, cluster: Cluster, store: Store, tmp_path
         gone.terminate()
         gone.wait(120)
         print(f"the pod was gone after {time.monotonic() - started:.0f} s")
-    follow(log, submitter, "on 1 worker after 2", 300)
+    follow(log, submitter, "on 1 worker after 2", 600)
     print(f"went on after {time.monotonic() - started:.0f} s")
     assert submitter.wait(900) == 0
     text = log.read_text(encoding="utf-8")
     print(text)
     assert "Job 'fourds-cpu-7dwzp' succeeded" in text
-    assert "SUCCEEDED" in cluster.status("fourds-cpu-7dwzp", tmp_path)
     assert store.path("s3://fourds/runs/three-hosts/student.safetensors").exists()
 
 
