@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.kill import SHORT, pack
+from tests.kill import SHORT, pack, places
 
 KEYS = (
     *SHORT,
@@ -42,12 +42,13 @@ WAYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 def seconds_per_step(folder: Path, shards: Path, way: str, name: str, epochs: int) -> float:
     """One run."""
     before, keys = WAYS[way]
-    places = (f"source.url={shards}/source", f"target.url={shards}/target", f"run.dir={folder}")
     length = f"source_stage.epochs={epochs}"
-    command = [sys.executable, *before, "-m", "fourds_dist.train", *KEYS, *places, f"run.name={name}"]
+    command = [sys.executable, *before, "-m", "fourds_dist.train", *KEYS, *places(shards, folder)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (folder / f"{name}.log").open("w") as log:
-        subprocess.run([*command, length, *keys], stdout=log, stderr=log, env=environment, check=True)
+        subprocess.run(
+            [*command, f"run.name={name}", length, *keys], stdout=log, stderr=log, env=environment, check=True
+        )
     lines = (folder / name / "metrics.jsonl").read_text().splitlines()
     steps, seconds = 0, 0.0
     rows = [json.loads(line) for line in lines]

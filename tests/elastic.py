@@ -92,8 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     interrupt_at_sigterm()
     with tempfile.TemporaryDirectory(prefix="elastic-") as name:
         folder: Path = (options.folder or Path(name)).resolve()
-        if not (folder / "shards").exists():
-            pack(folder / "shards.partial").rename(folder / "shards")
+        pack(folder / "shards")
         keys = (*KEYS, f"source_stage.epochs={options.epochs}")
         fixed, elastic = Run(folder, "fixed", *keys), Run(folder, "elastic", *keys, "launch.workers=[1, 2]")
         cluster = LocalCluster(2)

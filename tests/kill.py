@@ -119,14 +119,12 @@ class Run:
 
     def __init__(self, folder: Path, name: str, *keys: str) -> None:
         self.folder = folder / name
-        shards = folder / "shards"
-        places = (f"source.url={shards}/source", f"target.url={shards}/target", f"run.dir={folder}")
         self._command = [
             sys.executable,
             "-m",
             "fourds_dist.train",
             *SHORT,
-            *places,
+            *places(folder / "shards", folder),
             f"run.name={name}",
             *keys,
         ]
@@ -227,13 +225,20 @@ def disturbed(
 
 
 def pack(folder: Path) -> Path:
-    """The quickstart's two domains, small."""
+    """The quickstart's two domains, small; packed whole, or there already."""
+    if folder.exists():
+        return folder
     from fourds_dist.data.pack.writer import pack_domain
     from fourds_dist.data.sources.digits import digits
 
     for name, domain in zip(("source", "target"), digits(crops_per_digit=1), strict=True):
-        pack_domain(domain, str(folder / name))
-    return folder
+        pack_domain(domain, f"{folder}.partial/{name}")
+    return Path(f"{folder}.partial").rename(folder)
+
+
+def places(shards: Path, runs: Path | str) -> tuple[str, ...]:
+    """Keys of a run over packed shards, which lies under `runs`."""
+    return (f"source.url={shards}/source", f"target.url={shards}/target", f"run.dir={runs}")
 
 
 def _processes() -> list[tuple[int, int, str]]:
@@ -252,9 +257,8 @@ def _processes() -> list[tuple[int, int, str]]:
 
 def disturb(folder: Path, options: argparse.Namespace) -> None:
     """The runs that `folder` does not tell of yet, each with a kill at an instant of its own."""
-    shards, undisturbed = folder / "shards", Run(folder, "undisturbed")
-    if not shards.exists():
-        pack(folder / "shards.partial").rename(shards)
+    undisturbed = Run(folder, "undisturbed")
+    pack(folder / "shards")
     cluster = LocalCluster(options.nodes)
     os.environ["RAY_ADDRESS"] = cluster.address
     try:

@@ -175,11 +175,10 @@ class _Decoder:
                     rest.append(i)
             except ValueError as error:
                 messages[i] = str(error)
-        images: list[Encoded] = [(samples[i].data, places[i]) for i in rest]
-        for i, message in zip(
-            rest, self._decode(images, [out[i] for i in rest]) if rest else (), strict=True
-        ):
-            messages[i] = message
+        if rest:
+            images: list[Encoded] = [(samples[i].data, places[i]) for i in rest]
+            for i, message in zip(rest, self._decode(images, [out[i] for i in rest]), strict=True):
+                messages[i] = message
         return messages
 
     def _recalled(self, sample: Sample, place: Place, out_CHW: Tensor) -> bool:

@@ -13,9 +13,9 @@ from fourds_dist.config import load
 from fourds_dist.settings import Settings
 from fourds_dist.storage import explained, locate
 from fourds_dist.training.outcome import Outcome
-from fourds_dist.training.run_folder import RunFolder
+from fourds_dist.training.run_folder import METRICS, RunFolder
 
-CONFIG, METRICS, SUMMARY, STUDENT = "config.yaml", "metrics.jsonl", "summary.json", "student.safetensors"
+CONFIG, SUMMARY, STUDENT = "config.yaml", "summary.json", "student.safetensors"
 STAGES = {"source": "source stage", "adapt": "adapting the teacher", "distill": "distillation"}
 
 

@@ -29,7 +29,7 @@ from fourds_dist.sweep.plan import Plan
 from fourds_dist.sweep.population import CROSSING_KEY
 from fourds_dist.sweep.schedulers import EPOCH, METRIC
 from fourds_dist.training.outcome import Outcome
-from fourds_dist.training.run_folder import RunFolder
+from fourds_dist.training.run_folder import METRICS, RunFolder
 from fourds_dist.training.source import source_run
 from fourds_dist.training.stage import StageName
 from fourds_dist.training.stages import DONE, SUMMARY, TEACHER_ADAPTED, from_source, stages_to_run
@@ -162,7 +162,7 @@ class Reports:
 
 def epochs_of(folder: RunFolder, metric: str) -> Iterator[tuple[int, float]]:
     """(epoch, metric) of every epoch of distillation that a run's metrics tell of."""
-    for line in folder.read_text("metrics.jsonl").splitlines() if folder.exists("metrics.jsonl") else ():
+    for line in folder.read_text(METRICS).splitlines() if folder.exists(METRICS) else ():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:  # cut short by a kill

@@ -149,8 +149,9 @@ def fit(
             value = accuracies[selected].value
             if value > place.best.accuracy:
                 place.best = Best(value, step, step // steps_per_epoch, strategy.weights())
-            task.heed({name: accuracy.value for name, accuracy in accuracies.items()})  # pyright: ignore
-            values = {f"val/{name}": accuracy.value for name, accuracy in accuracies.items()}
+            reached = {name: accuracy.value for name, accuracy in accuracies.items()}
+            task.heed(reached)  # pyright: ignore[reportCallIssue]
+            values = {f"val/{name}": value for name, value in reached.items()}
             emit(meter.epoch_row(step, accuracies, is_best=place.best.step == step))
 
         if saves or reason:

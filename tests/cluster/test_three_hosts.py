@@ -10,9 +10,8 @@ from __future__ import annotations
 import copy
 import json
 import secrets
-import shutil
+import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import yaml
 
 from cluster.validate.pods import cluster_spec_of
 from cluster.validate.render import Object
+from tests import s3
 from tests.cluster.hosts import HOME, ROOT, Host, Network, can_make_hosts
 from tests.cluster.pod_commands import environment, start_command, submit_command
 
@@ -31,9 +31,6 @@ pytestmark = [
     pytest.mark.timeout(3600),
     pytest.mark.skipif(not can_make_hosts(), reason="network namespaces need root and iproute2"),
 ]
-
-KEY, SECRET = "test-access-key-0000", "test-secret-key-000000000000"
-
 
 BUCKETS = f"{HOME}/s3"
 
@@ -107,23 +104,9 @@ def network() -> Iterator[Network]:
 @pytest.fixture
 def store(network: Network, tmp_path: Path) -> Store:
     host = network.host("store")
-    rclone = shutil.which("rclone", path=str(Path(sys.executable).parent)) or "rclone"
-    command = (
-        f"mkdir -p {BUCKETS}/fourds; exec {rclone} serve s3 {BUCKETS} --addr 0.0.0.0:9000 --auth-key {KEY},{SECRET} "
-        "--config /tmp/rclone.conf --vfs-cache-mode off --dir-cache-time 50ms"
-    )
-    host.start(command, {}, tmp_path / "store.log")
-    return Store(
-        host,
-        {
-            "AWS_ACCESS_KEY_ID": KEY,
-            "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_REGION": "us-east-1",
-            "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
-            "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
-            "FSSPEC_S3_ENDPOINT_URL": f"http://{host.address}:9000",
-        },
-    )
+    server = shlex.join(s3.serving(BUCKETS, "0.0.0.0:9000", "/tmp/rclone.conf"))
+    host.start(f"mkdir -p {BUCKETS}/fourds; exec {server}", {}, tmp_path / "store.log")
+    return Store(host, s3.reaching(f"http://{host.address}:9000") | {"AWS_REGION": "us-east-1"})
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,11 +15,11 @@ import fsspec.config
 import hypothesis
 import pytest
 
+from tests import s3
+
 # A test's time says how busy the machine is, not whether the code is right.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
-
-KEY, SECRET = "test-access-key-0000", "test-secret-key-000000000000"
 
 
 @dataclass
@@ -52,18 +50,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """An S3 server of this session, reached by plain s3:// URLs: credentials and endpoint are in the environment."""
     root = tmp_path_factory.mktemp("s3")
     process = subprocess.Popen(
-        [
-            shutil.which("rclone", path=str(Path(sys.executable).parent)) or "rclone",
-            *("serve", "s3", str(root), "--addr", "127.0.0.1:0", "--auth-key", f"{KEY},{SECRET}"),
-            *(
-                "--config",
-                str(root.with_name("rclone.conf")),
-                "--vfs-cache-mode",
-                "off",
-                "--dir-cache-time",
-                "50ms",  # at 0 it spins
-            ),
-        ],
+        s3.serving(str(root), "127.0.0.1:0", str(root.with_name("rclone.conf"))),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -71,15 +58,11 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     try:
         endpoint = _endpoint(process)
         environment = {
-            "AWS_ACCESS_KEY_ID": KEY,
-            "AWS_SECRET_ACCESS_KEY": SECRET,
+            **s3.reaching(endpoint),
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_CONFIG_FILE": str(root.with_name("no-config")),
             "AWS_SHARED_CREDENTIALS_FILE": str(root.with_name("no-credentials")),
-            "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
-            "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
-            "FSSPEC_S3_ENDPOINT_URL": endpoint,
         }
         with pytest.MonkeyPatch.context() as patch:
             for name, value in environment.items():

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from fourds_dist.train import QUICKSTART, main
-from tests.kill import RESULTS, SHORT, _processes, pack
+from tests.kill import RESULTS, SHORT, _processes, pack, places
 
 FASTER = ("source_stage.epochs=1", "distill.epochs=1", "launch.cpus_per_worker=0.5")
 
@@ -42,8 +42,7 @@ def kill_a_worker(metrics: Path, killed: list[int], over: threading.Event) -> No
 @pytest.mark.timeout(1200)
 def test_a_killed_worker_changes_nothing(local_ray: None, tmp_path: Path) -> None:
     shards = pack(tmp_path / "shards")
-    places = [f"source.url={shards}/source", f"target.url={shards}/target", f"run.dir={tmp_path}"]
-    given = [str(QUICKSTART), *SHORT, *FASTER, *places]
+    given = [str(QUICKSTART), *SHORT, *FASTER, *places(shards, tmp_path)]
     torchrun = [
         sys.executable,
         "-m",

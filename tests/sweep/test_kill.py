@@ -17,7 +17,7 @@ from fourds_dist.sweep.ledger import Ledger
 from fourds_dist.sweep.trial import epochs_of
 from fourds_dist.training.run_folder import RunFolder
 from tests.data.conftest import S3Server, s3_server  # noqa: F401
-from tests.kill import SHORT, LocalCluster, pack
+from tests.kill import SHORT, LocalCluster, pack, places
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1800)]
 TRIALS, EPOCHS = 4, 3
@@ -36,8 +36,7 @@ class Sweep:
             "scheduler.name=none",
             "concurrency=2",
         ]
-        places = [f"source.url={shards}/source", f"target.url={shards}/target", f"run.dir={runs}"]
-        self._begin = ["configs/sweeps/quickstart.yaml", *given, *places]
+        self._begin = ["configs/sweeps/quickstart.yaml", *given, *places(shards, runs)]
         self._environment = os.environ | {"RAY_ADDRESS": str(cluster.address)}
 
     def start(self, *, resume: bool = False) -> None:

@@ -94,11 +94,11 @@ def test_epochs_are_read_from_the_run_also_where_a_kill_cut_its_last_line(tmp_pa
 @pytest.mark.timeout(1800)
 def test_a_sweep_that_trains(local_ray: None, tmp_path: Path, capsys) -> None:
     from fourds_dist.tune import main
-    from tests.kill import SHORT, pack
+    from tests.kill import SHORT, pack, places
 
     shards = pack(tmp_path / "shards")
     given = [word for word in SHORT if not word.startswith(("launch.", "distill.checkpoint"))]
-    words = [*given, f"source.url={shards}/source", f"target.url={shards}/target", f"run.dir={tmp_path}"]
+    words = [*given, *places(shards, tmp_path)]
     words += ["launch.workers=2", "launch.cpus_per_worker=0.5", "budget.trials=2", "scheduler.name=none"]
     words += [
         "space.adapt.method={grid: [none, fine_tune]}",
