@@ -5,8 +5,9 @@ python -m fourds_dist.compare configs/compare/icons.yaml seeds=[0]            ke
 ray job submit --working-dir . -- python -m fourds_dist.compare configs/compare/office-31.yaml run.dir=s3://bucket/runs
 
 The same command again goes on where it was stopped, and tries again what failed; with other methods, pairs or seeds it
-runs what is new. It leaves table.md, cells.csv, results.json and differences.png in run.dir/name. Exit status: 0 all
-cells are done, 1 refused, or some cells failed and are left out.
+runs what is new. --regime and --method run a part; the tables show all that is done. It leaves table.md, cells.csv,
+results.json and differences.png in run.dir/name. Exit status: 0 all cells are done, 1 refused, or some cells failed and
+are left out.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="keys of the comparison or of its runs"
     )
+    for what in ("regime", "method"):
+        help_text = f"run only cells of this {what}; may be given several times"
+        parser.add_argument(f"--{what}", action="append", metavar="NAME", help=help_text)
     parser.add_argument("--table", action="store_true", help="run nothing: tables of the cells that are done")
     parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
     return parser
@@ -59,9 +63,10 @@ def _compare(options: argparse.Namespace) -> Answer:
     plan = read_plan(options.comparison, options.overrides, folder=base_folder())
     failures: dict[str, str] = {}
     if not options.table:
+        chosen = plan.among(regimes=options.regime, methods=options.method)
         prepare(plan.base)
-        look_into(plan)
-        jobs = jobs_of(plan)
+        look_into(chosen)
+        jobs = jobs_of(chosen)
         num_ended = 0
 
         def ended(end: Ended) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,6 +57,27 @@ class Plan:
     url: str
     runs: dict[Cell, Settings]
     sources: dict[Cell, Settings]
+
+    def among(self, *, regimes: Sequence[str] | None, methods: Sequence[str] | None) -> Plan:
+        """The cells of some regimes and methods; None: of all. Their source stages stay those of the whole plan.
+
+        Raises:
+            ConfigError: naming a regime or method that the comparison does not have, and those it has.
+        """
+        for what, asked, known in (
+            ("regime", regimes, self.config.regimes),
+            ("method", methods, self.config.methods),
+        ):
+            if unknown := [name for name in asked or () if name not in known]:
+                raise ConfigError(f"there is no {what} {unknown[0]!r}; there are {', '.join(known)}")
+        runs = {
+            cell: run
+            for cell, run in self.runs.items()
+            if cell.regime in (regimes or self.config.regimes)
+            and cell.method in (methods or self.config.methods)
+        }
+        sources = {cell: source for cell, source in self.sources.items() if cell in runs}
+        return replace(self, runs=runs, sources=sources)
 
 
 def read_plan(path: str | Path, overrides: Sequence[str] = (), *, folder: Path | None = None) -> Plan:

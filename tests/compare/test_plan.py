@@ -58,6 +58,21 @@ def test_a_teacher_is_shared_by_all_that_agree_on_it(tmp_path: Path) -> None:
         assert run.student.start == (start if cell.regime == "all" else "random")
 
 
+def test_a_part_keeps_the_source_stages_of_the_whole(tmp_path: Path) -> None:
+    whole = comparison(tmp_path, DOMAINS, regimes={"few": {"target": {"labels_per_class": 4}}, "all": {}})
+    part = whole.among(regimes=["few"], methods=["cross_entropy"])
+    assert {(cell.regime, cell.method) for cell in part.runs} == {("few", "cross_entropy")}
+    assert len(part.runs) < len(whole.runs)
+    assert all(part.sources[cell] is whole.sources[cell] for cell in part.sources)
+    assert whole.among(regimes=None, methods=None).runs == whole.runs
+
+
+@pytest.mark.parametrize("asked", [{"regimes": ["fwe"]}, {"methods": ["fwe"]}])
+def test_a_part_that_is_not_there_is_refused(tmp_path: Path, asked: dict) -> None:
+    with pytest.raises(ConfigError, match="'fwe'; there are "):
+        comparison(tmp_path, DOMAINS).among(**({"regimes": None, "methods": None} | asked))
+
+
 def test_another_teacher_is_another_source_stage(tmp_path: Path) -> None:
     methods = METHODS | {"longer": {"source_stage.epochs": 2}}
     plan = comparison(tmp_path, DOMAINS, methods=methods, pairs=[["a", "b"]])
