@@ -34,16 +34,30 @@ at 56x56 in float32 where nothing else is said; a dash where nothing was predict
     7x7: three spectra in registers (backward)         -             0.066            dropped: 182 registers
       that of a in shared memory, 128 registers        0.045         0.048            kept
     fewer registers for the other kernels at 56x56     -             equal or slower  dropped
+    lines in shared memory between transforms          -             0.121 / 0.229    kept: five blocks an SM
+      in bfloat16 (before: 0.130 / 0.349)              0.12 / 0.24   0.109 / 0.212    kept
+        four blocks an SM, more registers              -             0.109 / 0.224    dropped
+        pixels not copied ahead (backward)             -             0.215            dropped
+        one and the same warp of a block takes G       -             0.219            dropped
+        pointwise loops unrolled by 6 / 4              -             0.114 / 0.235    dropped: by 3 / 2
+          not unrolled                                 -             0.112 / 0.206    kept for the backward
+      at 28x28 (before: 0.064 / 0.151)                 -             0.064 / 0.109    kept: ten blocks an SM
+        in bfloat16 (before: 0.051 / 0.144)            -             0.051 / 0.099    kept
+      at 14x14, together (before: 0.104)               -             0.104            kept: one source for all sizes
     channels_last, even sizes: PyTorch's copy first    -             0.202 a tensor   dropped (bfloat16)
       a tiled transposition of single elements         0.040         0.072 a tensor   dropped
       of pairs of them                                 0.053         1.02 to 0.85     kept (whole operator)
     channels_last, 7x7: read in place                  -             0.037 together   kept (bfloat16)
 
-What is left: at even sizes in channels_last over two fifths of the time go to transpositions; a kernel that reads
-such maps in place needs blocks of sixteen channels to use whole memory sectors, and their planes do not fit one SM at
-56x56. In bfloat16 half the bytes save only an eighth of the time: instructions are the limit. Each kernel loops over
-its passes so that the code of one transform serves all of them; the 56x56 backward written out in line was not tried,
-for fear of the instruction cache.
+What is left: at even sizes in channels_last over two fifths of the time went to transpositions, before the kernels
+between them were rebuilt; a kernel that reads such maps in place needs blocks of sixteen channels to use whole memory
+sectors, and their planes do not fit one SM at 56x56. The whole operator at 56x56 takes 1.24 times the floor in float32
+(before: 1.95) and 2.20 times in bfloat16 (3.28), where half the bytes save only a twelfth of the time. Neither bytes
+nor the number of instructions is the limit, but how long a block waits for itself: rebuilt, the backward issues about
+as many as before, and yet takes 0.224 ms for 0.349 with four blocks an SM as before; the fifth brings it to 0.212. In
+the forward kernel waits for pixels are 4,700 of a block's 35,200 cycles, and 11,000 of 43,100 at 28x28. Each kernel
+loops over its passes so that the code of one transform serves all of them; the 56x56 backward written out in line was
+not tried, for fear of the instruction cache.
 
 Weighed on paper and left alone; time as a share of a whole step at batch 256 (ResNet34 -> ResNet18), not measured:
 

@@ -52,7 +52,7 @@ def fourier_mix(h_BCHW: Tensor, a_BCHW: Tensor, mix_2: Tensor) -> Tensor:
 def fourier_mix_backward(
     g_BCHW: Tensor, h_BCHW: Tensor, a_BCHW: Tensor, mix_2: Tensor, need_h: bool, need_a: bool, need_mix: bool
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """See `eager.fourier_mix_backward`. The weights' gradient is one partial sum a warp and one sum of those."""
+    """See `eager.fourier_mix_backward`. The weights' gradient is one partial sum a block and one sum of those."""
     h, a, g = (stored(x, h_BCHW) for x in (h_BCHW, a_BCHW, g_BCHW))
     grad_h = torch.empty_like(h) if need_h else None
     grad_a = torch.empty_like(a) if need_a else None
@@ -215,7 +215,7 @@ def source(operator: str, size: int, dtype: torch.dtype, cells: tuple[int, int])
 
 
 def blocks(operator: str, size: int) -> dict[str, nvrtc.Block]:
-    """The blocks of an operator's kernels: planes of shared memory that hold a warp's maps, and room for sums."""
+    """The blocks of an operator's kernels: shared memory for planes that hold a warp's maps, and some more."""
     if operator == "transpose":
         return {operator: nvrtc.Block(256)}
     row = 4 * LANES
@@ -226,8 +226,8 @@ def blocks(operator: str, size: int) -> dict[str, nvrtc.Block]:
     else:
         plane = 16 * maps_per_warp(size) * (size // 2) * (size // 2 | 1)
         planes = {"fourier_mix": (1, 3), "pooled_phase": (1, 1), "phase_disparity": (2, 2)}[operator]
-        sums = {"fourier_mix": (row * (size + 2), 0), "phase_disparity": (row, row)}
-        extra = sums.get(operator, (0, 0))
+        amplitudes = plane // 2 + 8 * maps_per_warp(size) * size  # of a; row 0 of its spectrum
+        extra = {"fourier_mix": (amplitudes, 0), "phase_disparity": (row, row)}.get(operator, (0, 0))
     forward, backward = (
         max(2 * row, count * plane + more) for count, more in zip(planes, extra, strict=True)
     )

@@ -16,20 +16,19 @@ __device__ __forceinline__ float at_least(float v, float low) { return v < low ?
 
 __device__ __forceinline__ float amplitude(Bin a) { return sqrtf(at_least(power(a), EPS_POWER)); }
 
-// fourier_mix: amp u, times `scale`.
-__device__ __forceinline__ Bin mix(Bin x, float amplitude_a, float w0, float w1, float scale) {
+// fourier_mix: amp u. Its kernels scale the two weights, and so all that is linear in them.
+__device__ __forceinline__ Bin mix(Bin x, float amplitude_a, float w0, float w1) {
     const float re = away_from_zero(x.re);
-    const float amp = w0 * amplitude_a + w1 * amplitude(x);
-    const float factor = amp * scale * rsqrtf(re * re + x.im * x.im);
+    const float factor = (w0 * amplitude_a + w1 * amplitude(x)) * rsqrtf(re * re + x.im * x.im);
     return {re * factor, x.im * factor};
 }
 
 struct MixGradient {
-    Bin x, a;             // to the spectra of h and a, times `scale`
-    float p_al, p_m;      // this bin's shares of the gradients to w0 and w1, times `scale`
+    Bin x, a;         // to the spectra of h and a
+    float p_al, p_m;  // this bin's shares of the gradients to w0 and w1: not scaled
 };
 
-__device__ __forceinline__ MixGradient mix_gradient(Bin g, Bin x, Bin a, float w0, float w1, float scale) {
+__device__ __forceinline__ MixGradient mix_gradient(Bin g, Bin x, Bin a, float w0, float w1) {
     const float power_x = power(x), power_a = power(a);
     const float kept_x = at_least(power_x, EPS_POWER), kept_a = at_least(power_a, EPS_POWER);
     const float inverse_m = rsqrtf(kept_x), inverse_al = rsqrtf(kept_a);
@@ -37,7 +36,7 @@ __device__ __forceinline__ MixGradient mix_gradient(Bin g, Bin x, Bin a, float w
     const float re = away_from_zero(x.re);
     const float inverse_length = rsqrtf(re * re + x.im * x.im);
     const float u_re = re * inverse_length, u_im = x.im * inverse_length;
-    const float p = (g.re * u_re + g.im * u_im) * scale, q = (g.im * u_re - g.re * u_im) * scale;
+    const float p = g.re * u_re + g.im * u_im, q = g.im * u_re - g.re * u_im;
     const float along_a = power_a < EPS_POWER ? 0.f : w0 * p * inverse_al;
     const float along_x = power_x < EPS_POWER ? 0.f : w1 * p * inverse_m;
     const float across = q * (w0 * al + w1 * m) * inverse_length;

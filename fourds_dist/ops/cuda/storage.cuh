@@ -52,3 +52,29 @@ __device__ __forceinline__ float load_one(const float* x) { return *x; }
 __device__ __forceinline__ float load_one(const bfloat16* x) { return as_float(unsigned(x->bits) << 16); }
 __device__ __forceinline__ void store_one(float* x, float v) { *x = v; }
 __device__ __forceinline__ void store_one(bfloat16* x, float v) { x->bits = (unsigned short)pack_bfloat16(v, 0.f); }
+
+// From global to shared memory, 8 or 16 bytes that no register waits for: a thread closes groups of copies and later waits
+// until no more than GROUPS of the latest are under way. Before sm_80 the copy is done at once.
+template <int BYTES>
+__device__ __forceinline__ void copy_ahead(void* to, const void* from) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    const unsigned address = (unsigned)__cvta_generic_to_shared(to);
+    if constexpr (BYTES == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(address), "l"(from) : "memory");
+#else
+    for (int i = 0; i < BYTES / 4; ++i) ((unsigned*)to)[i] = ((const unsigned*)from)[i];
+#endif
+}
+__device__ __forceinline__ void close_group() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+template <int GROUPS>
+__device__ __forceinline__ void wait_for_groups() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS) : "memory");
+#endif
+}

@@ -1,122 +1,179 @@
 // fourier_mix on even maps. Six transforms forward, ten backward, of one line to a lane each.
+//
+// A line is in registers only while it is transformed; in between it lies in shared memory, and pixels are asked for well
+// before their use. So registers allow as many blocks as shared memory holds, and these hide each other's latencies.
+// Pointwise work takes bins from shared memory too: a lane has two neighbouring ones of every row, and its share of row 0.
 
-extern "C" __global__ void __launch_bounds__(32) fourier_mix(
+constexpr bool PAIR = N >= PAIR_FROM;
+// Blocks that an H100's shared memory holds, and registers are to allow; sizes not named would spill under such bounds.
+constexpr int FORWARD_BLOCKS = N == 56 ? 11 : N == 28 ? 20 : 1, BACKWARD_BLOCKS = N == 56 ? 5 : N == 28 ? 10 : 1;
+
+// The spectrum of the result takes the place of that of h, exchanged.
+__device__ __forceinline__ void mix_row_zero(Bin* x, const Bin* a, float w0, float w1, int l) {
+    if (l == 0) {
+#pragma unroll
+        for (int i = 0; i < N; i += ROWS)  // real bins, two in a slot
+            x[i] = {mix({2.f * x[i].im, 0.f}, amplitude({2.f * a[i].im, 0.f}), w0, w1).re,
+                    mix({2.f * x[i].re, 0.f}, amplitude({2.f * a[i].re, 0.f}), w0, w1).re};
+    } else {
+        const RowZeroBins xs = take_apart(x, l), as = take_apart(a, l);
+        put_together_exchanged(x, l, mix(xs.first, amplitude(as.first), w0, w1),
+                               mix(xs.middle, amplitude(as.middle), w0, w1));
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(32, FORWARD_BLOCKS) fourier_mix(
     const stored* h, const stored* a, const float* weights, stored* out, int num_maps) {
     extern __shared__ float4 shared[];
     float4* plane = shared;
-    float* amplitudes = reinterpret_cast<float*>(shared + PLANE) + threadIdx.x;  // |A| of this lane's row
     const Lane lane(num_maps);
-    const float w0 = weights[0], w1 = weights[1];
-    Line z = {};
+    float2* amplitudes = reinterpret_cast<float2*>(plane + PLANE) + lane.slot * (ROWS * PITCH);  // |A|, but for row 0
+    Bin* row_zero_a = reinterpret_cast<Bin*>(plane + PLANE + PLANE / 2) + lane.slot * N;
 
+    stage(plane, a, num_maps);
 #pragma unroll 1
     for (int pass = 0; pass < 6; ++pass) {
-        if (pass == 0 || pass == 2) load_columns(z, pass == 0 ? a : h, lane);
-        if (pass == 1 || pass == 3) load_row(z, plane, lane);
-        if (pass == 5) rows_to_columns_exchanged(z, plane, lane);
+        Line z;
+        const bool columns = pass == 0 || pass == 2;
+        if (columns) {
+            wait_for_stage<0>();
+            load_columns(z, lane.staged_pixels(plane), lane);
+        } else if (pass == 5) {
+            load_columns_exchanged(z, plane, lane);
+        } else {
+            load_row(z, plane, lane);
+        }
+        if (pass == 1) __syncwarp(), stage(plane, h, num_maps);
         dft<N>(z.re, z.im);
-        if (pass == 0 || pass == 2) columns_to_rows(z, plane, lane);
-        if (pass == 1) {
-            take_apart(z, lane);
+        if (columns) columns_to_rows(z, plane, lane);
+        if (pass == 1 && lane.active) {
+            if (lane.row == 0) {
 #pragma unroll
-            for (int l = 0; l < N; ++l) amplitudes[32 * l] = amplitude({z.re[l], z.im[l]});
-            if (lane.row == 0) {  // real bins: those of row N/2 in two extra places
+                for (int l = 0; l < N; ++l) row_zero_a[l] = {z.re[l], z.im[l]};
+            } else {
 #pragma unroll
-                for (int i = 0; i < 2; ++i) {
-                    amplitudes[32 * i * ROWS] = amplitude({z.re[i * ROWS], 0.f});
-                    amplitudes[32 * (N + i)] = amplitude({z.im[i * ROWS], 0.f});
-                }
+                for (int i = 0; i < ROWS; ++i)
+                    amplitudes[lane.row * PITCH + i] = make_float2(amplitude({z.re[2 * i], z.im[2 * i]}),
+                                                                   amplitude({z.re[2 * i + 1], z.im[2 * i + 1]}));
             }
         }
+        if (pass == 3 || pass == 4) store_row(z, plane, lane);
+        __syncwarp();
         if (pass == 3) {
-            take_apart(z, lane);
-            const float first[2] = {z.re[0], z.im[0]}, middle[2] = {z.re[ROWS], z.im[ROWS]};
-#pragma unroll
-            for (int l = 0; l < N; ++l) {
-                const Bin y = mix({z.re[l], z.im[l]}, amplitudes[32 * l], w0, w1, FULL_SCALE);
-                z.re[l] = y.re, z.im[l] = y.im;
+            if (lane.active) {
+                const float w0 = weights[0] * FULL_SCALE, w1 = weights[1] * FULL_SCALE;
+                float4* own = lane.own_columns(plane);
+                mix_row_zero(lane.row_zero(plane), row_zero_a, w0, w1, lane.row);
+#pragma unroll 3
+                for (int k = 1; k < ROWS; ++k) {
+                    const float4 x = own[k * PITCH];
+                    const float2 al = amplitudes[k * PITCH + lane.row];
+                    const Bin y0 = mix({x.x, x.y}, al.x, w0, w1), y1 = mix({x.z, x.w}, al.y, w0, w1);
+                    own[k * PITCH] = make_float4(y0.im, y0.re, y1.im, y1.re);
+                }
             }
-            if (lane.row == 0) {
-                z.re[0] = mix({first[0], 0.f}, amplitudes[0], w0, w1, FULL_SCALE).re;
-                z.im[0] = mix({first[1], 0.f}, amplitudes[32 * N], w0, w1, FULL_SCALE).re;
-                z.re[ROWS] = mix({middle[0], 0.f}, amplitudes[32 * ROWS], w0, w1, FULL_SCALE).re;
-                z.im[ROWS] = mix({middle[1], 0.f}, amplitudes[32 * (N + 1)], w0, w1, FULL_SCALE).re;
-            }
-            put_together_exchanged(z, lane);
+            __syncwarp();
         }
         if (pass == 5) store_columns_exchanged(z, out, lane);
     }
 }
 
-// The gradients of slot l of a row of G: of one complex bin or, in two slots of row 0, of two real ones.
-__device__ __forceinline__ MixGradient slot_gradient(
-    const Line& g, int l, Bin x, Bin a, float w0, float w1, const Lane& lane) {
-    if (lane.row != 0 || l % ROWS != 0) return mix_gradient({g.re[l], g.im[l]}, x, a, w0, w1, FULL_SCALE);
-    const MixGradient re = mix_gradient({g.re[l], 0.f}, {x.re, 0.f}, {a.re, 0.f}, w0, w1, FULL_SCALE);
-    const MixGradient im = mix_gradient({g.im[l], 0.f}, {x.im, 0.f}, {a.im, 0.f}, w0, w1, FULL_SCALE);
-    return {{re.x.re, im.x.re}, {re.a.re, im.a.re}, 0.5f * (re.p_al + im.p_al), 0.5f * (re.p_m + im.p_m)};
+struct WeightSums {  // the gradients of the weights, of the bins met so far
+    float al, m;
+    __device__ void add(const MixGradient& d, float share = 1.f) { al += share * d.p_al, m += share * d.p_m; }
+};
+
+// The gradients' spectra take the places of those of h and a, exchanged.
+__device__ __forceinline__ void row_zero_gradients(
+    const Bin* g, Bin* x, Bin* a, float w0, float w1, int l, WeightSums& sums) {
+    if (l == 0) {
+#pragma unroll
+        for (int i = 0; i < N; i += ROWS) {  // real bins, two in a slot; each stands for itself alone
+            const MixGradient re = mix_gradient({2.f * g[i].re, 0.f}, {2.f * x[i].re, 0.f}, {2.f * a[i].re, 0.f}, w0, w1);
+            const MixGradient im = mix_gradient({2.f * g[i].im, 0.f}, {2.f * x[i].im, 0.f}, {2.f * a[i].im, 0.f}, w0, w1);
+            x[i] = {im.x.re, re.x.re}, a[i] = {im.a.re, re.a.re};
+            sums.add(re, 0.5f), sums.add(im, 0.5f);
+        }
+    } else {
+        const RowZeroBins gs = take_apart(g, l), xs = take_apart(x, l), as = take_apart(a, l);
+        const MixGradient first = mix_gradient(gs.first, xs.first, as.first, w0, w1);
+        const MixGradient middle = mix_gradient(gs.middle, xs.middle, as.middle, w0, w1);
+        put_together_exchanged(x, l, first.x, middle.x), put_together_exchanged(a, l, first.a, middle.a);
+        sums.add(first), sums.add(middle);
+    }
 }
 
-constexpr bool PAIR = N >= PAIR_FROM;
 enum Task { A, H, G, GRAD_H, GRAD_A, NUM_TASKS };  // each is two transforms of one tensor: columns, rows
 
 // Gradients to h, a and, one partial sum of each for every block, to the two weights.
 //
 // Three planes of shared memory leave room for five blocks at 56x56, too few warps to hide their latencies. So on large
-// maps two warps work on the same maps: first H beside A, then G alone, which meets the three spectra, then GRAD_H beside
-// GRAD_A. Four such blocks fit without spilling registers.
-extern "C" __global__ void __launch_bounds__(PAIR ? 64 : 32, PAIR ? 4 : 1) fourier_mix_backward(
+// maps two warps work on the same maps: first H beside A, then G alone, then both where the three spectra meet, every
+// other row each, then GRAD_H beside GRAD_A.
+extern "C" __global__ void __launch_bounds__(PAIR ? 64 : 32, BACKWARD_BLOCKS) fourier_mix_backward(
     const stored* g, const stored* h, const stored* a, const float* weights, stored* grad_h, stored* grad_a,
     float* partial_sums, int num_maps, int need_h, int need_a) {
     extern __shared__ float4 shared[];
     float4 *plane_a = shared, *plane_h = shared + PLANE, *plane_g = shared + 2 * PLANE;
     const Lane lane(num_maps);
-    const bool second = threadIdx.x >= 32;
-    const float w0 = weights[0], w1 = weights[1];
-    Line z = {};
-    float sum_al = 0.f, sum_m = 0.f;
+    // Warps go to the schedulers in turn: the one idle beside G is drawn by the block's number, else some never had a G.
+    const bool second = PAIR && threadIdx.x / 32 != (unsigned(blockIdx.x) * 2654435761u >> 31);
+    WeightSums sums = {};
+
+    if (!PAIR || second) stage(plane_a, a, num_maps);
+    if (!second) stage(plane_h, h, num_maps), stage(plane_g, g, num_maps);
 
 #pragma unroll 1
     for (int step = 0; step < 2 * (PAIR ? 3 : int(NUM_TASKS)); ++step) {
-        if (PAIR && step % 2 == 0 && step > 0) __syncthreads();
         const int task = !PAIR ? step / 2 : second ? step / 2 * 2 : H + step / 2;
-        if (second && task == G) continue;
-        if ((task == GRAD_H && !need_h) || (task == GRAD_A && !need_a)) continue;
         const bool first_pass = step % 2 == 0, back = task >= GRAD_H;
-        float4* plane = task == A || task == GRAD_A ? plane_a : task == H ? plane_h : plane_g;
-
-        if (first_pass && !back) load_columns(z, task == A ? a : task == H ? h : g, lane);
-        if (first_pass ? task == GRAD_A : !back) load_row(z, plane, lane);
-        if (first_pass && back) put_together_exchanged(z, lane);
-        if (!first_pass && back) rows_to_columns_exchanged(z, plane, lane);
-        dft<N>(z.re, z.im);
-        if (first_pass && !back) columns_to_rows(z, plane, lane);
-        if (!first_pass && !back) take_apart(z, lane);
-        if (!first_pass && task < G) store_row(z, plane, lane);
-        if (!first_pass && task == G && lane.active) {
-            float4 *row_a = lane.own_row(plane_a), *row_h = lane.own_row(plane_h);
-#pragma unroll
-            for (int i = 0; i < ROWS; ++i) {
-                const float4 x = row_h[i], y = row_a[i];
-                const MixGradient d0 = slot_gradient(z, 2 * i, {x.x, x.y}, {y.x, y.y}, w0, w1, lane);
-                const MixGradient d1 = slot_gradient(z, 2 * i + 1, {x.z, x.w}, {y.z, y.w}, w0, w1, lane);
-                z.re[2 * i] = d0.x.re, z.im[2 * i] = d0.x.im;
-                z.re[2 * i + 1] = d1.x.re, z.im[2 * i + 1] = d1.x.im;
-                row_a[i] = make_float4(d0.a.re, d0.a.im, d1.a.re, d1.a.im);
-                sum_al += d0.p_al + d1.p_al, sum_m += d0.p_m + d1.p_m;
+        float4* plane = task == A || task == GRAD_A ? plane_a : task == G ? plane_g : plane_h;
+        const bool idle = (second && task == G) || (task == GRAD_H && !need_h) || (task == GRAD_A && !need_a);
+        if (!idle) {
+            Line z;
+            if (first_pass && !back) {
+                if (task == (PAIR ? H : A)) wait_for_stage<PAIR ? 1 : 2>();
+                else wait_for_stage<0>();
+                load_columns(z, lane.staged_pixels(plane), lane);
             }
+            if (first_pass == back) load_row(z, plane, lane);
+            if (!first_pass && back) load_columns_exchanged(z, plane, lane);
+            dft<N>(z.re, z.im);
+            if (first_pass && !back) columns_to_rows(z, plane, lane);
+            if (first_pass == back) store_row(z, plane, lane);
+            if (!first_pass && back) store_columns_exchanged(z, task == GRAD_H ? grad_h : grad_a, lane);
+            __syncwarp();
         }
-        if (!first_pass && back) store_columns_exchanged(z, task == GRAD_H ? grad_h : grad_a, lane);
+        if (task == G && !first_pass) {
+            __syncthreads();
+            if (lane.active) {
+                const float w0 = weights[0] * FULL_SCALE, w1 = weights[1] * FULL_SCALE;
+                float4 *own_a = lane.own_columns(plane_a), *own_h = lane.own_columns(plane_h);
+                const float4* own_g = lane.own_columns(plane_g);
+                if (!PAIR || second)
+                    row_zero_gradients(
+                        lane.row_zero(plane_g), lane.row_zero(plane_h), lane.row_zero(plane_a), w0, w1, lane.row, sums);
+#pragma unroll 1
+                for (int k = second ? 2 : 1; k < ROWS; k += PAIR ? 2 : 1) {
+                    const float4 z = own_g[k * PITCH], x = own_h[k * PITCH], y = own_a[k * PITCH];
+                    const MixGradient d0 = mix_gradient({z.x, z.y}, {x.x, x.y}, {y.x, y.y}, w0, w1);
+                    const MixGradient d1 = mix_gradient({z.z, z.w}, {x.z, x.w}, {y.z, y.w}, w0, w1);
+                    own_h[k * PITCH] = make_float4(d0.x.im, d0.x.re, d1.x.im, d1.x.re);
+                    own_a[k * PITCH] = make_float4(d0.a.im, d0.a.re, d1.a.im, d1.a.re);
+                    sums.add(d0), sums.add(d1);
+                }
+            }
+            __syncthreads();
+        }
     }
 
-    if (second) return;
-    float* scratch = reinterpret_cast<float*>(plane_g);
-    __syncwarp();
-    scratch[threadIdx.x] = sum_al, scratch[32 + threadIdx.x] = sum_m;
-    __syncwarp();
+    constexpr int THREADS = PAIR ? 64 : 32;
+    float* scratch = reinterpret_cast<float*>(plane_g);  // which nobody has read since the spectra met
+    scratch[threadIdx.x] = sums.al, scratch[THREADS + threadIdx.x] = sums.m;
+    __syncthreads();
     if (threadIdx.x < 2) {
         float sum = 0.f;
-        for (int i = 0; i < 32; ++i) sum += scratch[32 * threadIdx.x + i];
-        partial_sums[2 * blockIdx.x + threadIdx.x] = sum;
+        for (int i = 0; i < THREADS; ++i) sum += scratch[THREADS * threadIdx.x + i];
+        partial_sums[2 * blockIdx.x + threadIdx.x] = sum * FULL_SCALE;
     }
 }

@@ -31,21 +31,42 @@ struct Lane {
     }
     __device__ float4* own_row(float4* plane) const { return plane + (slot * ROWS + row) * PITCH; }
     __device__ float4* own_columns(float4* plane) const { return plane + slot * ROWS * PITCH + row; }
+    __device__ Bin* row_zero(float4* plane) const { return reinterpret_cast<Bin*>(plane + slot * ROWS * PITCH); }
     __device__ long long own_pixels() const { return (long long)map * (N * N) + 2 * row; }
+    __device__ const stored* staged_pixels(const float4* plane) const {
+        return reinterpret_cast<const stored*>(plane) + slot * (N * N) + 2 * row;
+    }
 };
 
 struct Line {  // one row of bins, or two columns of pixels
     float re[N], im[N];
 };
 
+// `x`: the first of the lane's pixels, of a tensor or staged.
 __device__ __forceinline__ void load_columns(Line& z, const stored* x, const Lane& lane, float less = 0.f) {
     if (!lane.active) return;
-    x += lane.own_pixels();
 #pragma unroll
     for (int r = 0; r < N; ++r) {
         const float2 pair = load_pair(x + r * N);
         z.re[r] = pair.x - less, z.im[r] = pair.y - less;
     }
+}
+
+// Ask for the pixels of the warp's maps ahead of their use, into the plane that their bins will fill.
+__device__ __forceinline__ void stage(float4* plane, const stored* x, int num_maps) {
+    constexpr int CHUNK = N * N * sizeof(stored) % 16 == 0 ? 16 : 8, MAP_CHUNKS = N * N * sizeof(stored) / CHUNK;
+    const int first = blockIdx.x * MAPS, left = num_maps - first, chunks = (left < MAPS ? left : MAPS) * MAP_CHUNKS;
+    const char* from = reinterpret_cast<const char*>(x + (long long)first * (N * N));
+    char* to = reinterpret_cast<char*>(plane);
+#pragma unroll 1
+    for (int i = threadIdx.x % 32; i < chunks; i += 32) copy_ahead<CHUNK>(to + i * CHUNK, from + i * CHUNK);
+    close_group();
+}
+
+template <int LATER>  // how many later calls of `stage` need not be through
+__device__ __forceinline__ void wait_for_stage() {
+    wait_for_groups<LATER>();
+    __syncwarp();
 }
 
 __device__ __forceinline__ void columns_to_rows(const Line& z, float4* plane, const Lane& lane) {
@@ -89,6 +110,16 @@ __device__ __forceinline__ void take_apart(Line& z, const Lane& lane) {
     z.re[0] *= 2.f, z.im[0] *= 2.f, z.re[ROWS] *= 2.f, z.im[ROWS] *= 2.f;
 }
 
+// Row 0 where it lies in shared memory: lane l takes slots l and N - l apart, so that no lane has all of them to itself.
+struct RowZeroBins {
+    Bin first, middle;  // of rows 0 and N/2
+};
+
+__device__ __forceinline__ RowZeroBins take_apart(const Bin* row, int l) {
+    const Bin x = row[l], mirror = row[N - l];
+    return {{x.re + mirror.re, x.im - mirror.im}, {x.im + mirror.im, mirror.re - x.re}};
+}
+
 // From here on z holds imaginary parts in re and real parts in im: what follows is an inverse.
 __device__ __forceinline__ void put_together_exchanged(Line& z, const Lane& lane) {
     if (lane.row == 0) {
@@ -106,9 +137,12 @@ __device__ __forceinline__ void put_together_exchanged(Line& z, const Lane& lane
     }
 }
 
-__device__ __forceinline__ void rows_to_columns_exchanged(Line& z, float4* plane, const Lane& lane) {
-    store_row(z, plane, lane);  // (im, re) of each bin
-    __syncwarp();
+__device__ __forceinline__ void put_together_exchanged(Bin* row, int l, Bin first, Bin middle) {
+    row[l] = {first.im + middle.re, first.re - middle.im};
+    row[N - l] = {middle.re - first.im, first.re + middle.im};
+}
+
+__device__ __forceinline__ void load_columns_exchanged(Line& z, float4* plane, const Lane& lane) {
     if (!lane.active) return;
     const float4* from = lane.own_columns(plane);
     const float4 ends = from[0];
@@ -119,6 +153,12 @@ __device__ __forceinline__ void rows_to_columns_exchanged(Line& z, float4* plane
         z.im[k] = v.y - v.z, z.re[k] = v.x + v.w;
         z.im[N - k] = v.y + v.z, z.re[N - k] = v.w - v.x;
     }
+}
+
+__device__ __forceinline__ void rows_to_columns_exchanged(Line& z, float4* plane, const Lane& lane) {
+    store_row(z, plane, lane);  // (im, re) of each bin
+    __syncwarp();
+    load_columns_exchanged(z, plane, lane);
 }
 
 __device__ __forceinline__ void store_columns_exchanged(const Line& z, stored* x, const Lane& lane) {

@@ -49,7 +49,7 @@ extern "C" __global__ void __launch_bounds__(32) phase_disparity(
     for (int pass = 0; pass < 4; ++pass) {
         float4* plane = pass < 2 ? plane_t : plane_s;
         const stored* x = pass < 2 ? teacher : student;
-        if (pass % 2 == 0) load_columns(z, x, lane, first_pixel(x, lane));
+        if (pass % 2 == 0) load_columns(z, x + lane.own_pixels(), lane, first_pixel(x, lane));
         if (pass % 2 == 1) load_row(z, plane, lane);
         dft<N>(z.re, z.im);
         if (pass % 2 == 0) columns_to_rows(z, plane, lane);
@@ -77,7 +77,7 @@ extern "C" __global__ void __launch_bounds__(32) phase_disparity_backward(
     for (int pass = 0; pass < 6; ++pass) {
         float4* plane = pass < 2 ? plane_t : plane_s;
         const stored* x = pass < 2 ? teacher : student;
-        if (pass == 0 || pass == 2) load_columns(z, x, lane, first_pixel(x, lane));
+        if (pass == 0 || pass == 2) load_columns(z, x + lane.own_pixels(), lane, first_pixel(x, lane));
         if (pass == 1 || pass == 3) load_row(z, plane, lane);
         if (pass == 5) rows_to_columns_exchanged(z, plane, lane);
         dft<N>(z.re, z.im);

@@ -12,7 +12,7 @@ extern "C" __global__ void __launch_bounds__(32) pooled_phase(const stored* h, f
     Line z = {};
 #pragma unroll 1
     for (int pass = 0; pass < 2; ++pass) {
-        if (pass == 0) load_columns(z, h, lane);
+        if (pass == 0) load_columns(z, h + lane.own_pixels(), lane);
         if (pass == 1) load_row(z, shared, lane);
         dft<N>(z.re, z.im);
         if (pass == 0) columns_to_rows(z, shared, lane);
@@ -65,7 +65,7 @@ extern "C" __global__ void __launch_bounds__(32) pooled_phase_backward(
     Line z = {};
 #pragma unroll 1
     for (int pass = 0; pass < 4; ++pass) {
-        if (pass == 0) load_columns(z, h, lane);
+        if (pass == 0) load_columns(z, h + lane.own_pixels(), lane);
         if (pass == 1) load_row(z, shared, lane);
         if (pass == 3) rows_to_columns_exchanged(z, shared, lane);
         dft<N>(z.re, z.im);
