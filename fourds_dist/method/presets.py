@@ -15,8 +15,8 @@ Why `mended` is what it is: icons
 ---------------------------------
 `configs/compare/icons.yaml`: six pairs of drawing styles at 64 px, ResNet34 -> ResNet18, the student from the source,
 10 labels a class (few) or all; test designers are in no training split. `mended` less the other, in points of test
-accuracy, with its 95 % interval over (pairs x seeds); the first two rows on H100s, the next two on H200s, the rest there
-with seed 0:
+accuracy, with its 95 % interval over (pairs x seeds); the first two rows on H100s, the next two on H200s, the rest
+there with seed 0:
 
 | `mended`, at 73.6 (few) and 76.1 (all), less         | few                     | all                     |
 |------------------------------------------------------|-------------------------|-------------------------|
@@ -29,13 +29,13 @@ with seed 0:
 | distilled from teacher and averaged student together | +0.3 [-0.7, +1.3] of 6  | +0.2 [-0.3, +0.6] of 6  |
 | every image mixed with another (up to one half)      | +1.4 [-0.0, +2.9] of 6  | +0.8 [-0.5, +2.1] of 6  |
 
-The last two were not kept. Validation, whose designers are those of training, ranks `authors` otherwise (+0.3 [+0.1, +0.5]
-and +0.5 [+0.2, +0.8]). What is soft in the teacher's answers is worth learning for strangers' drawings, also where the
+The last two were not kept. Validation, whose designers are those of training, ranks `authors` otherwise (+0.3 [+0.1,
++0.5] and +0.5 [+0.2, +0.8]). What is soft in the teacher's answers is worth learning for strangers' drawings, also where the
 student has long been told the label; so on labelled images the student's own certainty does not count any more.
 
-From scratch (one seed, six pairs) plain distillation does better: 65.4 and 66.2 where `mended` has 58.9 and 63.7, though
-its adapted teacher is better (69.3 and 70.9 for 63.5 and 62.0). The adapters learn from the student too, KL(sg z_S || z_T)
-above, and a student that knows nothing yet has them unlearn how classes resemble each other. Not mended yet.
+From scratch (one seed, six pairs) plain distillation does better: 65.4 and 66.2 where `mended` has 58.9 and 63.7,
+though the teacher there is worse (about 63 and 62, adapted 69.3 and 70.9). A guess: the adapters learn from the student
+too, and one that knows nothing yet has them unlearn how classes resemble each other. Not mended yet.
 
 Why `mended` is what it is: digits
 ----------------------------------
@@ -50,8 +50,8 @@ ResNet10 from the source, five seeds, H200. `mended` less the other:
 | distilled from teacher and averaged student together | +3.1 [+2.1, +4.2]       | +2.3 [-0.2, +4.7]       |
 | every image mixed with another (up to one half)      | +9.2 [+2.8, +15.7]      | +1.7 [+1.0, +2.4]       |
 
-At 16 px on CPUs, few labels, 3 epochs, seeds 0 to 2: `surer` 68.9, `better` 68.3, authors 65.3, cross-entropy 64.3; `surer`
-with `competence: 8` 70.5, `all` with it 66.2. It is not the default: it gains nothing here, and loses on icons.
+At 16 px on CPUs, few labels, 3 epochs, seeds 0 to 2: `surer` 68.9, `better` 68.3, authors 65.3, cross-entropy 64.3;
+`surer` with `competence: 8` 70.5, `all` with it 66.2. It is not the default: it gains nothing here, and loses on icons.
 
 Earlier trials, with trust `right` and `better` and, unless told, without phase loss: accuracies in percent on 2,152
 held-out target images, mean of seeds 0 to 2, last of 160 steps, on CPUs. Source: the digits of
