@@ -30,8 +30,8 @@ there with seed 0:
 | every image mixed with another (up to one half)      | +1.4 [-0.0, +2.9] of 6  | +0.8 [-0.5, +2.1] of 6  |
 
 The last two were not kept. Validation, whose designers are those of training, ranks `authors` otherwise (+0.3 [+0.1,
-+0.5] and +0.5 [+0.2, +0.8]). What is soft in the teacher's answers is worth learning for strangers' drawings, also where the
-student has long been told the label; so on labelled images the student's own certainty does not count any more.
++0.5] and +0.5 [+0.2, +0.8]). What is soft in the teacher's answers is worth learning for strangers' drawings, also
+where the student has long been told the label; so on labelled images the student's own certainty does not count.
 
 From scratch (one seed, six pairs) plain distillation does better: 65.4 and 66.2 where `mended` has 58.9 and 63.7,
 though the teacher there is worse (about 63 and 62, adapted 69.3 and 70.9). A guess: the adapters learn from the student
