@@ -58,6 +58,11 @@ class MethodConfig(Section):
     where unlabelled). `better`: so, but only images where that is above the student's own; `surer`: so, but only such
     of the unlabelled images. `all`: every image fully, as released."""
 
+    heed_student: Literal["all", "right", "none"] = "all"
+    """How far the adapters learn from the student. `all`: fully, as released; `right`: on each image in the measure of
+    the student's probability for its true class (of its best guess, where unlabelled), so that a student from scratch
+    does not make its teacher forget; `none`: from labels alone."""
+
     competence: float = Field(default=0.0, ge=0)
     """Distil in the measure of (teacher's accuracy / student's) ^ competence, at most 1: their accuracies on the
     validation split, measured after every epoch. At 8 a teacher that is right a tenth less often counts less than half.
@@ -215,7 +220,11 @@ class FourDs(nn.Module):
                     losses["student_kd"] = losses["student_kd"] * self.competence
             if config.adapters:
                 losses["teacher_ce"] = cross_entropy(z_T, labels)
-                losses["teacher_kd"] = distillation(z_S, z_T, temperature=config.temperature)
+                if config.heed_student != "none":
+                    trust_B = trust_where_right(z_S, labels) if config.heed_student == "right" else None
+                    losses["teacher_kd"] = distillation(
+                        z_S, z_T, temperature=config.temperature, trust_B=trust_B
+                    )
             if self._compares_phases:
                 losses["phase"] = self._phase_loss(maps_S, maps_T)
             if config.hint != "none":

@@ -103,6 +103,16 @@ def test_a_teacher_of_little_competence_is_distilled_less() -> None:
     assert task.competence == 0
 
 
+def test_adapters_heed_a_student_as_far_as_it_is_right() -> None:
+    images, labels = batch()
+    losses = {heed: make(heed_student=heed)(images, labels).losses for heed in ("all", "right", "none")}
+    assert 0 < losses["right"]["teacher_kd"] < losses["all"]["teacher_kd"]
+    assert "teacher_kd" not in losses["none"]
+    for heed in ("right", "none"):
+        for name in losses["none"]:
+            torch.testing.assert_close(losses[heed][name], losses["all"][name])
+
+
 def test_frozen_batch_norm_keeps_the_teacher_s_statistics_and_adapt_moves_them() -> None:
     for choice, moves in (("frozen", False), ("adapt", True)):
         task = make(teacher_batch_norm=choice)
