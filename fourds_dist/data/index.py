@@ -7,6 +7,7 @@ One row per sample, in the tar's order. It is a NumPy archive of plain arrays an
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import BinaryIO
@@ -19,6 +20,10 @@ from fourds_dist.data.tar import TarStream
 
 FORMAT = 1
 UNLABELLED = -1
+
+_ONE_AT_A_TIME = threading.Lock()
+"""NumPy reads headers by Python's parser, which in 3.11 fails now and then when several threads use it at once
+(python/cpython#106905: "AST constructor recursion depth mismatch")."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class ShardIndex:
         """
         remedy = "index or pack its shard again"
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            with _ONE_AT_A_TIME, np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 if (found := int(archive["format"])) != FORMAT:
                     raise ValueError(f"format {found}, where this version reads {FORMAT}")
                 read = {f.name: archive[f.name] for f in fields(cls)}
