@@ -12,7 +12,9 @@ step of ResNet34 -> ResNet18 at 224 px in bfloat16, counted, in units of one 64x
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear  # a MultiheadAttention's last
 from torchvision.models import ResNet
 
 from fourds_dist.ops.lean import frozen_conv2d, relu_, relu_max_pool
@@ -33,6 +35,21 @@ def keep_less(task: nn.Module) -> None:
         parameters = list(network.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
             _freeze(network)
+
+
+def hold_frozen_in(dtype: torch.dtype, task: nn.Module) -> None:
+    """Hold frozen filters and matrices in the type that autocast casts them to in every step, with the same results.
+
+    Of a teacher in float32 autocast's copies come on top: 6 bytes a weight, where bfloat16 alone takes 2. Norms,
+    positions and other parameters, which autocast leaves alone, stay as they are; so do layers of other kinds than
+    PyTorch's own, which may compute with their weights. (PyTorch's attention takes another path on CPUs then.) To be
+    called once it is known which parameters learn, and before `keep_less`.
+    """
+    for module in task.modules():
+        if type(module) in (nn.Conv2d, nn.Linear, NonDynamicallyQuantizableLinear, nn.MultiheadAttention):
+            for parameter in module.parameters(recurse=False):
+                if not parameter.requires_grad and parameter.dtype == torch.float32:
+                    parameter.data = parameter.data.to(dtype)
 
 
 class LeanMaxPool2d(nn.MaxPool2d):

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fourds_dist.config import Section
 from fourds_dist.data.batch import Batch, normalise
-from fourds_dist.method.lean import keep_less
+from fourds_dist.method.lean import hold_frozen_in, keep_less
 from fourds_dist.method.output import Output
 from fourds_dist.method.recompute import recompute_blocks
 from fourds_dist.training.recording import Recording
@@ -108,10 +108,13 @@ class TrainStep:
         strategy: Strategy | None = None,
     ) -> None:
         on_gpu = world.device.type == "cuda"
+        self.autocast = config.precision == "bfloat16" or (config.precision == "auto" and on_gpu)
         if config.cuda_graph and (not on_gpu or world.size > 1):
             raise ValueError(
                 "step.cuda_graph=true works on one GPU; leave it out on CPUs and with several workers"
             )
+        if self.autocast:
+            hold_frozen_in(torch.bfloat16, task)
         if on_gpu:
             torch.backends.cudnn.benchmark = config.tune_convolutions
             if config.lean:
@@ -122,7 +125,6 @@ class TrainStep:
             )
         self.device = world.device
         self.channels_last = config.channels_last and on_gpu
-        self.autocast = config.precision == "bfloat16" or (config.precision == "auto" and on_gpu)
         self._mean, self._std = mean, std
         self._accumulation = config.accumulation
         # DDP averages over ranks: this much of the global mean is one image's of ours.

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, SourceClassifiers, build_backbone
-from fourds_dist.method.lean import FrozenConv2d, LeanMaxPool2d, LeanReLU, LeftToPool, keep_less
+from fourds_dist.method.backbones import stage_names
+from fourds_dist.method.lean import (
+    FrozenConv2d,
+    LeanMaxPool2d,
+    LeanReLU,
+    LeftToPool,
+    hold_frozen_in,
+    keep_less,
+)
 from tests.ops import emulated_lean
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
@@ -122,3 +130,33 @@ def test_compiled_without_a_graph_break(monkeypatch: pytest.MonkeyPatch) -> None
     assert launched == []
     torch.testing.assert_close(got, expected)
     torch.testing.assert_close(gradient, expected_gradient)
+
+
+@pytest.mark.parametrize("arch", ["resnet10", "mobilenet_v3_small", "swin_t"])
+def test_a_teacher_held_in_bfloat16_is_half_as_large_and_computes_the_same_under_autocast(arch: str) -> None:
+    torch.manual_seed(0)
+    teacher, student = (build_backbone(BackboneConfig(arch=name), 5) for name in (arch, "resnet10"))
+    task = FourDs(
+        teacher,
+        student,
+        teacher_stages=stage_names(BackboneConfig(arch=arch), teacher),
+        student_stages=STAGES,
+        config=MethodConfig(),
+        image_size=64,
+    ).train()
+    held = copy.deepcopy(task)
+    hold_frozen_in(torch.bfloat16, held)
+    assert _num_bytes(held.teacher) < 0.52 * _num_bytes(task.teacher)
+    assert {p.dtype for p in held.parameters() if p.requires_grad} == {torch.float32}
+    norms = [m for m in held.teacher.modules() if isinstance(m, (nn.BatchNorm2d, nn.LayerNorm))]
+    assert {p.dtype for norm in norms for p in norm.parameters()} == {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.manual_seed(1)
+        expected, _ = step(task, "cpu")
+        torch.manual_seed(1)
+        got, _ = step(held, "cpu")
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+
+def _num_bytes(network: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in network.parameters())
