@@ -58,15 +58,12 @@ class MethodConfig(Section):
     where unlabelled). `better`: so, but only images where that is above the student's own; `surer`: so, but only such
     of the unlabelled images. `all`: every image fully, as released."""
 
-    heed_student: Literal["all", "right", "none"] = "all"
-    """How far the adapters learn from the student. `all`: fully, as released; `right`: on each image in the measure of
-    the student's probability for its true class (of its best guess, where unlabelled), so that a student from scratch
-    does not make its teacher forget; `none`: from labels alone."""
-
-    competence: float = Field(default=0.0, ge=0)
-    """Distil in the measure of (teacher's accuracy / student's) ^ competence, at most 1: their accuracies on the
-    validation split, measured after every epoch. At 8 a teacher that is right a tenth less often counts less than half.
-    0: fully, whatever they are."""
+    apprenticeship: float = Field(default=0.0, ge=0)
+    """For students that do not know the classes yet (from random or ImageNet weights): how long they are apprentices,
+    which believe all that their teacher says and teach it nothing. An apprentice's standing is (its accuracy / its
+    teacher's) ^ apprenticeship, by the validation split after every epoch; from 0 it rises to 1. Every image is trusted
+    by 1 - standing, the rest by `trust`, and the adapters learn from the student in the measure of its standing.
+    0: students are never apprentices."""
 
     distillation_weight: float = Field(default=1.0, ge=0)
     """Weight of distillation in the student's loss; 0: the student learns from labels (and phases or hints) alone."""
@@ -109,6 +106,7 @@ class FourDs(nn.Module):
         teacher_stages, student_stages: as many names of submodules in each, compared in pairs.
         config: the method's settings.
         image_size: side of the square training images in pixels, to find the stages' shapes.
+        novice: the student does not know the classes yet; see MethodConfig.apprenticeship.
 
     >>> from torchvision.models import resnet18
     >>> stages = ["layer1", "layer2", "layer3", "layer4"]
@@ -142,6 +140,7 @@ class FourDs(nn.Module):
         student_stages: Sequence[str],
         config: MethodConfig,
         image_size: int,
+        novice: bool = False,
     ) -> None:
         super().__init__()
         if len(teacher_stages) != len(student_stages):
@@ -179,9 +178,10 @@ class FourDs(nn.Module):
         self._teacher_taps = StageTaps(teacher, stages_T, rewrite=self.adapters)
         self._student_taps = StageTaps(student, stages_S)
         self._compares_phases = compares_phases
-        if config.competence > 0:
-            self.competence: Tensor
-            self.register_buffer("competence", torch.ones(()))
+        self._is_apprentice = novice and config.apprenticeship > 0
+        if self._is_apprentice:
+            self.standing: Tensor
+            self.register_buffer("standing", torch.zeros(()))
 
     @property
     def needs_teacher(self) -> bool:
@@ -213,27 +213,22 @@ class FourDs(nn.Module):
             z_T, maps_T = self._run(self.teacher, self._teacher_taps, images)
             logits["teacher"] = z_T
             if config.distillation_weight > 0:
-                losses["student_kd"] = distillation(
-                    z_T, z_S, temperature=config.temperature, trust_B=self._trust(z_T, z_S, labels)
-                )
-                if config.competence > 0:
-                    losses["student_kd"] = losses["student_kd"] * self.competence
+                trust_B = self._trust(z_T, z_S, labels)
+                losses["student_kd"] = distillation(z_T, z_S, temperature=config.temperature, trust_B=trust_B)
             if config.adapters:
                 losses["teacher_ce"] = cross_entropy(z_T, labels)
-                if config.heed_student != "none":
-                    trust_B = trust_where_right(z_S, labels) if config.heed_student == "right" else None
-                    losses["teacher_kd"] = distillation(
-                        z_S, z_T, temperature=config.temperature, trust_B=trust_B
-                    )
+                losses["teacher_kd"] = distillation(z_S, z_T, temperature=config.temperature)
             if self._compares_phases:
                 losses["phase"] = self._phase_loss(maps_S, maps_T)
             if config.hint != "none":
                 losses["hint"] = self.hint(maps_S[self._first_hint :], maps_T[self._first_hint :])
-        weights = {
+        weights: dict[str, float | Tensor] = {
             "student_kd": config.distillation_weight,
             "phase": config.phase_weight,
             "hint": config.hint_weight,
         }
+        if self._is_apprentice:
+            weights["teacher_kd"] = self.standing
         return Output.of(losses, weights, logits)
 
     def _run(self, network: nn.Module, taps: StageTaps, images: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -245,11 +240,12 @@ class FourDs(nn.Module):
             case "all":
                 return None
             case "right":
-                return trust_where_right(z_T, labels)
+                trust_B = trust_where_right(z_T, labels)
             case "surer":
-                return trust_where_surer(z_T, z_S, labels)
+                trust_B = trust_where_surer(z_T, z_S, labels)
             case "better":
-                return trust_where_better(z_T, z_S, labels)
+                trust_B = trust_where_better(z_T, z_S, labels)
+        return 1 - self.standing * (1 - trust_B) if self._is_apprentice else trust_B
 
     def _phase_loss(self, maps_S: list[Tensor], maps_T: list[Tensor]) -> Tensor:
         maps_S = [project(h) for project, h in zip(self.projections, maps_S, strict=True)]
@@ -272,12 +268,13 @@ class FourDs(nn.Module):
         }
 
     def heed(self, accuracies: Mapping[str, float]) -> None:
-        """Measure the teacher's competence by validation accuracies of the predictors."""
-        if self.config.competence > 0:
-            ratio = accuracies["teacher_adapted"] / max(accuracies["student"], 1e-9)
-            self.competence.fill_(min(1.0, ratio) ** self.config.competence)
+        """Measure an apprentice's standing by validation accuracies of the predictors; it never falls."""
+        if self._is_apprentice:
+            ratio = accuracies["student"] / max(accuracies["teacher_adapted"], 1e-9)
+            reached = min(1.0, ratio) ** self.config.apprenticeship
+            self.standing.fill_(max(reached, self.standing.item()))
 
     def log_values(self) -> dict[str, Tensor]:
-        """Share of learnt amplitude in each adapter, in [0, 1], 1/2 at the start; the teacher's competence."""
+        """Share of learnt amplitude in each adapter, in [0, 1], 1/2 at the start; an apprentice's standing."""
         values = {f"mix/adapter{i}": a.mix_weights()[0].detach() for i, a in enumerate(self.adapters, 1)}  # pyright: ignore
-        return values | ({"competence": self.competence} if self.config.competence > 0 else {})
+        return values | ({"standing": self.standing} if self._is_apprentice else {})

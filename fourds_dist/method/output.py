@@ -26,7 +26,9 @@ class Output(NamedTuple):
     """By network, detached."""
 
     @classmethod
-    def of(cls, losses: dict[str, Tensor], weights: Mapping[str, float], logits: dict[str, Tensor]) -> Self:
+    def of(
+        cls, losses: dict[str, Tensor], weights: Mapping[str, float | Tensor], logits: dict[str, Tensor]
+    ) -> Self:
         """Join named losses by weight (1 where none is given)."""
         total = torch.stack([weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
         return cls(

@@ -38,6 +38,11 @@ class StudentConfig(BackboneConfig):
     start: str = "source"
     """First weights: `source` (trained on the source shards in the teacher's stage), or as teacher.start."""
 
+    @property
+    def is_novice(self) -> bool:
+        """Whether its first weights know nothing of the classes, as random and ImageNet's do."""
+        return self.start == "random" or self.start.startswith("torchvision")
+
 
 def build(
     config: BackboneConfig,

@@ -158,6 +158,7 @@ def distil_on_target(stage: Stage) -> None:
         student_stages=stage_names(settings.student, student),
         config=settings.method,
         image_size=settings.data.crop_px,
+        novice=settings.student.is_novice,
     )
     best, step, rates = stage.fit(task, "student", settings.target)
 

@@ -17,7 +17,9 @@ STAGES = ("layer1", "layer2", "layer3", "layer4")
 SMALL = BackboneConfig(arch="resnet10", stem="small")
 
 
-def make(teacher: BackboneConfig = SMALL, student: BackboneConfig = SMALL, **method: Any) -> FourDs:
+def make(
+    teacher: BackboneConfig = SMALL, student: BackboneConfig = SMALL, *, novice: bool = False, **method: Any
+) -> FourDs:
     torch.manual_seed(0)
     task = FourDs(
         build_backbone(teacher, 5),
@@ -26,6 +28,7 @@ def make(teacher: BackboneConfig = SMALL, student: BackboneConfig = SMALL, **met
         student_stages=STAGES,
         config=MethodConfig(**method),
         image_size=32,
+        novice=novice,
     )
     return task.train()
 
@@ -90,27 +93,40 @@ def test_an_unlabelled_batch_trains_without_cross_entropy() -> None:
     assert torch.isfinite(output.loss)
 
 
-def test_a_teacher_of_little_competence_is_distilled_less() -> None:
-    task, plain = make(competence=8.0), make()
-    assert "competence" not in plain.state_dict()
-    before = task(*batch()).losses["student_kd"]
-    task.heed({"teacher_adapted": 0.9, "student": 0.6})  # better: no more than fully
-    torch.testing.assert_close(task(*batch()).losses["student_kd"], before)
-    task.heed({"teacher_adapted": 0.45, "student": 0.5})
-    torch.testing.assert_close(task(*batch()).losses["student_kd"], before * 0.9**8)
-    assert task.log_values()["competence"] == task.state_dict()["competence"] == pytest.approx(0.9**8)
-    task.heed({"teacher_adapted": 0.0, "student": 0.0})
-    assert task.competence == 0
-
-
-def test_adapters_heed_a_student_as_far_as_it_is_right() -> None:
+def test_an_apprentice_believes_everything_and_teaches_nothing() -> None:
     images, labels = batch()
-    losses = {heed: make(heed_student=heed)(images, labels).losses for heed in ("all", "right", "none")}
-    assert 0 < losses["right"]["teacher_kd"] < losses["all"]["teacher_kd"]
-    assert "teacher_kd" not in losses["none"]
-    for heed in ("right", "none"):
-        for name in losses["none"]:
-            torch.testing.assert_close(losses[heed][name], losses["all"][name])
+    believing = make(trust="all")(images, labels)
+    apprentice = make(novice=True, apprenticeship=8.0, trust="right")
+    output = apprentice(images, labels)
+    torch.testing.assert_close(output.losses, believing.losses)
+    torch.testing.assert_close(output.loss, believing.loss - believing.losses["teacher_kd"])
+
+
+def test_an_apprentice_that_equals_its_teacher_learns_as_others_do() -> None:
+    images, labels = batch()
+    other = make(trust="right")(images, labels)
+    apprentice = make(novice=True, apprenticeship=8.0, trust="right")
+    apprentice.heed({"teacher_adapted": 0.6, "student": 0.7})
+    output = apprentice(images, labels)
+    torch.testing.assert_close(output.losses, other.losses)
+    torch.testing.assert_close(output.loss, other.loss)
+
+
+def test_an_apprentice_s_standing_is_the_ratio_of_accuracies_and_never_falls() -> None:
+    task = make(novice=True, apprenticeship=8.0)
+    standings = []
+    for student, teacher in ((0.0, 0.0), (0.3, 0.6), (0.54, 0.6), (0.3, 0.6), (0.7, 0.6)):
+        task.heed({"teacher_adapted": teacher, "student": student})
+        standings.append(task.log_values()["standing"].item())
+    assert standings == pytest.approx([0.0, 0.5**8, 0.9**8, 0.9**8, 1.0])
+    assert "standing" in task.state_dict()  # goes with checkpoints
+
+
+@pytest.mark.parametrize("choice", [{"novice": True}, {"apprenticeship": 8.0}])
+def test_who_knows_the_classes_or_need_not_serve_is_no_apprentice(choice: dict[str, Any]) -> None:
+    task = make(**{"apprenticeship": 0.0} | choice)
+    assert "standing" not in task.state_dict()
+    task.heed({"teacher_adapted": 0.6, "student": 0.3})
 
 
 def test_frozen_batch_norm_keeps_the_teacher_s_statistics_and_adapt_moves_them() -> None:

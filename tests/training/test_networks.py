@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer, _api, get_model
 
 from fourds_dist.method import BackboneConfig, build_backbone
-from fourds_dist.training.networks import build
+from fourds_dist.training.networks import StudentConfig, build
 
 SMALL = BackboneConfig(arch="resnet10")
 VIT = BackboneConfig(arch="tests.method.networks:vit")
@@ -26,6 +26,20 @@ def weights(tmp_path: Path) -> tuple[Path, dict[str, Tensor]]:
     state = build_backbone(SMALL, 9).state_dict()
     save_file(state, tmp_path / "r10.safetensors")
     return tmp_path / "r10.safetensors", state
+
+
+@pytest.mark.parametrize(
+    ("start", "is_novice"),
+    [
+        ("random", True),
+        ("torchvision", True),
+        ("torchvision://IMAGENET1K_V2", True),
+        ("source", False),
+        ("s3://bucket/student.safetensors", False),
+    ],
+)
+def test_who_knows_the_classes(start: str, is_novice: bool) -> None:
+    assert StudentConfig(start=start).is_novice == is_novice
 
 
 def test_a_file_fills_all_but_a_last_layer_for_other_classes(

@@ -107,6 +107,21 @@ def test_two_stages_distil_the_adapted_teacher(data: Path, tmp_path: Path) -> No
     assert [row["stage"] for row in rows(tmp_path / "two")[count:]].count("adapt") == 0
 
 
+@pytest.mark.parametrize(("start", "serves"), [("random", True), ("source", False)])
+def test_a_student_that_does_not_know_the_classes_serves_an_apprenticeship(
+    data: Path, tmp_path: Path, start: str, serves: bool
+) -> None:
+    train(settings(data, tmp_path, "run.name=novice", f"student.start={start}", "distill.epochs=2"))
+    steps = [row for row in rows(tmp_path / "novice") if row["stage"] == "distill" and row["event"] == "step"]
+    assert ["standing" in row for row in steps] == [serves] * len(steps)
+    if serves:
+        epoch = next(
+            row for row in rows(tmp_path / "novice") if "val/student" in row and row["stage"] == "distill"
+        )
+        reached = min(1.0, epoch["val/student"] / epoch["val/teacher_adapted"])
+        assert [row["standing"] for row in steps] == pytest.approx([0.0] * 3 + [reached**16] * 3)
+
+
 def test_adapting_goes_on_where_it_was_stopped(data: Path, tmp_path: Path) -> None:
     def adapted(name: str, stop_at: int | None) -> dict[str, torch.Tensor]:
         given = settings(data, tmp_path, f"run.name={name}", "adapt.method=fine_tune", "run.until=adapt")
