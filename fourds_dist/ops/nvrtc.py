@@ -1,12 +1,17 @@
 """CUDA C++ compiled when first used, by NVRTC: the compiler library that ships with PyTorch's CUDA builds.
 
-No CUDA toolkit, host compiler or header is needed. A compiled kernel is launched on PyTorch's current stream, so it
-orders with everything else there and can be captured in a CUDA graph (once it has run outside of one).
+No CUDA toolkit, host compiler or header is needed. Machine code is kept in the user's cache, so that the next process
+finds it. A compiled kernel is launched on PyTorch's current stream, so it orders with everything else there and can be
+captured in a CUDA graph (once it has run outside of one).
 """
 
 import ctypes
+import hashlib
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -63,7 +68,7 @@ def load(source: str, blocks: dict[str, Block]) -> dict[str, Kernel]:
     """
     torch.cuda.init()
     major, minor = torch.cuda.get_device_capability()
-    image = compile_source(source, f"sm_{major}{minor}")
+    image = machine_code(source, f"sm_{major}{minor}")
     context, module = primary_context(torch.cuda.current_device()), ctypes.c_void_p()
     make_current(context)
     check(driver().cuModuleLoadData(ctypes.byref(module), image))
@@ -89,6 +94,29 @@ def make_current(context: ctypes.c_void_p) -> None:
     check(driver().cuCtxGetCurrent(ctypes.byref(current)))
     if current.value != context.value:
         check(driver().cuCtxSetCurrent(context))
+
+
+def machine_code(source: str, architecture: str) -> bytes:
+    """`compile_source`, or what it gave before: compiling takes seconds. A cache that cannot be had is done without."""
+    what = "\n".join((source, architecture, *OPTIONS, str(torch.version.cuda)))
+    file = cache_folder() / f"{hashlib.sha256(what.encode()).hexdigest()}.cubin"
+    with suppress(OSError):
+        return file.read_bytes()
+    image = compile_source(source, architecture)
+    with suppress(OSError):
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}")
+        part.write_bytes(image)
+        part.replace(file)  # whole or not at all: other processes do the same
+    return image
+
+
+def cache_folder() -> Path:
+    """Where machine code is kept: `fourds_dist` in XDG_CACHE_HOME, or in ~/.cache; without a home, nowhere."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fourds_dist"
+    except RuntimeError:
+        return Path(os.devnull)
 
 
 def compile_source(source: str, architecture: str) -> bytes:
