@@ -12,6 +12,7 @@ from fourds_dist.compare.settings import Changes, CompareConfig
 from fourds_dist.compare.sources import source_runs
 from fourds_dist.config import ConfigError, Draft, draft, leaves
 from fourds_dist.settings import Settings, with_absolute_paths
+from fourds_dist.storage import explained
 from fourds_dist.train import refuse_another
 from fourds_dist.training.preflight import check
 from fourds_dist.training.run_folder import RunFolder
@@ -132,7 +133,8 @@ def look_into(plan: Plan) -> None:
     """
     for cell, run in plan.runs.items():
         try:
-            refuse_another(RunFolder(run.run_url), run)
+            with explained(run.run_url):
+                refuse_another(RunFolder(run.run_url), run)
         except ConfigError as error:
             raise ConfigError(f"{cell}: {error}; or give the comparison another name") from None
     first = next(iter(plan.runs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,6 +12,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+_NEWER = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.15
+_BUFFERS_STAY_LOCAL: dict[str, Any] = {"forward_sync_buffers" if _NEWER else "broadcast_buffers": False}
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class World:
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
         device_ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(
-            module, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
+            module, device_ids=device_ids, gradient_as_bucket_view=True, **_BUFFERS_STAY_LOCAL
         )
 
     def average_buffers(self, module: nn.Module) -> None:

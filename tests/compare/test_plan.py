@@ -10,6 +10,7 @@ from fourds_dist.compare.plan import Plan, look_into, read_plan
 from fourds_dist.compare.settings import CompareConfig
 from fourds_dist.config import ConfigError, dump, shipped
 from fourds_dist.data.sources.layouts import LAYOUTS
+from fourds_dist.training.run_folder import RunFolder
 from tests.compare.small import METHODS, comparison, write_domains
 
 DOMAINS = {"a": "shards/a", "b": "shards/b", "c": "shards/c"}
@@ -130,6 +131,16 @@ def test_looked_into_before_anything_starts(tmp_path: Path) -> None:
     look_into(plan)
     with pytest.raises(ConfigError, match=rf"{cell}: .* another configuration \(distill.epochs: 1 -> 3\)"):
         look_into(comparison(tmp_path, domains, "distill.epochs=3"))
+
+
+def test_a_store_that_denies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denies(folder: RunFolder, name: str) -> bool:
+        raise PermissionError("Forbidden")
+
+    plan = comparison(tmp_path, write_domains(tmp_path, "a", "b"))
+    monkeypatch.setattr(RunFolder, "exists", denies)
+    with pytest.raises(ValueError, match=rf"{tmp_path}.*: access denied \(Forbidden\)"):
+        look_into(plan)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
