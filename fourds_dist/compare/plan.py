@@ -115,6 +115,12 @@ def make_plan(config: CompareConfig, base: Draft, folder: Path) -> Plan:
         )
     ]
     whole = {cell: with_absolute_paths(_settings(cell, config, base, url), folder) for cell in cells}
+    if config.through == "processes":
+        for cell, run in whole.items():
+            if run.launch.runner != "inline":
+                raise ConfigError(
+                    f"{cell}: through=processes needs launch.runner=inline, where each cell trains in one process"
+                )
     sources = source_runs(whole, f"{url}/sources")
     runs = {
         cell: from_source(run, sources[cell].run_url) if cell in sources else run

@@ -59,12 +59,14 @@ class CompareConfig(Section):
     """Methods that each of the others is compared with; null: the first method is compared with all others."""
 
     parallel: int | None = Field(default=None, ge=1)
-    """Cells at once; null: as many as the cluster has room for (through=ray)."""
+    """Cells at once; null: as many as the cluster or this machine has room for."""
 
-    through: Literal["ray", "here"] = "ray"
+    through: Literal["ray", "processes", "here"] = "ray"
     """`ray`: every cell is a task of the running cluster or of a local one. With launch.runner=inline it trains within
     its task, which holds launch.cpus_per_worker and launch.gpus_per_worker (shares of a GPU too); with
-    launch.runner=ray it launches launch.workers. `here`: one cell after the other in this process, without Ray."""
+    launch.runner=ray it launches launch.workers. `processes`: as many processes of this machine as it has room for by
+    the same keys, which serve one cell after the other, without Ray; faster where cells are short. `here`: one cell
+    after the other in this process."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -96,7 +98,7 @@ class CompareConfig(Section):
                 raise ValueError(f"{key}: give at least one, and none twice")
         if self.through == "here" and (self.parallel or 1) > 1:
             raise ValueError(
-                f"parallel={self.parallel} needs through=ray; `here` runs one cell after the other"
+                f"parallel={self.parallel} needs through=ray or processes; `here` runs one cell after the other"
             )
         return self
 

@@ -153,6 +153,12 @@ def workplace(plan: Plan) -> Iterator[Workplace]:
     if plan.config.through == "here":
         yield Here()
         return
+    if plan.config.through == "processes":
+        from fourds_dist.compare.processes import machine
+
+        with machine(plan.base.launch, plan.config.parallel) as place:
+            yield place
+        return
     from fourds_dist.compare.tasks import Cluster
     from fourds_dist.launch.ray_train import cluster, sigterm_interrupts
 

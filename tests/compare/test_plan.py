@@ -100,7 +100,8 @@ def test_a_teacher_of_one_s_own_is_taken_as_it_is(tmp_path: Path) -> None:
         ({"methods": {"a method": {}}}, "'a method' becomes part of a folder's name"),
         ({"methods": {}}, "methods is empty"),
         ({"seeds": [1, 1]}, "seeds: give at least one, and none twice"),
-        ({"parallel": 2}, "parallel=2 needs through=ray"),
+        ({"parallel": 2}, "parallel=2 needs through=ray or processes"),
+        ({"through": "processes", "changes": {"launch.runner": "ray"}}, "needs launch.runner=inline"),
         (
             {"methods": {"m": {"method.presett": "hint"}}},
             "unknown key 'method.presett' in methods.m; did you mean",

@@ -1,0 +1,163 @@
+"""Cells by processes of this machine, without Ray: each serves many cells, one after the other, on one GPU.
+
+What a process costs to start, some ten seconds on a GPU, is so paid once and not in every cell.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+
+from fourds_dist.compare.work import GRACE_S, Ended, Job
+from fourds_dist.launch.settings import LaunchConfig
+
+
+class Machine:
+    """This machine's cores and GPUs, which must be there alone for it.
+
+    Args:
+        launch: what a cell holds.
+        parallel: cells at once; None: as many as there is room for.
+    """
+
+    def __init__(self, launch: LaunchConfig, parallel: int | None) -> None:
+        gpus = gpus_here() if launch.use_gpu is not False else []
+        num_cores = os.cpu_count() or 1
+        fitting = num_cores / launch.cpus_per_worker
+        if gpus:
+            fitting = min(fitting, len(gpus) / launch.gpus_per_worker)
+        self.room = parallel or max(1, int(fitting))
+        threads = max(1, num_cores // self.room)
+        self._idle = [
+            _Process(gpus[number % len(gpus)] if gpus else None, threads) for number in range(self.room)
+        ]
+        self._running: dict[Future[str | None], tuple[Job, _Process]] = {}
+
+    def start(self, job: Job) -> None:
+        """Hand a run to a process."""
+        process = self._idle.pop()
+        self._running[process.do(job.settings.model_dump_json())] = job, process
+
+    def wait(self) -> Ended:
+        """The next run that ends. After a failure its process is replaced: a GPU may no longer answer there."""
+        done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+        future = next(iter(done))
+        job, process = self._running.pop(future)
+        try:
+            failure = future.result()
+        except BrokenProcessPool:
+            failure = "its process died"
+        if failure is not None:
+            process.replace()
+        self._idle.append(process)
+        return Ended(job, failure)
+
+    def close(self, grace_s: float = 0.0) -> None:
+        """Have all runs leave with a checkpoint, and end the processes."""
+        for child in multiprocessing.active_children():
+            child.terminate()
+        wait(self._running, timeout=grace_s)
+        for process in (*self._idle, *(process for _, process in self._running.values())):
+            process.end()
+
+
+class _Process:
+    """One process, and the next one after it."""
+
+    def __init__(self, gpu: str | None, num_threads: int) -> None:
+        self._surroundings = (gpu, num_threads, os.getpid())
+        self._pool = self._new()
+
+    def do(self, settings_json: str) -> Future[str | None]:
+        return self._pool.submit(_run, settings_json)
+
+    def replace(self) -> None:
+        self.end()
+        self._pool = self._new()
+
+    def end(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _new(self) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(1, context, initializer=_begin, initargs=self._surroundings)
+
+
+@contextmanager
+def machine(launch: LaunchConfig, parallel: int | None) -> Iterator[Machine]:
+    """This machine, as long as the context lasts; Ctrl-C and SIGTERM leave checkpoints."""
+    place = Machine(launch, parallel)
+    try:
+        yield place
+    except KeyboardInterrupt:
+        place.close(GRACE_S)
+        raise
+    finally:
+        place.close()
+
+
+def gpus_here() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+    return names if torch.cuda.is_available() else []
+
+
+def _begin(gpu: str | None, num_threads: int, parent: int) -> None:
+    """Before PyTorch is there: which GPU and how many threads it is to use."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpu or ""
+    os.environ.setdefault("OMP_NUM_THREADS", str(num_threads))
+    os.setsid()  # Ctrl-C goes to the command alone, which asks to stop by SIGTERM
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """Leave when the command is gone, which may have been killed: a run with a checkpoint, or else at once."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    _is_idle.wait(GRACE_S)
+    os._exit(1)
+
+
+def _run(settings_json: str) -> str | None:
+    from fourds_dist.compare.work import attempted
+    from fourds_dist.settings import Settings
+    from fourds_dist.training.stop import Stopped
+
+    _is_idle.clear()
+    # What it prints is in its folder too.
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        try:
+            return attempted(Settings.model_validate_json(settings_json))
+        except Stopped as stopped:
+            return str(stopped)
+        finally:
+            _give_memory_back()
+            _is_idle.set()
+
+
+_is_idle = threading.Event()
+"""In a process: no run is going on."""
+_is_idle.set()
+
+
+def _give_memory_back() -> None:
+    """What PyTorch holds of the GPU and no tensor uses; other processes want it."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    with suppress(RuntimeError):  # of a GPU that no longer answers; the process is replaced
+        torch.cuda.empty_cache()

@@ -1,0 +1,115 @@
+"""Cells by processes of this machine: as in one process, past one that dies, and in order when told to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fourds_dist.compare import processes
+from fourds_dist.compare.__main__ import main
+from fourds_dist.launch.settings import LaunchConfig
+from tests.compare.small import CHANGES, METHODS, NETWORK, STAGE, write_domains
+from tests.compare.test_main import write
+
+TWO = {name: METHODS[name] for name in ("mended", "cross_entropy")}
+CELL = "a-to-b.all.mended.0"
+
+
+def accuracies(folder: Path) -> dict[str, Any]:
+    return {
+        file.parent.name: [line["target"]["num_correct"] for line in json.loads(file.read_text())["lines"]]
+        for file in folder.glob("runs/small/cells/*/summary.json")
+    }
+
+
+@pytest.mark.timeout(300)
+def test_the_same_as_in_one_process_and_one_that_dies_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    domains = write_domains(tmp_path, "a", "b")
+    (tmp_path / "here").mkdir()
+    assert main(write(tmp_path / "here", domains, pairs=[["a", "b"]], methods=TWO, seeds=[0, 1])) == 0
+    deadly = {"student": {**NETWORK, "arch": "tests.compare.small:deadly", "start": "random"}}
+    methods = {"deadly": deadly, **TWO}
+    given = write(
+        tmp_path, domains, pairs=[["a", "b"]], methods=methods, seeds=[0, 1], through="processes", parallel=2
+    )
+    assert main(given) == 1
+    out = capsys.readouterr().out
+    assert "4 of 6 cells done" in out
+    left_out = [line for line in out.splitlines() if line.startswith("left out:")]
+    assert sorted(left_out) == [
+        f"left out: a -> b, all, seed {seed}, deadly: its process died" for seed in (0, 1)
+    ]
+    assert accuracies(tmp_path) == accuracies(tmp_path / "here")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT, signal.SIGKILL]
+)
+def test_told_to_stop_or_killed_it_leaves_checkpoints_and_no_processes(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    long = CHANGES | {"distill": STAGE | {"epochs": 100_000}}
+    domains = write_domains(tmp_path, "a", "b")
+    given = write(
+        tmp_path, domains, pairs=[["a", "b"]], methods=TWO, changes=long, through="processes", parallel=3
+    )
+    metrics = tmp_path / "runs" / "small" / "cells" / CELL / "metrics.jsonl"
+    command = [sys.executable, "-m", "fourds_dist.compare", *given]
+    with (tmp_path / "log").open("w") as log:
+        environment = {**os.environ, "COMPARISON": str(tmp_path)}
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        wait_until(lambda: metrics.exists() and '"event": "step"' in metrics.read_text())
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as Ctrl-C in a terminal
+        else:
+            process.send_signal(number)
+        assert process.wait(timeout=60) == (-9 if number == signal.SIGKILL else 130)
+    wait_until(lambda: '"event": "stopped"' in metrics.read_text())
+    assert list((metrics.parent / "distill").iterdir())
+    wait_until(lambda: not running(f"COMPARISON={tmp_path}"), timeout_s=90)
+    told = (tmp_path / "log").read_text()
+    assert "Traceback" not in told
+    assert "epoch" not in told  # what the processes print
+
+
+def running(mark: str) -> list[str]:
+    """The processes that have `mark` in their environment."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            try:
+                if mark in (folder / "environ").read_text():
+                    found.append(folder.name)
+            except OSError:
+                continue
+    return found
+
+
+def wait_until(true: Callable[[], object], timeout_s: float = 60) -> None:
+    end = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_processes_take_turns_on_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "gpus_here", lambda: ["2", "5"])
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    place = processes.Machine(LaunchConfig(gpus_per_worker=0.25), None)
+    assert place.room == 8
+    assert [process._surroundings[:2] for process in place._idle] == [("2", 1), ("5", 1)] * 4
+    assert processes.Machine(LaunchConfig(gpus_per_worker=0.25, cpus_per_worker=4), None).room == 3
+    place = processes.Machine(LaunchConfig(use_gpu=False), 5)
+    assert [process._surroundings[:2] for process in place._idle] == [(None, 2)] * 5
