@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
-from fourds_dist.compare.work import GRACE_S, Ended, Job
+from fourds_dist.compare.work import GRACE_S, Ended, Job, attempted_for_another
 from fourds_dist.launch.settings import LaunchConfig
 
 
@@ -114,9 +114,12 @@ def gpus_here() -> list[str]:
 
 
 def _begin(gpu: str | None, num_threads: int, parent: int) -> None:
-    """Before PyTorch is there: which GPU and how many threads it is to use."""
+    """Before CUDA is asked for anything: which GPU, and how many threads, this process is to use."""
+    import torch
+
     os.environ["CUDA_VISIBLE_DEVICES"] = gpu or ""
-    os.environ.setdefault("OMP_NUM_THREADS", str(num_threads))
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(num_threads)
     os.setsid()  # Ctrl-C goes to the command alone, which asks to stop by SIGTERM
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
@@ -131,17 +134,11 @@ def _end_with(parent: int) -> None:
 
 
 def _run(settings_json: str) -> str | None:
-    from fourds_dist.compare.work import attempted
-    from fourds_dist.settings import Settings
-    from fourds_dist.training.stop import Stopped
-
     _is_idle.clear()
     # What it prints is in its folder too.
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         try:
-            return attempted(Settings.model_validate_json(settings_json))
-        except Stopped as stopped:
-            return str(stopped)
+            return attempted_for_another(settings_json)
         finally:
             _give_memory_back()
             _is_idle.set()

@@ -8,11 +8,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from fourds_dist.compare.work import Ended, Job, attempted
+from fourds_dist.compare.work import Ended, Job, attempted_for_another
 from fourds_dist.launch.ray_train import worker_resources
 from fourds_dist.launch.settings import LaunchConfig
-from fourds_dist.settings import Settings
-from fourds_dist.training.stop import Stopped
 
 
 class Cluster:
@@ -59,7 +57,4 @@ def _run(settings_json: str) -> str | None:
     os.environ.setdefault(
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600"
     )  # cells that start at once wait for cores
-    try:
-        return attempted(Settings.model_validate_json(settings_json))
-    except Stopped as stopped:
-        return str(stopped)
+    return attempted_for_another(settings_json)

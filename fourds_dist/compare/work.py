@@ -123,6 +123,14 @@ def attempted(settings: Settings) -> str | None:
     return None
 
 
+def attempted_for_another(settings_json: str) -> str | None:
+    """`attempted`, for another process; a run that was told to stop is one that is not done."""
+    try:
+        return attempted(Settings.model_validate_json(settings_json))
+    except Stopped as stopped:
+        return str(stopped)
+
+
 class Here:
     """One run after the other, in this process."""
 
