@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fourds_dist.sweep.ledger import FINAL, Ledger
-from tests.sweep.formula import accuracy, quick, slow
+from tests.sweep.formula import accuracy, quick
 from tests.sweep.small import small_plan
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -70,15 +70,28 @@ def test_other_schedulers_come_to_their_end(local_ray: None, tmp_path: Path, sch
 
 
 def test_a_population_takes_over_from_its_best(local_ray: None, tmp_path: Path) -> None:
+    from ray import tune
+
     from tests.sweep.stubs import run_stub
 
     space = "space={distill.optim.lr: {loguniform: [0.001, 1]}, method.phase_loss: {choice: [circular]}}"
     with pytest.raises(ValueError, match=r"space.method.phase_loss: search=pbt"):
         small_plan(tmp_path, "search=pbt", space)
 
+    begun = tmp_path / "begun"
+    begun.mkdir()
+
+    def trainable(config: dict[str, Any]) -> None:
+        """As good in its first epoch as in its last: who reports first is no better for it. All wait for the last."""
+        for epoch in range(1, 5):
+            tune.report({"epoch": epoch, "metric": accuracy(config), "tested": accuracy(config)})
+            (begun / config["trial"]).touch()
+            while len(list(begun.iterdir())) < 4:
+                time.sleep(0.05)
+
     space = "space={distill.optim.lr: {loguniform: [0.001, 1]}}"
     plan = small_plan(tmp_path, "search=pbt", space, "budget.trials=4", "concurrency=4")
-    ledger = run_stub(plan, slow)
+    ledger = run_stub(plan, trainable)
     crossings = [c for t in ledger.trials.values() for c in t.crossings]
     assert crossings
     assert all(c["from"] in ledger.trials for c in crossings)
