@@ -23,6 +23,7 @@ from fourds_dist.method.adapter import FourierAdapter
 from fourds_dist.method.gate import ChannelGate
 from fourds_dist.method.hint import FeatureHint
 from fourds_dist.method.losses import (
+    balance,
     cross_entropy,
     distillation,
     trust_where_better,
@@ -62,8 +63,8 @@ class MethodConfig(Section):
     """For students that do not know the classes yet (from random or ImageNet weights): how long they are apprentices,
     which believe all that their teacher says and teach it nothing. An apprentice's standing is (its accuracy / its
     teacher's) ^ apprenticeship, by the validation split after every epoch; from 0 it rises to 1. Every image is trusted
-    by 1 - standing, the rest by `trust`, and the adapters learn from the student in the measure of its standing.
-    0: students are never apprentices."""
+    by 1 - standing, the rest by `trust`, and the adapters learn from the student in the measure of its standing. What
+    the teacher says is made half as loud as labels are (losses.balance). 0: students are never apprentices."""
 
     distillation_weight: float = Field(default=1.0, ge=0)
     """Weight of distillation in the student's loss; 0: the student learns from labels (and phases or hints) alone."""
@@ -229,6 +230,7 @@ class FourDs(nn.Module):
         }
         if self._is_apprentice:
             weights["teacher_kd"] = self.standing
+            weights["student_kd"] = config.distillation_weight * balance(z_S.shape[1], config.temperature)
         return Output.of(losses, weights, logits)
 
     def _run(self, network: nn.Module, taps: StageTaps, images: Tensor) -> tuple[Tensor, list[Tensor]]:

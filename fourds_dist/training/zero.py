@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fourds_dist.config import shipped
+from fourds_dist.ops.fused import is_channels_last
 from fourds_dist.storage import locate
 from fourds_dist.training.checkpoint import CheckpointRefusedError
 from fourds_dist.training.optim import OptimConfig, learning_rate
@@ -108,7 +109,8 @@ class Divided:
         self._step = 0
 
     def wrap(self, task: nn.Module, *, sync_batch_norm: bool, autocast: bool) -> nn.Module:
-        """The task under an engine, which takes weights as rows of numbers: they leave the channels-last format.
+        """The task under an engine, which takes weights as rows of numbers: those that learn, in stage 3 all, leave the
+        channels-last format.
 
         Convolutions still work in the format of their images.
         """
@@ -119,6 +121,7 @@ class Divided:
             dist.init_process_group(backend, store=store, rank=0, world_size=1)
         if sync_batch_norm:
             task = nn.SyncBatchNorm.convert_sync_batchnorm(task)
+        frozen = [p for p in task.parameters() if not p.requires_grad and is_channels_last(p)]
         self._task = task.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
         config = {"gradient_clipping": 0.0} | self._config  # its own default clips, at 1
         config |= {
@@ -133,6 +136,9 @@ class Divided:
         self._engine, *_ = deepspeed.initialize(
             model=task, optimizer=self._optimizer, config=config, dist_init_required=False
         )
+        if self._stage < 3:
+            for p in frozen:
+                p.data = p.data.contiguous(memory_format=torch.channels_last)
         self._create_states()
         self._set_step(0)
         return self._engine
