@@ -60,11 +60,12 @@ class MethodConfig(Section):
     of the unlabelled images. `all`: every image fully, as released."""
 
     apprenticeship: float = Field(default=0.0, ge=0)
-    """For students that do not know the classes yet (from random or ImageNet weights): how long they are apprentices,
-    which believe all that their teacher says and teach it nothing. An apprentice's standing is (its accuracy / its
-    teacher's) ^ apprenticeship, by the validation split after every epoch; from 0 it rises to 1. Every image is trusted
-    by 1 - standing, the rest by `trust`, and the adapters learn from the student in the measure of its standing. What
-    the teacher says is made half as loud as labels are (losses.balance). 0: students are never apprentices."""
+    """For students that do not know the classes yet (random or ImageNet weights, a last layer made for other classes):
+    how long they are apprentices, which believe all that their teacher says and teach it nothing. An apprentice's
+    standing is (its accuracy / its teacher's) ^ apprenticeship, by the validation split after every epoch; from 0 it
+    rises to 1. Every image is trusted by 1 - standing, the rest by `trust`, and the adapters learn from the student in
+    the measure of its standing. Distillation is made half as loud as labels are (`losses.balance`), and
+    distillation_weight counts on top. 0: students are never apprentices."""
 
     distillation_weight: float = Field(default=1.0, ge=0)
     """Weight of distillation in the student's loss; 0: the student learns from labels (and phases or hints) alone."""

@@ -45,6 +45,8 @@ def balance(num_classes: int, temperature: float) -> float:
     temperature * (1/K - p) with p the teacher's softened answer: the more classes, the softer. Here that of a teacher
     that gives one class 9/10 and the others alike: 0.75 for 10 classes at temperature 4, 2.2 for 65, 5.1 for 225.
     """
+    if num_classes < 2:
+        return 1.0
     others = num_classes - 1
     sureness = (9 * others) ** (1 / temperature)
     share = sureness / (sureness + others)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from typing import Any
+from typing import Any, NamedTuple
 
 import torchvision
 from torch import Tensor, nn
@@ -38,10 +38,14 @@ class StudentConfig(BackboneConfig):
     start: str = "source"
     """First weights: `source` (trained on the source shards in the teacher's stage), or as teacher.start."""
 
-    @property
-    def is_novice(self) -> bool:
-        """Whether its first weights know nothing of the classes, as random and ImageNet's do."""
-        return self.start == "random" or self.start.startswith("torchvision")
+
+class Beginning(NamedTuple):
+    """A network with its first weights."""
+
+    network: nn.Module
+
+    is_novice: bool
+    """It does not know the classes yet: all its weights or its last layer's are random, or they are ImageNet's."""
 
 
 def build(
@@ -52,7 +56,19 @@ def build(
     key: str = "",
     image_size: int | None = None,
 ) -> nn.Module:
-    """A network with its first weights.
+    """A network with its first weights; see `begin`."""
+    return begin(config, num_classes, start=start, key=key, image_size=image_size).network
+
+
+def begin(
+    config: BackboneConfig,
+    num_classes: int,
+    *,
+    start: str = "random",
+    key: str = "",
+    image_size: int | None = None,
+) -> Beginning:
+    """A network with its first weights, and whether they know the classes.
 
     Args:
         start: `random`, `torchvision`, `torchvision://NAME`, or a path or URL of weights. A classifier's last layer
@@ -65,9 +81,10 @@ def build(
     """
     network = build_backbone(config, num_classes, image_size)
     if start == "random":
-        return network
+        return Beginning(network, is_novice=True)
     where = f"{key}={start}"
-    if start == "torchvision" or start.startswith("torchvision://"):
+    is_fetched = start == "torchvision" or start.startswith("torchvision://")
+    if is_fetched:
         weights = _torchvision_weights(
             config.arch, start.removeprefix("torchvision").removeprefix("://"), where
         )
@@ -75,8 +92,9 @@ def build(
         weights = read_weights(start, what=key)
     if isinstance(network, VisionTransformer) and "encoder.pos_embedding" in weights:
         weights = interpolate_embeddings(network.image_size, network.patch_size, OrderedDict(weights))
-    _load_body(network, weights, num_classes, where, free=("conv1.weight",) if config.stem == "small" else ())
-    return network
+    free = ("conv1.weight",) if config.stem == "small" else ()
+    is_whole = _load_body(network, weights, num_classes, where, free=free)
+    return Beginning(network, is_novice=is_fetched or not is_whole)
 
 
 def metadata(config: BackboneConfig, classes: tuple[str, ...], **more: Any) -> dict[str, str]:
@@ -103,8 +121,11 @@ def _torchvision_weights(arch: str, name: str, where: str) -> dict[str, Tensor]:
 
 def _load_body(
     network: nn.Module, weights: dict[str, Tensor], num_classes: int, where: str, *, free: tuple[str, ...]
-) -> None:
-    """Load all that fits; only the last layer, for other classes, and the tensors named in `free` may differ."""
+) -> bool:
+    """Load all that fits; only the last layer, for other classes, and the tensors named in `free` may differ.
+
+    Gives whether the last layer fitted.
+    """
     own = network.state_dict()
     unknown, missing = [k for k in weights if k not in own], [k for k in own if k not in weights]
     if unknown or missing:
@@ -123,3 +144,4 @@ def _load_body(
     network.load_state_dict({k: own[k] if k in differing else weights[k] for k in own})
     if differing:
         _log.warning("%s: of another shape, left random: %s", where, ", ".join(differing))
+    return set(differing) <= set(free)

@@ -18,7 +18,7 @@ from fourds_dist.method.backbones import num_parameters, stage_names
 from fourds_dist.method.distiller import Predictor
 from fourds_dist.settings import Settings
 from fourds_dist.training.checkpoint import load_weights, write_weights
-from fourds_dist.training.networks import build
+from fourds_dist.training.networks import begin, build
 from fourds_dist.training.outcome import Line, Outcome
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.stage import Sink, Stage, StageName
@@ -141,7 +141,9 @@ def distil_on_target(stage: Stage) -> None:
     load_weights(distilled_teacher(settings, stage.folder), teacher, what="teacher.checkpoint")
     from_source = settings.student.start == "source"
     start = stage.folder.path(STUDENT_SOURCE) if from_source else settings.student.start
-    student = build(settings.student, len(classes), start=start, key="student.start", image_size=side)
+    student, is_novice = begin(
+        settings.student, len(classes), start=start, key="student.start", image_size=side
+    )
     untouched = {"teacher": deepcopy(teacher), "student before distillation": deepcopy(student)}
     if settings.adapt.method != "none":
         untouched["teacher before adapting"] = deepcopy(teacher)
@@ -158,7 +160,7 @@ def distil_on_target(stage: Stage) -> None:
         student_stages=stage_names(settings.student, student),
         config=settings.method,
         image_size=settings.data.crop_px,
-        novice=settings.student.is_novice,
+        novice=is_novice,
     )
     best, step, rates = stage.fit(task, "student", settings.target)
 

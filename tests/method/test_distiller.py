@@ -11,6 +11,7 @@ from torch import nn
 
 from fourds_dist.config import ConfigError, load
 from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, build_backbone
+from fourds_dist.method.losses import balance
 from fourds_dist.method.presets import PRESETS
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
@@ -99,17 +100,19 @@ def test_an_apprentice_believes_everything_and_teaches_nothing() -> None:
     apprentice = make(novice=True, apprenticeship=8.0, trust="right")
     output = apprentice(images, labels)
     torch.testing.assert_close(output.losses, believing.losses)
-    torch.testing.assert_close(output.loss, believing.loss - believing.losses["teacher_kd"])
+    louder = (balance(output.logits["student"].shape[1], 4.0) - 1) * output.losses["student_kd"]
+    torch.testing.assert_close(output.loss, believing.loss - believing.losses["teacher_kd"] + louder)
 
 
-def test_an_apprentice_that_equals_its_teacher_learns_as_others_do() -> None:
+def test_an_apprentice_that_equals_its_teacher_trusts_and_teaches_as_others_do() -> None:
     images, labels = batch()
     other = make(trust="right")(images, labels)
     apprentice = make(novice=True, apprenticeship=8.0, trust="right")
     apprentice.heed({"teacher_adapted": 0.6, "student": 0.7})
     output = apprentice(images, labels)
     torch.testing.assert_close(output.losses, other.losses)
-    torch.testing.assert_close(output.loss, other.loss)
+    louder = (balance(output.logits["student"].shape[1], 4.0) - 1) * output.losses["student_kd"]
+    torch.testing.assert_close(output.loss, other.loss + louder)
 
 
 def test_an_apprentice_s_standing_is_the_ratio_of_accuracies_and_never_falls() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 
 from fourds_dist.method.losses import (
+    balance,
     class_confusion,
     cross_entropy,
     distillation,
@@ -30,6 +32,18 @@ def test_a_batch_without_labels_gives_zero_loss_and_zero_gradient() -> None:
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(z.grad, torch.zeros_like(z))  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 345])
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_balanced_a_sure_teacher_pulls_half_as_hard_as_a_label(num_classes: int, temperature: float) -> None:
+    ignorant = torch.zeros(1, num_classes, dtype=torch.float64, requires_grad=True)
+    p = torch.full((1, num_classes), 0.1 / (num_classes - 1), dtype=torch.float64)
+    p[0, 1] = 0.9
+    told = balance(num_classes, temperature) * distillation(p.log(), ignorant, temperature=temperature)
+    (by_teacher,) = torch.autograd.grad(told, ignorant)
+    (by_label,) = torch.autograd.grad(cross_entropy(ignorant, torch.tensor([1])), ignorant)
+    torch.testing.assert_close(by_teacher, by_label / 2)
 
 
 def test_distillation_is_kl_of_softened_distributions() -> None:

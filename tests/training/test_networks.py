@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer, _api, get_model
 
 from fourds_dist.method import BackboneConfig, build_backbone
-from fourds_dist.training.networks import StudentConfig, build
+from fourds_dist.training.networks import begin, build
 
 SMALL = BackboneConfig(arch="resnet10")
 VIT = BackboneConfig(arch="tests.method.networks:vit")
@@ -28,20 +28,6 @@ def weights(tmp_path: Path) -> tuple[Path, dict[str, Tensor]]:
     return tmp_path / "r10.safetensors", state
 
 
-@pytest.mark.parametrize(
-    ("start", "is_novice"),
-    [
-        ("random", True),
-        ("torchvision", True),
-        ("torchvision://IMAGENET1K_V2", True),
-        ("source", False),
-        ("s3://bucket/student.safetensors", False),
-    ],
-)
-def test_who_knows_the_classes(start: str, is_novice: bool) -> None:
-    assert StudentConfig(start=start).is_novice == is_novice
-
-
 def test_a_file_fills_all_but_a_last_layer_for_other_classes(
     weights: tuple[Path, dict[str, Tensor]], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -54,6 +40,18 @@ def test_a_file_fills_all_but_a_last_layer_for_other_classes(
     assert all(torch.equal(v, state[k]) for k, v in other.items() if not k.startswith("fc."))
     assert other["fc.weight"].shape == (5, 512)
     assert "left random: fc.weight, fc.bias" in caplog.text
+
+
+def test_who_knows_the_classes(
+    weights: tuple[Path, dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, other = str(weights[0]), BackboneConfig(arch="resnet10", stem="small")
+    assert begin(SMALL, 5).is_novice
+    assert not begin(SMALL, 9, start=file).is_novice
+    assert begin(SMALL, 5, start=file).is_novice
+    assert not begin(other, 9, start=file).is_novice  # of another shape is only the first convolution
+    monkeypatch.setattr(_api, "load_state_dict_from_url", lambda *_, **__: get_model("resnet18").state_dict())
+    assert begin(BackboneConfig(arch="resnet18"), 1000, start="torchvision").is_novice
 
 
 def test_files_that_do_not_fit_are_refused(weights: tuple[Path, dict[str, Tensor]], tmp_path: Path) -> None:
