@@ -10,10 +10,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 from fourds_dist.compare.work import GRACE_S, Ended, Job, attempted_for_another
@@ -60,13 +59,17 @@ class Machine:
         self._idle.append(process)
         return Ended(job, failure)
 
-    def close(self, grace_s: float = 0.0) -> None:
-        """Have all runs leave with a checkpoint, and end the processes."""
+    def end(self, grace_s: float) -> None:
+        """Have all runs leave with a checkpoint, and wait for them so long."""
         for child in multiprocessing.active_children():
             child.terminate()
         wait(self._running, timeout=grace_s)
+
+    def close(self) -> None:
+        """End the processes."""
+        self.end(0.0)
         for process in (*self._idle, *(process for _, process in self._running.values())):
-            process.end()
+            process.close()
 
 
 class _Process:
@@ -80,28 +83,15 @@ class _Process:
         return self._pool.submit(_run, settings_json)
 
     def replace(self) -> None:
-        self.end()
+        self.close()
         self._pool = self._new()
 
-    def end(self) -> None:
+    def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _new(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(1, context, initializer=_begin, initargs=self._surroundings)
-
-
-@contextmanager
-def machine(launch: LaunchConfig, parallel: int | None) -> Iterator[Machine]:
-    """This machine, as long as the context lasts; Ctrl-C and SIGTERM leave checkpoints."""
-    place = Machine(launch, parallel)
-    try:
-        yield place
-    except KeyboardInterrupt:
-        place.close(GRACE_S)
-        raise
-    finally:
-        place.close()
 
 
 def gpus_here() -> list[str]:

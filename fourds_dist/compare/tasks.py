@@ -46,7 +46,7 @@ class Cluster:
             return Ended(job, f"{type(error).__name__}: {lines[0].strip() if lines else 'no word of why'}")
 
     def end(self, grace_s: float) -> None:
-        """Have all runs leave with a checkpoint."""
+        """Have all runs leave with a checkpoint, and wait for them so long."""
         for ref in self._running:
             ray.cancel(ref)
         ray.wait(list(self._running), num_returns=len(self._running), timeout=grace_s)

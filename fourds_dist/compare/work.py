@@ -7,7 +7,7 @@ again goes on where it was stopped, and tries again what failed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,6 +69,10 @@ class Workplace(Protocol):
 
     def wait(self) -> Ended:
         """The next run that ends, of those begun."""
+        ...
+
+    def end(self, grace_s: float) -> None:
+        """Have all runs leave with a checkpoint, and wait for them so long."""
         ...
 
 
@@ -154,26 +158,35 @@ class Here:
         """What ended."""
         return self._ended.pop()
 
+    def end(self, grace_s: float) -> None:
+        """The run has left: it was told so itself."""
+
 
 @contextmanager
 def workplace(plan: Plan) -> Iterator[Workplace]:
-    """Where the plan's runs are done, as long as the context lasts."""
-    if plan.config.through == "here":
-        yield Here()
-        return
-    if plan.config.through == "processes":
-        from fourds_dist.compare.processes import machine
-
-        with machine(plan.base.launch, plan.config.parallel) as place:
-            yield place
-        return
-    from fourds_dist.compare.tasks import Cluster
-    from fourds_dist.launch.ray_train import cluster, sigterm_interrupts
-
-    with cluster(plan.base), sigterm_interrupts():
-        place = Cluster(plan.base.launch, plan.config.parallel)
+    """Where the plan's runs are done, as long as the context lasts; Ctrl-C and SIGTERM leave checkpoints."""
+    with _place(plan) as place:
         try:
             yield place
         except KeyboardInterrupt:
             place.end(GRACE_S)
             raise
+
+
+@contextmanager
+def _place(plan: Plan) -> Iterator[Workplace]:
+    launch, parallel = plan.base.launch, plan.config.parallel
+    match plan.config.through:
+        case "here":
+            yield Here()
+        case "processes":
+            from fourds_dist.compare.processes import Machine
+
+            with closing(Machine(launch, parallel)) as machine:
+                yield machine
+        case "ray":
+            from fourds_dist.compare.tasks import Cluster
+            from fourds_dist.launch.ray_train import cluster, sigterm_interrupts
+
+            with cluster(plan.base), sigterm_interrupts():
+                yield Cluster(launch, parallel)
