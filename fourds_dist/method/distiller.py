@@ -280,4 +280,4 @@ class FourDs(nn.Module):
     def log_values(self) -> dict[str, Tensor]:
         """Share of learnt amplitude in each adapter, in [0, 1], 1/2 at the start; an apprentice's standing."""
         values = {f"mix/adapter{i}": a.mix_weights()[0].detach() for i, a in enumerate(self.adapters, 1)}  # pyright: ignore
-        return values | ({"standing": self.standing} if self._is_apprentice else {})
+        return values | ({"apprentice/standing": self.standing} if self._is_apprentice else {})

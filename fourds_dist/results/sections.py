@@ -14,6 +14,9 @@ from fourds_dist.results.run import STAGES, Run
 from fourds_dist.results.scores import wilson
 from fourds_dist.training.evaluate import Accuracy
 
+STANDING = "apprentice/standing"
+"""What FourDs.log_values calls it."""
+
 
 class RunSections:
     """Of one run.
@@ -95,6 +98,14 @@ class RunSections:
         words = [
             "Losses are means over the steps between two points, unweighted; the first, loss, is their weighted sum."
         ]
+        if self.run.keys("distill", "step", STANDING):
+            standing = {"standing": self.run.series("distill", "step", STANDING)}
+            title = "The apprentice's standing"
+            drawn.append(charts.lines(self._name("standing"), title, standing, percent=True, least=0))
+            words.append(
+                "The student began as an apprentice: it believes its teacher, and does not teach it, in the measure in "
+                "which its standing is short of 100 %."
+            )
         return Section(self._name("learning"), "Learning", words, charts=drawn) if drawn else None
 
     def speed(self) -> Section | None:

@@ -120,7 +120,7 @@ def test_an_apprentice_s_standing_is_the_ratio_of_accuracies_and_never_falls() -
     standings = []
     for student, teacher in ((0.0, 0.0), (0.3, 0.6), (0.54, 0.6), (0.3, 0.6), (0.7, 0.6)):
         task.heed({"teacher_adapted": teacher, "student": student})
-        standings.append(task.log_values()["standing"].item())
+        standings.append(task.log_values()["apprentice/standing"].item())
     assert standings == pytest.approx([0.0, 0.5**8, 0.9**8, 0.9**8, 1.0])
     assert "standing" in task.state_dict()  # goes with checkpoints
 

@@ -17,7 +17,7 @@ from PIL import Image
 from fourds_dist.report import main
 from fourds_dist.results import examine
 from fourds_dist.results.examine import ADAPTED, BEFORE, STUDENT, TEACHER, Examination
-from fourds_dist.results.page import Page
+from fourds_dist.results.page import Page, Section
 from fourds_dist.results.report import write_report
 from fourds_dist.results.run import Run, find_runs
 from fourds_dist.results.sections import RunSections
@@ -130,6 +130,23 @@ def test_what_was_survived_is_told(run_folder: Path) -> None:
     assert "worker 1 was lost &lt;&amp;&gt;; went on" in html
     assert "went on from step 20: 32 images a step" in html
     assert "Nothing went wrong" not in html
+
+
+def test_an_apprentice_s_standing_is_drawn_and_is_no_loss(run_folder: Path) -> None:
+    assert "standing" not in {chart.name for chart in learning(run_folder).charts}
+    rows = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        if (row["stage"], row["event"]) == ("distill", "step"):
+            row["apprentice/standing"] = row["epoch"] / 3
+    (run_folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "standing" in {chart.name for chart in learning(run_folder).charts}
+    assert not any("standing" in name for name in Run(str(run_folder)).losses("distill"))
+
+
+def learning(run_folder: Path) -> Section:
+    section = RunSections(Run(str(run_folder)), None).learning()
+    assert section is not None
+    return section
 
 
 def test_a_run_that_is_not_done_has_a_report_as_far_as_it_came(run_folder: Path) -> None:

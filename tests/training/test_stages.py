@@ -113,13 +113,13 @@ def test_a_student_that_does_not_know_the_classes_serves_an_apprenticeship(
 ) -> None:
     train(settings(data, tmp_path, "run.name=novice", f"student.start={start}", "distill.epochs=2"))
     steps = [row for row in rows(tmp_path / "novice") if row["stage"] == "distill" and row["event"] == "step"]
-    assert ["standing" in row for row in steps] == [serves] * len(steps)
+    assert ["apprentice/standing" in row for row in steps] == [serves] * len(steps)
     if serves:
         epoch = next(
             row for row in rows(tmp_path / "novice") if "val/student" in row and row["stage"] == "distill"
         )
         reached = min(1.0, epoch["val/student"] / epoch["val/teacher_adapted"])
-        assert [row["standing"] for row in steps] == pytest.approx([0.0] * 3 + [reached**16] * 3)
+        assert [row["apprentice/standing"] for row in steps] == pytest.approx([0.0] * 3 + [reached**16] * 3)
 
 
 def test_adapting_goes_on_where_it_was_stopped(data: Path, tmp_path: Path) -> None:
