@@ -79,9 +79,8 @@ def _remarks(manifest: Manifest) -> list[str]:
             lines.append(f"no images in {split}: {len(empty)} classes ({some})")
     if missing := [split for split in ("train", "val", "test") if not manifest.num_samples(split)]:
         lines.append(f"there is no {' and no '.join(missing)} split; training needs all three of the target")
-    if skipped := {
-        what: manifest.notes.get(what) for what in ("unreadable", "missing") if manifest.notes.get(what)
-    }:
+    reasons = ("unreadable", "missing", "with two labels")
+    if skipped := {what: manifest.notes.get(what) for what in reasons if manifest.notes.get(what)}:
         lines.append("left out: " + ", ".join(f"{count} images {what}" for what, count in skipped.items()))
     if others := manifest.notes.get("other files"):
         lines.append("files that are no images: " + ", ".join(f"{n} {kind}" for kind, n in others.items()))

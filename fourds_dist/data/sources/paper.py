@@ -2,7 +2,8 @@
 
 Splits are the paper's: a random 80/20 split per domain with seed 42 (class by class, here), or the published
 lists where there are some (DomainNet; `--splits random` gives the paper's 90/10). A tenth of each training part
-becomes our validation split, which the paper lacks.
+becomes our validation split, which the paper lacks. An image that the lists name twice counts once, and not at all
+where they give it two labels (nine of ImageCLEF-DA's pascal).
 
 python -m fourds_dist.pack office-home OfficeHomeDataset_10072016 DEST
 """
@@ -61,14 +62,16 @@ def paper(
     if unknown := [name for name in wanted if name not in known.domains]:
         raise ValueError(f"{known.title} has no domain {unknown[0]!r}; it has {', '.join(known.domains)}")
     found = {name: _pictures(known, known.domains[name], Path(folder)) for name in wanted}
-    classes = _classes(known, found, partial)
+    clear = {name: _each_once(pictures) for name, pictures in found.items()}
+    classes = _classes(known, clear, partial)
     made = []
-    for name, pictures in found.items():
+    for name, pictures in clear.items():
         title = name if len(known.domains) == 1 else f"{layout}-{name}"
         assigned = _splits(known, pictures, splits, val_fraction, seed)
         notes = {
             "origin": f"{known.title}, {known.origin}",
             "images": dict(sorted(Counter(assigned).items())),
+            "with two labels": len({picture.path for picture in found[name]}) - len(pictures),
             "splits": "random" if splits == "random" or pictures[0].part == "all" else "published",
             "val_fraction": val_fraction,
             "seed": seed,
@@ -158,6 +161,15 @@ def _from_list(file: Path, part: str, starts: list[Path], classes: tuple[str, ..
     if not pictures:
         raise ValueError(f"{file} is empty")
     return pictures
+
+
+def _each_once(pictures: list[Picture]) -> list[Picture]:
+    """Every image once, in the test part if it is in both; none that has two labels, as nobody knows which is true."""
+    labels: dict[Path, set[str]] = {}
+    for picture in pictures:
+        labels.setdefault(picture.path, set()).add(picture.label)
+    test_last = sorted(pictures, key=lambda picture: picture.part == "test")
+    return list({picture.path: picture for picture in test_last if len(labels[picture.path]) == 1}.values())
 
 
 def _classes(layout: Layout, found: dict[str, list[Picture]], partial: bool) -> tuple[str, ...]:

@@ -91,6 +91,23 @@ def test_imageclef_lists_and_its_fixed_classes(tmp_path, photographs):
     assert Counter(e.split for e in bing if e.label == "people")["test"] == 1
 
 
+def test_an_image_listed_with_two_labels_is_left_out_and_one_listed_twice_counts_once(tmp_path, photographs):
+    """As the published pascal list has nine: split line by line, test images came back in training."""
+    write_lists(
+        tmp_path, LAYOUTS["imageclef-da"], photographs, "{domain}List.txt", "{domain}/{index}_{number}.jpg"
+    )
+    (plain,) = paper("imageclef-da", tmp_path, domains=["caltech"])
+    with (tmp_path / "pList.txt").open("a") as file:
+        file.write("p/3_0.jpg 11\np/./7_2.jpg 4\np/5_1.jpg 5\n")
+    caltech, pascal = paper("imageclef-da", tmp_path, domains=["caltech", "pascal"])
+    names = [e.image.name for e in pascal]
+    assert len(set(names)) == len(names) == 12 * 5 - 2
+    assert not {"3_0.jpg", "7_2.jpg"} & set(names)
+    assert [e.label for e in pascal if e.image.name == "5_1.jpg"] == ["bus"]
+    assert (pascal.notes["with two labels"], caltech.notes["with two labels"]) == (2, 0)
+    assert list(caltech) == list(plain)
+
+
 @pytest.fixture
 def domainnet(tmp_path, photographs):
     write_lists(
@@ -114,6 +131,32 @@ def test_domainnet_keeps_its_published_test_lists(domainnet):
     examples = list(clipart)
     assert all((e.split == "test") == ("-test-" in e.key) for e in examples)
     assert clipart.notes["images"] == {"test": 5 * 12, "train": 4 * 12, "val": 12}
+
+
+@pytest.mark.parametrize("splits", ["published", "random"])
+def test_an_image_in_both_published_lists_stays_in_the_test_split_alone(domainnet, splits):
+    line = "real/The Great Wall 004/real test 2.jpg 4\n"
+    with (domainnet / "real_train.txt").open("a") as file:
+        file.write(line)
+    (real,) = paper("domainnet", domainnet, domains=["real"], splits=splits, partial=True)
+    (split,) = [e.split for e in real if e.image.name == "real test 2.jpg" and e.label.endswith("004")]
+    assert sum(real.notes["images"].values()) == 2 * 5 * 12
+    if splits == "published":
+        assert split == "test"
+        assert real.notes["images"]["test"] == 5 * 12
+
+
+def test_an_image_of_two_labels_in_the_two_published_lists_is_left_out(tmp_path, photographs):
+    for part, begin in (("train", 0), ("test", 14)):
+        lines = []
+        for index in range(begin, begin + 15):
+            (tmp_path / f"{index:08}.png").write_bytes(photographs[index])
+            lines.append(f"{index:08}.png {(index + (part == 'test')) % 10}")
+        (tmp_path / f"mnist_m_{part}_labels.txt").write_text("\n".join(lines))
+    (domain,) = paper("mnist-m", tmp_path)
+    names = [e.image.name for e in domain]
+    assert sorted(names) == [f"{index:08}.png" for index in range(29) if index != 14]
+    assert domain.notes["with two labels"] == 1
 
 
 def test_domainnet_randomly_as_in_the_paper(domainnet):
