@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from fourds_dist.data import Split, check_same_classes, open_split
+from fourds_dist.data.manifest import read_manifest
+from fourds_dist.data.url import split_pattern
 from fourds_dist.method.backbones import stage_names
 from fourds_dist.method.recompute import recompute_blocks
 from fourds_dist.settings import Settings
@@ -67,7 +69,10 @@ def _check_launch(settings: Settings) -> None:
 
 
 def _check_shards(settings: Settings) -> Split:
-    """Every split of both domains is there, whole, and of one class list; gives the first training split."""
+    """Every split of both domains is there, whole, of one class list, and with labels where it judges.
+
+    Gives the first training split.
+    """
     domains = [domain for domain in (settings.target, settings.source) if domain.url is not None]
     first = open_split(domains[0], "train", seed=settings.run.seed)
     for domain in domains:
@@ -75,7 +80,23 @@ def _check_shards(settings: Settings) -> Split:
             split = open_split(domain, name, seed=settings.run.seed)
             check_same_classes(split, first)
             split.check_shards()
+    _check_labels(settings)
     return first
+
+
+def _check_labels(settings: Settings) -> None:
+    """What networks are chosen and tested on has labels; without, accuracy would be 0 in every epoch."""
+    judges = [("source", "val")] if "source" in stages_to_run(settings) else []
+    if settings.run.until != "source":
+        judges += [("target", "val"), ("target", "test")]
+    for domain, name in judges:
+        url = getattr(settings, domain).url
+        if not any(read_manifest(split_pattern(url)[0]).class_counts[name]):
+            use = "choose the best epoch by" if name == "val" else "test the networks on"
+            raise ValueError(
+                f"{domain}.url={url} has a {name!r} split without a single label, and labels are needed to {use}; only "
+                "training images can do without: pack or index that split again, with labels"
+            )
 
 
 def _check_batches(settings: Settings) -> None:
