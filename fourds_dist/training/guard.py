@@ -1,15 +1,16 @@
 """Steps whose numbers are no longer finite: found on the device, told at logging steps, skipped within a budget.
 
-Without a budget the loss alone is watched: the run stops at the next logging step, before any checkpoint could hold
-what came of it. With `step.max_bad_steps` the gradients are, which all ranks share: on all of them the same
-steps leave weights, optimisers and BatchNorm statistics as they were. Either way the images are written down.
+Without a budget the loss is watched (of a batch in parts, the last part's), and the run stops at the next logging step.
+With `step.max_bad_steps` the gradients are, which all ranks share: on all of them the same steps leave weights,
+optimisers and BatchNorm statistics as they were. A loss tells of weights one step late, so each checkpoint is looked at
+before it is written: none holds weights that are not finite. In all cases the images are written down.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +78,7 @@ class Guard:
         """What happened since the last call, in one line; None: nothing. Every rank calls it together.
 
         Raises:
-            FloatingPointError: no budget, or none left. The last checkpoint is from before.
+            FloatingPointError: no budget, or none left.
         """
         first = int(self._world.least(self._first))
         if first == _NEVER:
@@ -87,10 +88,7 @@ class Guard:
         self._num_bad.zero_()
         file = self._write_down(first)
         if not self._budget:
-            raise FloatingPointError(
-                f"the loss is not finite at step {first}; its images are named in {file}. Lower optim.lr, set "
-                "optim.max_grad_norm, or let the run skip some such steps by step.max_bad_steps"
-            )
+            raise _error(f"the loss is not finite at step {first}", file)
         self.num_skipped += num_bad
         text = (
             f"skipped {num_bad} step{'s' if num_bad > 1 else ''} from step {first} on, whose gradients were not finite "
@@ -102,6 +100,26 @@ class Guard:
             )
         return text
 
+    def check_state(self, step: int, state: dict[str, Any] | None) -> None:
+        """Refuse a checkpoint whose learnt weights are not finite. Every rank calls it together, rank 0 with the state.
+
+        Raises:
+            FloatingPointError: on all ranks alike.
+        """
+        weights = {} if state is None else state["weights"]
+        names = [name for name, p in self._task.named_parameters() if p.requires_grad and name in weights]
+        is_bad = any(not torch.isfinite(weights[name]).all() for name in names)
+        if any(self._world.gather(is_bad)):
+            self.refuse(step, f"step {step} left weights that are not finite, and no checkpoint")
+
+    def refuse(self, step: int, what: str) -> NoReturn:
+        """Stop the run at the step looked at last, whose images are written down. Every rank calls it together.
+
+        Raises:
+            FloatingPointError: always.
+        """
+        raise _error(what, self._write_down(step))
+
     def _write_down(self, first: int) -> str:
         """Name the images of the first bad step, and of the one before it, whose update may have been the cause."""
         mine = {step: keys for step, keys in self._seen if step in (first - 1, first)}
@@ -112,3 +130,10 @@ class Guard:
             keys = {str(step): [rank.get(step, []) for rank in by_rank] for step in steps}
             self._write(name, {"first_bad_step": first, "keys_by_step_and_rank": keys})
         return name
+
+
+def _error(what: str, file: str) -> FloatingPointError:
+    return FloatingPointError(
+        f"{what}; its images are named in {file}. Lower optim.lr, set optim.max_grad_norm, or let the run skip some "
+        "such steps by step.max_bad_steps"
+    )

@@ -98,7 +98,7 @@ def fit(
 
     Raises:
         ValueError: a checkpoint of another model, data set or format.
-        FloatingPointError: loss or gradients are no longer finite, more often than `max_bad_steps`.
+        FloatingPointError: loss or gradients are no longer finite, more often than `max_bad_steps`, or weights are not.
         OSError: a checkpoint cannot be written, for longer than the store has patience.
         Stopped: the run was told to leave and did, with a checkpoint.
     """
@@ -155,7 +155,9 @@ def fit(
             emit(meter.epoch_row(step, accuracies, is_best=place.best.step == step))
 
         if saves or reason:
-            store.save(capture(task, strategy, place, identity, world), step, values, wait=reason is not None)
+            state = capture(task, strategy, place, identity, world)
+            guard.check_state(step, state)
+            store.save(state, step, values, wait=reason is not None)
         if reason:
             stopped = Stopped(reason, step)
             emit({"event": "stopped", "step": step, "text": str(stopped)})

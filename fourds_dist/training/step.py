@@ -71,7 +71,7 @@ class StepConfig(Section):
 
     max_bad_steps: int = Field(default=0, ge=0)
     """Steps with gradients that are not finite which a run may leave out; 0: the first loss that is not finite stops
-    it. Their images are named in bad_batch-*.json."""
+    it. Weights that are not finite always do. Their images are named in bad_batch-*.json."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -92,9 +93,10 @@ def run(
     stop: Any = never,
     written: dict[str, Any] | None = None,
     rows: list[dict[str, Any]] | None = None,
+    task: FourDs | None = None,
     **changes: Any,
 ) -> tuple[FourDs, Best, list[dict[str, Any]]]:
-    task, rows = make_task(), [] if rows is None else rows
+    task, rows = task or make_task(), [] if rows is None else rows
     options: dict[str, Any] = {
         "config": CONFIG,
         "selected": "student",
@@ -283,6 +285,21 @@ class TestNotFinite:
         store.kill_after = 10**9
         with pytest.raises(FloatingPointError, match=r"2 of step.max_bad_steps=1.*more than allowed"):
             run(store, accuracies=[0.3], stream=Poisoned(5, 7), max_bad_steps=1)
+
+
+def test_no_checkpoint_holds_weights_that_are_not_finite() -> None:
+    """The loss of step 3, at which an epoch ends, is finite; its gradient is not."""
+    task, count = make_task(), itertools.count(1)
+    parameter = next(task.student.parameters())
+    parameter.register_hook(lambda grad: grad * float("nan") if next(count) == 3 else grad)
+    store, written = Memory(), {}
+    with pytest.raises(
+        FloatingPointError, match=r"step 3 left weights that are not finite, and no checkpoint"
+    ):
+        run(store, task=task, stream=Poisoned(), written=written)
+    assert store.states == []
+    keys = written["bad_batch-00000003.json"]["keys_by_step_and_rank"]
+    assert keys["3"] == [[f"shard/3-{i}" for i in range(4)]]
 
 
 def test_a_learning_rate_that_explodes_stops_the_run() -> None:
