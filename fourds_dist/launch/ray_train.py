@@ -94,7 +94,7 @@ def run_stage_on_ray(
         # Workers have left a node that goes before it went; the others and its successor take over.
         await_workers(settings.launch, wait_s=settings.launch.wait_s)
     if ending.kind == "stopped":
-        raise Stopped(ending.text, 0)
+        raise Stopped(ending.text, ending.step)
     if ending.kind == "failed":
         raise HopelessError(f"{stage} stage: {ending.text}")
 
@@ -230,7 +230,10 @@ def _fit_until_told(
     """`trainer.fit()`, until Ctrl-C, SIGTERM or `meanwhile` asks the workers to leave.
 
     It runs in a thread, where Ray Train leaves the signals to us; its own answer to Ctrl-C is to end without a
-    checkpoint.
+    checkpoint. Workers that left for another reason before they heard of `meanwhile`'s count as stopped.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM, where the workers did not leave for it: they were done, or slow.
     """
     result: Future[Ending] = Future()
 
@@ -247,14 +250,18 @@ def _fit_until_told(
             while not wait([result], timeout=0.5).done:
                 if reason := meanwhile():
                     board.stop.remote(reason)
-                    return result.result(timeout=grace_s)
+                    ending = result.result(timeout=grace_s)
+                    return ending._replace(kind="stopped") if ending.kind == "preempted" else ending
             return result.result()
         except KeyboardInterrupt:
             board.stop.remote("Ctrl-C or SIGTERM")
             try:
-                return result.result(timeout=grace_s)
+                ending = result.result(timeout=grace_s)
             except TimeoutError:
                 raise KeyboardInterrupt from None
+            if ending.kind in ("done", "preempted"):
+                raise
+            return ending
         except BaseException:
             # `meanwhile` ends a trial of a sweep by raising SystemExit; its workers go as well.
             if not result.done():

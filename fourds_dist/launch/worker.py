@@ -29,6 +29,9 @@ class Ending(NamedTuple):
 
     kind: Literal["done", "stopped", "preempted", "failed"]
     text: str = ""
+    """Why they stopped, or what failed."""
+    step: int = 0
+    """Of the checkpoint with which they stopped."""
 
 
 def train_worker(config: dict[str, Any]) -> Ending:
@@ -55,7 +58,8 @@ def train_worker(config: dict[str, Any]) -> Ending:
             happened=line.happened,
         )
     except Stopped as stopped:
-        return Ending("preempted" if stopped.reason.startswith(PREEMPTED) else "stopped", str(stopped))
+        kind = "preempted" if stopped.reason.startswith(PREEMPTED) else "stopped"
+        return Ending(kind, stopped.reason, stopped.step)
     except (FloatingPointError, CheckpointRefusedError) as error:  # it would all happen again, on every rank
         return Ending("failed", str(error))
     return Ending("done")
@@ -104,7 +108,7 @@ class Line:
             info = ray.train.get_preemption_info()
             if info is not None:
                 ranks = ", ".join(map(str, info.preempted_ranks))
-                self._told = f"{PREEMPTED} (worker {ranks})"
+                self._told = self._told or f"{PREEMPTED} (worker {ranks})"
         return self._told
 
     def _hear(self) -> None:

@@ -1,0 +1,76 @@
+"""A run that is told to leave: whoever asked is heard, also where the workers were done or had a notice of Ray's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fourds_dist.launch import ray_train, worker
+from fourds_dist.launch.ray_train import _fit_until_told, run_stage_on_ray
+from fourds_dist.launch.worker import PREEMPTED, PREEMPTION_POLL_S, Ending, Line
+from fourds_dist.settings import Settings
+from fourds_dist.training.stop import Stopped
+
+
+class Board:
+    """Takes the driver's wish to stop."""
+
+    def __init__(self) -> None:
+        self.told = threading.Event()
+        self.stop = SimpleNamespace(remote=lambda reason: self.told.set())
+
+
+class Trainer:
+    """Whose workers leave once they are told to, in their own way."""
+
+    def __init__(self, board: Board, ending: Ending) -> None:
+        self.board, self.ending = board, ending
+
+    def fit(self) -> Any:
+        assert self.board.told.wait(20)
+        return SimpleNamespace(return_value=tuple(self.ending))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", ["done", "preempted"])
+def test_ctrl_c_is_heard_where_the_workers_left_for_another_reason(kind: Any, number: int) -> None:
+    board = Board()
+    threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
+    with pytest.raises(KeyboardInterrupt):
+        _fit_until_told(Trainer(board, Ending(kind)), board, 20, lambda: None)  # pyright: ignore
+    assert board.told.is_set()
+
+
+def test_workers_that_left_for_it_tell_of_their_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Board()
+    ending = Ending("stopped", "Ctrl-C or SIGTERM", 120)
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    assert _fit_until_told(Trainer(board, ending), board, 20, lambda: None) == ending  # pyright: ignore
+    monkeypatch.setattr(ray_train, "_fit", lambda *_: ending)
+    with pytest.raises(
+        Stopped, match=r"^stopped by Ctrl-C or SIGTERM at step 120, with a checkpoint; the same"
+    ):
+        run_stage_on_ray("source", Settings(), print)
+
+
+def test_a_reason_of_the_driver_s_own_counts_before_a_notice() -> None:
+    board = Board()
+    trainer: Any = Trainer(board, Ending("preempted", f"{PREEMPTED} (worker 1)", 7))
+    assert _fit_until_told(trainer, board, 20, lambda: "a better trial").kind == "stopped"
+
+
+def test_a_notice_does_not_hide_what_the_driver_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    notice = SimpleNamespace(preempted_ranks=[1])
+    monkeypatch.setattr(worker.ray.train, "get_preemption_info", lambda: notice)
+    monkeypatch.setattr(worker.ray, "wait", lambda refs, timeout: (refs, []))
+    monkeypatch.setattr(worker.ray, "get", lambda answer: answer)
+    line = Line(SimpleNamespace(put=SimpleNamespace(remote=lambda row: "Ctrl-C or SIGTERM")))
+    assert line.told_to_stop(PREEMPTION_POLL_S) == f"{PREEMPTED} (worker 1)"
+    line = Line(SimpleNamespace(put=SimpleNamespace(remote=lambda row: "Ctrl-C or SIGTERM")))
+    line.put({})
+    assert line.told_to_stop(PREEMPTION_POLL_S) == "Ctrl-C or SIGTERM"
