@@ -142,7 +142,6 @@ def fit(
 
         if epoch_ends:
             world.average_buffers(task)
-            guard.keep_buffers()
             task.eval()
             accuracies = validate()
             task.train()
@@ -151,6 +150,7 @@ def fit(
                 place.best = Best(value, step, step // steps_per_epoch, strategy.weights())
             reached = {name: accuracy.value for name, accuracy in accuracies.items()}
             task.heed(reached)  # pyright: ignore[reportCallIssue]
+            guard.keep_buffers()
             values = {f"val/{name}": value for name, value in reached.items()}
             emit(meter.epoch_row(step, accuracies, is_best=place.best.step == step))
 

@@ -77,9 +77,9 @@ class Memory:
         pass
 
 
-def make_task() -> FourDs:
+def make_task(*, novice: bool = False) -> FourDs:
     torch.manual_seed(0)
-    return tiny_four_ds()
+    return tiny_four_ds(novice=novice)
 
 
 CONFIG = StageConfig(epochs=3, global_batch_size=4, optim=OptimConfig(schedule="cosine"))
@@ -109,7 +109,10 @@ def run(
     values = iter(accuracies or [0.1, 0.2, 0.3])
 
     def validate() -> dict[str, Accuracy]:
-        return {"student": Accuracy(round(1000 * next(values)), 1000, 1.0)}
+        return {
+            "student": Accuracy(round(1000 * next(values)), 1000, 1.0),
+            "teacher_adapted": Accuracy(1, 1, 1.0),
+        }
 
     write = {} if written is None else written
     around = Surroundings(store, rows.append, stop, write.__setitem__)
@@ -277,6 +280,14 @@ class TestNotFinite:
             assert torch.equal(before["weights"][name], after["weights"][name]), name
         for name, state in before["optimizer"].items():
             assert same(state, after["optimizer"][name])
+
+    def test_a_skipped_step_leaves_what_the_epoch_before_it_taught(self) -> None:
+        """An apprentice's standing, which is a buffer and changes between two steps."""
+        task, store = make_task(novice=True), Memory()
+        run(store, accuracies=[0.9, 0.1, 0.1], task=task, stream=Poisoned(4), max_bad_steps=1)
+        standings = [state["weights"]["standing"].item() for state in store.states]
+        assert standings[0] > 0
+        assert standings == [standings[0]] * 3
 
     def test_a_spent_budget_stops_it_also_across_a_resume(self) -> None:
         store = Memory(kill_after=2)  # after the epoch that skipped step 5

@@ -30,7 +30,9 @@ def tiny_network(width: int, *, dropout: float = 0.0, batch_norm: bool = True) -
     )
 
 
-def tiny_four_ds(*, dropout: float = 0.5, batch_norm: bool = True, **method: object) -> FourDs:
+def tiny_four_ds(
+    *, dropout: float = 0.5, batch_norm: bool = True, novice: bool = False, **method: object
+) -> FourDs:
     """A pair of them under 4Ds."""
     stages = ("layer1", "layer2")
     return FourDs(
@@ -40,4 +42,5 @@ def tiny_four_ds(*, dropout: float = 0.5, batch_norm: bool = True, **method: obj
         student_stages=stages,
         config=MethodConfig.model_validate(method),
         image_size=SIDE,
+        novice=novice,
     )
