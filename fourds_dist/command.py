@@ -64,7 +64,7 @@ def keys(root: type[Section], title: str) -> str:
 def told(error: Exception) -> str:
     """An error in one screen: what users can mend as it says itself, what is a fault of ours as such."""
     text = str(error)
-    if not isinstance(error, ValueError | RuntimeError | OSError):
+    if not isinstance(error, ValueError | RuntimeError | OSError | FloatingPointError):
         text = (
             f"unexpected {type(error).__name__}: {text} (a fault of fourds_dist's; --traceback shows where)"
         )

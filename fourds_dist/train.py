@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the newest checkpoint", file=sys.stderr)
         return 130
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, FloatingPointError) as error:
         if options.traceback:
             raise
         print(f"error: {error}", file=sys.stderr)
@@ -61,6 +61,7 @@ def train(settings: Settings) -> Outcome | None:
     Raises:
         ValueError: a configuration that cannot work, found before anything is started.
         RuntimeError: a stage that failed.
+        FloatingPointError: a stage in this process whose numbers are no longer finite.
     """
     folder = RunFolder(settings.run_url)
     with explained(folder.url):  # nothing was asked of its store before

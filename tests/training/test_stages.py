@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from fourds_dist.config import ConfigError, load
+from fourds_dist import command
+from fourds_dist.config import ConfigError, dump, load
 from fourds_dist.settings import Settings
-from fourds_dist.train import run, train
+from fourds_dist.train import main, run, train
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.stages import run_stage, stages_to_run
 from fourds_dist.training.stop import Stopped
@@ -152,6 +153,18 @@ def test_until_the_source_needs_no_target_and_its_teacher_serves_others(data: Pa
     teacher = tmp_path / "source" / "teacher.safetensors"
     assert run(settings(data, tmp_path, "run.name=next", f"teacher.checkpoint={teacher}"))
     assert {row["stage"] for row in rows(tmp_path / "next")} == {"distill"}
+
+
+def test_numbers_that_are_not_finite_are_told_in_a_line(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = settings(data, tmp_path, "run.until=source", "source_stage.optim.lr=1e30")
+    (tmp_path / "given.yaml").write_text(dump(given))
+    assert main([str(tmp_path / "given.yaml")]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("error: ")
+    assert "not finite" in told
+    assert "a fault of" not in command.told(FloatingPointError("the loss is not finite"))
 
 
 def test_refused(data: Path, tmp_path: Path) -> None:
