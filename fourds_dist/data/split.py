@@ -222,8 +222,8 @@ def _matching(manifest: Manifest, name: SplitName, pattern: str | None, url: str
     if not shards:
         present = ", ".join(n for n, s in manifest.splits.items() if s) or "none"
         raise ValueError(
-            f"{url} has no {name!r} split (it has: {present}); pack it with one (`pack folder --val-fraction 0.1`), or "
-            f"add shards by `pack index ... --split {name}`"
+            f"{url} has no {name!r} split (it has: {present}); {_how_to_pack(manifest, name)}, or add shards by "
+            f"`pack index ... --split {name}`"
         )
     if pattern is None:
         return shards
@@ -234,6 +234,17 @@ def _matching(manifest: Manifest, name: SplitName, pattern: str | None, url: str
     if matching(everywhere, pattern):
         return shards  # the pattern speaks of another split's shards
     raise ValueError(f"no shards match {url}; the folder's first is {everywhere[0]}")
+
+
+def _how_to_pack(manifest: Manifest, name: SplitName) -> str:
+    if name == "train":
+        return "pack it with training images"
+    if any(manifest.class_counts.get("train", ())):
+        return f"pack it with one (`pack folder --{name}-fraction 0.1`)"
+    return (
+        "it is drawn from labelled images alone, and no training image has a label: pack some with theirs, the "
+        "others without (`pack list`)"
+    )
 
 
 def _chosen(split: Split, config: StreamConfig, seed: int) -> Split:

@@ -31,6 +31,7 @@ from fourds_dist.data import (
 )
 from fourds_dist.data.decode import decode
 from fourds_dist.data.index import ShardIndex
+from fourds_dist.data.split import SplitName
 from tests.data import shards
 from tests.data.shards import SIDE, numbers_in, write_dataset
 
@@ -336,8 +337,12 @@ CONFIGURATIONS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a pattern that fits no shard": (lambda f: opened(f / "set" / "x-{0..9}.tar"), "no shards match"),
     "a protocol nobody knows": (lambda _: opened("gopher://a/b"), "gopher"),
     "a split that is not there": (
-        lambda f: open_split(StreamConfig(url=str(f / "set")), "test"),
-        "has no 'test' split",
+        lambda f: opened(f / "set", "test"),
+        "has no 'test' split .*pack folder --test-fraction",
+    ),
+    "a split that is not there, without labels to draw it": (
+        lambda f: opened(write_dataset(f / "bare", [3], splits=("train",), labels=[-1] * 3), "val"),
+        "has no 'val' split .*drawn from labelled images alone",
     ),
     "fewer images than a batch": (lambda f: stream_with(f, 53), "52 train images, fewer than the 53"),
     "more workers than lanes": (lambda f: stream_with(f, 4, world_size=5), "5 workers cannot share"),
@@ -361,8 +366,8 @@ CONFIGURATIONS: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-def opened(path: Path | str) -> object:
-    return open_split(StreamConfig(url=str(path)), "train")
+def opened(path: Path | str, name: SplitName = "train") -> object:
+    return open_split(StreamConfig(url=str(path)), name)
 
 
 def stream_with(folder: Path, global_batch_size: int, world_size: int = 1) -> object:

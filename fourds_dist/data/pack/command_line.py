@@ -36,7 +36,9 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
     one.add_argument("source", metavar="SRC", help="the folder")
     _add_file_options(one)
     one.add_argument(
-        "--unlabelled", action="store_true", help="all images below SRC, without labels; needs --classes"
+        "--unlabelled",
+        action="store_true",
+        help="all images below SRC, without labels, for training; needs --classes",
     )
 
     one = add("list", "a list of images and labels", list_file.__doc__)

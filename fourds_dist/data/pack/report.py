@@ -78,7 +78,10 @@ def _remarks(manifest: Manifest) -> list[str]:
             some = f"{', '.join(empty[:5])}{', ...' if len(empty) > 5 else ''}"
             lines.append(f"no images in {split}: {len(empty)} classes ({some})")
     if missing := [split for split in ("train", "val", "test") if not manifest.num_samples(split)]:
-        lines.append(f"there is no {' and no '.join(missing)} split; training needs all three of the target")
+        lines.append(
+            f"there is no {' and no '.join(missing)} split; training needs all three of the target, "
+            "val and test with labels"
+        )
     reasons = ("unreadable", "missing", "with two labels")
     if skipped := {what: manifest.notes.get(what) for what in reasons if manifest.notes.get(what)}:
         lines.append("left out: " + ", ".join(f"{count} images {what}" for what, count in skipped.items()))
