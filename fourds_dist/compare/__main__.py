@@ -54,13 +54,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _compare(options: argparse.Namespace) -> Answer:
-    from fourds_dist.compare.plan import look_into, read_plan
+    from fourds_dist.compare.plan import look_into, read_plan, refuse_others
     from fourds_dist.compare.work import Ended, jobs_of, work, workplace
     from fourds_dist.train import base_folder, prepare
 
     interrupt_at_sigterm()
     console = Console()
     plan = read_plan(options.comparison, options.overrides, folder=base_folder())
+    refuse_others(plan)
     failures: dict[str, str] = {}
     if not options.table:
         chosen = plan.among(regimes=options.regime, methods=options.method)

@@ -129,13 +129,11 @@ def make_plan(config: CompareConfig, base: Draft, folder: Path) -> Plan:
     return Plan(config, settings, url, runs, sources)
 
 
-def look_into(plan: Plan) -> None:
-    """Whether data and networks can be had, and the folders of finished cells hold what is asked for.
-
-    Every method in every regime is looked into on the first pair, and every pair with the first method.
+def refuse_others(plan: Plan) -> None:
+    """Refuse folders of cells that hold runs of other configurations: tables would compare what is not alike.
 
     Raises:
-        ValueError: naming the cell, the key and the remedy.
+        ConfigError: naming the cell, what differs and the remedy.
     """
     for cell, run in plan.runs.items():
         try:
@@ -143,6 +141,15 @@ def look_into(plan: Plan) -> None:
                 refuse_another(RunFolder(run.run_url), run)
         except ConfigError as error:
             raise ConfigError(f"{cell}: {error}; or give the comparison another name") from None
+
+
+def look_into(plan: Plan) -> None:
+    """Whether data and networks can be had: of every method in every regime on the first pair, and of every pair with
+    the first method.
+
+    Raises:
+        ValueError: naming the cell, the key and the remedy.
+    """
     first = next(iter(plan.runs))
     for cell, run in plan.runs.items():
         on_first_pair = (cell.source, cell.target, cell.seed) == (first.source, first.target, first.seed)

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fourds_dist.compare.results import Results
-from fourds_dist.compare.statistics import mean_of
 from fourds_dist.compare.tables import comparisons
 from fourds_dist.results.charts import GAIN, INK, LOSS, SOFT, STYLE
 
@@ -37,7 +36,7 @@ def differences_png(results: Results) -> bytes | None:
         for axes, regime in zip(panels, regimes, strict=False):
             _panel(axes, results, regime, rows)
         title = (
-            "Paired differences in accuracy: mean and 95 % interval over cells; small: one pair of domains"
+            "Paired differences in accuracy: mean and 95 % interval over pairs; small: one pair of domains"
         )
         figure.suptitle(f"{title}\n{results.devices}", x=0.02, ha="left", fontsize=9)
         png = io.BytesIO()
@@ -49,12 +48,11 @@ def _panel(axes: Axes, results: Results, regime: str, rows: list[tuple[str, str]
     axes.set_title(regime.replace("_", " "), loc="left", fontsize=10, fontweight="bold")
     axes.axvline(0, color=SOFT, linewidth=1)
     for place, (method, baseline) in enumerate(rows):
-        found = results.differences(regime, method, baseline)
-        if not found:
+        mean = results.difference(regime, method, baseline)
+        if mean is None:
             continue
-        for mean in results.difference_by_pair(regime, method, baseline).values():
-            axes.plot([100 * mean.value], [place + 0.22], marker="o", markersize=3, color=SOFT, alpha=0.7)
-        mean = mean_of(list(found.values()))
+        for on_pair in results.difference_by_pair(regime, method, baseline).values():
+            axes.plot([100 * on_pair.value], [place + 0.22], marker="o", markersize=3, color=SOFT, alpha=0.7)
         low, high = (100 * (mean.value if end is None else end) for end in (mean.low, mean.high))
         is_open = mean.low is None or low <= 0 <= high  # a single cell decides nothing
         colour = SOFT if is_open else GAIN if low > 0 else LOSS

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fourds_dist.compare.plan import Cell, Plan
-from fourds_dist.compare.statistics import Mean, mean_of
+from fourds_dist.compare.statistics import Mean, mean_of, mean_over
 from fourds_dist.results.run import Run
 from fourds_dist.settings import Settings
 from fourds_dist.training.run_folder import RunFolder
@@ -73,10 +73,26 @@ class Results:
 
     def difference_by_pair(self, regime: str, method: str, baseline: str) -> dict[str, Mean]:
         """Method minus baseline on every pair, over seeds."""
+        return {pair: mean_of(found) for pair, found in self._by_pair(regime, method, baseline).items()}
+
+    def difference(self, regime: str, method: str, baseline: str) -> Mean | None:
+        """Method minus baseline over all pairs; None where they have no cell in common."""
+        by_pair = self._by_pair(regime, method, baseline)
+        return mean_over(list(by_pair.values())) if by_pair else None
+
+    def _by_pair(self, regime: str, method: str, baseline: str) -> dict[str, list[float]]:
         by_pair: dict[str, list[float]] = {}
         for cell, value in self.differences(regime, method, baseline).items():
             by_pair.setdefault(cell.pair, []).append(value)
-        return {pair: mean_of(values) for pair, values in by_pair.items()}
+        return by_pair
+
+    def time_ratio(self, regime: str, method: str, baseline: str) -> float | None:
+        """Device-seconds of training after the source stage, method over baseline, in the cells where both are done."""
+        mine = other = 0.0
+        for cell in self.differences(regime, method, baseline):
+            mine += self.cells[cell].train_s
+            other += self.cells[cell._replace(method=baseline)].train_s
+        return mine / other if mine and other else None
 
     def mean_train_s(self, regime: str, method: str) -> float | None:
         """Device-seconds of training in a cell, after the source stage."""

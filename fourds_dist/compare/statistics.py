@@ -1,12 +1,14 @@
 """Paired differences: two methods on the same pair of domains, with the same seed, labels and first weights.
 
-A difference's interval is Student's t over its cells, at 95 %. Pairs of domains count as a sample of pairs: that a gain
-differs from pair to pair widens the interval, as it should where the next pair is unknown.
+Intervals are Student's t at 95 %. Seeds of one pair share its domains and are no independent trials of a method: where
+there are several pairs, each counts once, by its mean over seeds, as one of a sample of pairs. That a gain differs from
+pair to pair so widens the interval, as it should where the next pair is unknown.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,3 +53,14 @@ def mean_of(values: Sequence[float]) -> Mean:
     variance = math.fsum((value - mean) ** 2 for value in values) / (num - 1)
     quantile = float(stdtrit(num - 1, (1 + CONFIDENCE) / 2))
     return Mean(mean, num, quantile * math.sqrt(variance / num))
+
+
+def mean_over(groups: Sequence[Sequence[float]]) -> Mean:
+    """Mean of the groups' means, with its interval over groups; where there is one, over its numbers.
+
+    >>> mean_over([[1.0, 3.0], [4.0]]).value
+    3.0
+    >>> mean_over([[1.0, 3.0]]) == mean_of([1.0, 3.0])
+    True
+    """
+    return mean_of(groups[0]) if len(groups) == 1 else mean_of([statistics.fmean(group) for group in groups])

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from fourds_dist.compare.results import Results
-from fourds_dist.compare.statistics import Mean, mean_of
+from fourds_dist.compare.statistics import Mean
 
 MOST_PAIRS = 3
 """Pairs that get a column of their own on a terminal; Markdown has all."""
@@ -67,7 +67,8 @@ def summary(results: Results) -> str:
         f"{_count(config.all_pairs, 'pair')} of domains, {_count(config.seeds, 'seed')}, "
         f"{_count(config.regimes, 'regime')}. Device: {results.devices}.\n"
         "Accuracies of the student on the target's test split, in percent, its weights chosen on the validation split; "
-        "[95 % interval] by Student's t: of a mean over seeds, of a difference over its cells (pairs x seeds). "
+        "[95 % interval] by Student's t: of a mean over seeds, of a difference over pairs, each by its mean over "
+        "seeds (of a single pair: over seeds). "
         f"{unit} time: training of a cell without evaluation and without the source stage, which cells share; cells "
         "that run at once share their device, so compare times of one run of this command alone."
     )
@@ -109,7 +110,7 @@ def as_tree(results: Results, failures: dict[str, str]) -> dict[str, Any]:
                 "regime": regime,
                 "method": method,
                 "baseline": baseline,
-                "difference": _plain(mean_of(list(found.values()))),
+                "difference": _plain(results.difference(regime, method, baseline)),
                 "num_better": sum(value > 0 for value in found.values()),
                 "by_pair": {
                     pair: _plain(mean)
@@ -164,20 +165,20 @@ def _differences(results: Results, regime: str, *, brief: bool) -> Table:
     rows = []
     for method, baseline in comparisons(results):
         found = results.differences(regime, method, baseline)
-        if not found:
+        mean = results.difference(regime, method, baseline)
+        if mean is None:
             continue
-        mean = mean_of(list(found.values()))
         by_pair = results.difference_by_pair(regime, method, baseline)
         worst = min(by_pair, key=lambda pair: by_pair[pair].value)
         told = f"{worst} {_points(by_pair[worst].value)}"
-        ratio = _ratio(results.mean_train_s(regime, method), results.mean_train_s(regime, baseline))
+        ratio = results.time_ratio(regime, method, baseline)
         rows.append(
             (
                 f"{_words(method)} - {_words(baseline)}",
                 f"{_points(mean.value)}{_interval(mean, _points)}",
                 f"{sum(value > 0 for value in found.values())} of {len(found)}",
                 *([told if brief else f"{told}{_interval(by_pair[worst], _points)}"] if has_pairs else []),
-                ratio,
+                f"x {ratio:.2f}" if ratio else "-",
             )
         )
     columns = ("difference", "points", "better in", *(["worst pair"] if has_pairs else []), "time")
@@ -186,10 +187,6 @@ def _differences(results: Results, regime: str, *, brief: bool) -> Table:
 
 def _plain(mean: Mean | None) -> dict[str, Any] | None:
     return mean and {"value": mean.value, "low": mean.low, "high": mean.high, "num": mean.num}
-
-
-def _ratio(mine: float | None, other: float | None) -> str:
-    return f"x {mine / other:.2f}" if mine and other else "-"
 
 
 def _percent(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 import ray
@@ -18,17 +19,28 @@ class Cluster:
 
     Args:
         launch: what a cell holds.
-        parallel: cells at once; None: as many as there is room for.
+        parallel: cells at once; None: as many as there is room for, also where the cluster grows.
     """
 
     def __init__(self, launch: LaunchConfig, parallel: int | None) -> None:
-        each, total = worker_resources(launch), ray.cluster_resources()
-        num_workers = launch.min_workers if launch.runner == "ray" else 1
-        fitting = min(int(total.get(name, 0) / (amount * num_workers)) for name, amount in each.items())
-        self.room = parallel or max(1, fitting)
-        held = each if launch.runner == "inline" else {"CPU": 0.0}
-        self._options = {"num_cpus": held["CPU"], "num_gpus": held.get("GPU", 0)}
+        self._launch, self._parallel = launch, parallel
+        held = worker_resources(launch) if launch.runner == "inline" else {"CPU": 0.0}
+        self._options = {
+            "num_cpus": held["CPU"],
+            "num_gpus": held.get("GPU", 0),
+            "label_selector": launch.label_selector or None,
+        }
         self._running: dict[Any, Job] = {}
+
+    @property
+    def room(self) -> int:
+        """Cells that hold what they train on wait in Ray's queue, where an autoscaler sees them; drivers of workers
+        hold nothing, and only as many begin as have room for their workers now."""
+        if self._parallel or self._launch.runner == "inline":
+            return self._parallel or sys.maxsize
+        each, total = worker_resources(self._launch), ray.cluster_resources()
+        num_workers = self._launch.min_workers
+        return max(1, min(int(total.get(name, 0) / (amount * num_workers)) for name, amount in each.items()))
 
     def start(self, job: Job) -> None:
         """Hand a run to the cluster."""

@@ -64,11 +64,14 @@ class MethodConfig(Section):
     how long they are apprentices, which believe all that their teacher says and teach it nothing. An apprentice's
     standing is (its accuracy / its teacher's) ^ apprenticeship, by the validation split after every epoch; from 0 it
     rises to 1. Every image is trusted by 1 - standing, the rest by `trust`, and the adapters learn from the student in
-    the measure of its standing. Distillation is made half as loud as labels are (`losses.balance`), and
-    distillation_weight counts on top. 0: students are never apprentices."""
+    the measure of its standing. 0: students are never apprentices."""
 
     distillation_weight: float = Field(default=1.0, ge=0)
     """Weight of distillation in the student's loss; 0: the student learns from labels (and phases or hints) alone."""
+
+    balance: Literal["never", "novices", "always"] = "never"
+    """For which students distillation is made half as loud as labels are, whatever the number of classes: its weight is
+    distillation_weight times `losses.balance`. `novices`: those that do not know the classes yet."""
 
     temperature: float = Field(default=4.0, gt=0)
     """Temperature of both distillation losses."""
@@ -108,7 +111,7 @@ class FourDs(nn.Module):
         teacher_stages, student_stages: as many names of submodules in each, compared in pairs.
         config: the method's settings.
         image_size: side of the square training images in pixels, to find the stages' shapes.
-        novice: the student does not know the classes yet; see MethodConfig.apprenticeship.
+        novice: the student does not know the classes yet; see MethodConfig.apprenticeship and balance.
 
     >>> from torchvision.models import resnet18
     >>> stages = ["layer1", "layer2", "layer3", "layer4"]
@@ -180,6 +183,10 @@ class FourDs(nn.Module):
         self._teacher_taps = StageTaps(teacher, stages_T, rewrite=self.adapters)
         self._student_taps = StageTaps(student, stages_S)
         self._compares_phases = compares_phases
+        is_balanced = config.balance == "always" or (config.balance == "novices" and novice)
+        self._distillation_weight = config.distillation_weight * (
+            balance(num_classes_S, config.temperature) if is_balanced else 1.0
+        )
         self._is_apprentice = novice and config.apprenticeship > 0
         if self._is_apprentice:
             self.standing: Tensor
@@ -225,13 +232,12 @@ class FourDs(nn.Module):
             if config.hint != "none":
                 losses["hint"] = self.hint(maps_S[self._first_hint :], maps_T[self._first_hint :])
         weights: dict[str, float | Tensor] = {
-            "student_kd": config.distillation_weight,
+            "student_kd": self._distillation_weight,
             "phase": config.phase_weight,
             "hint": config.hint_weight,
         }
         if self._is_apprentice:
             weights["teacher_kd"] = self.standing
-            weights["student_kd"] = config.distillation_weight * balance(z_S.shape[1], config.temperature)
         return Output.of(losses, weights, logits)
 
     def _run(self, network: nn.Module, taps: StageTaps, images: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -78,8 +78,8 @@ At temperature 4 and 225 classes the gradient of distillation is many times smal
 classes it is not: there weights of 4 and 8 fall apart (digits to digits over photographs and back, 16 px, 10 labels a
 class, 5 epochs, from scratch, seeds 0 and 1, apprenticeship 8, CPU: 66.2 and under 20, where weight 1 has 80.4, and
 74.9 without apprenticeship). `losses.balance` says how loud a sure teacher is among so many classes: the weight that
-makes it half as loud as a label is 5.1 for 225 and 0.75 for 10. Apprentices distil with that weight (not measured on
-icons yet but by its neighbours above; digits so, apprenticeship 16: 79.9 for 80.5 at weight 1 with few labels, 95.1
+makes it half as loud as a label is 5.1 for 225 and 0.75 for 10. `balance: novices` is that (not measured on icons yet
+but by its neighbours above; digits so, apprenticeship 16: 79.9 for 80.5 at weight 1 with few labels, 95.1
 for 94.5 with all, differences -0.6 [-4.1, +3.0] and +0.6 [-0.7, +1.8]).
 
 Why `mended` is what it is: digits
@@ -145,6 +145,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "phase_loss": "circular",
         "trust": "surer",
         "apprenticeship": 16.0,
+        "balance": "novices",
     },
     "authors": {
         "teacher_batch_norm": "adapt",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fourds_dist.compare.plan import Plan, look_into, read_plan
+from fourds_dist.compare.plan import Plan, look_into, read_plan, refuse_others
 from fourds_dist.compare.settings import CompareConfig
 from fourds_dist.config import ConfigError, dump, shipped
 from fourds_dist.data.sources.layouts import LAYOUTS
@@ -125,13 +125,16 @@ def test_looked_into_before_anything_starts(tmp_path: Path) -> None:
     too_big = comparison(tmp_path, domains, methods=methods)
     with pytest.raises(ValueError, match=r"big_batch: distill\.global_batch_size=99"):
         look_into(too_big)
-    plan = comparison(tmp_path, domains)
+
+
+def test_cells_of_another_configuration_are_refused(tmp_path: Path) -> None:
+    plan = comparison(tmp_path, DOMAINS)
     cell, run = next(iter(plan.runs.items()))
     Path(run.run_url).mkdir(parents=True)
     Path(run.run_url, "config.yaml").write_text(dump(run))
-    look_into(plan)
+    refuse_others(plan)
     with pytest.raises(ConfigError, match=rf"{cell}: .* another configuration \(distill.epochs: 1 -> 3\)"):
-        look_into(comparison(tmp_path, domains, "distill.epochs=3"))
+        refuse_others(comparison(tmp_path, DOMAINS, "distill.epochs=3"))
 
 
 def test_a_store_that_denies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +144,7 @@ def test_a_store_that_denies_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     plan = comparison(tmp_path, write_domains(tmp_path, "a", "b"))
     monkeypatch.setattr(RunFolder, "exists", denies)
     with pytest.raises(ValueError, match=rf"{tmp_path}.*: access denied \(Forbidden\)"):
-        look_into(plan)
+        refuse_others(plan)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

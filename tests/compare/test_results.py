@@ -73,6 +73,15 @@ def test_a_mean_over_pairs_takes_whole_seeds(known: Results) -> None:
     assert (mean.value, mean.num, mean.low) == (pytest.approx(0.525), 1, None)
 
 
+def test_times_are_compared_where_both_are_done(known: Results) -> None:
+    assert known.time_ratio("few", "mended", "cross_entropy") == pytest.approx(0.5)
+    del known.cells[Cell("few", "a", "b", 0, "mended")]
+    long = Cell("few", "a", "b", 0, "cross_entropy")
+    known.cells[long] = result(0.5, 6000.0)
+    assert known.time_ratio("few", "mended", "cross_entropy") == pytest.approx(0.5)
+    assert known.time_ratio("few", "mended", "two_stage") is None
+
+
 def test_tables_say_it(known: Results) -> None:
     methods, differences = tables(known)
     assert methods.columns == (
@@ -87,11 +96,11 @@ def test_tables_say_it(known: Results) -> None:
     assert methods.rows[0][:3] == ("mended", "65.0", "55.0")
     assert methods.rows[1][-2:] == ("2.0 min", "100")
     (row,) = differences.rows
-    # Mean 10, t(3) 3.1824 times standard error 5.4006.
-    assert row[:3] == ("mended - cross entropy", "+10.0 [-7.2, +27.2]", "3 of 4")
+    # Pairs 15 and 5: mean 10, t(1) 12.7062 times standard error 5.
+    assert row[:3] == ("mended - cross entropy", "+10.0 [-53.5, +73.5]", "3 of 4")
     assert row[3].startswith("b -> a +5.0 [")
     assert row[4] == "x 0.50"
-    assert "| mended - cross entropy | +10.0 [-7.2, +27.2] |" in differences.markdown()
+    assert "| mended - cross entropy | +10.0 [-53.5, +73.5] |" in differences.markdown()
     assert tables(known, most_pairs=1)[0].columns[1] == "mean over pairs"
     for table in (methods, differences):
         console = Console(width=100, record=True, file=io.StringIO())
@@ -109,7 +118,7 @@ def test_as_data(known: Results) -> None:
     tree = json.loads(json.dumps(as_tree(known, {"a cell": "why"})))
     (difference,) = tree["differences"]
     assert difference["difference"]["value"] == pytest.approx(0.10)
-    assert difference["difference"]["low"] == pytest.approx(-0.0719, abs=1e-4)
+    assert difference["difference"]["low"] == pytest.approx(-0.5353, abs=1e-4)
     assert difference["num_better"] == 3
     assert tree["failures"] == {"a cell": "why"}
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fourds_dist.compare.statistics import mean_of
+from fourds_dist.compare.statistics import mean_of, mean_over
 
 
 def test_by_hand() -> None:
@@ -41,3 +41,17 @@ def test_it_holds_the_truth_in_19_of_20_cases() -> None:
     means = [mean_of(list(rng.normal(0.3, 1.0, size=6))) for _ in range(2000)]
     share = np.mean([(m.low or 0) <= 0.3 <= (m.high or 0) for m in means])
     assert share == pytest.approx(0.95, abs=0.015)
+
+
+def test_it_holds_the_truth_where_seeds_of_a_pair_are_alike() -> None:
+    """Six pairs whose gains differ, three seeds of each that differ as much."""
+    rng = np.random.default_rng(0)
+    trials = [rng.normal(0.3, 1.0, size=(6, 1)) + rng.normal(0.0, 1.0, size=(6, 3)) for _ in range(2000)]
+    means = [mean_over([list(pair) for pair in trial]) for trial in trials]
+    share = np.mean([(m.low or 0) <= 0.3 <= (m.high or 0) for m in means])
+    assert share == pytest.approx(0.95, abs=0.015)
+
+
+def test_a_pair_counts_once_however_many_seeds_it_has() -> None:
+    assert mean_over([[1.0, 3.0, 2.0], [6.0]]) == mean_of([2.0, 6.0])
+    assert mean_over([[1.0, 3.0]]) == mean_of([1.0, 3.0])

@@ -12,14 +12,9 @@ from itertools import count
 from pathlib import Path
 
 import fsspec.config
-import hypothesis
 import pytest
 
 from tests import s3
-
-# A test's time says how busy the machine is, not whether the code is right.
-hypothesis.settings.register_profile("unhurried", deadline=None)
-hypothesis.settings.load_profile("unhurried")
 
 
 @dataclass

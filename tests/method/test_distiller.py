@@ -97,22 +97,35 @@ def test_an_unlabelled_batch_trains_without_cross_entropy() -> None:
 def test_an_apprentice_believes_everything_and_teaches_nothing() -> None:
     images, labels = batch()
     believing = make(trust="all")(images, labels)
-    apprentice = make(novice=True, apprenticeship=8.0, trust="right")
+    apprentice = make(novice=True, apprenticeship=8.0, balance="never", trust="right")
     output = apprentice(images, labels)
     torch.testing.assert_close(output.losses, believing.losses)
-    louder = (balance(output.logits["student"].shape[1], 4.0) - 1) * output.losses["student_kd"]
-    torch.testing.assert_close(output.loss, believing.loss - believing.losses["teacher_kd"] + louder)
+    torch.testing.assert_close(output.loss, believing.loss - believing.losses["teacher_kd"])
 
 
-def test_an_apprentice_that_equals_its_teacher_trusts_and_teaches_as_others_do() -> None:
+def test_an_apprentice_that_equals_its_teacher_learns_as_others_do() -> None:
     images, labels = batch()
     other = make(trust="right")(images, labels)
-    apprentice = make(novice=True, apprenticeship=8.0, trust="right")
+    apprentice = make(novice=True, apprenticeship=8.0, balance="never", trust="right")
     apprentice.heed({"teacher_adapted": 0.6, "student": 0.7})
     output = apprentice(images, labels)
     torch.testing.assert_close(output.losses, other.losses)
-    louder = (balance(output.logits["student"].shape[1], 4.0) - 1) * output.losses["student_kd"]
-    torch.testing.assert_close(output.loss, other.loss + louder)
+    torch.testing.assert_close(output.loss, other.loss)
+
+
+@pytest.mark.parametrize(
+    ("choice", "novice", "is_balanced"),
+    [("never", True, False), ("novices", True, True), ("novices", False, False), ("always", False, True)],
+)
+def test_distillation_is_balanced_for_those_who_are_to_be(
+    choice: str, novice: bool, is_balanced: bool
+) -> None:
+    settings: dict[str, Any] = {"apprenticeship": 0.0, "distillation_weight": 3.0}
+    plain = make(**settings, balance="never")(*batch())
+    output = make(**settings, balance=choice, novice=novice)(*batch())
+    times = balance(output.logits["student"].shape[1], 4.0) if is_balanced else 1.0
+    torch.testing.assert_close(output.losses, plain.losses)
+    torch.testing.assert_close(output.loss, plain.loss + 3 * (times - 1) * plain.losses["student_kd"])
 
 
 def test_an_apprentice_s_standing_is_the_ratio_of_accuracies_and_never_falls() -> None:
