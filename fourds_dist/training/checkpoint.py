@@ -17,8 +17,6 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from fourds_dist.storage import write_bytes
-
 FORMAT = 2
 
 
@@ -70,10 +68,10 @@ def load_learning_state(task: nn.Module, state: dict[str, Tensor]) -> None:
     task.load_state_dict(state, strict=False)
 
 
-def write_weights(url: str, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors as safetensors to a path or URL; a local file appears whole or not at all."""
+def encode_weights(weights: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """Tensors as a safetensors file's bytes."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_bytes(url, save_safetensors(plain, metadata))
+    return save_safetensors(plain, metadata)
 
 
 def load_weights(url: str, network: nn.Module, *, what: str) -> None:

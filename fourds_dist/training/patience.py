@@ -45,11 +45,11 @@ def patiently(
             now = time.monotonic()
             if began is None:
                 began = now
-                note(f"{what} ({_short(error)}); trying for {patience_s:.0f} s")
+                note(f"{what} ({short(error)}); trying for {patience_s:.0f} s")
             if now - began + pause_s > patience_s:
                 raise OSError(
                     getattr(error, "errno", None) or errno.EIO,
-                    f"{what}, tried for {now - began:.0f} s ({_short(error)}){_remedy(error)}",
+                    f"{what}, tried for {now - began:.0f} s ({short(error)}){_remedy(error)}",
                 ) from error
             # Rank and file must not knock at the same instant.
             sleep(pause_s * random.uniform(0.75, 1.25))
@@ -65,5 +65,6 @@ def _remedy(error: Exception) -> str:
     return "; free space and give the same command again" if full else "; give the same command again later"
 
 
-def _short(error: Exception) -> str:
+def short(error: Exception) -> str:
+    """An error in a few words: its type and the beginning of its text."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"

@@ -61,10 +61,15 @@ class RunFolder:
 
     Args:
         url: run.dir/run.name, a path or URL.
+        patience_s: how long a failing write is tried again; 0: it fails at once, as it is.
+        note: told of storage trouble, in one line each.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self, url: str, *, patience_s: float = 0.0, note: Callable[[str], None] = _log.warning
+    ) -> None:
         self.url = url.rstrip("/")
+        self._patience_s, self._note = patience_s, note
 
     @property
     def is_local(self) -> bool:
@@ -85,9 +90,25 @@ class RunFolder:
         fs, path = fsspec.core.url_to_fs(self.path(name))
         return fs.cat_file(path).decode()
 
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write an entry, whole or not at all.
+
+        Raises:
+            OSError: for longer than the folder has patience.
+        """
+
+        def write() -> None:
+            write_bytes(self.path(name), data)
+
+        if self._patience_s == 0:
+            write()
+            return
+        what = f"{self.path(name)} could not be written"
+        patiently(write, what, patience_s=self._patience_s, note=self._note)
+
     def write_text(self, name: str, text: str) -> None:
         """Write an entry, whole or not at all."""
-        write_bytes(self.path(name), text.encode())
+        self.write_bytes(name, text.encode())
 
     def read_json(self, name: str) -> Any:
         """An entry's JSON."""
@@ -153,10 +174,12 @@ class MetricsFile:
         return self._folder.read_text(METRICS).splitlines() if self._folder.exists(METRICS) else []
 
     def _write(self) -> None:
-        def write() -> None:
-            self._folder.write_text(METRICS, "".join(f"{line}\n" for line in self._lines))
+        place = self._folder.path(METRICS)
 
-        patiently(write, f"{self._folder.path(METRICS)} could not be written", **self._patience)
+        def write() -> None:  # with a patience of its own, that waits for nobody
+            write_bytes(place, "".join(f"{line}\n" for line in self._lines).encode())
+
+        patiently(write, f"{place} could not be written", **self._patience)
 
 
 def _keep(line: str, stage: str, from_step: int) -> bool:

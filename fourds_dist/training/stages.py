@@ -17,7 +17,7 @@ from fourds_dist.method import AdaptTeacher, FourDs, SourceClassifiers
 from fourds_dist.method.backbones import num_parameters, stage_names
 from fourds_dist.method.distiller import Predictor
 from fourds_dist.settings import Settings
-from fourds_dist.training.checkpoint import load_weights, write_weights
+from fourds_dist.training.checkpoint import encode_weights, load_weights
 from fourds_dist.training.networks import begin, build
 from fourds_dist.training.outcome import Line, Outcome
 from fourds_dist.training.run_folder import RunFolder
@@ -88,7 +88,8 @@ def run_stage(
     world = World.join(timeout_s=settings.launch.collective_timeout_s)
     # Every rank draws the same first weights; streams and augmentation have generators of their own.
     torch.manual_seed(settings.run.seed)
-    stage = Stage(name, settings, world, RunFolder(settings.run_url), make_store, sinks, stop, happened)
+    folder = RunFolder(settings.run_url, patience_s=settings.run.patience_s)
+    stage = Stage(name, settings, world, folder, make_store, sinks, stop, happened)
     RUN[name](stage)
     world.barrier()
 
@@ -114,7 +115,7 @@ def train_on_source(stage: Stage) -> None:
             about = stage.about(
                 config, classes, validation_accuracy=best.accuracy, domain=settings.source.url
             )
-            write_weights(stage.folder.path(file), network.state_dict(), about)
+            stage.folder.write_bytes(file, encode_weights(network.state_dict(), about))
         stage.folder.write_json(DONE["source"], {"epoch": best.epoch, "validation_accuracy": best.accuracy})
 
 
@@ -128,7 +129,7 @@ def adapt_to_target(stage: Stage) -> None:
         about = stage.about(
             settings.teacher, classes, validation_accuracy=best.accuracy, domain=settings.target.url
         )
-        write_weights(stage.folder.path(TEACHER_ADAPTED), teacher.state_dict(), about)
+        stage.folder.write_bytes(TEACHER_ADAPTED, encode_weights(teacher.state_dict(), about))
         stage.folder.write_json(DONE["adapt"], {"epoch": best.epoch, "validation_accuracy": best.accuracy})
 
 
@@ -173,10 +174,10 @@ def distil_on_target(stage: Stage) -> None:
         return
     told = {"validation_accuracy": best.accuracy, "domain": settings.target.url}
     about = stage.about(settings.student, classes, **told)
-    write_weights(stage.folder.path(STUDENT), student.state_dict(), about)
+    stage.folder.write_bytes(STUDENT, encode_weights(student.state_dict(), about))
     adapted = {k: v for k, v in task.state_dict().items() if k.startswith("adapters.") or "running_" in k}
     adapted = {k: v for k, v in adapted.items() if k.startswith(("adapters.", "teacher."))}
-    write_weights(stage.folder.path(ADAPTERS), adapted, stage.about(settings.teacher, classes))
+    stage.folder.write_bytes(ADAPTERS, encode_weights(adapted, stage.about(settings.teacher, classes)))
     sizes = {name: num_parameters(net) for name, net in untouched.items()}
     sizes |= {
         "teacher with adapters": sizes["teacher"] + num_parameters(task.adapters),

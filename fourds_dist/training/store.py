@@ -8,6 +8,7 @@ before the last one is written. Policy: the newest `keep` stay; older ones go on
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +18,9 @@ import torch
 
 from fourds_dist.storage import locate, write_bytes
 from fourds_dist.training.checkpoint import decode_state
-from fourds_dist.training.patience import patiently
+from fourds_dist.training.patience import patiently, short
+
+_log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"checkpoint-(\d{8,})$")
 
@@ -63,11 +66,12 @@ class FolderStore:
         *,
         keep: int | None = 2,
         patience_s: float = 300.0,
-        note: Callable[[str], None] | None = None,
+        note: Callable[[str], None] = _log.warning,
     ) -> None:
         self.url = url.rstrip("/")
         self._keep = keep
-        self._options: dict[str, Any] = {"patience_s": patience_s} | ({"note": note} if note else {})
+        self._note = note
+        self._options: dict[str, Any] = {"patience_s": patience_s, "note": note}
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._under_way: Future[None] | None = None
 
@@ -125,13 +129,26 @@ class FolderStore:
             under_way.result()
 
     def prune(self, kept: Collection[str]) -> None:
-        """Remove what is older than the newest of `kept` and not among them, whole or as a kill left it."""
+        """Remove what is older than the newest of `kept` and not among them, whole or as a kill left it.
+
+        What cannot be removed is noted, and goes at a later turn.
+        """
         fs, path = locate(self.url)
         newest = max((step_of(name) for name in kept), default=0)
-        for folder in fs.glob(f"{path}/checkpoint-*"):
+        what, trouble = f"checkpoints under {self.url}", None
+        try:
+            folders = fs.glob(f"{path}/checkpoint-*")
+        except Exception as error:
+            folders, trouble = [], error
+        for folder in folders:
             name = str(folder).rstrip("/").rpartition("/")[2]
             if _NAME.search(name) and name not in kept and step_of(name) < newest:
-                fs.rm(str(folder), recursive=True)
+                try:
+                    fs.rm(str(folder), recursive=True)
+                except Exception as error:
+                    what, trouble = f"checkpoint {self.url}/{name}", error
+        if trouble is not None:
+            self._note(f"{what} could not be removed yet ({short(trouble)})")
 
     def _whole(self) -> list[str]:
         fs, path = locate(self.url)

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from fourds_dist.storage import write_bytes
 from fourds_dist.training.checkpoint import (
+    encode_weights,
     learning_state,
     load_learning_state,
     load_weights,
-    write_weights,
 )
 
 
@@ -29,7 +30,7 @@ class Explosive:
 def test_weights_survive_writing(tmp_path: Path) -> None:
     a, b = network(), network()
     url = str(tmp_path / "deep" / "w.safetensors")
-    write_weights(url, a.state_dict(), {"arch": "x"})
+    write_bytes(url, encode_weights(a.state_dict(), {"arch": "x"}))
     load_weights(url, b, what="teacher.checkpoint")
     assert all(
         torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
@@ -46,7 +47,7 @@ def test_a_plain_state_dict_is_read_too(tmp_path: Path) -> None:
 
 def test_bad_weights_are_refused_by_name(tmp_path: Path) -> None:
     good = tmp_path / "good.safetensors"
-    write_weights(str(good), network().state_dict(), {})
+    good.write_bytes(encode_weights(network().state_dict(), {}))
     cases: dict[str, tuple[Path, str]] = {}
 
     cases["another width"] = (good, r"does not fit.*0\.weight is \(4, 3\) where \(5, 3\)")

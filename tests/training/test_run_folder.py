@@ -57,14 +57,14 @@ def test_a_store_that_is_away_loses_no_line_and_holds_nobody_up(
 ) -> None:
     notes: list[str] = []
     metrics = MetricsFile(folder, "source", 0, patience_s=60, note=notes.append)
-    away, write = threading.Event(), folder.write_text
+    away, write = threading.Event(), run_folder.write_bytes
 
-    def refuse(name: str, text: str) -> None:
+    def refuse(url: str, data: bytes) -> None:
         if away.is_set():
             raise ConnectionError("nobody there")
-        write(name, text)
+        write(url, data)
 
-    monkeypatch.setattr(folder, "write_text", refuse)
+    monkeypatch.setattr(run_folder, "write_bytes", refuse)
     if folder.is_local:
         monkeypatch.setattr(run_folder, "Path", lambda _: (_ for _ in ()).throw(OSError(28, "disk full")))
     away.set()
@@ -82,7 +82,26 @@ def test_a_store_that_is_away_loses_no_line_and_holds_nobody_up(
 def test_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RunFolder(f"memory://{tmp_path.name}/run")
     metrics = MetricsFile(folder, "source", 0, patience_s=0)
-    monkeypatch.setattr(folder, "write_text", lambda *_: (_ for _ in ()).throw(ConnectionError("gone")))
+    monkeypatch.setattr(run_folder, "write_bytes", lambda *_: (_ for _ in ()).throw(ConnectionError("gone")))
     metrics({"stage": "source", "event": "epoch", "step": 1})  # training goes on
     with pytest.raises(OSError, match=r"metrics\.jsonl could not be written"):
         metrics({"stage": "source", "event": "end", "step": 1})
+
+
+def test_a_folder_may_have_patience_with_its_store(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, failures, notes = run_folder.write_bytes, [ConnectionError("nobody there")], []
+
+    def refuse(url: str, data: bytes) -> None:
+        if failures:
+            raise failures.pop()
+        write(url, data)
+
+    monkeypatch.setattr(run_folder, "write_bytes", refuse)
+    RunFolder(folder.url, patience_s=60, note=notes.append).write_json("a.json", {"x": 1})
+    assert folder.read_json("a.json") == {"x": 1}
+    assert "a.json could not be written (ConnectionError: nobody there); trying for 60 s" in notes[0]
+    failures.append(ConnectionError("nobody there"))
+    with pytest.raises(ConnectionError, match=r"^nobody there$"):
+        folder.write_json("a.json", {})

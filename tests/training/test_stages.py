@@ -15,6 +15,7 @@ from fourds_dist import command
 from fourds_dist.config import ConfigError, dump, load
 from fourds_dist.settings import Settings
 from fourds_dist.train import main, run, train
+from fourds_dist.training import run_folder
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.stages import run_stage, stages_to_run
 from fourds_dist.training.stop import Stopped
@@ -153,6 +154,24 @@ def test_until_the_source_needs_no_target_and_its_teacher_serves_others(data: Pa
     teacher = tmp_path / "source" / "teacher.safetensors"
     assert run(settings(data, tmp_path, "run.name=next", f"teacher.checkpoint={teacher}"))
     assert {row["stage"] for row in rows(tmp_path / "next")} == {"distill"}
+
+
+def test_a_store_that_is_away_as_a_stage_ends_is_waited_for(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed, write = set(), run_folder.write_bytes
+
+    def once_away(url: str, content: bytes) -> None:
+        if url not in failed and not url.endswith("metrics.jsonl"):
+            failed.add(url)
+            raise ConnectionError("nobody there")
+        write(url, content)
+
+    given = settings(data, tmp_path, "run.name=away", "run.until=source")
+    monkeypatch.setattr(run_folder, "write_bytes", once_away)
+    run_stage("source", given, store(RunFolder(given.run_url), "source"))
+    assert {Path(url).name for url in failed} == {"teacher.safetensors", "source.json"}
+    assert failed <= {str(path) for path in (tmp_path / "away").iterdir()}
 
 
 def test_numbers_that_are_not_finite_are_told_in_a_line(

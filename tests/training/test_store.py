@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from fsspec.implementations.local import LocalFileSystem
 
 from fourds_dist.training import store as store_module
 from fourds_dist.training.checkpoint import FORMAT
@@ -100,6 +101,30 @@ def test_a_full_disk_is_told_with_its_remedy_and_harms_nothing(tmp_path: Path, m
     store.save(state(3), 3, {})  # a failure beside training is told with the next one
     with pytest.raises(OSError, match="checkpoint-00000003"):
         store.save(state(4), 4, {})
+
+
+def test_what_cannot_be_removed_is_noted_and_goes_at_a_later_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    store = FolderStore(str(tmp_path), keep=1, note=notes.append)
+
+    def refuse(self: LocalFileSystem, path: str, **_: Any) -> None:
+        raise OSError(errno.EBUSY, f"busy: {path}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFileSystem, "rm", refuse)
+        for step in (1, 2):
+            store.save(state(step), step, {}, wait=True)
+        patch.setattr(LocalFileSystem, "glob", refuse)
+        store.prune(["checkpoint-00000002"])
+    assert len(notes) == 2
+    assert notes[0].startswith(
+        f"checkpoint {tmp_path}/checkpoint-00000001 could not be removed yet (OSError: "
+    )
+    assert notes[1].startswith(f"checkpoints under {tmp_path} could not be removed yet")
+    store.save(state(3), 3, {}, wait=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-00000003"]
 
 
 @pytest.mark.parametrize(
