@@ -123,7 +123,8 @@ def fit(
         batch = next(batches)
         output = train_step(batch)
         bad = guard.look(place.step + 1, batch, output)
-        strategy.step(unless=bad)
+        if strategy.step(unless=bad):
+            guard.refuse(place.step + 1, f"the gradients of step {place.step + 1} are not finite")
         place.step += 1
         meter.add(output, len(batch), unless=bad)
         step, epoch_ends = place.step, place.step % steps_per_epoch == 0

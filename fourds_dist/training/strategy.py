@@ -57,8 +57,12 @@ class Strategy(Protocol):
         """Around forward and backward of all parts but the last."""
         ...
 
-    def step(self, *, unless: Tensor | None = None) -> None:
-        """Clip, update, advance the schedules; weights and state stay where `unless`, on the device, is true."""
+    def step(self, *, unless: Tensor | None = None) -> bool:
+        """Clip, update, advance the schedules; weights and state stay where `unless`, on the device, is true.
+
+        Gives whether the strategy left the step out of its own accord, its gradients not being finite, and changed
+        nothing; the same on all ranks.
+        """
         ...
 
     def learning_rates(self) -> dict[str, float]:
@@ -131,9 +135,10 @@ class Replicated:
         """DDP's no_sync."""
         return self._model.no_sync() if isinstance(self._model, DistributedDataParallel) else nullcontext()
 
-    def step(self, *, unless: Tensor | None = None) -> None:
+    def step(self, *, unless: Tensor | None = None) -> bool:
         """Both optimisers and their schedules."""
         self._optimizers.step(unless=unless)
+        return False
 
     def learning_rates(self) -> dict[str, float]:
         """Current learning rate by group."""

@@ -157,11 +157,14 @@ class Divided:
         """The engine sees to it."""
         return nullcontext()
 
-    def step(self, *, unless: Tensor | None = None) -> None:
-        """The engine's step, at this step's rates."""
+    def step(self, *, unless: Tensor | None = None) -> bool:
+        """The engine's step, at this step's rates; it leaves out what is not finite where it computes a norm."""
         assert unless is None
         self._engine.step()
+        if getattr(self._engine.optimizer, "overflow", False):
+            return True
         self._set_step(self._step + 1)
+        return False
 
     def learning_rates(self) -> dict[str, float]:
         """Current learning rate by group."""

@@ -313,6 +313,16 @@ def test_no_checkpoint_holds_weights_that_are_not_finite() -> None:
     assert keys["3"] == [[f"shard/3-{i}" for i in range(4)]]
 
 
+def test_a_step_that_the_strategy_leaves_out_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As DeepSpeed does; see test_strategy."""
+    count, written, store = itertools.count(1), {}, Memory()
+    monkeypatch.setattr(Replicated, "step", lambda self, *, unless=None: next(count) == 5)
+    with pytest.raises(FloatingPointError, match=r"gradients of step 5 are not finite; .*bad_batch-00000005"):
+        run(store, stream=Poisoned(), written=written)
+    assert [state["step"] for state in store.states] == [3]
+    assert "5" in written["bad_batch-00000005.json"]["keys_by_step_and_rank"]
+
+
 def test_a_learning_rate_that_explodes_stops_the_run() -> None:
     config = StageConfig(epochs=3, global_batch_size=4, optim=OptimConfig(lr=1e9, schedule="constant"))
     with pytest.raises(FloatingPointError, match=r"not finite at step \d+"):

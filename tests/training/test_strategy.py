@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 
 from fourds_dist.training.optim import OptimConfig
+from fourds_dist.training.step import StepConfig, TrainStep
 from fourds_dist.training.strategy import make_strategy
 from fourds_dist.training.world import World
 from fourds_dist.training.zero import MixedOptimizer, read_config
 from tests.training.parity import (
+    DIVIDED,
     GLOBAL_BATCH_SIZE,
     KINDS,
     NUM_STEPS,
     ROUNDED,
     Job,
+    batches,
     distance,
     in_processes,
     single,
     train,
 )
+from tests.training.tiny import tiny_four_ds
 
 WORLD = World(0, 1, torch.device("cpu"))
 CLOSE = 1e-5
@@ -47,6 +54,36 @@ def test_zero_ends_where_one_process_ends_and_its_checkpoints_are_plain(tmp_path
     # ZeRO 3 on two ranks goes on as one process without DeepSpeed.
     rest = train("ddp", WORLD, [GLOBAL_BATCH_SIZE], tmp_path / "half.pt")
     assert distance(rest, alone) < CLOSE
+
+
+def _broken_gradient(rank: int, folder: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
+    world = World(rank, 2, torch.device("cpu"))
+    for name in (str(folder / "clipping.yaml"), str(DIVIDED)):
+        torch.manual_seed(0)
+        task = tiny_four_ds(dropout=0.0, batch_norm=False)
+        strategy = make_strategy("deepspeed", world, OptimConfig(), NUM_STEPS, deepspeed=name)
+        options = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "strategy": strategy}
+        step = TrainStep(task, world, StepConfig(), **options)
+        parameter, count = task.student.get_parameter("fc.bias"), itertools.count(1)
+        if rank == 1:
+            parameter.register_hook(lambda g, count=count: g * float("nan") if next(count) == 2 else g)
+        left_out, weights = [], []
+        for batch in itertools.islice(batches(world, 0, [6, 6]), 3):
+            step(batch)
+            left_out.append(strategy.step())
+            weights.append({k: v for k, v in strategy.weights().items() if k.startswith("student.")})
+        assert left_out == [False, True, False]
+        assert distance(weights[0], weights[1]) == 0 < distance(weights[1], weights[2])
+        steps = [state["step"] for state in strategy.optimizer_state().values() if "step" in state]
+        assert set(map(float, steps)) == {2.0}
+        strategy.unwrap()
+    dist.destroy_process_group()
+
+
+def test_a_step_that_zero_leaves_out_is_told_on_every_rank(tmp_path: Path) -> None:
+    (tmp_path / "clipping.yaml").write_text("{gradient_clipping: 1.0, zero_optimization: {stage: 1}}")
+    mp.spawn(_broken_gradient, (tmp_path,), nprocs=2)  # pyright: ignore[reportPrivateImportUsage]
 
 
 @pytest.mark.slow
