@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ import ray.exceptions
 from ray.train import Checkpoint, UserCallback
 
 Row = dict[str, Any]
+
+OURS = re.compile(r"could not be \w+, tried for |\bDataError: ")
+"""In the last line of what storage (`training.patience`) or data failed of; the line may quote a lost connection."""
 
 LOST_PEER = ("connection reset by peer", "connection closed by peer", "remote process exited")
 """What gloo and NCCL say of a collective whose other side is gone."""
@@ -87,6 +91,10 @@ def reason_of(error: BaseException) -> str:
     Ray's text about a dead process lists every cause there might be, OOM killers among them: its words prove little.
     """
     kinds, text = " ".join(kind.__name__ for kind in type(error).__mro__), str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    last = lines[-1] if lines else type(error).__name__
+    if "DataError" in kinds or OURS.search(last):
+        return f"failed: {last[:400]}"
     lowered = text.lower()
     if "OutOfMemoryError" in kinds or "running low on memory" in lowered or "cuda out of memory" in lowered:
         return "ran out of memory"
@@ -96,10 +104,9 @@ def reason_of(error: BaseException) -> str:
         return "was killed"
     if any(words in lowered for words in LOST_PEER):
         return "lost another one, which went without a word"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if "timed out" in lowered or "timeout" in lowered:
-        return f"waited too long for the others ({lines[-1][:160]})"
-    return f"failed: {lines[-1][:200] if lines else type(error).__name__}"
+        return f"waited too long for the others ({last[:160]})"
+    return f"failed: {last[:200]}"
 
 
 @contextmanager

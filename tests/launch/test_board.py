@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import traceback
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import ray.exceptions
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
+from fourds_dist.data import DataError
 from fourds_dist.launch import ray_train
-from fourds_dist.launch.board import told
+from fourds_dist.launch.board import reason_of, told
 from fourds_dist.launch.ray_train import LaunchError, _drop_torn_snapshot, run_stage_on_ray
 from fourds_dist.launch.settings import LaunchConfig
 from fourds_dist.settings import Settings
+from fourds_dist.training.patience import patiently
 from fourds_dist.training.run_folder import RunFolder
 
 EVERY_CAUSE = """Worker exit detail: Worker unexpectedly exits with a connection error code 2. Some causes: (1) it
@@ -99,6 +103,30 @@ def test_deepspeed_has_its_own_key_for_what_gradients_travel_in() -> None:
     assert LaunchConfig(all_reduce="bfloat16").strategy == "ddp"
     with pytest.raises(ValueError, match=r"all_reduce is for strategy=ddp; see communication_data_type"):
         LaunchConfig(all_reduce="bfloat16", strategy="deepspeed")
+
+
+def test_storage_and_data_that_fail_are_no_lost_peers() -> None:
+    """As Ray hands them over, with their traceback, and as they are."""
+
+    def away() -> None:
+        raise ConnectionResetError("Connection reset by peer")
+
+    with pytest.raises(OSError, match="tried for") as caught:
+        patiently(away, "checkpoint s3://a/state.pt could not be written", patience_s=0, note=lambda _: None)
+    for error in (caught.value, _wrapped(caught.value)):
+        reason = reason_of(error)
+        assert reason.startswith("failed: ")
+        assert (
+            "checkpoint s3://a/state.pt could not be written, tried for 0 s (ConnectionResetError" in reason
+        )
+    late = DataError("s3://b/0.tar: tried for 60 s (ConnectTimeoutError: Connect timeout on endpoint URL)")
+    for error in (late, _wrapped(late)):
+        assert reason_of(error).startswith("failed: ")
+        assert "s3://b/0.tar" in reason_of(error)
+
+
+def _wrapped(error: Exception) -> Exception:
+    return UserExceptionWithTraceback(error, "".join(traceback.format_exception(error)))
 
 
 def test_a_cluster_that_goes_away_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
