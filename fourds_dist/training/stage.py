@@ -200,8 +200,10 @@ class Stage:
 
         def emit(row: Row) -> None:
             while self._troubles and row["event"] != "start":  # noted by the thread that writes checkpoints
-                note: Row = {"event": "note", "step": row["step"], "text": self._troubles.pop(0)}
-                emit(note)
+                send({"event": "note", "step": row["step"], "text": self._troubles.pop(0)})
+            send(row)
+
+        def send(row: Row) -> None:
             row = {"stage": self.name, "time": round(time.time(), 3), **row}
             if row["event"] == "start" and self.world.is_main:
                 run = self.settings.model_dump(mode="json")

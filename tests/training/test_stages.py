@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,20 @@ def test_a_store_that_is_away_as_a_stage_ends_is_waited_for(
     run_stage("source", given, store(RunFolder(given.run_url), "source"))
     assert {Path(url).name for url in failed} == {"teacher.safetensors", "source.json"}
     assert failed <= {str(path) for path in (tmp_path / "away").iterdir()}
+
+
+def test_troubles_are_told_in_order(data: Path, tmp_path: Path) -> None:
+    given = settings(data, tmp_path, "run.name=troubled", "run.until=source")
+    make_store = store(RunFolder(given.run_url), "source")
+
+    def troubled(note: Callable[[str], None]) -> FolderStore:
+        for text in ("first", "second", "third"):
+            note(text)
+        return make_store(note)
+
+    run_stage("source", given, troubled)
+    notes = [row["text"] for row in rows(tmp_path / "troubled") if row["event"] == "note"]
+    assert notes == ["first", "second", "third"]
 
 
 def test_numbers_that_are_not_finite_are_told_in_a_line(
