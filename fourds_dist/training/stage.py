@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -142,6 +143,10 @@ class Stage:
             global_batch_size=config.global_batch_size,
             strategy=strategy,
         )
+        if not world.is_main:  # with one seed for all, networks would drop the same on every rank
+            torch.manual_seed(
+                int(np.random.SeedSequence((settings.run.seed, world.rank)).generate_state(1)[0])
+            )
         rates: list[float] = []
         best = fit(
             task,

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch import nn
 
@@ -187,6 +189,27 @@ def test_troubles_are_told_in_order(data: Path, tmp_path: Path) -> None:
     run_stage("source", given, troubled)
     notes = [row["text"] for row in rows(tmp_path / "troubled") if row["event"] == "note"]
     assert notes == ["first", "second", "third"]
+
+
+def _rank(rank: int, given: Settings, group: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{group}", rank=rank, world_size=2)
+    run_stage("source", given, store(RunFolder(given.run_url), "source"))
+    dist.destroy_process_group()
+
+
+def test_ranks_draw_other_numbers_and_the_first_the_same_as_alone(data: Path, tmp_path: Path) -> None:
+    states = []
+    for name in ("alone", "two"):
+        given = settings(data, tmp_path, f"run.name={name}", "run.until=source")
+        if name == "two":
+            mp.spawn(_rank, (given, str(tmp_path / "group")), nprocs=2)  # pyright: ignore
+        else:
+            run_stage("source", given, store(RunFolder(given.run_url), "source"))
+        checkpoints = FolderStore(f"{given.run_url}/source")
+        states.append(checkpoints.read(checkpoints.newest() or "")["ranks"])
+    (alone,), (first, second) = states
+    assert torch.equal(alone["random"]["cpu"], first["random"]["cpu"])  # nothing is drawn in training here
+    assert not torch.equal(first["random"]["cpu"], second["random"]["cpu"])
 
 
 def test_numbers_that_are_not_finite_are_told_in_a_line(
