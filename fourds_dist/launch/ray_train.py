@@ -37,6 +37,7 @@ from fourds_dist.launch.board import Row, Witness, watched_board
 from fourds_dist.launch.settings import LaunchConfig
 from fourds_dist.launch.worker import SNAPSHOT, Ending, counted, train_worker
 from fourds_dist.settings import Settings
+from fourds_dist.training.patience import patiently, short
 from fourds_dist.training.progress import ProgressView
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.stages import DONE, StageName, stages_to_run
@@ -87,12 +88,22 @@ def run_stage_on_ray(
 
     Raises:
         HopelessError: a stage that would fail again in the same way.
-        LaunchError: a stage that failed more often than launch.max_failures.
+        LaunchError: a stage that failed more often than launch.max_failures, workers and their controller apart.
         Stopped: by `meanwhile`, SIGTERM or Ctrl-C, with a checkpoint.
     """
-    while (ending := _fit(stage, settings, show, meanwhile)).kind == "preempted":
+    launch, troubles = settings.launch, []
+    while True:
+        try:
+            ending = _fit(stage, settings, show, meanwhile, troubles[-1:])
+        except ray.train.ControllerError as error:  # which Ray itself never tries again
+            troubles.append(f"storage failed under Ray's controller ({short(error.controller_failure)})")
+            if 0 <= launch.max_failures < len(troubles):
+                raise LaunchError(f"{stage} stage failed: {troubles[-1]}") from error
+            continue
+        if ending.kind != "preempted":
+            break
         # Workers have left a node that goes before it went; the others and its successor take over.
-        await_workers(settings.launch, wait_s=settings.launch.wait_s)
+        await_workers(launch, wait_s=launch.wait_s)
     if ending.kind == "stopped":
         raise Stopped(ending.text, ending.step)
     if ending.kind == "failed":
@@ -184,13 +195,30 @@ def _supply() -> str:
 
 
 def _fit(
-    stage: StageName, settings: Settings, show: Callable[[Row], None], meanwhile: Callable[[], str | None]
+    stage: StageName,
+    settings: Settings,
+    show: Callable[[Row], None],
+    meanwhile: Callable[[], str | None],
+    notes: list[str],
 ) -> Ending:
+    """One `TorchTrainer.fit()`.
+
+    Args:
+        notes: lines for the log of the run, which the workers write.
+
+    Raises:
+        ray.train.ControllerError: storage failed under Ray's controller; workers find what they have written.
+        LaunchError: anything else.
+    """
     launch = settings.launch
     resources = worker_resources(launch)
     os.environ["RAY_TRAIN_COLLECTIVE_TIMEOUT_S"] = str(launch.collective_timeout_s)
-    _drop_torn_snapshot(RunFolder(RunFolder(settings.run_url).path(stage)))
+    folder = RunFolder(RunFolder(settings.run_url).path(stage))
+    what = f"{folder.path(SNAPSHOT)} could not be read"
+    patiently(lambda: _drop_torn_snapshot(folder), what, patience_s=settings.run.patience_s)
     with watched_board(show) as board:
+        for text in notes:
+            board.note.remote(text)
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"stage": stage, "settings": settings.model_dump_json(), "board": board},
@@ -216,6 +244,8 @@ def _fit(
             rank, cause = next(iter(error.worker_failures.items()))
             raise LaunchError(f"{stage} stage failed on worker {rank}: {_last_line(cause)}") from error
         except ray.train.TrainingFailedError as error:
+            if isinstance(error, ray.train.ControllerError) and _is_of_storage(error.controller_failure):
+                raise
             raise LaunchError(f"{stage} stage failed: {_last_line(error)}") from error
         except ray.exceptions.RayError as error:
             raise LaunchError(
@@ -233,7 +263,7 @@ def _fit_until_told(
     checkpoint. Workers that left for another reason before they heard of `meanwhile`'s count as stopped.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM, where the workers did not leave for it: they were done, or slow.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, where the workers did not leave for it: they were done, slow, or failed.
     """
     result: Future[Ending] = Future()
 
@@ -257,7 +287,7 @@ def _fit_until_told(
             board.stop.remote("Ctrl-C or SIGTERM")
             try:
                 ending = result.result(timeout=grace_s)
-            except TimeoutError:
+            except (TimeoutError, ray.train.ControllerError):
                 raise KeyboardInterrupt from None
             if ending.kind in ("done", "preempted"):
                 raise
@@ -296,6 +326,15 @@ def _drop_torn_snapshot(stage: RunFolder) -> None:
     if not whole:
         fs, path = fsspec.core.url_to_fs(stage.path(SNAPSHOT))
         fs.rm(path)
+
+
+def _is_of_storage(error: BaseException | None) -> bool:
+    """Whether a file system or a store's driver failed, other than for want of rights."""
+    if error is None or isinstance(error, PermissionError | ray.exceptions.RayError):
+        return False
+    drivers = ("botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "azure", "adlfs")
+    is_one = isinstance(error, OSError) or type(error).__module__.partition(".")[0] in drivers
+    return is_one or _is_of_storage(error.__cause__)
 
 
 def _last_line(error: BaseException) -> str:

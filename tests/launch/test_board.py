@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import pickle
 import traceback
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray.exceptions
+from ray.train import ControllerError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
 from fourds_dist.data import DataError
@@ -143,3 +146,40 @@ def test_a_cluster_that_goes_away_is_told_in_a_line(tmp_path: Path, monkeypatch:
         LaunchError, match=r"source stage: the cluster is out of reach \(.*Socket closed.*same command"
     ):
         run_stage_on_ray("source", settings, print)
+
+
+class Away:
+    """A trainer under whose controller the store is away for its first fits."""
+
+    num_away, fits = 1, 0
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def fit(self) -> object:
+        type(self).fits += 1
+        if self.fits > self.num_away:
+            return SimpleNamespace(return_value=("done",))
+        error = ControllerError(OSError(5, "Input/output error"))
+        raise pickle.loads(pickle.dumps(error))  # as it comes from the controller
+
+
+@pytest.mark.parametrize(("num_away", "max_failures"), [(1, 1), (4, -1), (2, 1)])
+def test_a_store_that_is_away_under_ray_s_controller_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_away: int, max_failures: int
+) -> None:
+    notes: list[str] = []
+    board = SimpleNamespace(note=SimpleNamespace(remote=notes.append))
+    monkeypatch.setattr(Away, "num_away", num_away)
+    monkeypatch.setattr(Away, "fits", 0)
+    monkeypatch.setattr(ray_train, "TorchTrainer", Away)
+    monkeypatch.setattr(ray_train, "watched_board", lambda _: nullcontext(board))
+    launch = {"use_gpu": False, "max_failures": max_failures}
+    settings = Settings.model_validate({"run": {"dir": str(tmp_path)}, "launch": launch})
+    with (
+        pytest.raises(LaunchError, match=r"source stage failed: storage failed under Ray's con.*Input/output")
+        if 0 <= max_failures < num_away
+        else nullcontext()
+    ):
+        run_stage_on_ray("source", settings, print)
+    assert len(notes) == Away.fits - 1
+    assert set(notes) == {"storage failed under Ray's controller (OSError: [Errno 5] Input/output error)"}

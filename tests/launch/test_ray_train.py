@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from fourds_dist.config import load
 from fourds_dist.launch.ray_train import LaunchError, await_workers
 from fourds_dist.launch.settings import LaunchConfig
 from fourds_dist.settings import Settings
+from fourds_dist.training.stop import Stopped
 from tests.compare.small import CHANGES, write_domains
 
 
@@ -27,14 +30,24 @@ def test_a_type_of_gpu_that_no_node_has_is_named(local_ray: None) -> None:
         LaunchConfig(accelerator_type="H100", use_gpu=False)
 
 
+def stage_words(folder: Path) -> list[str]:
+    """A source stage that does not end by itself."""
+    source = write_domains(folder, "source")["source"]
+    words = [f"{key}={value}" for key, value in CHANGES.items() if key != "launch"]
+    return [
+        *words,
+        f"source.url={source}",
+        "source_stage.epochs=100000",
+        "run.until=source",
+        f"run.dir={folder}",
+    ]
+
+
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_the_workers_of_a_trial_that_its_scheduler_stops_go_with_it(local_ray: None, tmp_path: Path) -> None:
     from fourds_dist.launch.ray_train import run_stage_on_ray
 
-    source = write_domains(tmp_path, "source")["source"]
-    words = [f"{key}={value}" for key, value in CHANGES.items() if key != "launch"]
-    words += [f"source.url={source}", "source_stage.epochs=100000", "run.until=source", f"run.dir={tmp_path}"]
     rows: list[dict[str, Any]] = []
 
     def meanwhile() -> None:
@@ -42,7 +55,34 @@ def test_the_workers_of_a_trial_that_its_scheduler_stops_go_with_it(local_ray: N
             raise SystemExit  # as Ray Tune does in a report
 
     with pytest.raises(SystemExit):
-        run_stage_on_ray("source", load(Settings, None, words), rows.append, meanwhile)
+        run_stage_on_ray("source", load(Settings, None, stage_words(tmp_path)), rows.append, meanwhile)
     events = [json.loads(x)["event"] for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert events.count("start") == 1
     assert events[-1] == "stopped"
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_list_that_ray_cannot_write_for_a_while_ends_no_run(local_ray: None, tmp_path: Path) -> None:
+    from fourds_dist.launch.ray_train import run_stage_on_ray
+
+    rows: list[dict[str, Any]] = []
+    snapshot, broken = tmp_path / "run" / "source" / "checkpoint_manager_snapshot.json", []
+
+    def meanwhile() -> str | None:
+        if not broken and any(row["event"] == "saved" for row in rows):
+            while not snapshot.is_dir():  # Ray may write it meanwhile
+                snapshot.unlink(missing_ok=True)
+                with suppress(FileExistsError):
+                    snapshot.mkdir()
+            broken.append(threading.Timer(3, snapshot.rmdir))
+            broken[0].start()
+        events = [row["event"] for row in rows]
+        again = events.count("start") == 2 and "saved" in events[events.index("start", 1) :]
+        return "the test" if again else None
+
+    with pytest.raises(Stopped, match=r"^stopped by the test at step \d+, with a checkpoint"):
+        run_stage_on_ray("source", load(Settings, None, stage_words(tmp_path)), rows.append, meanwhile)
+    notes = [row["text"] for row in rows if row["event"] == "note"]
+    assert notes[0].startswith("storage failed under Ray's controller (")
+    assert notes[1].startswith("went on from the checkpoint of step ")
