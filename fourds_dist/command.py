@@ -47,8 +47,8 @@ def answered(
 
 
 def interrupt_at_sigterm() -> None:
-    """SIGTERM ends this process as Ctrl-C does: in order."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    """SIGTERM ends this process as Ctrl-C does: in order. Shells have what they start in the background ignore Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def keys(root: type[Section], title: str) -> str:
