@@ -28,7 +28,7 @@ _OBJECT_STORES = {
 """Protocol -> (our extra that brings its driver, where the driver looks for credentials first)."""
 
 _DRIVERS = ("botocore", "aiobotocore", "s3fs", "google", "gcsfs", "azure", "adlfs", "aiohttp")
-"""Packages whose exceptions mean that a store did not answer as hoped."""
+"""Packages that speak to stores."""
 
 
 def locate(url: str) -> tuple[AbstractFileSystem, str]:
@@ -52,6 +52,11 @@ def is_local(fs: AbstractFileSystem) -> bool:
     return "file" in fs.protocol if isinstance(fs.protocol, tuple) else fs.protocol == "file"
 
 
+def is_driver_s(error: BaseException) -> bool:
+    """Whether a store's driver raised it: the store did not answer as hoped."""
+    return type(error).__module__.partition(".")[0] in _DRIVERS
+
+
 @contextmanager
 def explained(url: str) -> Iterator[None]:
     """What a store or its driver refuses inside the block becomes a ValueError that says where to look.
@@ -63,7 +68,7 @@ def explained(url: str) -> Iterator[None]:
     except PermissionError as error:
         raise ValueError(f"{url}: access denied ({_short(error)}); {_where_credentials(url)}") from None
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in _DRIVERS:
+        if not is_driver_s(error):
             raise
         if "credential" in (type(error).__name__ + str(error)).lower():
             raise ValueError(f"{url}: no credentials were found; {_where_credentials(url)}") from None

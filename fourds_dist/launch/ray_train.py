@@ -37,6 +37,7 @@ from fourds_dist.launch.board import Row, Witness, watched_board
 from fourds_dist.launch.settings import LaunchConfig
 from fourds_dist.launch.worker import SNAPSHOT, Ending, counted, train_worker
 from fourds_dist.settings import Settings
+from fourds_dist.storage import is_driver_s
 from fourds_dist.training.patience import patiently, short
 from fourds_dist.training.progress import ProgressView
 from fourds_dist.training.run_folder import RunFolder
@@ -332,9 +333,7 @@ def _is_of_storage(error: BaseException | None) -> bool:
     """Whether a file system or a store's driver failed, other than for want of rights."""
     if error is None or isinstance(error, PermissionError | ray.exceptions.RayError):
         return False
-    drivers = ("botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "azure", "adlfs")
-    is_one = isinstance(error, OSError) or type(error).__module__.partition(".")[0] in drivers
-    return is_one or _is_of_storage(error.__cause__)
+    return isinstance(error, OSError) or is_driver_s(error) or _is_of_storage(error.__cause__)
 
 
 def _last_line(error: BaseException) -> str:

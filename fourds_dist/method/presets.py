@@ -15,8 +15,8 @@ Why `mended` is what it is: icons
 ---------------------------------
 `configs/compare/icons.yaml`: six pairs of drawing styles at 64 px, ResNet34 -> ResNet18, the student from the source,
 10 labels a class (few) or all; test designers are in no training split. `mended` less the other, in points of test
-accuracy, with its 95 % interval over (pairs x seeds), for these pairs; the first two rows on H100s, the next two on H200s, the rest
-there with seed 0:
+accuracy, with its 95 % interval over (pairs x seeds), for these pairs; the first two rows on H100s, the next two on
+H200s, the rest there with seed 0:
 
 | `mended`, at 73.6 (few) and 76.1 (all), less         | few                     | all                     |
 |------------------------------------------------------|-------------------------|-------------------------|
