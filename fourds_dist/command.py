@@ -47,7 +47,7 @@ def answered(
 
 
 def interrupt_at_sigterm() -> None:
-    """SIGTERM ends this process as Ctrl-C does: in order; also where a shell has it ignore Ctrl-C, in the background."""
+    """SIGTERM ends this process as Ctrl-C does: in order; also where a shell has it ignore Ctrl-C (`... &`)."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
