@@ -111,7 +111,7 @@ def memory() -> Iterator[Finding]:
 
 def ray_starts() -> Iterator[Finding]:
     """Whether a cluster is there to join, or a local one starts."""
-    from fourds_dist.launch.ray_train import ray  # not from Ray itself: its environment is set there, first
+    from fourds_dist.launch.ray_cluster import ray  # not from Ray itself: its environment is set there, first
 
     began = time.perf_counter()
     try:

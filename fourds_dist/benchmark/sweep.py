@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from fourds_dist.launch.ray_train import ray
+from fourds_dist.launch.ray_cluster import ray
 from fourds_dist.sweep.ledger import FINAL, Ledger, Trial
 from fourds_dist.sweep.plan import Plan, read_plan
 from fourds_dist.sweep.run import run_plan, tune

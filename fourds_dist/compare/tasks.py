@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import RayError
 
 from fourds_dist.compare.work import Ended, Job, attempted_for_another
-from fourds_dist.launch.ray_train import worker_resources
+from fourds_dist.launch.ray_cluster import worker_resources
 from fourds_dist.launch.settings import LaunchConfig
 
 

@@ -186,7 +186,8 @@ def _place(plan: Plan) -> Iterator[Workplace]:
                 yield machine
         case "ray":
             from fourds_dist.compare.tasks import Cluster
-            from fourds_dist.launch.ray_train import cluster, sigterm_interrupts
+            from fourds_dist.launch.ray_cluster import cluster
+            from fourds_dist.launch.ray_train import sigterm_interrupts
 
             with cluster(plan.base), sigterm_interrupts():
                 yield Cluster(launch, parallel)

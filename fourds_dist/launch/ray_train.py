@@ -14,15 +14,7 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any
 
-# Before Ray is imported: it reads these once.
-os.environ.setdefault(
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0"
-)  # under `uv run`, workers would each sync an environment
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-os.environ.setdefault(
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5"
-)  # how often the controller takes up a report
+from fourds_dist.launch.ray_cluster import LaunchError, await_workers, cluster, worker_resources  # isort: skip  (sets Ray's environment first)
 
 import fsspec
 import pyarrow.fs
@@ -30,11 +22,9 @@ import ray
 import ray.exceptions
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.util.placement_group import placement_group, remove_placement_group
 
 from fourds_dist.command import interrupt_at_sigterm
 from fourds_dist.launch.board import Row, Witness, watched_board
-from fourds_dist.launch.settings import LaunchConfig
 from fourds_dist.launch.worker import SNAPSHOT, Ending, counted, train_worker
 from fourds_dist.settings import Settings
 from fourds_dist.storage import is_driver_s
@@ -43,10 +33,6 @@ from fourds_dist.training.progress import ProgressView
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.stages import DONE, StageName, stages_to_run
 from fourds_dist.training.stop import Stopped
-
-
-class LaunchError(RuntimeError):
-    """The cluster cannot run this job, or a stage failed for good; the message is for the user."""
 
 
 class HopelessError(LaunchError):
@@ -109,90 +95,6 @@ def run_stage_on_ray(
         raise Stopped(ending.text, ending.step)
     if ending.kind == "failed":
         raise HopelessError(f"{stage} stage: {ending.text}")
-
-
-@contextmanager
-def cluster(settings: Settings) -> Iterator[bool]:
-    """Join the cluster that the environment names (`ray start`, `ray job submit`), else start a local one.
-
-    Yields whether the cluster is our own, which ends with the context.
-    """
-    joined = ray.is_initialized()
-    if not joined:
-        try:
-            ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)  # pyright: ignore[reportArgumentType]
-        except Exception as error:  # Ray raises bare Exceptions too
-            raise LaunchError(
-                f"Ray does not start: {' '.join(str(error).split())[:300]}. Where a cluster should have been joined, "
-                "see that it is up and that its token is known here (RAY_AUTH_MODE, RAY_AUTH_TOKEN); RAY_ADDRESS=local "
-                "starts one of this machine's own; `fourds doctor` tries it alone"
-            ) from error
-    try:
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        if RunFolder(settings.run_url).is_local and len(nodes) > 1:
-            print(
-                f"note: {settings.run_url} has to be one folder shared by all {len(nodes)} nodes, or a store's URL"
-            )
-        yield not joined and ray._private.worker._global_node.is_head()  # pyright: ignore
-    finally:
-        if not joined:
-            ray.shutdown()
-
-
-def worker_resources(launch: LaunchConfig) -> dict[str, float]:
-    """What each worker holds, by Ray's names."""
-    use_gpu = launch.use_gpu
-    if use_gpu is None:
-        use_gpu = launch.accelerator_type is not None or ray.cluster_resources().get("GPU", 0) > 0
-    return {"CPU": launch.cpus_per_worker} | ({"GPU": launch.gpus_per_worker} if use_gpu else {})
-
-
-def await_workers(launch: LaunchConfig, wait_s: float | None) -> None:
-    """Wait until all workers would fit, as Ray Train will place them; an autoscaler sees the demand meanwhile.
-
-    Args:
-        wait_s: how long; None: for ever.
-
-    Raises:
-        LaunchError: no room within that time.
-    """
-    resources = worker_resources(launch)
-    if resources.get("GPU", 1) < 1 and launch.max_workers > 1:
-        raise LaunchError(
-            f"launch.gpus_per_worker={launch.gpus_per_worker:g} with several workers: NCCL wants a GPU for each; set "
-            "launch.workers=1, or whole GPUs"
-        )
-    group = placement_group(
-        [resources] * launch.min_workers,
-        strategy="PACK",
-        bundle_label_selector=[launch.label_selector] * launch.min_workers,
-    )
-    try:
-        fits, _ = ray.wait([group.ready()], timeout=2)
-        if not fits and wait_s is None:
-            fits, _ = ray.wait([group.ready()])
-        elif not fits and wait_s:
-            print(f"waiting up to {wait_s:.0f} s for {_demand(launch, resources)}; {_supply()}", flush=True)
-            fits, _ = ray.wait([group.ready()], timeout=wait_s)
-        if not fits:
-            raise LaunchError(
-                f"no room for {_demand(launch, resources)} after {wait_s or 0:.0f} s; {_supply()}. Lower "
-                "launch.workers or launch.cpus_per_worker (fractions are allowed), add nodes, or raise launch.wait_s"
-            )
-    finally:
-        remove_placement_group(group)
-
-
-def _demand(launch: LaunchConfig, resources: dict[str, float]) -> str:
-    each = " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
-    where = "".join(f" on nodes labelled {key}={value}" for key, value in launch.label_selector.items())
-    return f"{launch.min_workers} worker{'s' * (launch.min_workers > 1)} with {each} each{where}"
-
-
-def _supply() -> str:
-    total, free = ray.cluster_resources(), ray.available_resources()
-    amounts = ", ".join(f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
-    return f"free in the cluster: {amounts}"
 
 
 def _fit(

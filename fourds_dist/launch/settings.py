@@ -40,7 +40,7 @@ class LaunchConfig(Section):
 
     max_failures: int = Field(default=3, ge=-1)
     """How many times a failed worker group starts again from its newest checkpoint; -1: always. Nodes that were taken
-    away with notice do not count."""
+    away with notice do not count; stores that fail under Ray's controller are counted apart, up to as many."""
 
     resize_every_s: float = Field(default=60.0, gt=0)
     """workers=[min, max]: how often room for more workers is looked for. A change costs the steps since the newest

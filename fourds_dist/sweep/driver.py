@@ -27,7 +27,7 @@ os.environ.setdefault("TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", s
 os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the other output has tables of its own, at any verbosity
 
-from fourds_dist.launch.ray_train import ray, worker_resources  # isort: skip  (sets Ray's environment first)
+from fourds_dist.launch.ray_cluster import ray, worker_resources  # isort: skip  (sets Ray's environment first)
 
 from ray import tune
 from ray._private import worker

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from fourds_dist.config import ConfigError, differences, parsed, to_yaml
-from fourds_dist.launch.ray_train import await_workers, cluster, ray
+from fourds_dist.launch.ray_cluster import await_workers, cluster, ray
 from fourds_dist.storage import explained
 from fourds_dist.sweep.course import Course
 from fourds_dist.sweep.driver import Trainable, room, run_trials, tune

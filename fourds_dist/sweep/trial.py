@@ -22,7 +22,8 @@ import ray
 from ray import tune
 
 from fourds_dist.config import dump
-from fourds_dist.launch.ray_train import HopelessError, await_workers, run_stage_on_ray
+from fourds_dist.launch.ray_cluster import await_workers
+from fourds_dist.launch.ray_train import HopelessError, run_stage_on_ray
 from fourds_dist.settings import Settings
 from fourds_dist.storage import locate, write_bytes
 from fourds_dist.sweep.plan import Plan

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from fourds_dist.config import load
-from fourds_dist.launch.ray_train import LaunchError, await_workers
+from fourds_dist.launch.ray_cluster import LaunchError, await_workers
 from fourds_dist.launch.settings import LaunchConfig
 from fourds_dist.settings import Settings
 from fourds_dist.training.stop import Stopped

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fourds_dist.launch.ray_train import ray
+from fourds_dist.launch.ray_cluster import ray
 from fourds_dist.sweep.ledger import Ledger
 from fourds_dist.sweep.plan import Plan
 from fourds_dist.sweep.run import run_plan
