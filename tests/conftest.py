@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -13,6 +14,12 @@ import torch
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
+# A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C; some of them send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+os.environ.setdefault(
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0"
+)  # before anything imports Ray, as in launch.ray_cluster
 os.environ.setdefault("WANDB_MODE", "disabled")  # only the tests of tracking switch it on
 
 
