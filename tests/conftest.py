@@ -14,12 +14,10 @@ import torch
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
-# A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C; some of them send it.
+# A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C; some send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-os.environ.setdefault(
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0"
-)  # before anything imports Ray, as in launch.ray_cluster
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # before Ray is imported; see launch.ray_cluster
 os.environ.setdefault("WANDB_MODE", "disabled")  # only the tests of tracking switch it on
 
 
