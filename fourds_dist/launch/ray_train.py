@@ -78,17 +78,20 @@ def run_stage_on_ray(
         LaunchError: a stage that failed more often than launch.max_failures, workers and their controller apart.
         Stopped: by `meanwhile`, SIGTERM or Ctrl-C, with a checkpoint.
     """
-    launch, troubles = settings.launch, []
+    launch, num_failures = settings.launch, 0
+    notes: list[str] = []
     while True:
         try:
-            ending = _fit(stage, settings, show, meanwhile, troubles[-1:])
+            ending = _fit(stage, settings, show, meanwhile, notes)
         except ray.train.ControllerError as error:  # which Ray itself never tries again
-            troubles.append(f"storage failed under Ray's controller ({short(error.controller_failure)})")
-            if 0 <= launch.max_failures < len(troubles):
-                raise LaunchError(f"{stage} stage failed: {troubles[-1]}") from error
+            num_failures += 1
+            notes = [f"storage failed under Ray's controller ({short(error.controller_failure)})"]
+            if 0 <= launch.max_failures < num_failures:
+                raise LaunchError(f"{stage} stage failed: {notes[0]}") from error
             continue
         if ending.kind != "preempted":
             break
+        notes = []
         # Workers have left a node that goes before it went; the others and its successor take over.
         await_workers(launch, wait_s=launch.wait_s)
     if ending.kind == "stopped":
