@@ -6,6 +6,7 @@ again goes on where it was stopped, and tries again what failed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -16,11 +17,13 @@ from fourds_dist.compare.plan import Plan
 from fourds_dist.settings import Settings
 from fourds_dist.train import run
 from fourds_dist.training.run_folder import RunFolder
-from fourds_dist.training.stages import DONE
+from fourds_dist.training.stages import DONE, drop_checkpoints
 from fourds_dist.training.stop import Stopped
 
 GRACE_S = 60
 """How long runs may take to leave with a checkpoint, after Ctrl-C."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Workplace(Protocol):
 
 
 def jobs_of(plan: Plan) -> list[Job]:
-    """All that is not done: source stages first, then cells."""
+    """All that is not done, seed by seed, so that a table of one seed is there early; in each, source stages first."""
     missing = [cell for cell, settings in plan.runs.items() if not Job("", settings).is_done]
     sources = {plan.sources[cell].run_url: plan.sources[cell] for cell in missing if cell in plan.sources}
     titles = {plan.sources[cell].run_url: cell.source for cell in missing if cell in plan.sources}
@@ -86,7 +89,8 @@ def jobs_of(plan: Plan) -> list[Job]:
         Job(str(cell), plan.runs[cell], plan.sources[cell].run_url if cell in plan.sources else None)
         for cell in missing
     ]
-    return [*(job for job in first if not job.is_done), *cells]
+    jobs = [*(job for job in first if not job.is_done), *cells]
+    return sorted(jobs, key=lambda job: plan.config.seeds.index(job.settings.run.seed))
 
 
 def work(jobs: list[Job], place: Workplace, ended: Callable[[Ended], None]) -> None:
@@ -113,7 +117,7 @@ def work(jobs: list[Job], place: Workplace, ended: Callable[[Ended], None]) -> N
 
 
 def attempted(settings: Settings) -> str | None:
-    """Do a run; why it is not done, if it is not.
+    """Do a run, of which weights and results stay, no checkpoints; why it is not done, if it is not.
 
     Raises:
         Stopped: by SIGTERM or Ctrl-C, with a checkpoint.
@@ -124,6 +128,11 @@ def attempted(settings: Settings) -> str | None:
         raise
     except Exception as error:
         return told(error).removeprefix("error: ")
+    folder = RunFolder(settings.run_url)
+    try:
+        drop_checkpoints(folder)
+    except OSError as error:
+        _log.warning("checkpoints under %s could not be removed (%s)", folder.url, error)
     return None
 
 

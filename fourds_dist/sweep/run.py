@@ -27,10 +27,11 @@ from fourds_dist.sweep.plan import Plan, look_into, make_plan, with_words
 from fourds_dist.sweep.report import write_results
 from fourds_dist.sweep.settings import SweepConfig
 from fourds_dist.sweep.shared import Shared
-from fourds_dist.sweep.trial import drop_checkpoints, epochs_of, run_trial
+from fourds_dist.sweep.trial import epochs_of, run_trial
 from fourds_dist.sweep.view import SweepView
 from fourds_dist.train import prepare
 from fourds_dist.training.run_folder import RunFolder
+from fourds_dist.training.stages import drop_checkpoints
 
 SWEEP, BASE, SPENT = "sweep.yaml", "base.yaml", "spent.json"
 MAY_CHANGE = ("budget", "concurrency", "retries", "scheduler", "config", "changes")

@@ -14,7 +14,7 @@ import json
 import math
 import os
 import queue
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,15 +33,19 @@ from fourds_dist.training.outcome import Outcome
 from fourds_dist.training.run_folder import METRICS, RunFolder
 from fourds_dist.training.source import source_run
 from fourds_dist.training.stage import StageName
-from fourds_dist.training.stages import DONE, SUMMARY, TEACHER_ADAPTED, from_source, stages_to_run
+from fourds_dist.training.stages import (
+    DONE,
+    SUMMARY,
+    TEACHER_ADAPTED,
+    drop_checkpoints,
+    from_source,
+    stages_to_run,
+)
 from fourds_dist.training.stop import Stopped
 from fourds_dist.training.store import FolderStore
 
 STAGE: StageName = "distill"
 """The stage whose epochs are told and compared."""
-
-OWN_STAGES: tuple[StageName, ...] = ("adapt", STAGE)
-"""What a trial trains itself."""
 
 TESTED, FAILED, LEFT = "tested", "failed", "left"
 """Names in a trial's last report: its test accuracy, or why it is given up, or why it left before its end."""
@@ -170,14 +174,6 @@ def epochs_of(folder: RunFolder, metric: str) -> Iterator[tuple[int, float]]:
             continue
         if row.get("stage") == STAGE and row.get("event") == "epoch":
             yield int(row["epoch"]), float(row[metric])
-
-
-def drop_checkpoints(folder: RunFolder, stages: Sequence[StageName] = OWN_STAGES) -> None:
-    """Remove the checkpoints of a trial that will not go on; thousands of trials would fill any disk with them."""
-    for stage in stages:
-        fs, path = locate(folder.path(stage))
-        if fs.exists(path):
-            fs.rm(path, recursive=True)
 
 
 def take_over(folder: RunFolder, count: int, donor: str, epoch: int) -> None:

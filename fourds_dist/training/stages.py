@@ -7,7 +7,7 @@ Between the two, methods of two stages adapt the teacher to the target (`adapt.m
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 
 import torch
@@ -17,6 +17,7 @@ from fourds_dist.method import AdaptTeacher, FourDs, SourceClassifiers
 from fourds_dist.method.backbones import num_parameters, stage_names
 from fourds_dist.method.distiller import Predictor
 from fourds_dist.settings import Settings
+from fourds_dist.storage import locate
 from fourds_dist.training.checkpoint import encode_weights, load_weights
 from fourds_dist.training.networks import begin, build
 from fourds_dist.training.outcome import Line, Outcome
@@ -43,6 +44,14 @@ def stages_to_run(settings: Settings) -> tuple[StageName, ...]:
     needed = {"source": needs_source, "adapt": settings.adapt.method != "none", "distill": True}
     upto = list(needed)[: list(needed).index(settings.run.until) + 1]
     return tuple(stage for stage in DONE if stage in upto and needed[stage])
+
+
+def drop_checkpoints(folder: RunFolder, stages: Iterable[StageName] = tuple(DONE)) -> None:
+    """Remove the checkpoints of a run that will not go on; hundreds of runs would fill any disk with them."""
+    for stage in stages:
+        fs, path = locate(folder.path(stage))
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
 
 
 def from_source(settings: Settings, source_url: str) -> Settings:

@@ -55,6 +55,8 @@ def test_from_shards_to_a_table_and_past_what_fails(
     assert len(tree["cells"]) == 6
     assert len(tree["failures"]) == 2
     assert all(cell["train_s"] > 0 and cell["source_s"] > 0 for cell in tree["cells"])
+    left = {stage for stage in ("source", "adapt", "distill") for _ in folder.glob(f"*/*[!n].[01]/{stage}")}
+    assert not left, "checkpoints of cells that are done"
     began = starts(tmp_path)
     assert began["a-to-b.all.two_stage.0"] == 2  # adapted, then distilled; the source stage is another run's
     assert began["a-to-b.all.mended.0"] == 1

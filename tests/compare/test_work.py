@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fourds_dist.compare.work import Ended, Job, work
+from fourds_dist.compare.work import Ended, Job, jobs_of, work
 from fourds_dist.settings import Settings
 from fourds_dist.training.run_folder import RunConfig
+from tests.compare.small import comparison
 
 
 def job(name: str, needs: str | None = None) -> Job:
@@ -62,3 +63,9 @@ def test_done_is_what_the_folder_says(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "source.json").write_text("{}")
     assert made.is_done
+
+
+def test_one_seed_comes_before_the_next(tmp_path: Path) -> None:
+    jobs = jobs_of(comparison(tmp_path, {"a": "shards/a", "b": "shards/b"}, seeds=[5, 3]))
+    assert [job.settings.run.seed for job in jobs] == [5] * 8 + [3] * 8
+    assert [job.needs is None for job in jobs] == 2 * ([True] * 2 + [False] * 6)

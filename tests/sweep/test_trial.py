@@ -11,7 +11,7 @@ import torch
 
 from fourds_dist.config import load
 from fourds_dist.settings import Settings
-from fourds_dist.sweep.trial import OWN_STAGES, Job, drop_checkpoints, epochs_of, take_over
+from fourds_dist.sweep.trial import Job, epochs_of, take_over
 from fourds_dist.training.checkpoint import FORMAT
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.source import source_identity, source_run
@@ -35,7 +35,7 @@ def test_a_trial_begins_where_the_shared_source_stage_ended() -> None:
     assert from_source(settings("student.start=random"), "x").student.start == "random"
     two_stages = settings("adapt.method=mcc")
     assert source_identity(two_stages) == source_identity(own)
-    assert stages_to_run(from_source(two_stages, of.run_url)) == OWN_STAGES
+    assert stages_to_run(from_source(two_stages, of.run_url)) == ("adapt", "distill")
 
 
 def test_a_job_goes_through_tune_and_back() -> None:
@@ -68,14 +68,6 @@ def test_a_neighbour_s_newest_checkpoint_takes_the_place_of_the_own_ones_once(tm
     assert store("own").newest() == "checkpoint-00000040"
     with pytest.raises(ValueError, match="nobody/distill holds no checkpoint"):
         take_over(own, 2, "nobody", 3)
-
-
-def test_checkpoints_of_a_trial_that_is_over_go_and_its_results_stay(tmp_path: Path) -> None:
-    FolderStore(f"{tmp_path}/distill", keep=None).write({"format": FORMAT}, "checkpoint-00000010")
-    (tmp_path / "student.safetensors").write_bytes(b"x")
-    for _ in range(2):
-        drop_checkpoints(RunFolder(str(tmp_path)))
-        assert [path.name for path in tmp_path.iterdir()] == ["student.safetensors"]
 
 
 def test_epochs_are_read_from_the_run_also_where_a_kill_cut_its_last_line(tmp_path: Path) -> None:

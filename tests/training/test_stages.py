@@ -19,8 +19,9 @@ from fourds_dist.config import ConfigError, dump, load
 from fourds_dist.settings import Settings
 from fourds_dist.train import main, run, train
 from fourds_dist.training import run_folder
+from fourds_dist.training.checkpoint import FORMAT
 from fourds_dist.training.run_folder import RunFolder
-from fourds_dist.training.stages import run_stage, stages_to_run
+from fourds_dist.training.stages import drop_checkpoints, run_stage, stages_to_run
 from fourds_dist.training.stop import Stopped
 from fourds_dist.training.store import FolderStore
 from tests.data.shards import CLASSES, write_dataset
@@ -232,3 +233,12 @@ def test_refused(data: Path, tmp_path: Path) -> None:
         run(settings(data, tmp_path, "teacher.checkpoint=t.pt", "run.until=source"))
     with pytest.raises(ValueError, match=r"adapt_stage\.global_batch_size=64: .* 48 train images"):
         run(settings(data, tmp_path, "adapt.method=fine_tune", "adapt_stage.global_batch_size=64"))
+
+
+def test_checkpoints_of_a_run_that_is_over_go_and_its_results_stay(tmp_path: Path) -> None:
+    for stage in ("source", "distill"):
+        FolderStore(f"{tmp_path}/{stage}", keep=None).write({"format": FORMAT}, "checkpoint-00000010")
+    (tmp_path / "student.safetensors").write_bytes(b"x")
+    for _ in range(2):
+        drop_checkpoints(RunFolder(str(tmp_path)))
+        assert [path.name for path in tmp_path.iterdir()] == ["student.safetensors"]
