@@ -6,7 +6,7 @@ ray job submit --working-dir . -- python -m fourds_dist.compare configs/compare/
 
 The same command again goes on where it was stopped, and tries again what failed; with other methods, pairs or seeds it
 runs what is new. --regime and --method run a part; the tables show all that is done. It leaves table.md, cells.csv,
-results.json and differences.png in run.dir/name, and each cell's weights, report and metrics; checkpoints go once a cell
+results.json and differences.png in run.dir/name, and of each cell weights, report and metrics; checkpoints go once it
 is done. Exit status: 0 all cells are done, 1 refused, or some cells failed and are left out.
 """
 
