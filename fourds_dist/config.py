@@ -135,14 +135,29 @@ def to_yaml(tree: Mapping[str, Any]) -> str:
 
 
 def describe(root: type[Section]) -> Iterator[tuple[str, str, str, str]]:
-    """Every key as (dotted key, type, default, meaning), in the order of declaration."""
-    for key, field, section in _fields(root):
-        if section is None:
-            required = field.default is PydanticUndefined and field.default_factory is None
-            default = (
-                "required" if required else json.dumps(_plain(field.get_default(call_default_factory=True)))
+    """Every key as (dotted key, type, default, meaning), in the order of declaration.
+
+    The default is what the key has where nothing is given: a section's own, or what its default preset fills in.
+    """
+    yield from _described(root, "", None)
+
+
+def _described(
+    root: type[Section], prefix: str, default: Section | None
+) -> Iterator[tuple[str, str, str, str]]:
+    for name, field in root.model_fields.items():
+        value = getattr(default, name) if default else field.get_default(call_default_factory=True)
+        section = _section_of(field.annotation)
+        if section is not None:
+            yield from _described(section, f"{prefix}{name}.", value if isinstance(value, Section) else None)
+        else:
+            told = "required" if value is PydanticUndefined else json.dumps(_plain(value))
+            yield (
+                prefix + name,
+                _type_name(field.annotation),
+                told,
+                " ".join((field.description or "").split()),
             )
-            yield key, _type_name(field.annotation), default, " ".join((field.description or "").split())
 
 
 def differences(old: Section, new: Section) -> list[str]:

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from fourds_dist.config import Section, shipped
 from fourds_dist.data import LoaderConfig, StreamConfig
@@ -20,6 +20,13 @@ from fourds_dist.training.networks import StudentConfig, TeacherConfig
 from fourds_dist.training.run_folder import RunConfig
 from fourds_dist.training.step import StepConfig
 from fourds_dist.training.tracking import TrackingConfig
+
+
+class SourceStageConfig(StageConfig):
+    """The same of the source stage."""
+
+    global_batch_size: int = Field(default=64, ge=1)
+    """Images per optimiser step, over all workers together."""
 
 
 class Settings(Section):
@@ -52,7 +59,7 @@ class Settings(Section):
     adapt: AdaptConfig = AdaptConfig()
     """Methods of two stages: how the teacher adapts to the target before it is distilled."""
 
-    source_stage: StageConfig = StageConfig(global_batch_size=64)
+    source_stage: SourceStageConfig = SourceStageConfig()
     """First stage: training on the source."""
 
     adapt_stage: StageConfig = StageConfig()

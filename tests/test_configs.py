@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from fourds_dist.config import load, shipped
+from fourds_dist.config import describe, load, shipped
 from fourds_dist.data.sources import SOURCES
 from fourds_dist.data.sources.layouts import LAYOUTS
-from fourds_dist.settings import Settings
+from fourds_dist.settings import Settings, SourceStageConfig
 
 FOLDER = shipped("quickstart.yaml").parent
 RUNS = sorted(FOLDER.glob("*.yaml")) + sorted((FOLDER / "paper").glob("*.yaml"))
@@ -16,6 +16,19 @@ RUNS = sorted(FOLDER.glob("*.yaml")) + sorted((FOLDER / "paper").glob("*.yaml"))
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_loads(path: Path) -> None:
     load(Settings, path)
+
+
+def test_what_is_given_of_a_stage_leaves_its_other_defaults() -> None:
+    assert load(Settings, None, ["source_stage.epochs=5"]).source_stage == SourceStageConfig(epochs=5)
+    assert SourceStageConfig(epochs=5).global_batch_size == Settings().source_stage.global_batch_size == 64
+
+
+def test_help_tells_what_the_default_preset_fills_in() -> None:
+    told = {key: default for key, _, default, _ in describe(Settings)}
+    settings = Settings()
+    assert told["method.apprenticeship"] == str(settings.method.apprenticeship) == "16.0"
+    assert told["method.balance"] == f'"{settings.method.balance}"'
+    assert told["source_stage.global_batch_size"] == "64"
 
 
 @pytest.mark.parametrize("name", [name for name in LAYOUTS if len(LAYOUTS[name].domains) > 1])

@@ -35,9 +35,9 @@ def differences_png(results: Results) -> bytes | None:
             axes.set_visible(False)
         for axes, regime in zip(panels, regimes, strict=False):
             _panel(axes, results, regime, rows)
-        title = (
-            "Paired differences in accuracy: mean and 95 % interval over pairs; small: one pair of domains"
-        )
+        several = len(results.plan.config.all_pairs) > 1
+        over = "pairs; small: one pair of domains" if several else "seeds"
+        title = f"Paired differences in accuracy: mean and 95 % interval over {over}"
         figure.suptitle(f"{title}\n{results.devices}", x=0.02, ha="left", fontsize=9)
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=150, facecolor="white")
