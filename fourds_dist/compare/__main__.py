@@ -6,8 +6,8 @@ ray job submit --working-dir . -- python -m fourds_dist.compare configs/compare/
 
 The same command again goes on where it was stopped, and tries again what failed; with other methods, pairs or seeds it
 runs what is new. --regime and --method run a part; the tables show all that is done. It leaves table.md, cells.csv,
-results.json and differences.png in run.dir/name, and of each cell weights, report and metrics; checkpoints go once it
-is done. Exit status: 0 all cells are done, 1 refused, or some cells failed and are left out.
+results.json and differences.png in run.dir/name, and of each cell weights and metrics; checkpoints go once it is done.
+Exit status: 0 all that was to be run is done, 1 refused, or some cells failed and are left out.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _compare(options: argparse.Namespace) -> Answer:
     from fourds_dist.compare.plan import look_into, read_plan, refuse_others
-    from fourds_dist.compare.work import Ended, jobs_of, work, workplace
+    from fourds_dist.compare.work import Ended, done_of, jobs_of, tidy, work, workplace
     from fourds_dist.train import base_folder, prepare
 
     interrupt_at_sigterm()
@@ -68,12 +68,15 @@ def _compare(options: argparse.Namespace) -> Answer:
         prepare(plan.base)
         look_into(chosen)
         jobs = jobs_of(chosen)
+        tidy(done_of(chosen, jobs))
         num_ended = 0
 
         def ended(end: Ended) -> None:
             nonlocal num_ended
             num_ended += 1
-            if end.failure is not None:
+            if end.failure is None:
+                tidy([end.job.url])
+            else:
                 failures[end.job.title] = end.failure
             told = "done" if end.failure is None else f"failed: {end.failure}"
             print(f"[{num_ended}/{len(jobs)}] {end.job.title}: {told}", flush=True)
@@ -85,6 +88,17 @@ def _compare(options: argparse.Namespace) -> Answer:
     return 1 if failures else 0
 
 
+def _failures_before(plan: Plan) -> dict[str, str]:
+    """What the comparison's last tables left out."""
+    from fourds_dist.training.run_folder import RunFolder
+
+    folder = RunFolder(plan.url)
+    try:
+        return dict(folder.read_json(RESULTS)["failures"]) if folder.exists(RESULTS) else {}
+    except (ValueError, KeyError, TypeError):  # no longer as we wrote it
+        return {}
+
+
 def _tell(plan: Plan, failures: dict[str, str], console: Console) -> None:
     """Print the tables, and leave them in the comparison's folder."""
     from fourds_dist.compare.plot import differences_png
@@ -94,6 +108,8 @@ def _tell(plan: Plan, failures: dict[str, str], console: Console) -> None:
     from fourds_dist.training.run_folder import RunFolder
 
     results, folder = read_results(plan), RunFolder(plan.url)
+    missing = {str(cell) for cell in plan.runs if cell not in results.cells}
+    failures = {t: why for t, why in _failures_before(plan).items() if t in missing} | failures
     for table in tables(results, most_pairs=MOST_PAIRS):
         table.show(console)
     console.print(summary(results), soft_wrap=True, highlight=False)

@@ -49,6 +49,7 @@ class Plan:
     Args:
         base: the run that cells change, as it was given, with absolute paths.
         url: path or URL of the comparison's folder.
+        given: every cell's configuration as the file gives it, with a source stage of its own.
         runs: every cell's configuration, taking teacher and student from `sources` where those are its.
         sources: the run whose source stage a cell begins from; a cell with a teacher of its own has none.
     """
@@ -56,6 +57,7 @@ class Plan:
     config: CompareConfig
     base: Settings
     url: str
+    given: dict[Cell, Settings]
     runs: dict[Cell, Settings]
     sources: dict[Cell, Settings]
 
@@ -92,6 +94,9 @@ def read_plan(path: str | Path, overrides: Sequence[str] = (), *, folder: Path |
     """
     own = [word for word in overrides if word.partition("=")[0].split(".")[0] in CompareConfig.model_fields]
     config = draft(path, own).build(CompareConfig)
+    for word in overrides:
+        if word not in own:
+            _refuse_overruled(word, config)
     base = draft(Path(path).parent / config.config if config.config else None)
     base = base.changed(_flat(config.changes), f"{path} (changes)")
     for word in overrides:
@@ -114,19 +119,19 @@ def make_plan(config: CompareConfig, base: Draft, folder: Path) -> Plan:
             config.regimes, config.all_pairs, config.seeds, config.methods
         )
     ]
-    whole = {cell: with_absolute_paths(_settings(cell, config, base, url), folder) for cell in cells}
+    given = {cell: with_absolute_paths(_settings(cell, config, base, url), folder) for cell in cells}
     if config.through == "processes":
-        for cell, run in whole.items():
+        for cell, run in given.items():
             if run.launch.runner != "inline":
                 raise ConfigError(
                     f"{cell}: through=processes needs launch.runner=inline, where each cell trains in one process"
                 )
-    sources = source_runs(whole, f"{url}/sources")
+    sources = source_runs(given, f"{url}/sources")
     runs = {
         cell: from_source(run, sources[cell].run_url) if cell in sources else run
-        for cell, run in whole.items()
+        for cell, run in given.items()
     }
-    return Plan(config, settings, url, runs, sources)
+    return Plan(config, settings, url, given, runs, sources)
 
 
 def refuse_others(plan: Plan) -> None:
@@ -151,28 +156,39 @@ def look_into(plan: Plan) -> None:
         ValueError: naming the cell, the key and the remedy.
     """
     first = next(iter(plan.runs))
-    for cell, run in plan.runs.items():
+    for cell in plan.runs:
         on_first_pair = (cell.source, cell.target, cell.seed) == (first.source, first.target, first.seed)
         of_first_method = (cell.regime, cell.method, cell.seed) == (first.regime, first.method, first.seed)
         if on_first_pair or of_first_method:
-            _look_into(plan, cell, run)
+            try:
+                check(plan.given[cell])
+            except ValueError as error:
+                raise ValueError(f"{cell}: {error}") from None
 
 
-def _look_into(plan: Plan, cell: Cell, run: Settings) -> None:
-    """Look into a run as it is, or together with a source stage that is not done yet."""
-    source = plan.sources.get(cell)
-    if source is not None:
-        run = run.model_copy(
-            update={
-                "teacher": source.teacher,
-                "student": run.student.model_copy(update={"start": source.student.start}),
-                "source_stage": source.source_stage,
-            }
-        )
-    try:
-        check(run)
-    except ValueError as error:
-        raise ValueError(f"{cell}: {error}") from None
+def _refuse_overruled(word: str, config: CompareConfig) -> None:
+    """Refuse an override of a key that cells set for themselves: it would hold in some of them only, or in none."""
+    for key, _ in leaves(draft(None, [word]).tree):
+        if key in _OF_CELLS:
+            raise ConfigError(f"override {word!r}: cells set {key} themselves; {_OF_CELLS[key]}")
+        for what in ("regimes", "methods"):
+            parts: dict[str, Changes] = getattr(config, what)
+            setting = [f"{what}.{name}" for name, changes in parts.items() if key in _flat(changes)]
+            if setting:
+                raise ConfigError(
+                    f"override {word!r}: {', '.join(setting)} would keep {key} as {'they' if setting[1:] else 'it'} set"
+                    f"{'' if setting[1:] else 's'} it; say it of each, as in {setting[0]}.{key}=..., or in the file"
+                )
+
+
+_OF_CELLS = {
+    "source.url": "give domains and pairs",
+    "target.url": "give domains and pairs",
+    "run.seed": "give seeds=[...]",
+    "run.name": "give name",
+    "tracking.group": "it is the comparison's name",
+}
+"""Keys of a run that tell cells apart -> what to give instead."""
 
 
 def _settings(cell: Cell, config: CompareConfig, base: Draft, url: str) -> Settings:

@@ -35,7 +35,7 @@ def differences_png(results: Results) -> bytes | None:
             axes.set_visible(False)
         for axes, regime in zip(panels, regimes, strict=False):
             _panel(axes, results, regime, rows)
-        several = len(results.plan.config.all_pairs) > 1
+        several = any(len(results.difference_by_pair(regime, *two)) > 1 for regime in regimes for two in rows)
         over = "pairs; small: one pair of domains" if several else "seeds"
         title = f"Paired differences in accuracy: mean and 95 % interval over {over}"
         figure.suptitle(f"{title}\n{results.devices}", x=0.02, ha="left", fontsize=9)

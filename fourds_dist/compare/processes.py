@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
+from fourds_dist.command import told
 from fourds_dist.compare.work import GRACE_S, Ended, Job, attempted_for_another
 from fourds_dist.launch.settings import LaunchConfig
 
@@ -43,7 +44,13 @@ class Machine:
     def start(self, job: Job) -> None:
         """Hand a run to a process."""
         process = self._idle.pop()
-        self._running[process.do(job.settings.model_dump_json())] = job, process
+        settings_json = job.settings.model_dump_json()
+        try:
+            future = process.do(settings_json)
+        except BrokenProcessPool:  # it died while it had nothing to do
+            process.replace()
+            future = process.do(settings_json)
+        self._running[future] = job, process
 
     def wait(self) -> Ended:
         """The next run that ends. After a failure its process is replaced: a GPU may no longer answer there."""
@@ -54,6 +61,8 @@ class Machine:
             failure = future.result()
         except BrokenProcessPool:
             failure = "its process died"
+        except Exception as error:
+            failure = told(error).removeprefix("error: ")
         if failure is not None:
             process.replace()
         self._idle.append(process)

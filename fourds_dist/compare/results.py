@@ -9,7 +9,7 @@ from typing import Any
 
 from fourds_dist.compare.plan import Cell, Plan
 from fourds_dist.compare.statistics import Mean, mean_of, mean_over
-from fourds_dist.results.run import Run
+from fourds_dist.results.run import CONFIG, Run
 from fourds_dist.settings import Settings
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.stage import StageName, stage_config
@@ -26,7 +26,7 @@ class Result:
     train_s: float
     """Seconds of training after the source stage, times the workers; evaluation left out."""
     source_s: float
-    """The same of the source stage that it begins from, which other cells share."""
+    """The same of the source stage that it begins from, which other cells share; 0 where its run was removed."""
     images_per_s: float
     """Of distillation, all workers together."""
     peak_memory_bytes: int | None
@@ -100,6 +100,11 @@ class Results:
         return statistics.fmean(found) if found else None
 
     @property
+    def kind_of_device(self) -> str:
+        """Whose time was measured."""
+        return "CPU" if self.devices in ("CPU", "none") else "device"
+
+    @property
     def devices(self) -> str:
         """All devices that trained."""
         return ", ".join(sorted({result.device for result in self.cells.values()})) or "none"
@@ -119,12 +124,14 @@ def read_results(plan: Plan) -> Results:
             continue
         source = plan.sources.get(cell)
         if source is not None and source.run_url not in sources:
-            sources[source.run_url] = _device_seconds(Run(source.run_url).rows, source, ["source"])
+            is_there = RunFolder(source.run_url).exists(CONFIG)
+            rows = Run(source.run_url).rows if is_there else []
+            sources[source.run_url] = _device_seconds(rows, source, ["source"])
         cells[cell] = _result(settings, sources[source.run_url] if source else 0.0)
     return Results(plan, cells)
 
 
-def _result(settings: Settings, shared_source_s: float) -> Result:
+def _result(settings: Settings, source_s: float) -> Result:
     run = Run(settings.run_url)
     outcome = run.outcome
     assert outcome is not None
@@ -135,7 +142,7 @@ def _result(settings: Settings, shared_source_s: float) -> Result:
         accuracy=student.target.value,
         validation_accuracy=outcome.validation_accuracy,
         train_s=_device_seconds(run.rows, settings, [stage for stage in DONE if stage != "source"]),
-        source_s=shared_source_s + _device_seconds(run.rows, settings, ["source"]),
+        source_s=source_s,
         images_per_s=outcome.train_images_per_s,
         peak_memory_bytes=max(peaks, default=None),
         device=device,

@@ -3,6 +3,10 @@
 Intervals are Student's t at 95 %. Seeds of one pair share its domains and are no independent trials of a method: where
 there are several pairs, each counts once, by its mean over seeds, as one of a sample of pairs. That a gain differs from
 pair to pair so widens the interval, as it should where the next pair is unknown.
+
+Pairs of few domains have sources and targets in common, and so less to say than as many pairs of domains of their own:
+where what a target makes of a gain varies as much as the rest, the 95 % intervals over the six pairs of three domains
+hold the truth in 89 % of simulated cases, and in 87 % where sources do so too.
 """
 
 from __future__ import annotations

@@ -61,16 +61,15 @@ def tables(results: Results, *, most_pairs: int | None = None) -> list[Table]:
 def summary(results: Results) -> str:
     """What the tables were made from, and how to read them, in some lines."""
     config, num = results.plan.config, len(results.cells)
-    unit = "CPU" if results.devices in ("CPU", "none") else "device"
     return (
         f"{num} of {len(results.plan.runs)} cells done: {_count(config.methods, 'method')}, "
         f"{_count(config.all_pairs, 'pair')} of domains, {_count(config.seeds, 'seed')}, "
         f"{_count(config.regimes, 'regime')}. Device: {results.devices}.\n"
         "Accuracies of the student on the target's test split, in percent, its weights chosen on the validation split; "
         "[95 % interval] by Student's t: of a mean over seeds, of a difference over pairs, each by its mean over "
-        "seeds (of a single pair: over seeds). "
-        f"{unit} time: training of a cell without evaluation and without the source stage, which cells share; cells "
-        "that run at once share their device, so compare times of one run of this command alone."
+        "seeds (of a single pair: over seeds); pairs that share domains make it somewhat narrow. "
+        f"{results.kind_of_device} time: training of a cell without evaluation and without the source stage, which "
+        "cells share; cells that run at once share their device, so compare times of one run of this command alone."
     )
 
 
@@ -132,36 +131,48 @@ def comparisons(results: Results) -> Iterator[tuple[str, str]]:
 
 
 def _methods(results: Results, regime: str, most_pairs: int | None) -> Table:
-    pairs = results.pairs
+    pairs, config = results.pairs, results.plan.config
     shown = pairs if most_pairs is None or len(pairs) <= most_pairs else []
-    unit = "CPU" if results.devices == "CPU" else "device"
+    measured = [r for cell, r in results.cells.items() if cell.regime == regime]
+    has_memory = any(r.peak_memory_bytes for r in measured)
     rows = []
-    for method in results.plan.config.methods:
+    for method in config.methods:
         found = results.accuracies(regime, method)
         if not found:
             continue
         of_pairs = [results.of_pair(regime, method, pair) for pair in shown]
         over = results.over_pairs(regime, method)
         costs = [r for c, r in results.cells.items() if (c.regime, c.method) == (regime, method)]
-        peaks = [r.peak_memory_bytes for r in costs if r.peak_memory_bytes]
+        peak = max((r.peak_memory_bytes or 0 for r in costs), default=0)
         rows.append(
             (
                 _words(method),
                 *(_percent(mean.value) if mean else "-" for mean in of_pairs),
-                f"{_percent(over.value)}{_interval(over)}" if over else "-",
+                f"{_percent(over.value)}{_interval(over)}{_share(over.num, config.seeds, 'seed')}"
+                if over
+                else "-",
                 str(len(found)),
                 _duration(results.mean_train_s(regime, method) or 0.0),
                 f"{sum(r.images_per_s for r in costs) / len(costs):.0f}",
-                *([f"{max(peaks) / 2**30:.1f}"] if peaks else []),
+                *([f"{peak / 2**30:.1f}" if peak else "-"] if has_memory else []),
             )
         )
-    memory = ("GiB",) if rows and len(rows[0]) > len(shown) + 5 else ()
-    columns = ("method", *shown, "mean over pairs", "cells", f"{unit} time", "images/s", *memory)
+    time = f"{results.kind_of_device} time"
+    columns = (
+        "method",
+        *shown,
+        "mean over pairs",
+        "cells",
+        time,
+        "images/s",
+        *(["GiB"] if has_memory else []),
+    )
     return Table(f"{regime}: accuracy", columns, rows)
 
 
 def _differences(results: Results, regime: str, *, brief: bool) -> Table:
-    has_pairs = len(results.pairs) > 1
+    config = results.plan.config
+    has_pairs = len(config.all_pairs) > 1
     rows = []
     for method, baseline in comparisons(results):
         found = results.differences(regime, method, baseline)
@@ -175,7 +186,7 @@ def _differences(results: Results, regime: str, *, brief: bool) -> Table:
         rows.append(
             (
                 f"{_words(method)} - {_words(baseline)}",
-                f"{_points(mean.value)}{_interval(mean, _points)}",
+                f"{_points(mean.value)}{_interval(mean, _points)}{_share(len(by_pair), config.all_pairs, 'pair')}",
                 f"{sum(value > 0 for value in found.values())} of {len(found)}",
                 *([told if brief else f"{told}{_interval(by_pair[worst], _points)}"] if has_pairs else []),
                 f"x {ratio:.2f}" if ratio else "-",
@@ -199,6 +210,11 @@ def _points(value: float) -> str:
 
 def _interval(mean: Mean, told: Any = _percent) -> str:
     return "" if mean.low is None or mean.high is None else f" [{told(mean.low)}, {told(mean.high)}]"
+
+
+def _share(num: int, of: Sequence[Any], what: str) -> str:
+    """In which rows stand that not all has gone into."""
+    return "" if num == len(of) else f", {num} of {_count(of, what)}"
 
 
 def _duration(seconds: float) -> str:

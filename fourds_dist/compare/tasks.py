@@ -61,7 +61,8 @@ class Cluster:
         """Have all runs leave with a checkpoint, and wait for them so long."""
         for ref in self._running:
             ray.cancel(ref)
-        ray.wait(list(self._running), num_returns=len(self._running), timeout=grace_s)
+        if self._running:
+            ray.wait(list(self._running), num_returns=len(self._running), timeout=grace_s)
 
 
 @ray.remote(max_retries=0)

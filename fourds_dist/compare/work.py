@@ -6,8 +6,8 @@ again goes on where it was stopped, and tries again what failed.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,14 +16,13 @@ from fourds_dist.command import told
 from fourds_dist.compare.plan import Plan
 from fourds_dist.settings import Settings
 from fourds_dist.train import run
+from fourds_dist.training.patience import short
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.stages import DONE, drop_checkpoints
 from fourds_dist.training.stop import Stopped
 
 GRACE_S = 60
 """How long runs may take to leave with a checkpoint, after Ctrl-C."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,10 @@ class Workplace(Protocol):
 
 
 def jobs_of(plan: Plan) -> list[Job]:
-    """All that is not done, seed by seed, so that a table of one seed is there early; in each, source stages first."""
+    """All that is not done, seed by seed, so that a table of one seed is there early; in each, source stages first.
+
+    On a cluster, where all wait in its queue, a cell comes as its source stage ends.
+    """
     missing = [cell for cell, settings in plan.runs.items() if not Job("", settings).is_done]
     sources = {plan.sources[cell].run_url: plan.sources[cell] for cell in missing if cell in plan.sources}
     titles = {plan.sources[cell].run_url: cell.source for cell in missing if cell in plan.sources}
@@ -91,6 +93,25 @@ def jobs_of(plan: Plan) -> list[Job]:
     ]
     jobs = [*(job for job in first if not job.is_done), *cells]
     return sorted(jobs, key=lambda job: plan.config.seeds.index(job.settings.run.seed))
+
+
+def done_of(plan: Plan, jobs: Sequence[Job]) -> list[str]:
+    """Folders of all runs that are done: those that are no job."""
+    runs = [*plan.runs.values(), *plan.sources.values()]
+    return sorted({run.run_url for run in runs} - {job.url for job in jobs})
+
+
+def tidy(urls: Sequence[str]) -> None:
+    """Remove the checkpoints of runs that are done; where that fails, a line says so."""
+
+    def tidy_one(url: str) -> None:
+        try:
+            drop_checkpoints(RunFolder(url))
+        except Exception as error:  # whatever a store's driver raises
+            print(f"note: checkpoints under {url} could not be removed ({short(error)})", flush=True)
+
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(tidy_one, urls))
 
 
 def work(jobs: list[Job], place: Workplace, ended: Callable[[Ended], None]) -> None:
@@ -117,7 +138,7 @@ def work(jobs: list[Job], place: Workplace, ended: Callable[[Ended], None]) -> N
 
 
 def attempted(settings: Settings) -> str | None:
-    """Do a run, of which weights and results stay, no checkpoints; why it is not done, if it is not.
+    """Do a run; why it is not done, if it is not.
 
     Raises:
         Stopped: by SIGTERM or Ctrl-C, with a checkpoint.
@@ -128,11 +149,6 @@ def attempted(settings: Settings) -> str | None:
         raise
     except Exception as error:
         return told(error).removeprefix("error: ")
-    folder = RunFolder(settings.run_url)
-    try:
-        drop_checkpoints(folder)
-    except OSError as error:
-        _log.warning("checkpoints under %s could not be removed (%s)", folder.url, error)
     return None
 
 

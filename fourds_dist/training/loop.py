@@ -105,6 +105,8 @@ def fit(
     steps_per_epoch, emit, store = stream.num_steps_per_epoch, around.emit, around.store
     num_steps = config.epochs * steps_per_epoch
     task.train()
+    if world.device.type == "cuda":  # what came before in this process counts for nobody
+        torch.cuda.reset_peak_memory_stats(world.device)
     strategy.settle(lambda: train_step(next(stream.batches(0))))
     place = resume(task, strategy, store, identity, world)
     _tell_start(place, stream, config, around, world)
@@ -203,12 +205,8 @@ def _tell_start(
 
 
 def _peak_memory_bytes(world: World) -> int | None:
-    """The most that this process held of its GPU at a time since it was last asked; None on a CPU."""
-    if world.device.type != "cuda":
-        return None
-    peak = torch.cuda.max_memory_allocated(world.device)
-    torch.cuda.reset_peak_memory_stats(world.device)
-    return peak
+    """The most that this stage held of its GPU at a time; None on a CPU."""
+    return torch.cuda.max_memory_allocated(world.device) if world.device.type == "cuda" else None
 
 
 def _device_name(world: World) -> str:

@@ -115,15 +115,14 @@ def train_on_source(stage: Stage) -> None:
         )
     if settings.student.start == "source":
         networks["student"] = build(settings.student, len(classes), image_size=side)
-    task = SourceClassifiers(networks)
-    best, _, _ = stage.fit(task, next(iter(networks)), settings.source)
+    selected = next(iter(networks))
+    best, _, _ = stage.fit(SourceClassifiers(networks), selected, settings.source)
     if stage.world.is_main:
         configs = {"teacher": (settings.teacher, TEACHER), "student": (settings.student, STUDENT_SOURCE)}
         for name, network in networks.items():
             config, file = configs[name]
-            about = stage.about(
-                config, classes, validation_accuracy=best.accuracy, domain=settings.source.url
-            )
+            accuracy = {"validation_accuracy": best.accuracy} if name == selected else {}
+            about = stage.about(config, classes, domain=settings.source.url, **accuracy)
             stage.folder.write_bytes(file, encode_weights(network.state_dict(), about))
         stage.folder.write_json(DONE["source"], {"epoch": best.epoch, "validation_accuracy": best.accuracy})
 
@@ -184,8 +183,11 @@ def distil_on_target(stage: Stage) -> None:
     told = {"validation_accuracy": best.accuracy, "domain": settings.target.url}
     about = stage.about(settings.student, classes, **told)
     stage.folder.write_bytes(STUDENT, encode_weights(student.state_dict(), about))
-    adapted = {k: v for k, v in task.state_dict().items() if k.startswith("adapters.") or "running_" in k}
-    adapted = {k: v for k, v in adapted.items() if k.startswith(("adapters.", "teacher."))}
+    adapted = {
+        name: value
+        for name, value in task.state_dict().items()
+        if name.startswith("adapters.") or (name.startswith("teacher.") and "running_" in name)
+    }
     stage.folder.write_bytes(ADAPTERS, encode_weights(adapted, stage.about(settings.teacher, classes)))
     sizes = {name: num_parameters(net) for name, net in untouched.items()}
     sizes |= {

@@ -55,8 +55,11 @@ def test_from_shards_to_a_table_and_past_what_fails(
     assert len(tree["cells"]) == 6
     assert len(tree["failures"]) == 2
     assert all(cell["train_s"] > 0 and cell["source_s"] > 0 for cell in tree["cells"])
-    left = {stage for stage in ("source", "adapt", "distill") for _ in folder.glob(f"*/*[!n].[01]/{stage}")}
-    assert not left, "checkpoints of cells that are done"
+    kept = {
+        stage.parent.name for name in ("source", "adapt", "distill") for stage in folder.glob(f"*/*/{name}")
+    }
+    assert not kept, "checkpoints of what is done, and of cells that failed before their first"
+    (folder / "cells" / "a-to-b.all.mended.0" / "distill" / "checkpoint-00000002").mkdir(parents=True)
     began = starts(tmp_path)
     assert began["a-to-b.all.two_stage.0"] == 2  # adapted, then distilled; the source stage is another run's
     assert began["a-to-b.all.mended.0"] == 1
@@ -64,6 +67,12 @@ def test_from_shards_to_a_table_and_past_what_fails(
     # Again: what is done is read, what failed is tried again.
     assert main(given) == 1
     assert "[1/2] a -> b, all, seed 0, broken: failed" in capsys.readouterr().out
+    assert not (
+        folder / "cells" / "a-to-b.all.mended.0" / "distill"
+    ).exists()  # left by a kill, or an older version
+    assert main([*given, "--table"]) == 0
+    assert "left out: a -> b, all, seed 0, broken: " in capsys.readouterr().out
+    assert len(json.loads((folder / "results.json").read_text())["failures"]) == 2
     assert {k: v for k, v in starts(tmp_path).items() if "broken" not in k} == {
         k: v for k, v in began.items() if "broken" not in k
     }

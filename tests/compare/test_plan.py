@@ -127,6 +127,34 @@ def test_looked_into_before_anything_starts(tmp_path: Path) -> None:
         look_into(too_big)
 
 
+def test_each_method_is_looked_into_with_networks_and_weights_of_its_own(tmp_path: Path) -> None:
+    domains = write_domains(tmp_path, "a", "b")
+    fewer = {"teacher.stages": ["layer2"], "student.stages": ["layer2"]}
+    look_into(comparison(tmp_path, domains, methods=METHODS | {"fewer": fewer}))
+    elsewhere = {"student.start": f"{tmp_path}/gone.safetensors"}
+    with pytest.raises(ValueError, match=r"elsewhere: .*gone\.safetensors"):
+        look_into(comparison(tmp_path, domains, methods=METHODS | {"elsewhere": elsewhere}))
+
+
+def test_keys_that_cells_set_themselves_are_not_overruled_in_silence(tmp_path: Path) -> None:
+    methods = METHODS | {"short": {"distill.epochs": 2}}
+    regimes = {"few": {"target": {"labels_per_class": 4}}, "all": {}}
+    for word, told in (
+        (
+            "distill.epochs=5",
+            r"methods\.short would keep distill\.epochs as it sets it; .* methods\.short\.distill",
+        ),
+        ("target={labels_per_class: 3}", r"regimes\.few would keep target\.labels_per_class"),
+        ("method.preset=hint", r"methods\.mended, methods\.cross_entropy, .* as they set it"),
+        ("run.seed=3", r"give seeds=\[\.\.\.\]"),
+        ("source.url=x", "give domains and pairs"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            comparison(tmp_path, DOMAINS, word, methods=methods, regimes=regimes)
+    plan = comparison(tmp_path, DOMAINS, "methods.short.distill.epochs=5", methods=methods)
+    assert {run.distill.epochs for cell, run in plan.runs.items() if cell.method == "short"} == {5}
+
+
 def test_cells_of_another_configuration_are_refused(tmp_path: Path) -> None:
     plan = comparison(tmp_path, DOMAINS)
     cell, run = next(iter(plan.runs.items()))

@@ -16,7 +16,10 @@ import pytest
 
 from fourds_dist.compare import processes
 from fourds_dist.compare.__main__ import main
+from fourds_dist.compare.work import Job
 from fourds_dist.launch.settings import LaunchConfig
+from fourds_dist.settings import Settings
+from fourds_dist.training.run_folder import RunConfig
 from tests.compare.small import CHANGES, METHODS, NETWORK, STAGE, write_domains
 from tests.compare.test_main import write
 
@@ -82,6 +85,21 @@ def test_told_to_stop_or_killed_it_leaves_checkpoints_and_no_processes(
     told = (tmp_path / "log").read_text()
     assert "Traceback" not in told
     assert "epoch" not in told  # what the processes print
+
+
+def test_a_process_that_died_while_idle_is_replaced(tmp_path: Path) -> None:
+    place = processes.Machine(LaunchConfig(use_gpu=False), 1)
+    (process,) = place._idle
+    for why in ("starts", "starts again"):
+        impossible = Job(why, Settings(run=RunConfig(dir=str(tmp_path))))
+        place.start(impossible)
+        assert place.wait().failure not in (None, "its process died")
+        idle = process._pool
+        idle.submit(os.getpid).result()
+        for child in list(idle._processes.values()):
+            child.kill()
+        wait_until(lambda pool=idle: pool._broken)
+    place.close()
 
 
 def running(mark: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,23 @@ def test_tables_say_it(known: Results) -> None:
     assert "8 of 24 cells done: 3 methods, 2 pairs of domains, 2 seeds, 2 regimes. Device: CPU." in summary(
         known
     )
+
+
+def test_rows_that_not_all_has_gone_into_say_so(known: Results) -> None:
+    few = {cell: r for cell, r in known.cells.items() if cell.source == "a" or cell.method == "cross_entropy"}
+    some = {cell: r for cell, r in few.items() if cell.seed == 0 or cell.method != "cross_entropy"}
+    methods, differences = tables(Results(known.plan, some))
+    assert methods.rows[0][3] == "-"
+    assert methods.rows[1][3].endswith(", 1 of 2 seeds")
+    assert differences.rows[0][1].endswith(", 1 of 2 pairs")
+
+
+def test_memory_has_a_column_where_any_method_tells_of_it(known: Results) -> None:
+    last = max(known.cells, key=lambda cell: cell.method == "mended")
+    known.cells[last] = replace(known.cells[last], peak_memory_bytes=3 * 2**30)
+    methods = tables(known)[0]
+    assert methods.columns[-1] == "GiB"
+    assert [row[-1] for row in methods.rows] == ["3.0", "-"]
 
 
 def test_as_data(known: Results) -> None:
