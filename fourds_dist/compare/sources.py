@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from fourds_dist.settings import Settings
+from fourds_dist.storage import explained
+from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.source import source_identity, source_run
-from fourds_dist.training.stages import stages_to_run
+from fourds_dist.training.stages import DONE, stages_to_run
 
 Key = TypeVar("Key")
 
@@ -16,7 +18,8 @@ def source_runs(runs: Mapping[Key, Settings], url: str) -> dict[Key, Settings]:
     """The run whose source stage serves each of some runs; runs that agree on it get the same one.
 
     A student from the source is trained beside its teacher. A run whose student starts elsewhere takes a teacher that
-    was trained beside a student, where there is such a one.
+    was trained beside a student, where there is such a one; but one of its own that is done stays its own, so that a
+    comparison may grow.
 
     Args:
         url: the folder under which they lie.
@@ -29,10 +32,18 @@ def source_runs(runs: Mapping[Key, Settings], url: str) -> dict[Key, Settings]:
         if run.student.start == "source":
             beside_student.setdefault(source_identity(run, with_student=False), source)
 
-    def serving(run: Settings) -> Settings:
-        own = sources[source_identity(run)]
-        if run.student.start == "source":
-            return own
-        return beside_student.get(source_identity(run, with_student=False), own)
+    serving: dict[str, Settings] = {}
+    for run in needing.values():
+        identity = source_identity(run)
+        if identity not in serving:
+            own = sources[identity]
+            other = beside_student.get(source_identity(run, with_student=False), own)
+            serving[identity] = (
+                own if other is own or run.student.start == "source" or _is_done(own) else other
+            )
+    return {key: serving[source_identity(run)] for key, run in needing.items()}
 
-    return {key: serving(run) for key, run in needing.items()}
+
+def _is_done(source: Settings) -> bool:
+    with explained(source.run_url):
+        return RunFolder(source.run_url).exists(DONE["source"])

@@ -59,6 +59,17 @@ def test_a_teacher_is_shared_by_all_that_agree_on_it(tmp_path: Path) -> None:
         assert run.student.start == (start if cell.regime == "all" else "random")
 
 
+def test_a_comparison_grows_without_taking_its_cells_their_teacher(tmp_path: Path) -> None:
+    scratch = {"scratch": {"student.start": "random"}}
+    before = comparison(tmp_path, DOMAINS, regimes=scratch)
+    with_all = comparison(tmp_path, DOMAINS, regimes=scratch | {"all": {}})
+    assert not teachers(before) & teachers(with_all)  # nothing is trained yet: one teacher for both
+    for url in teachers(before):
+        RunFolder(url).write_json("source.json", {})
+    with_all = comparison(tmp_path, DOMAINS, regimes=scratch | {"all": {}})
+    assert {cell: with_all.runs[cell] for cell in before.runs} == before.runs
+
+
 def test_a_part_keeps_the_source_stages_of_the_whole(tmp_path: Path) -> None:
     whole = comparison(tmp_path, DOMAINS, regimes={"few": {"target": {"labels_per_class": 4}}, "all": {}})
     part = whole.among(regimes=["few"], methods=["cross_entropy"])
