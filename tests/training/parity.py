@@ -8,6 +8,8 @@ ranks. The losses are the released ones, means over images: a mean of the ranks'
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,7 +151,19 @@ def _rank(rank: int, ranks: int, folder: Path, jobs: list[Job]) -> None:
         weights = train(kind, world, uneven, path, until=until)
         if rank == 0:
             torch.save(weights, folder / f"{label}.weights")
+    leave()
+
+
+def leave() -> None:
+    """End a rank that has done all that it was to do.
+
+    At once: DeepSpeed holds its process groups past their end, and where Python takes itself down under gloo's threads,
+    these may abort the process ("terminate called without an active exception").
+    """
     dist.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def in_processes(ranks: int, folder: Path, jobs: list[Job]) -> None:

@@ -25,6 +25,7 @@ from tests.training.parity import (
     batches,
     distance,
     in_processes,
+    leave,
     single,
     train,
 )
@@ -78,7 +79,7 @@ def _broken_gradient(rank: int, folder: Path) -> None:
         steps = [state["step"] for state in strategy.optimizer_state().values() if "step" in state]
         assert set(map(float, steps)) == {2.0}
         strategy.unwrap()
-    dist.destroy_process_group()
+    leave()
 
 
 def test_a_step_that_zero_leaves_out_is_told_on_every_rank(tmp_path: Path) -> None:
