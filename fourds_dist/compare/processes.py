@@ -10,9 +10,11 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 from fourds_dist.command import told
@@ -89,7 +91,8 @@ class _Process:
         self._pool = self._new()
 
     def do(self, settings_json: str) -> Future[str | None]:
-        return self._pool.submit(_run, settings_json)
+        with _interrupts_held_back():
+            return self._pool.submit(_run, settings_json)
 
     def replace(self) -> None:
         self.close()
@@ -101,6 +104,17 @@ class _Process:
     def _new(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(1, context, initializer=_begin, initargs=self._surroundings)
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C comes after the block, to this process alone: one that is started inside is deaf to it from the first."""
+    resource_tracker.ensure_running()  # which, as it starts, lets SIGINT through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def gpus_here() -> list[str]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -100,6 +104,15 @@ def test_a_process_that_died_while_idle_is_replaced(tmp_path: Path) -> None:
             child.kill()
         wait_until(lambda pool=idle: pool._broken)
     place.close()
+
+
+def test_ctrl_c_does_not_reach_a_process_that_is_just_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    held_back = partial(signal.pthread_sigmask, signal.SIG_BLOCK, ())
+    (process,) = processes.Machine(LaunchConfig(use_gpu=False), 1)._idle
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        monkeypatch.setattr(process, "_pool", SimpleNamespace(submit=lambda *_: pool.submit(held_back)))
+        assert signal.SIGINT in process.do("{}").result()
+    assert signal.SIGINT not in held_back()
 
 
 def running(mark: str) -> list[str]:
