@@ -94,13 +94,11 @@ def read_plan(path: str | Path, overrides: Sequence[str] = (), *, folder: Path |
     """
     own = [word for word in overrides if word.partition("=")[0].split(".")[0] in CompareConfig.model_fields]
     config = draft(path, own).build(CompareConfig)
-    for word in overrides:
-        if word not in own:
-            _refuse_overruled(word, config)
     base = draft(Path(path).parent / config.config if config.config else None)
     base = base.changed(_flat(config.changes), f"{path} (changes)")
     for word in overrides:
         if word not in own:
+            _refuse_overruled(word, config)
             base = base.changed(_flat(draft(None, [word]).tree), f"override {word!r}")
     return make_plan(config, base, folder or Path.cwd())
 

@@ -17,8 +17,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from multiprocessing import resource_tracker
 from pathlib import Path
 
-from fourds_dist.command import told
-from fourds_dist.compare.work import GRACE_S, Ended, Job, attempted_for_another
+from fourds_dist.compare.work import GRACE_S, Ended, Job, attempted_for_another, in_words
 from fourds_dist.launch.settings import LaunchConfig
 
 
@@ -46,13 +45,7 @@ class Machine:
     def start(self, job: Job) -> None:
         """Hand a run to a process."""
         process = self._idle.pop()
-        settings_json = job.settings.model_dump_json()
-        try:
-            future = process.do(settings_json)
-        except BrokenProcessPool:  # it died while it had nothing to do
-            process.replace()
-            future = process.do(settings_json)
-        self._running[future] = job, process
+        self._running[process.do(job.settings.model_dump_json())] = job, process
 
     def wait(self) -> Ended:
         """The next run that ends. After a failure its process is replaced: a GPU may no longer answer there."""
@@ -64,7 +57,7 @@ class Machine:
         except BrokenProcessPool:
             failure = "its process died"
         except Exception as error:
-            failure = told(error).removeprefix("error: ")
+            failure = in_words(error)
         if failure is not None:
             process.replace()
         self._idle.append(process)
@@ -92,7 +85,11 @@ class _Process:
 
     def do(self, settings_json: str) -> Future[str | None]:
         with _interrupts_held_back():
-            return self._pool.submit(_run, settings_json)
+            try:
+                return self._pool.submit(_run, settings_json)
+            except BrokenProcessPool:  # it died while it had nothing to do
+                self.replace()
+                return self._pool.submit(_run, settings_json)
 
     def replace(self) -> None:
         self.close()

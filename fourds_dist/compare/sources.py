@@ -25,23 +25,25 @@ def source_runs(runs: Mapping[Key, Settings], url: str) -> dict[Key, Settings]:
         url: the folder under which they lie.
     """
     needing = {key: run for key, run in runs.items() if "source" in stages_to_run(run)}
+    identities = {key: source_identity(run) for key, run in needing.items()}
     sources: dict[str, Settings] = {}
     beside_student: dict[str, Settings] = {}
-    for run in needing.values():
-        source = sources.setdefault(source_identity(run), source_run(run, url))
-        if run.student.start == "source":
-            beside_student.setdefault(source_identity(run, with_student=False), source)
+    for key, run in needing.items():
+        identity = identities[key]
+        if identity not in sources:
+            sources[identity] = source_run(run, url)
+            if run.student.start == "source":
+                beside_student.setdefault(source_identity(run, with_student=False), sources[identity])
 
     serving: dict[str, Settings] = {}
-    for run in needing.values():
-        identity = source_identity(run)
+    for key, run in needing.items():
+        identity = identities[key]
         if identity not in serving:
             own = sources[identity]
             other = beside_student.get(source_identity(run, with_student=False), own)
-            serving[identity] = (
-                own if other is own or run.student.start == "source" or _is_done(own) else other
-            )
-    return {key: serving[source_identity(run)] for key, run in needing.items()}
+            stays = other is own or run.student.start == "source" or _is_done(own)
+            serving[identity] = own if stays else other
+    return {key: serving[identity] for key, identity in identities.items()}
 
 
 def _is_done(source: Settings) -> bool:

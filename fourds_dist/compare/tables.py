@@ -213,7 +213,7 @@ def _interval(mean: Mean, told: Any = _percent) -> str:
 
 
 def _share(num: int, of: Sequence[Any], what: str) -> str:
-    """In which rows stand that not all has gone into."""
+    """How much of all has gone into a row, where it is not all."""
     return "" if num == len(of) else f", {num} of {_count(of, what)}"
 
 

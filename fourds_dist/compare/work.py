@@ -148,8 +148,13 @@ def attempted(settings: Settings) -> str | None:
     except Stopped:
         raise
     except Exception as error:
-        return told(error).removeprefix("error: ")
+        return in_words(error)
     return None
+
+
+def in_words(error: Exception) -> str:
+    """Why a run is not done, by what it raised."""
+    return told(error).removeprefix("error: ")
 
 
 def attempted_for_another(settings_json: str) -> str | None:

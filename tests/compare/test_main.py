@@ -67,9 +67,8 @@ def test_from_shards_to_a_table_and_past_what_fails(
     # Again: what is done is read, what failed is tried again.
     assert main(given) == 1
     assert "[1/2] a -> b, all, seed 0, broken: failed" in capsys.readouterr().out
-    assert not (
-        folder / "cells" / "a-to-b.all.mended.0" / "distill"
-    ).exists()  # left by a kill, or an older version
+    # Left by a kill, or an older version:
+    assert not (folder / "cells" / "a-to-b.all.mended.0" / "distill").exists()
     assert main([*given, "--table"]) == 0
     assert "left out: a -> b, all, seed 0, broken: " in capsys.readouterr().out
     assert len(json.loads((folder / "results.json").read_text())["failures"]) == 2

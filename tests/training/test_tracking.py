@@ -22,9 +22,8 @@ def test_an_offline_run_lies_in_the_run_s_folder(tmp_path: Path, monkeypatch: py
     files = list((tmp_path / "my.run").rglob("run-*.wandb"))
     assert len(files) == 1
     until_s = time.monotonic() + 10
-    while (
-        b"loss" not in files[0].read_bytes()
-    ):  # W&B's own process writes it, at times after `finish` has come back
+    # W&B's own process writes it, at times after `finish` has come back.
+    while b"loss" not in files[0].read_bytes():
         assert time.monotonic() < until_s
         time.sleep(0.05)
 
