@@ -187,6 +187,9 @@ class FourDs(nn.Module):
         self._distillation_weight = config.distillation_weight * (
             balance(num_classes_S, config.temperature) if is_balanced else 1.0
         )
+        self.student_stream: torch.cuda.Stream | None = None
+        """A CUDA stream on which the student runs beside the teacher; only for steps recorded as a CUDA graph, where
+        no memory is freed for another stream."""
         self._is_apprentice = novice and config.apprenticeship > 0
         if self._is_apprentice:
             self.standing: Tensor
@@ -216,10 +219,10 @@ class FourDs(nn.Module):
         their labels serve the cross-entropy of both sides, which without target labels keeps the classes in place.
         """
         config = self.config
-        z_S, maps_S = self._run(self.student, self._student_taps, images)
+        (z_S, maps_S), of_teacher = self._run_networks(images)
         losses, logits = {"student_ce": cross_entropy(z_S, labels)}, {"student": z_S}
-        if self.needs_teacher:
-            z_T, maps_T = self._run(self.teacher, self._teacher_taps, images)
+        if of_teacher is not None:
+            z_T, maps_T = of_teacher
             logits["teacher"] = z_T
             if config.distillation_weight > 0:
                 trust_B = self._trust(z_T, z_S, labels)
@@ -239,6 +242,23 @@ class FourDs(nn.Module):
         if self._is_apprentice:
             weights["teacher_kd"] = self.standing
         return Output.of(losses, weights, logits)
+
+    def _run_networks(
+        self, images: Tensor
+    ) -> tuple[tuple[Tensor, list[Tensor]], tuple[Tensor, list[Tensor]] | None]:
+        """Logits and stage maps of the student and, where the teacher takes part, of the teacher."""
+        if not self.needs_teacher:
+            return self._run(self.student, self._student_taps, images), None
+        if self.student_stream is None:
+            of_student = self._run(self.student, self._student_taps, images)
+            return of_student, self._run(self.teacher, self._teacher_taps, images)
+        current = torch.cuda.current_stream(images.device)
+        self.student_stream.wait_stream(current)
+        with torch.cuda.stream(self.student_stream):
+            of_student = self._run(self.student, self._student_taps, images)
+        of_teacher = self._run(self.teacher, self._teacher_taps, images)
+        current.wait_stream(self.student_stream)
+        return of_student, of_teacher
 
     def _run(self, network: nn.Module, taps: StageTaps, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         logits = network(images)

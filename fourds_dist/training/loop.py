@@ -107,7 +107,6 @@ def fit(
     task.train()
     if world.device.type == "cuda":  # what came before in this process counts for nobody
         torch.cuda.reset_peak_memory_stats(world.device)
-    strategy.settle(lambda: train_step(next(stream.batches(0))))
     place = resume(task, strategy, store, identity, world)
     _tell_start(place, stream, config, around, world)
 
@@ -134,7 +133,7 @@ def fit(
         reason, values = None, {}
 
         if epoch_ends or saves or step % log_every_steps == 0:
-            if trouble := guard.check():
+            for trouble in filter(None, (guard.check(), *train_step.take_notes())):
                 emit({"event": "note", "step": step, "text": trouble})
             place.num_skipped = guard.num_skipped
             mine = around.stop(meter.run_s)

@@ -1,30 +1,29 @@
 """One training step: batch to the device, forward under autocast, backward. The same for both stages.
 
 On a GPU the time goes where it is least seen: at small batches the device waits for Python, which `cuda_graph` cures by
-replaying one recorded step (`recording.py`); at large ones for memory traffic, which `compile` and bfloat16 reduce.
+replaying one captured step, on every rank; at large ones for memory traffic, which `compile` and bfloat16 reduce.
 `python -m fourds_dist.benchmark step` times it, `... numerics` compares its fast form with plain float32.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from fourds_dist.config import Section
 from fourds_dist.data.batch import Batch, normalise
 from fourds_dist.method.lean import hold_frozen_in, keep_less
 from fourds_dist.method.output import Output
 from fourds_dist.method.recompute import recompute_blocks
-from fourds_dist.training.recording import Recording
-from fourds_dist.training.strategy import Strategy
+from fourds_dist.training.cuda_graph import CaptureError, CudaGraphStep, HangWatch, why_not_captured
+from fourds_dist.training.strategy import Strategy, replicate
 from fourds_dist.training.world import World
 
-MAX_RECORDINGS = 2  # whole batches, and the odd one at the end of an epoch
+MAX_GRAPHS = 2  # whole batches, and the odd one at the end of an epoch
 
 
 class StepConfig(Section):
@@ -43,14 +42,18 @@ class StepConfig(Section):
 
     activation_checkpointing: bool = False
     """Let residual blocks, transformer layers and adapters run again in the backward pass instead of keeping what they
-    computed: the same results in more time and less memory. Without CUDA graph, without compile."""
+    computed: the same results in more time and less memory. Without compile."""
 
     compile: bool = False
     """Compile the task with torch.compile: about a minute at the start, some percent faster on GPUs."""
 
     cuda_graph: bool | None = None
-    """Record the step once and replay it, so that the GPU never waits for Python; null: on one GPU yes, else no (nor
-    with activation_checkpointing)."""
+    """Capture the step once, its all-reduces included, and replay it on every worker, so that the GPU never waits for
+    Python; null: on GPUs yes. A step that cannot be captured runs without a graph, which the log says."""
+
+    overlap_networks: bool = True
+    """Captured steps: run teacher and student at the same time, on two CUDA streams. The same results, faster; most so
+    with small batches."""
 
     tune_convolutions: bool = True
     """Let cuDNN try its algorithms on every new shape, some seconds at the start, and keep the fastest."""
@@ -75,9 +78,8 @@ class StepConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for key in ("cuda_graph", "compile"):
-            if self.activation_checkpointing and getattr(self, key):
-                raise ValueError(f"{key} does not go with activation_checkpointing; leave one of them out")
+        if self.activation_checkpointing and self.compile:
+            raise ValueError("compile does not go with activation_checkpointing; leave one of them out")
         return self
 
 
@@ -89,11 +91,11 @@ class TrainStep:
         mean, std: of the normalised images, per channel, in [0, 1] units.
         global_batch_size: images of all ranks together; the gradient is then the mean over them also where ranks hold
             unequal shares. None: every rank holds as many.
-        strategy: wraps the task and takes its backward passes; None: DDP over the world's ranks.
+        strategy: wraps the task and takes its backward passes; None: gradients are summed over the world's ranks.
 
     Raises:
-        ValueError: a CUDA graph asked for where there is none: on CPUs or over several workers; activation
-            checkpointing of networks without blocks.
+        ValueError: a CUDA graph asked for where there is none: on CPUs or under DeepSpeed; activation checkpointing of
+            networks without blocks.
     """
 
     def __init__(
@@ -109,9 +111,10 @@ class TrainStep:
     ) -> None:
         on_gpu = world.device.type == "cuda"
         self.autocast = config.precision == "bfloat16" or (config.precision == "auto" and on_gpu)
-        if config.cuda_graph and (not on_gpu or world.size > 1):
+        is_plain = strategy is None or strategy.is_plain
+        if config.cuda_graph and not (on_gpu and is_plain):
             raise ValueError(
-                "step.cuda_graph=true works on one GPU; leave it out on CPUs and with several workers"
+                "step.cuda_graph=true works on GPUs with launch.strategy=ddp; leave it out on CPUs and with deepspeed"
             )
         if self.autocast:
             hold_frozen_in(torch.bfloat16, task)
@@ -125,80 +128,140 @@ class TrainStep:
             )
         self.device = world.device
         self.channels_last = config.channels_last and on_gpu
+        self._notes: list[str] = []
         self._mean, self._std = mean, std
         self._accumulation = config.accumulation
-        # DDP averages over ranks: this much of the global mean is one image's of ours.
-        self._weight_per_image = None if global_batch_size is None else world.size / global_batch_size
+        self._weight_per_image = _weight_per_image(world, global_batch_size, sums=is_plain)
         if self.channels_last:
             task.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self._task = task
-        self._strategy = strategy
+        self._task, self._world = task, world
         synchronised = config.batch_norm == "synchronised"
-        self._model = (
-            strategy.wrap(task, sync_batch_norm=synchronised, autocast=self.autocast)
-            if strategy
-            else world.wrap(task, sync_batch_norm=synchronised)
-        )
-        self._forward = torch.compile(self._model) if config.compile else self._model
-        may_record = on_gpu and world.size == 1 and (strategy is None or strategy.is_plain)
-        may_record = may_record and not config.activation_checkpointing
-        self._records = may_record if config.cuda_graph is None else config.cuda_graph
-        self._recordings: dict[torch.Size, Recording] = {}
+        if strategy is None:
+            buckets = replicate(task, world, sync_batch_norm=synchronised)
+            model, self._backward = task, buckets.backward if buckets else _backward
+        else:
+            model = strategy.wrap(task, sync_batch_norm=synchronised, autocast=self.autocast)
+            buckets, self._backward = strategy.buckets, strategy.backward
+        self._forward = torch.compile(model) if config.compile else model
+        self._buckets = buckets
+        self._captures = on_gpu and is_plain if config.cuda_graph is None else config.cuda_graph
+        self._graphs: dict[torch.Size, CudaGraphStep | None] = {}
+        self._hang_watch = HangWatch(world.timeout_s) if self._captures and world.size > 1 else None
+        self._student_stream: torch.cuda.Stream | None = None
+        if self._captures and config.overlap_networks and hasattr(task, "student_stream"):
+            self._student_stream = torch.cuda.Stream(self.device)
 
     def __call__(self, batch: Batch) -> Output:
         """Forward and backward of one batch; earlier gradients are forgotten.
 
         The output is the last part's where step.accumulation cuts the batch in parts, and is overwritten by the next
-        call where the step is replayed from a CUDA graph. Batches of a third size and more run without a graph.
+        call where the step is replayed from a CUDA graph. Batches of a third size and more run without a graph; with
+        several ranks, of a second: all ranks have to capture a size at the same call.
         """
         inputs = (batch.images, batch.flip, batch.labels)
-        recording = self._recording(inputs) if self._records else None
-        if recording is not None:
-            return recording.replay(*inputs)
-        return self._run(*(x.to(self.device, non_blocking=True) for x in inputs))
+        graph = self._graph(inputs) if self._captures else None
+        if graph is None:
+            return self._run(*self._on_device(inputs))
+        output = graph.replay(*inputs)
+        if self._hang_watch:
+            self._hang_watch.add()
+        return output
+
+    def take_notes(self) -> list[str]:
+        """Lines for the log of the run, once."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    def exposed_reduction_s(self) -> float | None:
+        """Seconds for which the last step waited for its all-reduces after the backward pass; None: nothing to wait
+        for. To be asked once the device is done with the step."""
+        if self._buckets is None or self._buckets.waited is None:
+            return None
+        began, ended = self._buckets.waited
+        return began.elapsed_time(ended) / 1000
 
     def images(self, batch: Batch) -> Tensor:
         """Normalised float images on the device, flipped where the batch says so."""
         return self._normalise(batch.images.to(self.device, non_blocking=True), batch.flip.to(self.device))
 
-    def _recording(self, inputs: tuple[Tensor, Tensor, Tensor]) -> Recording | None:
+    def _on_device(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(x.to(self.device, non_blocking=True) for x in inputs)
+
+    def _graph(self, inputs: tuple[Tensor, Tensor, Tensor]) -> CudaGraphStep | None:
         shape = inputs[0].shape
-        if shape not in self._recordings and len(self._recordings) < MAX_RECORDINGS:
-            first = next(iter(self._recordings.values()), None)
-            self._recordings[shape] = Recording(
-                self._run, self._task, inputs, device=self.device, beside=first
-            )
-        return self._recordings.get(shape)
+        if shape not in self._graphs and len(self._graphs) < (MAX_GRAPHS if self._world.size == 1 else 1):
+            self._graphs[shape] = self._capture(inputs)
+        return self._graphs.get(shape)
+
+    def _capture(self, inputs: tuple[Tensor, Tensor, Tensor]) -> CudaGraphStep | None:
+        """A graph of the step; None where some rank cannot have one: then none of them uses graphs any more."""
+        beside = next(filter(None, self._graphs.values()), None)
+        graph, reason = None, "another worker's step cannot be captured"
+        # Only captured work runs on two streams: without a graph, memory might be freed for one that the other reads.
+        if self._student_stream is not None:
+            self._task.student_stream = self._student_stream
+        try:
+            graph = CudaGraphStep(self._run, self._task, inputs, device=self.device, beside=beside)
+        except CaptureError as error:
+            reason = str(error)
+        finally:
+            if self._student_stream is not None:
+                self._task.student_stream = None  # pyright: ignore[reportArgumentType]
+        if self._world.least(torch.tensor(int(graph is not None), device=self.device)):
+            return graph
+        self._captures = False
+        if graph is None and self._world.size == 1:
+            reason = self._why_not_captured(inputs) or reason
+        self._notes.append(f"this step runs without a CUDA graph, slower at small batches: {reason}")
+        return None
+
+    def _why_not_captured(self, inputs: tuple[Tensor, ...]) -> str | None:
+        buffers = [(b, b.clone()) for b in self._task.buffers()]
+        state = torch.cuda.get_rng_state(self.device)
+        on_device = self._on_device(inputs)
+        reason = why_not_captured(lambda: self._run(*on_device), self._task)
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        torch.cuda.set_rng_state(state, self.device)
+        return reason
 
     def _run(self, images: Tensor, flip: Tensor, labels: Tensor) -> Output:
         self._task.zero_grad(set_to_none=True)
         # Rounded once: the networks' first layers would do it one by one, and keep both.
         normal = self._normalise(images, flip, torch.bfloat16 if self.autocast else torch.float32)
-        weight = self._weight_per_image or 1 / len(labels)
+        weight = self._weight_per_image(len(labels))
         *first, last = zip(normal.chunk(self._accumulation), labels.chunk(self._accumulation), strict=True)
         for part in first:
-            with self._gradients_stay_local():
-                self._run_part(*part, weight, is_last=False)
+            self._run_part(*part, weight, is_last=False)
         return self._run_part(*last, weight, is_last=True)
 
     def _run_part(self, images: Tensor, labels: Tensor, weight: float, *, is_last: bool) -> Output:
-        # Without the cache of casted weights, which a recorded graph must not depend on.
+        # Without the cache of casted weights, which a captured graph must not depend on.
         with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=not self._records
+            self.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=not self._captures
         ):
             output: Output = self._forward(images, labels)
         loss = output.loss * (len(labels) * weight)
-        if self._strategy:
-            self._strategy.backward(loss, is_last=is_last)
-        else:
-            loss.backward()
+        self._backward(loss, is_last=is_last)
         return output
 
     def _normalise(self, images: Tensor, flip: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         last = self.channels_last
         return normalise(images, flip, mean=self._mean, std=self._std, channels_last=last, dtype=dtype)
 
-    def _gradients_stay_local(self) -> AbstractContextManager:
-        if self._strategy:
-            return self._strategy.gradients_stay_local()
-        return self._model.no_sync() if isinstance(self._model, DistributedDataParallel) else nullcontext()
+
+def _weight_per_image(world: World, global_batch_size: int | None, *, sums: bool) -> Callable[[int], float]:
+    """By what an image's loss is multiplied, given how many this rank holds, so that gradients are the global mean's.
+
+    Args:
+        sums: whether gradients are summed over the ranks; else they are averaged.
+    """
+    per_rank = 1 if sums else world.size
+    if global_batch_size is None:
+        return lambda num_images: per_rank / (num_images * world.size)
+    return lambda _: per_rank / global_batch_size
+
+
+def _backward(loss: Tensor, *, is_last: bool) -> None:
+    del is_last
+    loss.backward()

@@ -1,6 +1,6 @@
 """How a task is spread over the ranks: who holds which weights, and who takes the step.
 
-    single, ddp   every rank holds everything; gradients are averaged while the backward pass still runs
+    single, ddp   every rank holds everything; gradients are summed while the backward pass still runs
     deepspeed     ZeRO 0-3 in `zero`: optimiser state, gradients and weights divided among the ranks
 
 The step calls `model` and `backward`, the loop `step`; a checkpoint takes `optimizer_state` and `weights`, which are by
@@ -9,21 +9,18 @@ the names of the task's parameters, whole, and the same whatever the strategy an
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
-from torch.nn.parallel import DistributedDataParallel
 
 from fourds_dist.training.checkpoint import learning_state, load_learning_state
+from fourds_dist.training.gradient_buckets import GradientBuckets
 from fourds_dist.training.optim import OptimConfig, Optimizers
 from fourds_dist.training.world import World
 
 AllReduce = Literal["float32", "bfloat16"]
-"""What gradients travel in where DDP averages them."""
+"""What gradients travel in where every rank holds everything."""
 
 OptimizerState = dict[str, dict[str, Tensor]]
 """Parameter -> kind ("momentum_buffer", "exp_avg", ...) -> tensor on the CPU."""
@@ -33,7 +30,11 @@ class Strategy(Protocol):
     """One way to spread a task."""
 
     is_plain: bool
-    """Whether weights and gradients lie whole on every rank: a step can then be left out, and recorded."""
+    """Whether weights and gradients lie whole on every rank: a step can then be left out, and captured. Gradients of
+    such a strategy are sums over the ranks, of others means."""
+
+    buckets: GradientBuckets | None
+    """What sums gradients over the ranks, where the strategy leaves that to them."""
 
     @property
     def in_step(self) -> bool:
@@ -44,17 +45,8 @@ class Strategy(Protocol):
         """Take up the task, on its device; gives what is to be called in its place."""
         ...
 
-    def settle(self, a_pass: Callable[[], object]) -> None:
-        """Before anything is trained or taken up: have `a_pass`, forward and backward, settle what only passes settle,
-        and leave no other trace."""
-        ...
-
     def backward(self, loss: Tensor, *, is_last: bool) -> None:
         """Gradients of one part of a batch; those of the last part are made the same on all ranks."""
-        ...
-
-    def gradients_stay_local(self) -> AbstractContextManager:
-        """Around forward and backward of all parts but the last."""
         ...
 
     def step(self, *, unless: Tensor | None = None) -> bool:
@@ -91,7 +83,7 @@ class Strategy(Protocol):
 
 
 class Replicated:
-    """Every rank holds everything (DDP; with one rank, the task as it is)."""
+    """Every rank holds everything: data parallelism, or one process."""
 
     is_plain, in_step = True, False
 
@@ -100,40 +92,24 @@ class Replicated:
     ) -> None:
         self._world, self._optim, self._num_steps = world, optim, num_steps
         self._all_reduce: AllReduce = all_reduce
+        self.buckets: GradientBuckets | None = None
 
     def wrap(self, task: nn.Module, *, sync_batch_norm: bool, autocast: bool) -> nn.Module:
-        """The task under DDP where there is more than one rank."""
+        """The task itself; where there is more than one rank, its gradients are summed over all."""
         del autocast
         self._task = task
-        self._model = self._world.wrap(task, sync_batch_norm=sync_batch_norm)
-        if isinstance(self._model, DistributedDataParallel) and self._all_reduce == "bfloat16":
-            self._model.register_comm_hook(None, bf16_compress_hook)
+        self.buckets = replicate(
+            task, self._world, sync_batch_norm=sync_batch_norm, all_reduce=self._all_reduce
+        )
         self._optimizers = Optimizers(task.parameter_groups(), self._optim, self._num_steps)  # pyright: ignore
-        return self._model
-
-    def settle(self, a_pass: Callable[[], object]) -> None:
-        """DDP lays its buckets out anew after its first pass, in the order in which gradients came.
-
-        Where an element lies in its bucket decides in which order three ranks and more are summed. With the pass ahead
-        a run that starts and a run that goes on sum alike.
-        """
-        if self._world.size < 3:
-            return
-        buffers, random = [b.clone() for b in self._task.buffers()], torch.get_rng_state()
-        a_pass()
-        self._task.zero_grad(set_to_none=True)
-        for buffer, before in zip(self._task.buffers(), buffers, strict=True):
-            buffer.copy_(before)
-        torch.set_rng_state(random)
+        return task
 
     def backward(self, loss: Tensor, *, is_last: bool) -> None:
-        """DDP averages as gradients come, unless `gradients_stay_local`."""
-        del is_last
-        loss.backward()
-
-    def gradients_stay_local(self) -> AbstractContextManager:
-        """DDP's no_sync."""
-        return self._model.no_sync() if isinstance(self._model, DistributedDataParallel) else nullcontext()
+        """Sums over the ranks as gradients come, in the last part."""
+        if self.buckets is None:
+            loss.backward()
+        else:
+            self.buckets.backward(loss, is_last=is_last)
 
     def step(self, *, unless: Tensor | None = None) -> bool:
         """Both optimisers and their schedules."""
@@ -162,6 +138,25 @@ class Replicated:
 
     def unwrap(self) -> None:
         """It already is plain."""
+
+
+def replicate(
+    task: nn.Module, world: World, *, sync_batch_norm: bool = False, all_reduce: AllReduce = "float32"
+) -> GradientBuckets | None:
+    """Give every rank rank 0's weights, and buckets that sum the gradients; None where there is one rank.
+
+    BatchNorm buffers stay local during training; `World.average_buffers` makes them equal before evaluation and saving.
+
+    Raises:
+        ValueError: synchronised BatchNorm asked for on CPUs, where PyTorch has none; ranks of other parameters.
+    """
+    if sync_batch_norm and world.device.type == "cpu":
+        raise ValueError("step.batch_norm=synchronised needs GPUs; use step.batch_norm=averaged on CPUs")
+    if world.size == 1:
+        return None
+    if sync_batch_norm:
+        nn.SyncBatchNorm.convert_sync_batchnorm(task)
+    return GradientBuckets(task, world, dtype=torch.bfloat16 if all_reduce == "bfloat16" else None)
 
 
 def make_strategy(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,10 +10,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-
-_NEWER = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.15
-_BUFFERS_STAY_LOCAL: dict[str, Any] = {"forward_sync_buffers" if _NEWER else "broadcast_buffers": False}
 
 
 @dataclass(frozen=True)
@@ -24,6 +19,8 @@ class World:
     rank: int
     size: int
     device: torch.device
+    timeout_s: float = 900.0
+    """Seconds for which a rank waits for the others in a collective."""
 
     @classmethod
     def join(cls, *, timeout_s: float = 600.0) -> World:
@@ -45,32 +42,13 @@ class World:
         else:
             device = torch.device("cpu")
         if dist.is_initialized():
-            return cls(dist.get_rank(), dist.get_world_size(), device)
-        return cls(0, 1, device)
+            return cls(dist.get_rank(), dist.get_world_size(), device, timeout_s)
+        return cls(0, 1, device, timeout_s)
 
     @property
     def is_main(self) -> bool:
         """Whether this rank writes the files and talks to the trackers."""
         return self.rank == 0
-
-    def wrap(self, module: nn.Module, *, sync_batch_norm: bool = False) -> nn.Module:
-        """`module` under DDP where there is more than one rank.
-
-        BatchNorm buffers stay local during training; `average_buffers` makes them equal before evaluation and saving.
-
-        Raises:
-            ValueError: synchronised BatchNorm asked for on CPUs, where PyTorch has none.
-        """
-        if sync_batch_norm and self.device.type == "cpu":
-            raise ValueError("step.batch_norm=synchronised needs GPUs; use step.batch_norm=averaged on CPUs")
-        if self.size == 1:
-            return module
-        if sync_batch_norm:
-            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
-        device_ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(
-            module, device_ids=device_ids, gradient_as_bucket_view=True, **_BUFFERS_STAY_LOCAL
-        )
 
     def average_buffers(self, module: nn.Module) -> None:
         """Replace every floating-point buffer (BatchNorm's statistics) by its mean over the ranks."""

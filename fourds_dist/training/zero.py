@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -96,6 +96,7 @@ class Divided:
     """
 
     is_plain = False
+    buckets = None
 
     def __init__(self, world: World, optim: OptimConfig, num_steps: int, config: str) -> None:
         self._world, self._optim, self._num_steps = world, optim, num_steps
@@ -143,19 +144,12 @@ class Divided:
         self._set_step(0)
         return self._engine
 
-    def settle(self, a_pass: Callable[[], object]) -> None:
-        """ZeRO's buckets are laid out from the start."""
-
     def backward(self, loss: Tensor, *, is_last: bool) -> None:
         """Through the engine, which reduces as its stage asks."""
         self._engine.set_gradient_accumulation_boundary(is_last)
         self._engine.backward(loss, scale_wrt_gas=False)
         if not is_last:
             self._engine.step()  # counts the part
-
-    def gradients_stay_local(self) -> AbstractContextManager:
-        """The engine sees to it."""
-        return nullcontext()
 
     def step(self, *, unless: Tensor | None = None) -> bool:
         """The engine's step, at this step's rates; it leaves out what is not finite where it computes a norm."""

@@ -148,12 +148,10 @@ def test_bfloat16_leaves_losses_and_gradients_in_float32_near_their_values() -> 
 
 
 def test_a_graph_is_refused_where_there_is_none() -> None:
-    for world in (CPU, World(0, 2, torch.device("cuda"))):
-        with pytest.raises(ValueError, match=r"step\.cuda_graph=true works on one GPU"):
-            TrainStep(make_plain(), world, StepConfig(cuda_graph=True), **MEAN_STD)
-    for key in ("cuda_graph", "compile"):
-        with pytest.raises(ValueError, match=f"{key} does not go with activation_checkpointing"):
-            StepConfig.model_validate({key: True, "activation_checkpointing": True})
+    with pytest.raises(ValueError, match=r"step\.cuda_graph=true works on GPUs with launch\.strategy=ddp"):
+        TrainStep(make_plain(), CPU, StepConfig(cuda_graph=True), **MEAN_STD)
+    with pytest.raises(ValueError, match="compile does not go with activation_checkpointing"):
+        StepConfig.model_validate({"compile": True, "activation_checkpointing": True})
 
 
 def test_networks_without_blocks_cannot_run_them_again() -> None:
@@ -161,29 +159,55 @@ def test_networks_without_blocks_cannot_run_them_again() -> None:
         TrainStep(make_plain(), CPU, StepConfig(activation_checkpointing=True), **MEAN_STD)
 
 
-def test_the_first_two_sizes_of_a_batch_are_recorded_and_others_run_as_they_are(
+class CountedGraph:
+    """Stands in for a CUDA graph on CPUs: counts captures and replays, and computes nothing."""
+
+    captured: list[tuple[int, int | None]] = []
+    replayed: list[int] = []
+
+    def __init__(self, run, module, inputs, *, device, beside) -> None:
+        self.size = len(inputs[0])
+        self.captured.append((self.size, beside and beside.size))
+
+    def replay(self, *inputs: Tensor) -> None:
+        assert len(inputs[0]) == self.size
+        self.replayed.append(self.size)
+
+
+def test_the_first_two_sizes_of_a_batch_are_captured_and_others_run_as_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recorded, replayed = [], []
-
-    class Recording:
-        def __init__(self, run, module, inputs, *, device, beside) -> None:
-            self.size = len(inputs[0])
-            recorded.append((self.size, beside and beside.size))
-
-        def replay(self, *inputs: Tensor) -> None:
-            assert len(inputs[0]) == self.size
-            replayed.append(self.size)
-
-    monkeypatch.setattr(step_module, "Recording", Recording)
+    monkeypatch.setattr(CountedGraph, "captured", [])
+    monkeypatch.setattr(CountedGraph, "replayed", [])
+    monkeypatch.setattr(step_module, "CudaGraphStep", CountedGraph)
     task = make_plain()
     step = TrainStep(task, CPU, StepConfig(), **MEAN_STD)
-    step._records = True
+    step._captures = True
     for size in (4, 4, 3, 2, 4, 3):
         step(make_batch(size))
-    assert recorded == [(4, None), (3, 4)]
-    assert replayed == [4, 4, 3, 4, 3]
+    assert CountedGraph.captured == [(4, None), (3, 4)]
+    assert CountedGraph.replayed == [4, 4, 3, 4, 3]
     assert len(gradients(task)) == 4  # the batch of two ran for real
+
+
+def test_a_step_that_cannot_be_captured_runs_without_a_graph_and_says_why_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*args: Any, **options: Any) -> None:
+        raise step_module.CaptureError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(step_module, "CudaGraphStep", refuse)
+    monkeypatch.setattr(TrainStep, "_why_not_captured", lambda self, inputs: "teacher.3 (Peek): it waits")
+    task = make_plain()
+    step = TrainStep(task, CPU, StepConfig(), **MEAN_STD)
+    step._captures = True
+    for _ in range(3):
+        step(make_batch(4))
+    assert step.take_notes() == [
+        "this step runs without a CUDA graph, slower at small batches: teacher.3 (Peek): it waits"
+    ]
+    assert step.take_notes() == []
+    assert len(gradients(task)) == 4
 
 
 # On a GPU

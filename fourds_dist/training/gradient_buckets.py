@@ -1,0 +1,208 @@
+"""Gradients summed over the ranks in buckets, while the backward pass still computes the next ones.
+
+A bucket holds gradients that become ready one after the other. The hook of its last gradient packs them into one flat
+tensor and starts its all-reduce; NCCL runs on a stream of its own, so a slow network is hidden behind the rest of the
+backward pass. All of this is captured where the step is (`cuda_graph`). The same code serves gloo on CPUs.
+
+It takes the place of DistributedDataParallel, whose buckets are laid out anew after the first pass (so that a resumed
+run sums in another order), which cannot be captured without care, and which needs a wrapper around the module.
+
+Buckets are laid out once, from names and sizes alone: every rank, and every start of a run, sums in the same order. The
+largest part of the task (the student) comes first, each part from its last layer to its first, as the backward pass
+goes. Buckets are reduced in this order on all ranks, whatever the order in which gradients come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from fourds_dist.training.world import World
+
+BUCKET_BYTES = 8 * 2**20
+"""A bucket is closed once it holds so much: large enough for a network's full speed, small enough to start early."""
+
+
+@dataclass
+class _Bucket:
+    parameters: list[nn.Parameter] = field(default_factory=list)
+    num_missing: int = 0
+    """Gradients that this backward pass has not computed yet."""
+    flat: Tensor | None = None
+    views: list[Tensor] = field(default_factory=list)
+    """The parts of `flat`, in the parameters' shapes and strides."""
+    packed: torch.cuda.Event | None = None
+    work: dist.Work | None = None
+
+    @property
+    def num_elements(self) -> int:
+        return sum(p.numel() for p in self.parameters)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(p.numel() * p.element_size() for p in self.parameters)
+
+
+class GradientBuckets:
+    """Sums a task's gradients over the world's ranks.
+
+    Args:
+        task: on the world's device; parameters that learn now are reduced.
+        dtype: what gradients travel in; None: their own.
+
+    Raises:
+        ValueError: the ranks' tasks have other parameters.
+    """
+
+    def __init__(self, task: nn.Module, world: World, *, dtype: torch.dtype | None = None) -> None:
+        _check_equal(task, world)
+        self._on_gpu, self._dtype = world.device.type == "cuda", dtype
+        self._group = _own_group(world)
+        self._buckets = list(_buckets(task))
+        self._bucket_of = {p: bucket for bucket in self._buckets for p in bucket.parameters}
+        self._is_armed = False
+        self._num_started = 0
+        self.waited: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
+        """Around the wait for the last bucket, after the backward pass: communication that nothing hides."""
+        if self._on_gpu:
+            timed = {
+                "enable_timing": True,
+                "external": True,
+            }  # external: also readable where they are captured
+            self.waited = (torch.cuda.Event(**timed), torch.cuda.Event(**timed))
+        for p in self._bucket_of:
+            p.register_post_accumulate_grad_hook(self._arrived)
+        broadcast(task, self._group)
+
+    def backward(self, loss: Tensor, *, is_last: bool) -> None:
+        """Add a part's gradients to the parameters'; after the last part's they are sums over the ranks.
+
+        Parameters that the loss does not reach get a gradient of zeros.
+        """
+        if not is_last:
+            loss.backward()
+            return
+        self._num_started, self._is_armed = 0, True
+        for bucket in self._buckets:
+            bucket.num_missing = len(bucket.parameters)
+        try:
+            loss.backward()
+        finally:
+            self._is_armed = False
+        self._finish()
+
+    def _arrived(self, p: Tensor) -> None:
+        if not self._is_armed:
+            return
+        bucket = self._bucket_of[p]  # pyright: ignore[reportArgumentType]
+        bucket.num_missing -= 1
+        if bucket.num_missing:
+            return
+        self._pack(bucket)
+        while self._num_started < len(self._buckets) and self._buckets[self._num_started].flat is not None:
+            self._start(self._buckets[self._num_started])
+            self._num_started += 1
+
+    @torch.no_grad()
+    def _pack(self, bucket: _Bucket) -> None:
+        first = bucket.parameters[0]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket.parameters]
+        bucket.flat = torch.empty(bucket.num_elements, dtype=self._dtype or first.dtype, device=first.device)
+        bucket.views = [
+            part.as_strided(p.shape, _strides(p), part.storage_offset())
+            for part, p in zip(
+                bucket.flat.split([p.numel() for p in bucket.parameters]), bucket.parameters, strict=True
+            )
+        ]
+        torch._foreach_copy_(bucket.views, gradients)
+        for p, gradient, view in zip(bucket.parameters, gradients, bucket.views, strict=True):
+            p.grad = view if view.dtype == p.dtype else gradient
+        if self._on_gpu:
+            bucket.packed = torch.cuda.Event()
+            bucket.packed.record()
+
+    def _start(self, bucket: _Bucket) -> None:
+        assert bucket.flat is not None
+        if bucket.packed is not None:  # maybe on another stream
+            torch.cuda.current_stream(bucket.flat.device).wait_event(bucket.packed)
+        bucket.work = dist.all_reduce(bucket.flat, group=self._group, async_op=True)
+
+    @torch.no_grad()
+    def _finish(self) -> None:
+        for bucket in self._buckets[self._num_started :]:
+            if bucket.flat is None:
+                self._pack(bucket)
+            self._start(bucket)
+        if self.waited:
+            self.waited[0].record()
+        for bucket in self._buckets:
+            assert bucket.work is not None
+            bucket.work.wait()
+        if self.waited:
+            self.waited[1].record()
+        for bucket in self._buckets:
+            if bucket.views[0].dtype != bucket.parameters[0].dtype:
+                torch._foreach_copy_([p.grad for p in bucket.parameters], bucket.views)
+            bucket.flat, bucket.views, bucket.packed, bucket.work = None, [], None, None
+
+
+def broadcast(task: nn.Module, group: dist.ProcessGroup | None = None) -> None:
+    """Give every rank the parameters and buffers of rank 0."""
+    tensors: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in (*task.parameters(), *task.buffers()):
+        tensors.setdefault(tensor.dtype, []).append(tensor.detach())
+    for same_dtype in tensors.values():
+        for tensor in same_dtype:
+            whole = tensor.contiguous()
+            dist.broadcast(whole, 0, group=group)
+            if whole.data_ptr() != tensor.data_ptr():
+                tensor.copy_(whole)
+
+
+def _own_group(world: World) -> dist.ProcessGroup | None:
+    """On GPUs a communicator whose kernels go first, so that they are not held up by the backward pass's."""
+    if world.device.type != "cuda" or dist.get_backend() != "nccl":
+        return None
+    options = dist.ProcessGroupNCCL.Options(is_high_priority_stream=True)  # pyright: ignore
+    timeout = timedelta(seconds=world.timeout_s)
+    return dist.new_group(timeout=timeout, pg_options=options, device_id=world.device)  # pyright: ignore
+
+
+def _buckets(task: nn.Module) -> Iterator[_Bucket]:
+    """Buckets of parameters of one dtype and one part of the task, whose gradients come on one stream."""
+    parts: dict[tuple[str, torch.dtype], list[nn.Parameter]] = {}
+    for name, p in task.named_parameters():
+        if p.requires_grad:
+            parts.setdefault((name.split(".")[0], p.dtype), []).append(p)
+    for parameters in sorted(parts.values(), key=lambda ps: -sum(p.numel() for p in ps)):
+        bucket = _Bucket()
+        for p in reversed(parameters):
+            bucket.parameters.append(p)
+            if bucket.num_bytes >= BUCKET_BYTES:
+                yield bucket
+                bucket = _Bucket()
+        if bucket.parameters:
+            yield bucket
+
+
+def _strides(p: Tensor) -> tuple[int, ...]:
+    """Those of `p`, where it lies without gaps, so that its gradient does too."""
+    dense = p.is_contiguous() or (p.dim() == 4 and p.is_contiguous(memory_format=torch.channels_last))
+    return p.stride() if dense else torch.empty(p.shape, device="meta").stride()
+
+
+def _check_equal(task: nn.Module, world: World) -> None:
+    mine = [(name, tuple(p.shape), str(p.dtype), p.requires_grad) for name, p in task.named_parameters()]
+    for rank, theirs in enumerate(world.gather(mine)):
+        differing = [a for a, b in zip(mine, theirs, strict=False) if a != b]
+        if differing or len(mine) != len(theirs):
+            where = f" (first: {differing[0][0]})" if differing else ""
+            raise ValueError(
+                f"worker {world.rank} has {len(mine)} parameters, worker {rank} {len(theirs)}, and they differ{where}; "
+                "give all workers the same configuration, code and library versions"
+            )
