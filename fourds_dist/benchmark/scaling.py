@@ -1,16 +1,23 @@
-"""Training over several devices or processes: speed, efficiency, share of communication, and memory by strategy.
+"""Training over several devices or processes: speed, efficiency, what communication and Python cost, and memory.
 
     python -m fourds_dist.benchmark scaling --workers 1 2 --batch 256 --json scaling.json
+    python -m fourds_dist.benchmark scaling --workers 1 2 --batch 256 --scaling weak strong --through torchrun
     python -m fourds_dist.benchmark scaling --workers 2 --strategies ddp zero1 zero2 zero3
     python -m fourds_dist.benchmark scaling --workers 2 --batch 32 --teacher vit_l_16 --student resnet18 \
         --strategies ddp zero1 zero2 zero3 zero3_offload
 
-What a strategy costs is in the second, what it saves with a large teacher in the third. One command starts all its
+What a strategy costs is in the third, what it saves with a large teacher in the fourth. One command starts all its
 processes, on GPUs with NCCL, else on CPUs with gloo. `weak`: --batch images in every worker. `strong`: --batch images
-in all together.
-Efficiency is images/s over workers times one worker's, where one worker is among --workers. The share of communication
-is what steps take longer than the same steps without averaging gradients (DDP only: ZeRO cannot do without).
+in all together. Every row is the step that a run would take by default, of one worker as of many.
+
+efficiency      images/s over workers times one worker's, where one worker is among --workers
+communication   what steps take longer than the same steps without summing gradients, as a share (DDP alone: ZeRO
+                cannot do without)
+exposed         share of a step for which the device waits for its all-reduces after the backward pass (GPUs)
+host            time to queue a step over the time it takes: near 1, the device waits for Python (GPUs)
+
 Synthetic images lie on the device; a step includes its optimisers. Rounds are timed after a warm-up; the median counts.
+A slow network between GPUs of one host: NCCL_P2P_DISABLE=1 NCCL_SHM_DISABLE=1 NCCL_NET=Socket before the command.
 """
 
 from __future__ import annotations
@@ -18,10 +25,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +49,8 @@ from fourds_dist.training.world import World
 
 NUM_CLASSES = 65
 NUM_ROUNDS, WARM_UP_STEPS = 5, 3
+HOST_BOUND = 0.95
+THROUGH = ("spawn", "torchrun", "ray")
 STRATEGIES = ("ddp", "ddp_bfloat16", "zero0", "zero1", "zero2", "zero3", "zero3_offload")
 
 
@@ -56,9 +66,10 @@ class Job:
     image_px: int
     precision: str
     num_steps: int
-    cuda_graph: bool
-    activation_checkpointing: bool
+    cuda_graph: bool | None = None
+    activation_checkpointing: bool = False
     scaling: str = "weak"
+    through: str = "spawn"
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,9 @@ class Row:
     images_per_s: float
     rounds: list[float]
     peak_bytes_per_worker: int
-    """What tensors take at most in a timed step, on the worker that takes most; 0 on CPUs."""
+    """GPU memory that PyTorch holds for the steps, on the worker that holds most; 0 on CPUs."""
+    host_share: float | None = None
+    exposed_share: float | None = None
     communication_share: float | None = None
     efficiency: float | None = None
 
@@ -88,9 +101,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-px", type=int, default=224)
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--steps", type=int, default=20, help="steps of a round")
-    parser.add_argument(
-        "--cuda-graph", action="store_true", help="record one worker's step, as runs on one GPU do"
-    )
+    parser.add_argument("--no-cuda-graph", action="store_true", help="as step.cuda_graph=false")
+    parser.add_argument("--through", choices=THROUGH, default="spawn", help="what starts the workers")
     parser.add_argument(
         "--activation-checkpointing", action="store_true", help="as step.activation_checkpointing"
     )
@@ -113,9 +125,10 @@ def run(options: argparse.Namespace) -> None:
                     options.image_px,
                     options.precision,
                     options.steps,
-                    options.cuda_graph and workers == 1,
+                    False if options.no_cuda_graph else None,
                     options.activation_checkpointing,
                     scaling,
+                    options.through,
                 )
                 row = measure(job)
                 alone = row if workers == 1 else alone
@@ -123,6 +136,8 @@ def run(options: argparse.Namespace) -> None:
                     row = replace(row, efficiency=row.images_per_s / (workers * alone.images_per_s))
                 rows.append(row)
                 print(shown(row), flush=True)
+                if row.host_share is not None and row.host_share > HOST_BOUND:
+                    print("       the host bounds this step: its GPU waits for Python", flush=True)
     if options.json:
         about = {
             "device": device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
@@ -138,65 +153,110 @@ def run(options: argparse.Namespace) -> None:
 
 def shown(row: Row) -> str:
     """One line."""
-    efficiency, share = (
-        f"{x:6.1%}" if x is not None else "     -" for x in (row.efficiency, row.communication_share)
+    efficiency, communication, exposed, host = (
+        f"{x:6.1%}" if x is not None else "     -"
+        for x in (row.efficiency, row.communication_share, row.exposed_share, row.host_share)
     )
     return (
         f"{row.scaling:6} {row.strategy:13} {row.workers:3} x {row.batch_per_worker:<4} "
-        f"{row.images_per_s:9.1f} images/s  efficiency {efficiency}  communication {share}  "
-        f"{row.peak_bytes_per_worker / 2**30:6.2f} GiB"
+        f"{row.images_per_s:9.1f} images/s  efficiency {efficiency}  communication {communication}  "
+        f"exposed {exposed}  host {host}  {row.peak_bytes_per_worker / 2**30:6.2f} GiB"
     )
 
 
 def measure(job: Job) -> Row:
     """Time one job in as many processes as it has workers."""
-    with tempfile.TemporaryDirectory() as name:
-        mp.spawn(_worker, (job, name), nprocs=job.workers)  # pyright: ignore[reportPrivateImportUsage]
-        return Row(**json.loads((Path(name) / "row.json").read_text()))
+    with tempfile.TemporaryDirectory() as folder:
+        match job.through:
+            case "spawn":
+                mp.spawn(_spawned, (job, folder), nprocs=job.workers)  # pyright: ignore[reportPrivateImportUsage]
+            case "torchrun":
+                _through_torchrun(job, folder)
+            case "ray":
+                _through_ray(job, folder)
+        return Row(**json.loads((Path(folder) / "row.json").read_text()))
 
 
-def _worker(rank: int, job: Job, folder: str) -> None:
-    on_gpu = torch.cuda.is_available()
-    device = torch.device("cuda", rank) if on_gpu else torch.device("cpu")
-    if on_gpu:
-        torch.cuda.set_device(device)
-    else:
-        torch.set_num_threads(1)
+def _spawned(rank: int, job: Job, folder: str) -> None:
+    if torch.cuda.is_available():
+        torch.cuda.set_device(rank)
     if job.workers > 1 or not job.strategy.startswith("ddp"):
-        dist.init_process_group(
-            "nccl" if on_gpu else "gloo",
-            init_method=f"file://{folder}/group",
-            rank=rank,
-            world_size=job.workers,
-        )
-    world = World(rank, job.workers, device)
-    step, no_averaging = build(job, world)
-    times = [1 / r for r in rounds_of(step, job, world)]
-    peak = torch.cuda.max_memory_allocated() if on_gpu else 0
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        group = f"file://{folder}/group"
+        dist.init_process_group(backend, init_method=group, rank=rank, world_size=job.workers)
+    device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
+    work(job, World(rank, job.workers, device), folder)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _through_torchrun(job: Job, folder: str) -> None:
+    (Path(folder) / "job.json").write_text(json.dumps(asdict(job)))
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(job.workers),
+    ]
+    subprocess.run([*command, "-m", "fourds_dist.benchmark.scaling", folder], check=True)
+
+
+def _through_ray(job: Job, folder: str) -> None:
+    import fourds_dist.launch.ray_cluster  # noqa: F401  # isort: skip  (sets Ray's environment first)
+    import ray
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    ray.init(ignore_reinit_error=True, include_dashboard=False, log_to_driver=False)
+    TorchTrainer(
+        _ray_worker,
+        train_loop_config={"job": asdict(job), "folder": folder},
+        scaling_config=ScalingConfig(num_workers=job.workers, use_gpu=torch.cuda.is_available()),
+        run_config=RunConfig(name="scaling", storage_path=folder),
+    ).fit()
+
+
+def _ray_worker(config: dict[str, Any]) -> None:
+    work(Job(**config["job"]), World.join(), config["folder"])
+
+
+def work(job: Job, world: World, folder: str) -> None:
+    """Measure as one of the job's workers; rank 0 writes the row into the folder."""
+    on_gpu = world.device.type == "cuda"
+    if not on_gpu:
+        torch.set_num_threads(1)
+    step, exposed_reduction_s = build(job, world)
+    rates, host_shares = rounds_of(step, job, world)
+    peak = torch.cuda.max_memory_reserved() if on_gpu else 0
+    exposed_s = exposed_reduction_s()
     share = None
     if job.strategy.startswith("ddp") and job.workers > 1:
-        with no_averaging():
-            alone = statistics.median(1 / r for r in rounds_of(step, job, world))
-        share = max(0.0, 1 - alone / statistics.median(times))
+        del step, exposed_reduction_s
+        alone, _ = build(job, replace(world, rank=0, size=1))
+        without, _ = rounds_of(alone, job, world)
+        share = max(0.0, 1 - statistics.median(rates) / statistics.median(without))
     peaks = world.gather(peak)
     if world.is_main:
+        rate = statistics.median(rates)
         row = {
             "strategy": job.strategy,
             "scaling": job.scaling,
             "workers": job.workers,
             "batch_per_worker": job.batch_per_worker,
-            "images_per_s": statistics.median(1 / t for t in times),
-            "rounds": [1 / t for t in times],
+            "images_per_s": rate,
+            "rounds": rates,
             "peak_bytes_per_worker": max(peaks),
+            "host_share": statistics.median(host_shares) if on_gpu else None,
+            "exposed_share": exposed_s and exposed_s * rate / (job.batch_per_worker * job.workers),
             "communication_share": share,
         }
         (Path(folder) / "row.json").write_text(json.dumps(row))
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
-def build(job: Job, world: World) -> tuple[Callable[[], None], Callable[[], AbstractContextManager]]:
-    """A training step as a call, and a context in which it does not average gradients."""
+def build(job: Job, world: World) -> tuple[Callable[[], None], Callable[[], float | None]]:
+    """A training step as a call, and what asks for how long its last one waited for its all-reduces, in seconds."""
     torch.manual_seed(0)
     with world.device:  # a large teacher's weights are drawn there in no time
         teacher, student = _network(job.teacher, job.image_px), _network(job.student, job.image_px)
@@ -243,30 +303,39 @@ def build(job: Job, world: World) -> tuple[Callable[[], None], Callable[[], Abst
         step(data)
         strategy.step()
 
-    return call, strategy.gradients_stay_local if kind == "ddp" else nullcontext
+    return call, step.exposed_reduction_s
 
 
-def rounds_of(step: Callable[[], None], job: Job, world: World) -> list[float]:
-    """Images/s of all workers together, round by round; a round ends when the last worker is through."""
+def rounds_of(step: Callable[[], None], job: Job, world: World) -> tuple[list[float], list[float]]:
+    """Images/s of all workers together and share of the time that the host was busy, round by round.
+
+    A round ends when the last worker is through.
+    """
 
     def wait() -> None:
         if world.device.type == "cuda":
             torch.cuda.synchronize()
-        world.barrier()
+        if dist.is_initialized():
+            dist.barrier()
 
     for _ in range(WARM_UP_STEPS):
         step()
+    wait()
     if world.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()  # DeepSpeed starts from whole weights
-    rates = []
+        torch.cuda.empty_cache()  # what trying convolution algorithms took
+        torch.cuda.reset_peak_memory_stats()
+    rates, host_shares = [], []
     for _ in range(NUM_ROUNDS):
         wait()
         began = time.perf_counter()
         for _ in range(job.num_steps):
             step()
+        queued = time.perf_counter()
         wait()
-        rates.append(job.num_steps * job.batch_per_worker * job.workers / (time.perf_counter() - began))
-    return rates
+        ended = time.perf_counter()
+        rates.append(job.num_steps * job.batch_per_worker * job.workers / (ended - began))
+        host_shares.append((queued - began) / (ended - began))
+    return rates, host_shares
 
 
 def _network(arch: str, image_px: int) -> Any:
@@ -276,3 +345,9 @@ def _network(arch: str, image_px: int) -> Any:
 def _num_parameters(arch: str, image_px: int) -> int:
     with torch.device("meta"):
         return num_parameters(_network(arch, image_px))
+
+
+if __name__ == "__main__":  # torchrun's workers
+    (given,) = sys.argv[1:]
+    work(Job(**json.loads((Path(given) / "job.json").read_text())), World.join(), given)
+    dist.destroy_process_group()

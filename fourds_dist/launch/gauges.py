@@ -16,6 +16,8 @@ GAUGES = {
     "epoch": "Passes over the training split that are done",
     "images_per_s": "Training images per second, all workers together, data included, evaluation left out",
     "data_wait_share": "Share of its time, from 0 to 1, that rank 0 waited for data",
+    "host_busy_share": "Share of its time, from 0 to 1, that rank 0 spent in Python; near 1, its GPU waits (GPUs only)",
+    "network_wait_share": "Share of a step, from 0 to 1, that waits for the other workers' gradients (GPUs only)",
     "num_bad_samples": "Broken images met so far, all workers together",
 }
 """Number of a step's row -> its meaning."""
@@ -56,7 +58,8 @@ class Gauges:
                 self._num_steps.set(row["num_epochs"] * row["num_steps_per_epoch"])
             case "step":
                 for name, gauge in self._numbers.items():
-                    gauge.set(row[name])
+                    if name in row:
+                        gauge.set(row[name])
                 for name, value in row.items():
                     if isinstance(value, float) and "/" not in name and name not in NO_LOSSES:
                         self._losses.set(value, {"loss": name})

@@ -26,6 +26,9 @@ def recompute_blocks(task: nn.Module) -> int:
 
     Classes of modules change, nothing else: parameters, names and hooks stay. Blocks with a part that somebody listens
     to are left as they are, for that part would be heard twice; their own parts may be blocks.
+
+    Inside a CUDA graph only blocks without random numbers (dropout) can run again: a graph cannot put back the
+    generator's state. Whether a block draws any is seen in the passes before the capture.
     """
     blocks = list(_blocks(task, in_list=False))
     for block in blocks:
@@ -50,11 +53,31 @@ def _recomputing(kind: type[nn.Module]) -> type[nn.Module]:
             forward = super().forward
             if not torch.is_grad_enabled():
                 return forward(*args, **options)
-            passes = functools.partial(_passes, self)
-            return checkpoint(forward, *args, use_reentrant=False, context_fn=passes, **options)
+            options |= {"use_reentrant": False, "context_fn": functools.partial(_passes, self)}
+            if _is_capturing():
+                if getattr(self, "draws_random_numbers", True):
+                    raise RuntimeError(
+                        f"{kind.__name__} draws random numbers: step.activation_checkpointing runs it without a graph"
+                    )
+                return checkpoint(forward, *args, preserve_rng_state=False, **options)
+            before = _random_offset()
+            result = checkpoint(forward, *args, **options)
+            self.draws_random_numbers = _random_offset() != before
+            return result
 
     Recomputing.__name__ = Recomputing.__qualname__ = f"Recomputing{kind.__name__}"
     return Recomputing
+
+
+def _is_capturing() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
+def _random_offset() -> int:
+    """How many random numbers the current GPU's generator has given; asking waits for nothing."""
+    if not torch.cuda.is_available():
+        return 0
+    return torch.cuda.default_generators[torch.cuda.current_device()].get_offset()
 
 
 def _passes(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:

@@ -118,7 +118,7 @@ class Run:
         """Names of the losses of a stage, the weighted sum first."""
         rows = self._of(stage, "step")
         found = [k for row in rows[:1] for k, v in row.items() if isinstance(v, float) and "/" not in k]
-        return [k for k in found if k not in ("time", "epoch", "images_per_s", "data_wait_share")]
+        return [k for k in found if k not in ("time", "epoch", "images_per_s") and not k.endswith("_share")]
 
     def notes(self) -> list[dict[str, Any]]:
         """Events that tell of trouble and how it was met, and where the run went on after a stop."""

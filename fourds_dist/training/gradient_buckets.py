@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -119,7 +121,7 @@ class GradientBuckets:
                 bucket.flat.split([p.numel() for p in bucket.parameters]), bucket.parameters, strict=True
             )
         ]
-        torch._foreach_copy_(bucket.views, gradients)
+        torch._foreach_copy_(bucket.views, gradients)  # pyright: ignore[reportPrivateImportUsage]
         for p, gradient, view in zip(bucket.parameters, gradients, bucket.views, strict=True):
             p.grad = view if view.dtype == p.dtype else gradient
         if self._on_gpu:
@@ -147,7 +149,7 @@ class GradientBuckets:
             self.waited[1].record()
         for bucket in self._buckets:
             if bucket.views[0].dtype != bucket.parameters[0].dtype:
-                torch._foreach_copy_([p.grad for p in bucket.parameters], bucket.views)
+                torch._foreach_copy_([p.grad for p in bucket.parameters], bucket.views)  # pyright: ignore
             bucket.flat, bucket.views, bucket.packed, bucket.work = None, [], None, None
 
 
@@ -168,9 +170,15 @@ def _own_group(world: World) -> dist.ProcessGroup | None:
     """On GPUs a communicator whose kernels go first, so that they are not held up by the backward pass's."""
     if world.device.type != "cuda" or dist.get_backend() != "nccl":
         return None
+    return _high_priority_group(dist.group.WORLD, world.device, world.timeout_s)
+
+
+@lru_cache(maxsize=1)
+def _high_priority_group(_: Any, device: torch.device, timeout_s: float) -> dist.ProcessGroup:
+    """One for all stages of a process: each takes seconds to set up, and memory."""
     options = dist.ProcessGroupNCCL.Options(is_high_priority_stream=True)  # pyright: ignore
-    timeout = timedelta(seconds=world.timeout_s)
-    return dist.new_group(timeout=timeout, pg_options=options, device_id=world.device)  # pyright: ignore
+    timeout = timedelta(seconds=timeout_s)
+    return dist.new_group(timeout=timeout, pg_options=options, device_id=device)  # pyright: ignore
 
 
 def _buckets(task: nn.Module) -> Iterator[_Bucket]:

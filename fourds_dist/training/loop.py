@@ -137,9 +137,11 @@ def fit(
                 emit({"event": "note", "step": step, "text": trouble})
             place.num_skipped = guard.num_skipped
             mine = around.stop(meter.run_s)
-            row = meter.row(step, stops=mine is not None)
+            row = meter.row(step, stops=mine is not None, exposed_reduction_s=train_step.exposed_reduction_s)
             rates = {f"lr/{name}": rate for name, rate in strategy.learning_rates().items()}
             emit(row | rates | {k: v.item() for k, v in task.log_values().items()})  # pyright: ignore
+            if bottleneck := meter.bottleneck():
+                emit({"event": "note", "step": step, "text": bottleneck})
             reason = next(filter(None, world.gather(mine))) if meter.someone_stops else None
 
         if epoch_ends:
@@ -177,7 +179,8 @@ def fit(
 def _tell_start(
     place: Place, stream: TrainStream, config: StageConfig, around: Surroundings, world: World
 ) -> None:
-    where = _device_name(world)
+    devices = world.gather(_device_name(world))
+    where = devices[0]
     workers = f"{world.size} worker{'s' if world.size > 1 else ''} ({where})"
     around.emit(
         {
@@ -199,6 +202,11 @@ def _tell_start(
             else ""
         )
         happened.append(f"went on from the checkpoint of step {place.step}{changed}")
+    if len(set(devices)) > 1:
+        happened.append(
+            f"workers have different devices ({', '.join(sorted(set(devices)))}): every step waits for the slowest; "
+            "choose one type by launch.accelerator_type"
+        )
     for text in happened:
         around.emit({"event": "note", "step": place.step, "text": text})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,28 @@ from fourds_dist.training.evaluate import Accuracy
 from fourds_dist.training.world import World
 
 Row = dict[str, Any]
+
+BOTTLENECK_ROWS = 4
+"""Logging intervals after the first, whose shares decide what a run is bound by."""
+
+BOTTLENECKS = {
+    "data_wait_share": (
+        0.2,
+        "bound by data: {share:.0%} of the time this worker waited for images; raise data.threads or CPUs for each "
+        "worker, pack smaller images, or keep decoded ones (data.keep_decoded_mib)",
+    ),
+    "network_wait_share": (
+        0.1,
+        "bound by the network: {share:.0%} of a step waits for the other workers' gradients; "
+        "launch.all_reduce=bfloat16 halves what travels",
+    ),
+    "host_busy_share": (
+        0.9,
+        "bound by Python: {share:.0%} of the time went to queueing work for the GPU, which waits meanwhile; leave "
+        "step.cuda_graph at null, or give each worker more images",
+    ),
+}
+"""Share of a worker's time -> from how much on it bounds the run, and what to do."""
 
 
 class Meter:
@@ -33,6 +56,7 @@ class Meter:
         self._num_summed = 0
         self._bad_samples: set[str] = set()
         self._last_row: Row = {"loss": 0.0, "images_per_s": 0.0}
+        self._shares: list[dict[str, float]] | None = []
         self.run_s = 0.0
         self.someone_stops = False
         self._begin(step)
@@ -54,12 +78,21 @@ class Meter:
             self._losses[name] = self._losses[name] + value if self._num_summed else value
         self._num_summed += 1
 
-    def row(self, step: int, *, stops: bool = False) -> Row:
+    def row(
+        self,
+        step: int,
+        *,
+        stops: bool = False,
+        exposed_reduction_s: Callable[[], float | None] = lambda: None,
+    ) -> Row:
         """Means over the steps since the last row, over all ranks; every rank calls it together.
 
         Args:
             stops: this rank was told to stop.
+            exposed_reduction_s: gives for how long the last step waited for its all-reduces; asked once the device is
+                done with it.
         """
+        device_wait_s = self._wait_for_device()
         seconds = time.perf_counter() - self._clock
         new_bad = self._stream.bad_samples - self._bad_samples
         mine = torch.tensor([seconds, float(stops), float(len(new_bad))])
@@ -72,7 +105,14 @@ class Meter:
         self.run_s += all_seconds / self._world.size
         images_per_s = (step - self._from_step) * self._global_batch_size / seconds
         losses = dict(zip(self._losses, means, strict=True))
-        wait_share = (self._stream.wait_s - self._waited_s) / seconds
+        shares = {"data_wait_share": (self._stream.wait_s - self._waited_s) / seconds}
+        if device_wait_s is not None:
+            # What is left of the time is Python's: where it is nearly all, the device waits for the host.
+            shares["host_busy_share"] = max(0.0, 1 - shares["data_wait_share"] - device_wait_s / seconds)
+        if (exposed_s := exposed_reduction_s()) is not None:
+            shares["network_wait_share"] = exposed_s * (step - self._from_step) / seconds
+        if self._shares is not None:
+            self._shares.append(shares)
         self._num_summed = 0
         self._begin(step)
         self._last_row = {"loss": losses["loss"], "images_per_s": images_per_s}
@@ -82,9 +122,28 @@ class Meter:
             "epoch": step / self._stream.num_steps_per_epoch,
             **losses,
             "images_per_s": images_per_s,
-            "data_wait_share": wait_share,
+            **shares,
             "num_bad_samples": len(self._bad_samples),
         }
+
+    def bottleneck(self) -> str | None:
+        """What the first logging intervals after the very first say the run is bound by, in one line, once."""
+        if self._shares is None or len(self._shares) < 1 + BOTTLENECK_ROWS:
+            return None
+        rows, self._shares = self._shares[1:], None
+        mean = {name: sum(row.get(name, 0.0) for row in rows) / len(rows) for name in rows[0]}
+        for name, (least, text) in BOTTLENECKS.items():
+            if mean.get(name, 0.0) >= least:
+                return text.format(share=mean[name])
+        return None
+
+    def _wait_for_device(self) -> float | None:
+        """Seconds that the host waited for the steps that it had queued; None on a CPU."""
+        if self._world.device.type != "cuda":
+            return None
+        began = time.perf_counter()
+        torch.cuda.synchronize(self._world.device)
+        return time.perf_counter() - began
 
     def epoch_row(self, step: int, accuracies: dict[str, Accuracy], *, is_best: bool) -> Row:
         """The end of an epoch; the clock starts again, so that evaluation does not count as training."""

@@ -8,6 +8,7 @@ replaying one captured step, on every rank; at large ones for memory traffic, wh
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, Self
 
 import torch
@@ -20,7 +21,7 @@ from fourds_dist.method.lean import hold_frozen_in, keep_less
 from fourds_dist.method.output import Output
 from fourds_dist.method.recompute import recompute_blocks
 from fourds_dist.training.cuda_graph import CaptureError, CudaGraphStep, HangWatch, why_not_captured
-from fourds_dist.training.strategy import Strategy, replicate
+from fourds_dist.training.strategy import Gradients, Strategy
 from fourds_dist.training.world import World
 
 MAX_GRAPHS = 2  # whole batches, and the odd one at the end of an epoch
@@ -91,11 +92,12 @@ class TrainStep:
         mean, std: of the normalised images, per channel, in [0, 1] units.
         global_batch_size: images of all ranks together; the gradient is then the mean over them also where ranks hold
             unequal shares. None: every rank holds as many.
-        strategy: wraps the task and takes its backward passes; None: gradients are summed over the world's ranks.
+        strategy: wraps the task and takes its backward passes; None: gradients are summed over the world's ranks, and
+            nothing takes a step.
 
     Raises:
-        ValueError: a CUDA graph asked for where there is none: on CPUs or under DeepSpeed; activation checkpointing of
-            networks without blocks.
+        ValueError: a CUDA graph asked for where there is none: on CPUs or under stages of DeepSpeed; activation
+            checkpointing of networks without blocks.
     """
 
     def __init__(
@@ -111,10 +113,11 @@ class TrainStep:
     ) -> None:
         on_gpu = world.device.type == "cuda"
         self.autocast = config.precision == "bfloat16" or (config.precision == "auto" and on_gpu)
-        is_plain = strategy is None or strategy.is_plain
-        if config.cuda_graph and not (on_gpu and is_plain):
+        shares: Strategy | Gradients = strategy or Gradients(world)
+        if config.cuda_graph and not (on_gpu and shares.can_capture):
             raise ValueError(
-                "step.cuda_graph=true works on GPUs with launch.strategy=ddp; leave it out on CPUs and with deepspeed"
+                "step.cuda_graph=true works on GPUs, with launch.strategy=ddp or launch.deepspeed=zero1; leave it out "
+                "on CPUs and with other stages"
             )
         if self.autocast:
             hold_frozen_in(torch.bfloat16, task)
@@ -131,20 +134,16 @@ class TrainStep:
         self._notes: list[str] = []
         self._mean, self._std = mean, std
         self._accumulation = config.accumulation
-        self._weight_per_image = _weight_per_image(world, global_batch_size, sums=is_plain)
+        self._weight_per_image = _weight_per_image(world, global_batch_size, sums=shares.is_plain)
         if self.channels_last:
             task.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._task, self._world = task, world
         synchronised = config.batch_norm == "synchronised"
-        if strategy is None:
-            buckets = replicate(task, world, sync_batch_norm=synchronised)
-            model, self._backward = task, buckets.backward if buckets else _backward
-        else:
-            model = strategy.wrap(task, sync_batch_norm=synchronised, autocast=self.autocast)
-            buckets, self._backward = strategy.buckets, strategy.backward
+        model = shares.wrap(task, sync_batch_norm=synchronised, autocast=self.autocast)
+        self._strategy = shares
         self._forward = torch.compile(model) if config.compile else model
-        self._buckets = buckets
-        self._captures = on_gpu and is_plain if config.cuda_graph is None else config.cuda_graph
+        self._captured_forward = self._forward if model is task else task
+        self._captures = on_gpu and shares.can_capture and config.cuda_graph is not False
         self._graphs: dict[torch.Size, CudaGraphStep | None] = {}
         self._hang_watch = HangWatch(world.timeout_s) if self._captures and world.size > 1 else None
         self._student_stream: torch.cuda.Stream | None = None
@@ -165,6 +164,7 @@ class TrainStep:
         output = graph.replay(*inputs)
         if self._hang_watch:
             self._hang_watch.add()
+        self._strategy.after_replay()
         return output
 
     def take_notes(self) -> list[str]:
@@ -175,9 +175,10 @@ class TrainStep:
     def exposed_reduction_s(self) -> float | None:
         """Seconds for which the last step waited for its all-reduces after the backward pass; None: nothing to wait
         for. To be asked once the device is done with the step."""
-        if self._buckets is None or self._buckets.waited is None:
+        buckets = self._strategy.buckets
+        if buckets is None or buckets.waited is None:
             return None
-        began, ended = self._buckets.waited
+        began, ended = buckets.waited
         return began.elapsed_time(ended) / 1000
 
     def images(self, batch: Batch) -> Tensor:
@@ -199,9 +200,10 @@ class TrainStep:
         graph, reason = None, "another worker's step cannot be captured"
         # Only captured work runs on two streams: without a graph, memory might be freed for one that the other reads.
         if self._student_stream is not None:
-            self._task.student_stream = self._student_stream
+            self._task.student_stream = self._student_stream  # pyright: ignore[reportArgumentType]
         try:
-            graph = CudaGraphStep(self._run, self._task, inputs, device=self.device, beside=beside)
+            run = partial(self._run, captured=True)
+            graph = CudaGraphStep(run, self._task, inputs, device=self.device, beside=beside)
         except CaptureError as error:
             reason = str(error)
         finally:
@@ -225,25 +227,33 @@ class TrainStep:
         torch.cuda.set_rng_state(state, self.device)
         return reason
 
-    def _run(self, images: Tensor, flip: Tensor, labels: Tensor) -> Output:
+    def _run(self, images: Tensor, flip: Tensor, labels: Tensor, *, captured: bool = False) -> Output:
         self._task.zero_grad(set_to_none=True)
         # Rounded once: the networks' first layers would do it one by one, and keep both.
         normal = self._normalise(images, flip, torch.bfloat16 if self.autocast else torch.float32)
         weight = self._weight_per_image(len(labels))
         *first, last = zip(normal.chunk(self._accumulation), labels.chunk(self._accumulation), strict=True)
         for part in first:
-            self._run_part(*part, weight, is_last=False)
-        return self._run_part(*last, weight, is_last=True)
+            self._run_part(*part, weight, is_last=False, captured=captured)
+        return self._run_part(*last, weight, is_last=True, captured=captured)
 
-    def _run_part(self, images: Tensor, labels: Tensor, weight: float, *, is_last: bool) -> Output:
+    def _run_part(
+        self, images: Tensor, labels: Tensor, weight: float, *, is_last: bool, captured: bool
+    ) -> Output:
+        strategy = self._strategy
+        forward, backward = (
+            (self._captured_forward, strategy.captured_backward)
+            if captured
+            else (self._forward, strategy.backward)
+        )
         # Without the cache of casted weights, which a captured graph must not depend on.
         with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=not self._captures
+            self.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=not captured
         ):
-            output: Output = self._forward(images, labels)
-        loss = output.loss * (len(labels) * weight)
-        self._backward(loss, is_last=is_last)
-        return output
+            output: Output = forward(images, labels)
+        backward(output.loss * (len(labels) * weight), is_last=is_last)
+        # Its autograd graph would hold nodes of this step's stream into the next step.
+        return output._replace(loss=output.loss.detach())
 
     def _normalise(self, images: Tensor, flip: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         last = self.channels_last
@@ -260,8 +270,3 @@ def _weight_per_image(world: World, global_batch_size: int | None, *, sums: bool
     if global_batch_size is None:
         return lambda num_images: per_rank / (num_images * world.size)
     return lambda _: per_rank / global_batch_size
-
-
-def _backward(loss: Tensor, *, is_last: bool) -> None:
-    del is_last
-    loss.backward()

@@ -30,8 +30,11 @@ class Strategy(Protocol):
     """One way to spread a task."""
 
     is_plain: bool
-    """Whether weights and gradients lie whole on every rank: a step can then be left out, and captured. Gradients of
-    such a strategy are sums over the ranks, of others means."""
+    """Whether weights and gradients lie whole on every rank: a step can then be left out. Gradients of such a strategy
+    are sums over the ranks, of others means."""
+
+    can_capture: bool
+    """Whether forward and backward of the task may be captured as a CUDA graph."""
 
     buckets: GradientBuckets | None
     """What sums gradients over the ranks, where the strategy leaves that to them."""
@@ -47,6 +50,14 @@ class Strategy(Protocol):
 
     def backward(self, loss: Tensor, *, is_last: bool) -> None:
         """Gradients of one part of a batch; those of the last part are made the same on all ranks."""
+        ...
+
+    def captured_backward(self, loss: Tensor, *, is_last: bool) -> None:
+        """`backward` inside a CUDA graph, of the task itself; `after_replay` does what a graph cannot hold."""
+        ...
+
+    def after_replay(self) -> None:
+        """After a replay has left gradients in the task's parameters."""
         ...
 
     def step(self, *, unless: Tensor | None = None) -> bool:
@@ -82,26 +93,33 @@ class Strategy(Protocol):
         ...
 
 
-class Replicated:
-    """Every rank holds everything: data parallelism, or one process."""
+class Gradients:
+    """The gradients of a task that every rank holds whole: summed over the ranks where there are several."""
 
-    is_plain, in_step = True, False
+    is_plain, can_capture, in_step = True, True, False
 
-    def __init__(
-        self, world: World, optim: OptimConfig, num_steps: int, all_reduce: AllReduce = "float32"
-    ) -> None:
-        self._world, self._optim, self._num_steps = world, optim, num_steps
+    def __init__(self, world: World, all_reduce: AllReduce = "float32") -> None:
+        self._world = world
         self._all_reduce: AllReduce = all_reduce
         self.buckets: GradientBuckets | None = None
 
     def wrap(self, task: nn.Module, *, sync_batch_norm: bool, autocast: bool) -> nn.Module:
-        """The task itself; where there is more than one rank, its gradients are summed over all."""
+        """The task itself, with rank 0's weights on all ranks.
+
+        BatchNorm buffers stay local during training; `World.average_buffers` makes them equal before evaluation and
+        saving.
+
+        Raises:
+            ValueError: synchronised BatchNorm asked for on CPUs, where PyTorch has none; ranks of other parameters.
+        """
         del autocast
-        self._task = task
-        self.buckets = replicate(
-            task, self._world, sync_batch_norm=sync_batch_norm, all_reduce=self._all_reduce
-        )
-        self._optimizers = Optimizers(task.parameter_groups(), self._optim, self._num_steps)  # pyright: ignore
+        if sync_batch_norm and self._world.device.type == "cpu":
+            raise ValueError("step.batch_norm=synchronised needs GPUs; use step.batch_norm=averaged on CPUs")
+        if self._world.size > 1:
+            if sync_batch_norm:
+                nn.SyncBatchNorm.convert_sync_batchnorm(task)
+            dtype = torch.bfloat16 if self._all_reduce == "bfloat16" else None
+            self.buckets = GradientBuckets(task, self._world, dtype=dtype)
         return task
 
     def backward(self, loss: Tensor, *, is_last: bool) -> None:
@@ -110,6 +128,29 @@ class Replicated:
             loss.backward()
         else:
             self.buckets.backward(loss, is_last=is_last)
+
+    def captured_backward(self, loss: Tensor, *, is_last: bool) -> None:
+        """The graph holds the all-reduces too."""
+        self.backward(loss, is_last=is_last)
+
+    def after_replay(self) -> None:
+        """Nothing is left to do."""
+
+
+class Replicated(Gradients):
+    """Every rank holds everything and takes the same step: data parallelism, or one process."""
+
+    def __init__(
+        self, world: World, optim: OptimConfig, num_steps: int, all_reduce: AllReduce = "float32"
+    ) -> None:
+        super().__init__(world, all_reduce)
+        self._optim, self._num_steps = optim, num_steps
+
+    def wrap(self, task: nn.Module, *, sync_batch_norm: bool, autocast: bool) -> nn.Module:
+        """The task itself, with rank 0's weights on all ranks, and its optimisers."""
+        self._task = super().wrap(task, sync_batch_norm=sync_batch_norm, autocast=autocast)
+        self._optimizers = Optimizers(task.parameter_groups(), self._optim, self._num_steps)  # pyright: ignore
+        return task
 
     def step(self, *, unless: Tensor | None = None) -> bool:
         """Both optimisers and their schedules."""
@@ -138,25 +179,6 @@ class Replicated:
 
     def unwrap(self) -> None:
         """It already is plain."""
-
-
-def replicate(
-    task: nn.Module, world: World, *, sync_batch_norm: bool = False, all_reduce: AllReduce = "float32"
-) -> GradientBuckets | None:
-    """Give every rank rank 0's weights, and buckets that sum the gradients; None where there is one rank.
-
-    BatchNorm buffers stay local during training; `World.average_buffers` makes them equal before evaluation and saving.
-
-    Raises:
-        ValueError: synchronised BatchNorm asked for on CPUs, where PyTorch has none; ranks of other parameters.
-    """
-    if sync_batch_norm and world.device.type == "cpu":
-        raise ValueError("step.batch_norm=synchronised needs GPUs; use step.batch_norm=averaged on CPUs")
-    if world.size == 1:
-        return None
-    if sync_batch_norm:
-        nn.SyncBatchNorm.convert_sync_batchnorm(task)
-    return GradientBuckets(task, world, dtype=torch.bfloat16 if all_reduce == "bfloat16" else None)
 
 
 def make_strategy(

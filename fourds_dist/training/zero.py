@@ -24,6 +24,7 @@ from fourds_dist.config import shipped
 from fourds_dist.ops.fused import is_channels_last
 from fourds_dist.storage import locate
 from fourds_dist.training.checkpoint import CheckpointRefusedError
+from fourds_dist.training.gradient_buckets import GradientBuckets
 from fourds_dist.training.optim import OptimConfig, learning_rate
 from fourds_dist.training.strategy import OptimizerState
 from fourds_dist.training.world import World
@@ -96,12 +97,16 @@ class Divided:
     """
 
     is_plain = False
-    buckets = None
+    buckets: GradientBuckets | None = None
 
     def __init__(self, world: World, optim: OptimConfig, num_steps: int, config: str) -> None:
         self._world, self._optim, self._num_steps = world, optim, num_steps
         self._config = read_config(config)
-        self._stage = int(self._config.get("zero_optimization", {}).get("stage", 0))
+        zero = self._config.get("zero_optimization", {})
+        self._stage = int(zero.get("stage", 0))
+        self.can_capture = (
+            self._stage == 1 and not zero.get("overlap_comm") and "offload_optimizer" not in zero
+        )
         if optim.max_grad_norm is not None:
             raise ValueError(
                 "optim.max_grad_norm clips student and adapters apart, which ZeRO cannot: leave it null and set "
@@ -140,6 +145,10 @@ class Divided:
         if self._stage < 3:
             for p in frozen:
                 p.data = p.data.contiguous(memory_format=torch.channels_last)
+        if self.can_capture:
+            # They only count gradients here, slowly, and end in a reduction that a graph cannot hold.
+            for hook in self._engine.optimizer._grad_acc_hooks:
+                hook.remove()
         self._create_states()
         self._set_step(0)
         return self._engine
@@ -147,9 +156,24 @@ class Divided:
     def backward(self, loss: Tensor, *, is_last: bool) -> None:
         """Through the engine, which reduces as its stage asks."""
         self._engine.set_gradient_accumulation_boundary(is_last)
+        if self.can_capture:
+            self._engine.optimizer.setup_buckets()
         self._engine.backward(loss, scale_wrt_gas=False)
         if not is_last:
             self._engine.step()  # counts the part
+
+    def captured_backward(self, loss: Tensor, *, is_last: bool) -> None:
+        """Stage 1 reduces nothing before the last gradient is there: the graph leaves this rank's gradients."""
+        del is_last
+        loss.backward()
+
+    def after_replay(self) -> None:
+        """Reduce this rank's gradients to the parts of which it updates the weights."""
+        zero = self._engine.optimizer
+        self._engine.set_gradient_accumulation_boundary(True)
+        zero.set_gradient_accumulation_boundary(True)
+        zero.setup_buckets()
+        zero.reduce_gradients()
 
     def step(self, *, unless: Tensor | None = None) -> bool:
         """The engine's step, at this step's rates; it leaves out what is not finite where it computes a norm."""

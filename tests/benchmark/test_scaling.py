@@ -31,5 +31,6 @@ def test_one_and_two_workers_on_gloo(tmp_path: Path, capsys) -> None:
         assert row["efficiency"] == pytest.approx(row["images_per_s"] / row["workers"] / one["images_per_s"])
         assert min(row["rounds"]) <= row["images_per_s"] <= max(row["rounds"])
     assert rows[0]["communication_share"] is None
+    assert rows[0]["host_share"] is None  # GPUs alone
     assert 0 <= rows[1]["communication_share"] < 1
     assert "efficiency" in capsys.readouterr().out

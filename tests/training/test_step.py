@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -162,8 +162,8 @@ def test_networks_without_blocks_cannot_run_them_again() -> None:
 class CountedGraph:
     """Stands in for a CUDA graph on CPUs: counts captures and replays, and computes nothing."""
 
-    captured: list[tuple[int, int | None]] = []
-    replayed: list[int] = []
+    captured: ClassVar[list[tuple[int, int | None]]] = []
+    replayed: ClassVar[list[int]] = []
 
     def __init__(self, run, module, inputs, *, device, beside) -> None:
         self.size = len(inputs[0])
