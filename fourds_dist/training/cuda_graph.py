@@ -19,9 +19,11 @@ import os
 import sys
 import threading
 import time
+import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -59,28 +61,29 @@ class CudaGraphStep:
         beside: CudaGraphStep | None = None,
     ) -> None:
         self._inputs = tuple(x.to(device, copy=True) for x in inputs)
-        buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
-        random_state = torch.cuda.get_rng_state(device)
-        stream = torch.cuda.Stream(device)
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP_STEPS):
-                run(*self._inputs)
-        torch.cuda.current_stream(device).wait_stream(stream)
-        module.zero_grad(set_to_none=True)
-        self._graph = torch.cuda.CUDAGraph()
-        try:
-            pool = beside and beside._graph.pool()
-            # "thread_local": the loader's threads go on page-locking memory meanwhile.
-            with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
-                self._output = run(*self._inputs)
-        except RuntimeError as error:
+        with no_trace(module, device):
+            stream = torch.cuda.Stream(device)
+            stream.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UP_STEPS):
+                    run(*self._inputs)
+            torch.cuda.current_stream(device).wait_stream(stream)
             module.zero_grad(set_to_none=True)
-            raise CaptureError(_first_line(error)) from error
-        finally:
-            for buffer, before in buffers:
-                buffer.copy_(before)
-            torch.cuda.set_rng_state(random_state, device)
+            self._graph = torch.cuda.CUDAGraph()
+            pool = beside._graph.pool() if beside else torch.cuda.graph_pool_handle()
+            generator = torch.cuda.default_generators[device.index]
+            state = generator.clone_state()
+            try:
+                # "thread_local": the loader's threads go on page-locking memory meanwhile.
+                with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+                    self._output = run(*self._inputs)
+            except RuntimeError as error:
+                module.zero_grad(set_to_none=True)
+                # PyTorch leaves both in the state of a capture: random numbers and frees would fail from here on.
+                generator.graphsafe_set_state(state)
+                with suppress(RuntimeError):
+                    torch._C._cuda_endAllocateToPool(device.index, pool)  # pyright: ignore
+                raise CaptureError(_first_line(error)) from None
         self._gradients = [(p, p.grad) for p in module.parameters() if p.grad is not None]
 
     def replay(self, *inputs: Tensor) -> Any:
@@ -93,11 +96,25 @@ class CudaGraphStep:
         return self._output
 
 
+@contextmanager
+def no_trace(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Steps inside leave buffers and the device's random state as they were, and no gradients of the last one."""
+    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    random_state = torch.cuda.get_rng_state(device)
+    try:
+        yield
+    finally:
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        torch.cuda.set_rng_state(random_state, device)
+
+
 def why_not_captured(run: Callable[[], Any], module: nn.Module) -> str | None:
     """Which submodule waits for the device in a step, and by what; None where no wait is found.
 
-    Runs the step once and leaves its gradients and buffers behind: call it where the step has to run anyway.
+    Runs the step twice: what it makes once (constants, kernels) may wait.
     """
+    run()
     names = {m: name for name, m in module.named_modules()}
     entered: list[str] = []
 
@@ -113,7 +130,9 @@ def why_not_captured(run: Callable[[], Any], module: nn.Module) -> str | None:
         torch.nn.modules.module.register_module_forward_hook(leave),
     ]
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it does not find all waits
+        torch.cuda.set_sync_debug_mode("error")
     try:
         run()
     except RuntimeError as error:

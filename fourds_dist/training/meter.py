@@ -52,7 +52,8 @@ class Meter:
         self._global_batch_size = global_batch_size
         self._stream = stream
         self._world = world
-        self._losses: dict[str, Tensor] = {}
+        self._names: tuple[str, ...] = ()
+        self._sums = torch.zeros(0)
         self._num_summed = 0
         self._bad_samples: set[str] = set()
         self._last_row: Row = {"loss": 0.0, "images_per_s": 0.0}
@@ -71,11 +72,14 @@ class Meter:
             batch_size: images of this rank's share, by which its mean counts.
             unless: where true, on the device, the step was left out and its losses are no numbers.
         """
-        for name, value in {"loss": output.loss.detach(), **output.losses}.items():
-            value = value * (batch_size / self._global_batch_size)
-            if unless is not None:
-                value = torch.where(unless, 0.0, value)
-            self._losses[name] = self._losses[name] + value if self._num_summed else value
+        losses = {"loss": output.loss.detach(), **output.losses}
+        values = torch.stack([value.float() for value in losses.values()]) * (
+            batch_size / self._global_batch_size
+        )
+        if unless is not None:
+            values = torch.where(unless, 0.0, values)
+        self._names = tuple(losses)
+        self._sums = values if self._num_summed == 0 else self._sums + values
         self._num_summed += 1
 
     def row(
@@ -96,7 +100,7 @@ class Meter:
         seconds = time.perf_counter() - self._clock
         new_bad = self._stream.bad_samples - self._bad_samples
         mine = torch.tensor([seconds, float(stops), float(len(new_bad))])
-        sums = torch.stack(list(self._losses.values())).float() / self._num_summed
+        sums = self._sums / self._num_summed
         sums = self._world.sum(torch.cat([sums, mine.to(sums.device)])).tolist()
         *means, all_seconds, num_stop, num_new_bad = sums
         if num_new_bad:  # on every rank alike; each meets the samples of others in other epochs
@@ -104,7 +108,7 @@ class Meter:
         self.someone_stops = num_stop > 0
         self.run_s += all_seconds / self._world.size
         images_per_s = (step - self._from_step) * self._global_batch_size / seconds
-        losses = dict(zip(self._losses, means, strict=True))
+        losses = dict(zip(self._names, means, strict=True))
         shares = {"data_wait_share": (self._stream.wait_s - self._waited_s) / seconds}
         if device_wait_s is not None:
             # What is left of the time is Python's: where it is nearly all, the device waits for the host.

@@ -20,7 +20,7 @@ from fourds_dist.data.batch import Batch, normalise
 from fourds_dist.method.lean import hold_frozen_in, keep_less
 from fourds_dist.method.output import Output
 from fourds_dist.method.recompute import recompute_blocks
-from fourds_dist.training.cuda_graph import CaptureError, CudaGraphStep, HangWatch, why_not_captured
+from fourds_dist.training.cuda_graph import CaptureError, CudaGraphStep, HangWatch, no_trace, why_not_captured
 from fourds_dist.training.strategy import Gradients, Strategy
 from fourds_dist.training.world import World
 
@@ -142,7 +142,8 @@ class TrainStep:
         model = shares.wrap(task, sync_batch_norm=synchronised, autocast=self.autocast)
         self._strategy = shares
         self._forward = torch.compile(model) if config.compile else model
-        self._captured_forward = self._forward if model is task else task
+        # An engine's model is captured without the hooks that the engine has put on it.
+        self._captured_forward = self._forward if model is task else task.forward
         self._captures = on_gpu and shares.can_capture and config.cuda_graph is not False
         self._graphs: dict[torch.Size, CudaGraphStep | None] = {}
         self._hang_watch = HangWatch(world.timeout_s) if self._captures and world.size > 1 else None
@@ -196,38 +197,41 @@ class TrainStep:
 
     def _capture(self, inputs: tuple[Tensor, Tensor, Tensor]) -> CudaGraphStep | None:
         """A graph of the step; None where some rank cannot have one: then none of them uses graphs any more."""
-        beside = next(filter(None, self._graphs.values()), None)
-        graph, reason = None, "another worker's step cannot be captured"
-        # Only captured work runs on two streams: without a graph, memory might be freed for one that the other reads.
-        if self._student_stream is not None:
-            self._task.student_stream = self._student_stream  # pyright: ignore[reportArgumentType]
-        try:
-            run = partial(self._run, captured=True)
-            graph = CudaGraphStep(run, self._task, inputs, device=self.device, beside=beside)
-        except CaptureError as error:
-            reason = str(error)
-        finally:
+        graph, reason = None, self._why_not_captured(inputs)
+        if self._all_ranks(reason is None):
+            beside = next(filter(None, self._graphs.values()), None)
+            # Only captured work runs on two streams: without a graph, memory might be freed that the other one reads.
             if self._student_stream is not None:
-                self._task.student_stream = None  # pyright: ignore[reportArgumentType]
-        if self._world.least(torch.tensor(int(graph is not None), device=self.device)):
-            return graph
+                self._task.student_stream = self._student_stream  # pyright: ignore[reportArgumentType]
+            try:
+                run = partial(self._run, captured=True)
+                graph = CudaGraphStep(run, self._task, inputs, device=self.device, beside=beside)
+            except CaptureError as error:
+                reason = str(error)
+            finally:
+                if self._student_stream is not None:
+                    self._task.student_stream = None  # pyright: ignore[reportArgumentType]
+            if self._all_ranks(graph is not None):
+                return graph
         self._captures = False
-        if graph is None and self._world.size == 1:
-            reason = self._why_not_captured(inputs) or reason
+        reason = reason or "another worker's step cannot be captured"
         self._notes.append(f"this step runs without a CUDA graph, slower at small batches: {reason}")
         return None
 
-    def _why_not_captured(self, inputs: tuple[Tensor, ...]) -> str | None:
-        buffers = [(b, b.clone()) for b in self._task.buffers()]
-        state = torch.cuda.get_rng_state(self.device)
-        on_device = self._on_device(inputs)
-        reason = why_not_captured(lambda: self._run(*on_device), self._task)
-        for buffer, before in buffers:
-            buffer.copy_(before)
-        torch.cuda.set_rng_state(state, self.device)
-        return reason
+    def _all_ranks(self, fine: bool) -> bool:
+        return bool(self._world.least(torch.tensor(int(fine), device=self.device)))
 
-    def _run(self, images: Tensor, flip: Tensor, labels: Tensor, *, captured: bool = False) -> Output:
+    def _why_not_captured(self, inputs: tuple[Tensor, ...]) -> str | None:
+        """A submodule that waits for the device, found without the other ranks; synchronised BatchNorm needs them."""
+        if any(isinstance(module, nn.SyncBatchNorm) for module in self._task.modules()):
+            return None
+        on_device = self._on_device(inputs)
+        with no_trace(self._task, self.device):
+            return why_not_captured(lambda: self._run(*on_device, captured=True, is_local=True), self._task)
+
+    def _run(
+        self, images: Tensor, flip: Tensor, labels: Tensor, *, captured: bool = False, is_local: bool = False
+    ) -> Output:
         self._task.zero_grad(set_to_none=True)
         # Rounded once: the networks' first layers would do it one by one, and keep both.
         normal = self._normalise(images, flip, torch.bfloat16 if self.autocast else torch.float32)
@@ -235,7 +239,7 @@ class TrainStep:
         *first, last = zip(normal.chunk(self._accumulation), labels.chunk(self._accumulation), strict=True)
         for part in first:
             self._run_part(*part, weight, is_last=False, captured=captured)
-        return self._run_part(*last, weight, is_last=True, captured=captured)
+        return self._run_part(*last, weight, is_last=not is_local, captured=captured)
 
     def _run_part(
         self, images: Tensor, labels: Tensor, weight: float, *, is_last: bool, captured: bool

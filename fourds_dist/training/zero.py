@@ -137,6 +137,7 @@ class Divided:
             "zero_allow_untested_optimizer": True,
             "torch_autocast": {"enabled": autocast, "dtype": "bfloat16"},
         }
+        config.setdefault("timers", {"throughput": {"enabled": False}})  # waits for the device at every step
         self._optimizer = MixedOptimizer(self._groups(task))
         os.environ.setdefault("LOCAL_RANK", str(self._world.device.index or 0))  # DeepSpeed insists on it
         self._engine, *_ = deepspeed.initialize(
@@ -146,12 +147,21 @@ class Divided:
             for p in frozen:
                 p.data = p.data.contiguous(memory_format=torch.channels_last)
         if self.can_capture:
-            # They only count gradients here, slowly, and end in a reduction that a graph cannot hold.
-            for hook in self._engine.optimizer._grad_acc_hooks:
-                hook.remove()
+            self._free_for_capture()
         self._create_states()
         self._set_step(0)
         return self._engine
+
+    def _free_for_capture(self) -> None:
+        """Take from the engine what keeps a step of stage 1 from being captured."""
+        # Hooks that only count gradients, slowly, and end in a reduction, which a graph cannot hold.
+        for hook in self._engine.optimizer._grad_acc_hooks:
+            hook.remove()
+        # Views of the parameters, which keep the nodes that accumulate gradients, on the stream of this moment.
+        for p in self._learning().values():
+            fragment = getattr(p, "_hp_mapping", None)
+            if fragment is not None:
+                fragment.lp_fragment = fragment.lp_fragment.detach()
 
     def backward(self, loss: Tensor, *, is_last: bool) -> None:
         """Through the engine, which reduces as its stage asks."""

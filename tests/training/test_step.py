@@ -180,6 +180,7 @@ def test_the_first_two_sizes_of_a_batch_are_captured_and_others_run_as_they_are(
     monkeypatch.setattr(CountedGraph, "captured", [])
     monkeypatch.setattr(CountedGraph, "replayed", [])
     monkeypatch.setattr(step_module, "CudaGraphStep", CountedGraph)
+    monkeypatch.setattr(TrainStep, "_why_not_captured", lambda self, inputs: None)
     task = make_plain()
     step = TrainStep(task, CPU, StepConfig(), **MEAN_STD)
     step._captures = True
@@ -190,14 +191,16 @@ def test_the_first_two_sizes_of_a_batch_are_captured_and_others_run_as_they_are(
     assert len(gradients(task)) == 4  # the batch of two ran for real
 
 
+@pytest.mark.parametrize("found", ["before", "while capturing"])
 def test_a_step_that_cannot_be_captured_runs_without_a_graph_and_says_why_once(
-    monkeypatch: pytest.MonkeyPatch,
+    found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: Any, **options: Any) -> None:
-        raise step_module.CaptureError("operation not permitted when stream is capturing")
+        raise step_module.CaptureError("teacher.3 (Peek): it waits")
 
+    before = "teacher.3 (Peek): it waits" if found == "before" else None
     monkeypatch.setattr(step_module, "CudaGraphStep", refuse)
-    monkeypatch.setattr(TrainStep, "_why_not_captured", lambda self, inputs: "teacher.3 (Peek): it waits")
+    monkeypatch.setattr(TrainStep, "_why_not_captured", lambda self, inputs: before)
     task = make_plain()
     step = TrainStep(task, CPU, StepConfig(), **MEAN_STD)
     step._captures = True
@@ -287,6 +290,7 @@ def test_threads_may_page_lock_memory_while_a_step_is_recorded(exact: World) -> 
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("graph", [True, False])
 def test_the_host_never_waits_for_the_device(graph: bool) -> None:
     world = World(0, 1, torch.device("cuda", torch.cuda.current_device()))
