@@ -39,7 +39,7 @@ TIMEOUT_S = 8.0
 
 def join(rank: int, folder: Path, timeout_s: float = 60.0) -> World:
     torch.cuda.set_device(rank)
-    faulthandler.dump_traceback_later(100, exit=True)
+    faulthandler.dump_traceback_later(300, exit=True)
     device = torch.device("cuda", rank)
     group = f"file://{folder}/group"
     dist.init_process_group("nccl", init_method=group, rank=rank, world_size=2, device_id=device)

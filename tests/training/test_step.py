@@ -148,7 +148,7 @@ def test_bfloat16_leaves_losses_and_gradients_in_float32_near_their_values() -> 
 
 
 def test_a_graph_is_refused_where_there_is_none() -> None:
-    with pytest.raises(ValueError, match=r"step\.cuda_graph=true works on GPUs with launch\.strategy=ddp"):
+    with pytest.raises(ValueError, match=r"step\.cuda_graph=true works on GPUs, with launch\.strategy=ddp"):
         TrainStep(make_plain(), CPU, StepConfig(cuda_graph=True), **MEAN_STD)
     with pytest.raises(ValueError, match="compile does not go with activation_checkpointing"):
         StepConfig.model_validate({"compile": True, "activation_checkpointing": True})
