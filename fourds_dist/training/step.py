@@ -50,7 +50,8 @@ class StepConfig(Section):
 
     cuda_graph: bool | None = None
     """Capture the step once, its all-reduces included, and replay it on every worker, so that the GPU never waits for
-    Python; null: on GPUs yes. A step that cannot be captured runs without a graph, which the log says."""
+    Python; null: on GPUs with launch.strategy=ddp. true also captures launch.deepspeed=zero1. A step that cannot be
+    captured runs without a graph, which the log says."""
 
     overlap_networks: bool = True
     """Captured steps: run teacher and student at the same time, on two CUDA streams. The same results, faster; most so
@@ -144,7 +145,8 @@ class TrainStep:
         self._forward = torch.compile(model) if config.compile else model
         # An engine's model is captured without the hooks that the engine has put on it.
         self._captured_forward = self._forward if model is task else task.forward
-        self._captures = on_gpu and shares.can_capture and config.cuda_graph is not False
+        by_default = on_gpu and shares.is_plain
+        self._captures = by_default if config.cuda_graph is None else config.cuda_graph
         self._graphs: dict[torch.Size, CudaGraphStep | None] = {}
         self._hang_watch = HangWatch(world.timeout_s) if self._captures and world.size > 1 else None
         self._student_stream: torch.cuda.Stream | None = None
