@@ -23,10 +23,12 @@ from fourds_dist.data.pack.command_line import parser_of
 from fourds_dist.data.pack.report import PackProgress, show
 from fourds_dist.data.sources import SOURCES
 from fourds_dist.data.sources.domain import Domain
+from fourds_dist.data.text import write_any_name
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry of `python -m fourds_dist.pack`; gives the exit status."""
+    write_any_name()
     options = parser_of(__doc__).parse_args(arguments)
     try:
         match options.subcommand:
@@ -61,6 +63,8 @@ def _pack_folder(options: Namespace) -> int:
             name=options.name or _last_part(options.destination),
             classes=_classes(options),
             unlabelled=options.unlabelled,
+            layout=options.layout,
+            leave_out=None if "://" in options.destination else options.destination,
             val_fraction=options.val_fraction,
             test_fraction=options.test_fraction,
             seed=options.seed,

@@ -153,3 +153,39 @@ def test_no_folder_or_an_empty_class(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     with pytest.raises(ValueError, match="cat: no images in this class folder"):
         folder(tmp_path)
+
+
+def test_empty_classes(tmp_path: Path) -> None:
+    image(tmp_path / "dog" / "a.jpg")
+    (tmp_path / "cat").mkdir()
+    assert folder(tmp_path, classes=("cat", "dog")).classes == ("cat", "dog")
+    image(tmp_path / "s" / "train" / "cat" / "a.jpg")
+    image(tmp_path / "s" / "test" / "dog" / "a.jpg")
+    image(tmp_path / "s" / "train" / "dog" / "b.jpg")
+    (tmp_path / "s" / "test" / "cat").mkdir()
+    assert len(found(folder(tmp_path / "s"))) == 3
+
+
+def test_what_is_not_read_is_named(tmp_path: Path) -> None:
+    image(tmp_path / "dog" / "a.jpg")
+    (tmp_path / "dog" / "b.HEIC").touch()
+    assert folder(tmp_path).notes["remarks"] == [
+        "left out: 1 .heic (HEIC): images in formats that are not read; convert them to JPEG or PNG"
+    ]
+    (tmp_path / "dog" / "a.jpg").unlink()
+    with pytest.raises(ValueError, match=r"it holds 1 \.heic \(HEIC\), which cannot be read: convert them"):
+        folder(tmp_path)
+
+
+def test_the_destination_below_the_source_is_no_class(tmp_path: Path) -> None:
+    image(tmp_path / "dog" / "a.jpg")
+    (tmp_path / "packed").mkdir()
+    assert folder(tmp_path, leave_out=tmp_path / "packed").classes == ("dog",)
+    (tmp_path / "deep" / "packed").mkdir(parents=True)
+    (tmp_path / "deep" / "packed" / "manifest.json").touch()
+    assert folder(tmp_path, leave_out=tmp_path / "packed").classes == ("dog",)
+
+
+def test_a_class_list_in_the_other_unicode_form(tmp_path: Path) -> None:
+    image(tmp_path / "ko\u0308ter" / "a.jpg")
+    assert folder(tmp_path, classes=("dog", "ko\u0308ter")).classes == ("dog", "köter")
