@@ -64,6 +64,7 @@ def _pack_folder(options: Namespace) -> int:
             classes=_classes(options),
             unlabelled=options.unlabelled,
             layout=options.layout,
+            group=options.group,
             leave_out=None if "://" in options.destination else options.destination,
             val_fraction=options.val_fraction,
             test_fraction=options.test_fraction,

@@ -41,6 +41,12 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
         help="all images below SRC, without labels, for training; needs --classes",
     )
     one.add_argument(
+        "--group",
+        metavar="REGEX",
+        help="what finds an image's group in its path below SRC, e.g. 'patient_(\\d+)': images of one group come to "
+        "one split",
+    )
+    one.add_argument(
         "--layout",
         choices=folder_layout.LAYOUTS,
         help="what the sub-folders of SRC are (default: by their names)",

@@ -85,6 +85,8 @@ def pack_domain(
         if plan.num_drawn:
             packing |= {"val_fraction": val_fraction, "test_fraction": test_fraction}
         notes = {**domain.notes, "packing": packing}
+        if plan.remarks:
+            notes["remarks"] = [*domain.notes.get("remarks", ()), *plan.remarks]
         format_manifest(
             Manifest(plan.name, plan.classes, {}, {}, notes)
         )  # notes that are not JSON: before writing

@@ -10,11 +10,13 @@ python -m fourds_dist.pack folder photos/ DEST
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fourds_dist.data.image_files import DATASETS, ImageFiles, find_images
+from fourds_dist.data.pack.doubles import equal_files, joined
 from fourds_dist.data.pack.example import Example
 from fourds_dist.data.pack.plan import OnProgress
 from fourds_dist.data.sources.domain import Domain
@@ -33,6 +35,8 @@ class ImageFile:
     label: str | None
     part: str | None
     """The split that its place names."""
+    group: str | None = None
+    """Images of one group come to one split where splits are drawn."""
 
 
 def image_folder(
@@ -42,6 +46,7 @@ def image_folder(
     classes: Sequence[str] | None = None,
     unlabelled: bool = False,
     layout: str | None = None,
+    group: str | None = None,
     leave_out: str | Path | None = None,
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
@@ -58,6 +63,7 @@ def image_folder(
         classes: in label order; None: the names of the class folders, sorted.
         unlabelled: take all images below the folder, wherever they lie, as without labels; needs `classes`.
         layout: one of `folder_layout.LAYOUTS`; None: by the names of all sub-folders together.
+        group: a regular expression that finds an image's group in its path below the folder, as `grouped` says.
         leave_out: a folder that is not looked into, wherever it lies: where the images are going to.
         val_fraction, test_fraction, seed: for splits that the folder does not name.
         skip_bad: leave out images and folders that cannot be read, and count them in the notes.
@@ -91,6 +97,8 @@ def image_folder(
     if not files:
         what = "images" if unlabelled else f"class folders with images; expected {root}/CLASS/IMAGE.jpg"
         raise ValueError(f"{root} has no {what}: {found.instead()}")
+    if group is not None:
+        files = grouped(files, [file.path.relative_to(root).as_posix() for file in files], group)
     present = {file.label for file in files if file.label is not None}
     if classes is not None and (unknown := sorted(present - set(classes))):
         raise ValueError(
@@ -112,6 +120,34 @@ def image_folder(
         num_threads=num_threads,
         on_progress=on_progress,
     )
+
+
+def grouped(files: Sequence[ImageFile], paths: Sequence[str], pattern: str) -> list[ImageFile]:
+    """The files with their groups: what a regular expression finds in each path.
+
+    Args:
+        paths: of the files, as the expression is to see them.
+        pattern: its groups in parentheses together are the image's group; without any, all that it finds is.
+
+    Raises:
+        ValueError: no regular expression, or one that finds nothing in a path.
+    """
+    try:
+        expression = re.compile(composed(pattern))
+    except re.error as error:
+        raise ValueError(f"--group '{pattern}' is no regular expression: {error}") from None
+    made, lacking = [], []
+    for file, path in zip(files, paths, strict=True):
+        match = expression.search(composed(path))
+        found = [part or "" for part in (match.groups() or (match[0],))] if match else []
+        if not any(found):
+            lacking.append(path)
+        made.append(replace(file, group="\x1f".join(found)))
+    if lacking:
+        raise ValueError(
+            f"--group '{pattern}' finds no group in {len(lacking)} of {len(files)} paths (first: {shown(lacking[0])})"
+        )
+    return made
 
 
 def files_domain(
@@ -143,7 +179,7 @@ def files_domain(
 
     def produce() -> Iterator[Example]:
         for file, extension in good:
-            yield Example(file.key, file.path, extension, file.label, file.part)
+            yield Example(file.key, file.path, extension, file.label, file.part, file.group)
 
     return Domain(name, classes, produce, notes=notes | {"unreadable": len(files) - len(good)})
 
@@ -194,16 +230,14 @@ def _with_splits(
         return files
     if "train" not in named:
         raise ValueError(f"there is no training split, but {', '.join(sorted(filter(None, named)))}")
-    training = [file.label for file in files if file.part == "train"]
+    training = [file for file in files if file.part == "train"]
     drawn = iter(
         stratified(
-            training,
+            [file.label for file in training],
             val_fraction=0 if "val" in named else val_fraction,
             test_fraction=0 if "test" in named else test_fraction,
             seed=seed,
+            groups=joined([f.group for f in training], equal_files([f.path for f in training])),
         )
     )
-    return [
-        ImageFile(file.path, file.key, file.label, next(drawn)) if file.part == "train" else file
-        for file in files
-    ]
+    return [replace(file, part=next(drawn)) if file.part == "train" else file for file in files]
