@@ -99,7 +99,10 @@ def _pack_source(options: Namespace) -> int:
     for argument in source.arguments:
         if argument.many and told[argument.name] is not None:
             told[argument.name] = tuple(told[argument.name])
-    domains = source.domains(**told)
+    with PackProgress("images") as progress:
+        if source.checks_files:
+            told |= {"num_threads": options.threads, "on_progress": progress}
+        domains = source.domains(**told)
     return _pack(
         ((domain, f"{options.destination.rstrip('/')}/{domain.name}") for domain in domains), options
     )
