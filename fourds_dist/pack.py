@@ -55,8 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _pack_folder(options: Namespace) -> int:
+    from fourds_dist.data.pack.claim import check_free
     from fourds_dist.data.sources.folder import image_folder
 
+    check_free(options.destination)
     with PackProgress("images") as progress:
         domain = image_folder(
             options.source,
@@ -78,8 +80,10 @@ def _pack_folder(options: Namespace) -> int:
 
 
 def _pack_list(options: Namespace) -> int:
+    from fourds_dist.data.pack.claim import check_free
     from fourds_dist.data.sources.list_file import image_list
 
+    check_free(options.destination)
     with PackProgress("images") as progress:
         domain = image_list(
             options.source,
