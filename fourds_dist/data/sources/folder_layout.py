@@ -53,6 +53,8 @@ _SPLIT_LIKE = frozenset(
             "phase",
             "stage",
             "unlabeled",
+            "labeled",
+            "labelled",
             "unlabelled",
         ),
         *(
@@ -179,6 +181,12 @@ class _Reader:
             masks = [name for name in names if name.lower() in _MASKS]
             if splits and len(splits) + len(masks) == len(names) and (len(splits) > 1 or len(below) > 1):
                 first = f"; move {masks[0]}, which looks like masks, away first" if masks else ""
+                if len(below) == 1:
+                    raise ValueError(
+                        f"{top} is alone in {self._root} and has the sub-folders {', '.join(names[:6])}: either they "
+                        f"are splits, and hold the classes (pack {top}{first}), or {top.name} is the only class (say "
+                        "--layout CLASS/SPLIT, or --layout CLASS where the sub-folders say nothing)"
+                    )
                 raise ValueError(
                     f"{top} has the sub-folders {', '.join(names[:6])}: either they are splits (say --layout "
                     "CLASS/SPLIT), or they say nothing, and splits are to be drawn over all images (say --layout "

@@ -75,10 +75,15 @@ def test_masks_beside_photographs_are_refused(tmp_path: Path) -> None:
         read(tmp_path / "busi")
 
 
-def test_folders_that_look_like_splits_of_one_class_list_are_refused(tmp_path: Path) -> None:
-    names = ("Entrenamiento", "Prueba")
+@pytest.mark.parametrize(
+    "names",
+    [("Entrenamiento", "Prueba"), ("fold1", "fold2"), ("Testt", "Trainingg"), ("labelled", "unlabelled")],
+)
+def test_folders_that_look_like_splits_of_one_class_list_are_refused(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
     files(tmp_path, *(f"{part}/{label}/1.jpg" for part in names for label in ("a", "b")))
-    with pytest.raises(ValueError, match=r"either a, b are the classes .*, or Entrenamiento, Prueba are"):
+    with pytest.raises(ValueError, match=r"either a, b are the classes .*, or .*, .* are"):
         read(tmp_path)
     assert set(read(tmp_path, layout="CLASS")) == set(names)
     days = tmp_path / "days"
@@ -92,6 +97,10 @@ def test_a_lone_folder_around_the_classes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"images is alone in .*pack {tmp_path}/images"):
         read(tmp_path)
     assert read(tmp_path, layout="CLASS") == {"images": ("images", None)}
+    files(tmp_path / "data", *(f"all/{split}/{label}/1.jpg" for split in ("train", "test") for label in "ab"))
+    with pytest.raises(ValueError, match=r"either they are splits, and hold the classes \(pack .*data/all\)"):
+        read(tmp_path / "data")
+    assert len(read(tmp_path / "data" / "all")) == 4
     files(tmp_path / "seg", *(f"{s}/{s}/{c}/1.jpg" for s in ("seg_train", "seg_test") for c in "ab"))
     with pytest.raises(ValueError, match="move them up into"):
         read(tmp_path / "seg")
