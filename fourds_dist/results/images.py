@@ -163,8 +163,8 @@ def open_labelled(
     Raises:
         ValueError: nothing there, or classes that the student does not know.
     """
-    folder, _ = split_pattern(where)
-    if "://" in where or where.endswith(".tar") or Path(folder, MANIFEST).exists():
+    folder, pattern = split_pattern(where)
+    if "://" in where or (pattern and where.endswith(".tar")) or Path(folder, MANIFEST).exists():
         opened = open_split(StreamConfig(url=where), split)
         if [*map(composed, opened.classes)] != [*map(composed, classes)]:
             raise ValueError(

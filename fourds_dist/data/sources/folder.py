@@ -5,9 +5,9 @@
     photos/dog/train/1.jpg, photos/dog/...   likewise, with --layout CLASS/SPLIT
     photos/1.jpg                             without classes (unlabelled)
 
-Splits may be spelled otherwise (Training, test_set, val2017). What can be read in two ways is refused; --layout says what
-is meant. Equal images come to one split where splits are drawn, and so do images of one --group (a patient, a part).
-Hidden files and what operating systems leave behind are no images.
+Splits may be spelled otherwise (Training, test_set, val2017). What can be read in two ways is refused; --layout says
+what is meant. Equal images come to one split where splits are drawn, and so do images of one --group (a patient, a
+part). Hidden files and what operating systems leave behind are no images.
 
 python -m fourds_dist.pack folder photos/ DEST
 """

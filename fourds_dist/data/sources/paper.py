@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fourds_dist.data.file_kinds import is_left_by_system
 from fourds_dist.data.image_files import ImageFiles, find_images, images_in
 from fourds_dist.data.pack.doubles import equal_files, joined
 from fourds_dist.data.pack.example import Example
@@ -155,8 +156,9 @@ def _pictures(layout: Layout, domain: str, folder: Path) -> tuple[list[Picture],
                     p for part in files for p in _from_list(files[part], part, starts[part], layout.classes)
                 ]
                 return listed, ImageFiles()
-    there = images_in(folder)[1] if folder.is_dir() else None
-    inside = [path.name for path in there][:12] if there is not None else None
+    inside = None
+    if folder.is_dir():
+        inside = sorted(path.name for path in folder.iterdir() if not is_left_by_system(path.name))[:12]
     raise ValueError(
         f"{layout.title}: the domain {domain!r} is not under {folder}.\n"
         f"looked for: {'; '.join(looked_for)}\n"
