@@ -13,6 +13,8 @@ from pathlib import Path
 
 _SAMPLE_BYTES = 4096
 _THREADS = 8
+_AT_ONCE = 64
+"""Images that a thread takes at a time."""
 
 Read = Callable[[int, int, int], bytes]
 """(number of the image, first byte, number of bytes) -> the bytes."""
@@ -34,7 +36,9 @@ def equal_images(sizes: Sequence[int], read: Read) -> list[list[int]]:
     with ThreadPoolExecutor(_THREADS) as pool:
         for look in (sample, whole):
             numbers = [number for numbers in alike for number in numbers]
-            seen = dict(zip(numbers, pool.map(look, numbers), strict=True))
+            parts = [numbers[begin : begin + _AT_ONCE] for begin in range(0, len(numbers), _AT_ONCE)]
+            looked = pool.map(lambda part, look=look: [look(number) for number in part], parts)
+            seen = dict(zip(numbers, (value for values in looked for value in values), strict=True))
             alike = [
                 part
                 for numbers in alike
