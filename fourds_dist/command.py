@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from fourds_dist.data.text import write_any_name
+
 if TYPE_CHECKING:
     from fourds_dist.config import Section
 
@@ -30,6 +32,7 @@ def answered(
 
     An error is shown in one line; with the parser's option `--traceback` it is raised instead.
     """
+    write_any_name()
     options = parser.parse_args(arguments)
     try:
         return work(options) or 0

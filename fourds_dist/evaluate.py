@@ -63,9 +63,10 @@ def _evaluate(options: argparse.Namespace) -> Answer:
         data, key = student.about.get("domain"), "its target"
     if not data:
         raise ValueError(f"{options.student} does not say what its target is; give DATA")
-    measured = measure(
-        student, open_labelled(data, student.classes, options.split, key=key), batch_size=options.batch_size
-    )
+    images = open_labelled(data, student.classes, options.split, key=key)
+    measured = measure(student, images, batch_size=options.batch_size)
+    for line in images.left_out:
+        print(line, file=sys.stderr)
     text = json.dumps(measured.as_dict(), indent=2) + "\n"
     if options.json == "-":
         sys.stdout.write(text)

@@ -23,10 +23,12 @@ from fourds_dist.data.pack.command_line import parser_of
 from fourds_dist.data.pack.report import PackProgress, show
 from fourds_dist.data.sources import SOURCES
 from fourds_dist.data.sources.domain import Domain
+from fourds_dist.data.text import write_any_name
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry of `python -m fourds_dist.pack`; gives the exit status."""
+    write_any_name()
     options = parser_of(__doc__).parse_args(arguments)
     try:
         match options.subcommand:
@@ -53,14 +55,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _pack_folder(options: Namespace) -> int:
+    from fourds_dist.data.pack.claim import check_free
     from fourds_dist.data.sources.folder import image_folder
 
+    check_free(options.destination)
     with PackProgress("images") as progress:
         domain = image_folder(
             options.source,
             name=options.name or _last_part(options.destination),
             classes=_classes(options),
             unlabelled=options.unlabelled,
+            layout=options.layout,
+            group=options.group,
+            leave_out=None if "://" in options.destination else options.destination,
             val_fraction=options.val_fraction,
             test_fraction=options.test_fraction,
             seed=options.seed,
@@ -73,8 +80,10 @@ def _pack_folder(options: Namespace) -> int:
 
 
 def _pack_list(options: Namespace) -> int:
+    from fourds_dist.data.pack.claim import check_free
     from fourds_dist.data.sources.list_file import image_list
 
+    check_free(options.destination)
     with PackProgress("images") as progress:
         domain = image_list(
             options.source,
@@ -94,7 +103,10 @@ def _pack_source(options: Namespace) -> int:
     for argument in source.arguments:
         if argument.many and told[argument.name] is not None:
             told[argument.name] = tuple(told[argument.name])
-    domains = source.domains(**told)
+    with PackProgress("images") as progress:
+        if source.checks_files:
+            told |= {"num_threads": options.threads, "on_progress": progress}
+        domains = source.domains(**told)
     return _pack(
         ((domain, f"{options.destination.rstrip('/')}/{domain.name}") for domain in domains), options
     )

@@ -111,7 +111,7 @@ def write_bytes(url: str, data: bytes) -> None:
     else:
         fs.makedirs(fs._parent(path), exist_ok=True)
         fs.pipe_file(path + ".partial", data)
-        fs.mv(path + ".partial", path)
+        _rename(fs, path + ".partial", path)
 
 
 def put_file(url: str, local: Path) -> None:
@@ -130,11 +130,19 @@ def put_file(url: str, local: Path) -> None:
     else:
         fs.makedirs(fs._parent(path), exist_ok=True)
         fs.put_file(str(local), path + ".partial")
-        fs.mv(path + ".partial", path)
+        _rename(fs, path + ".partial", path)
     fs.invalidate_cache()
     if (stored := fs.info(path)["size"]) != num_bytes:
         raise OSError(f"{url} has {stored} bytes after {num_bytes} were sent; try again")
     local.unlink()
+
+
+def _rename(fs: AbstractFileSystem, old: str, new: str) -> None:
+    if type(fs).mv is AbstractFileSystem.mv:  # which takes [ and * in names for patterns
+        fs.cp_file(old, new)
+        fs.rm_file(old)
+    else:
+        fs.mv(old, new)
 
 
 def _where_credentials(url: str) -> str:

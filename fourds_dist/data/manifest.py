@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from fourds_dist.data.text import composed
 from fourds_dist.storage import explained, locate, write_bytes
 
 FORMAT = 1
@@ -86,7 +87,7 @@ def index_url(url: str, name: str) -> str:
 
 
 def read_manifest(url: str) -> Manifest:
-    """The manifest of the dataset folder at a path or URL.
+    """The manifest of the dataset folder at a path or URL, its class names in the one Unicode form.
 
     Raises:
         ValueError: no folder, no manifest in it, a store that refuses, another format, not JSON, or inconsistent; the
@@ -99,7 +100,13 @@ def read_manifest(url: str) -> Manifest:
             data = fs.cat_file(path)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise ValueError(_why_none(url)) from None
-    return parse_manifest(data, where)
+    manifest = parse_manifest(data, where)
+    manifest = replace(manifest, classes=tuple(map(composed, manifest.classes)))
+    if repeated := _first_repeated(manifest.classes):
+        raise ValueError(
+            f"{where} has the class {repeated!r} twice, in two Unicode forms; pack or index the data again"
+        )
+    return manifest
 
 
 def write_manifest(url: str, manifest: Manifest) -> None:

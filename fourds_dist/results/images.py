@@ -2,7 +2,7 @@
 
 s3://bucket/photos             a dataset folder as `fourds pack` writes it; its test split, or another
 s3://bucket/photos/test-*.tar  some of its shards
-photos/                        a folder of images, one sub-folder per class
+photos/                        a folder of images, one sub-folder per class, or such folders below one per split
 a.jpg b.png                    files, without labels
 """
 
@@ -20,10 +20,12 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from fourds_dist.data import Split, StreamConfig, evaluation_batches, open_split
+from fourds_dist.data.image_files import ImageFiles, find_images, images_in
 from fourds_dist.data.index import UNLABELLED
 from fourds_dist.data.manifest import MANIFEST
-from fourds_dist.data.sources.files import find_images
 from fourds_dist.data.split import SplitName
+from fourds_dist.data.split_names import splits_of
+from fourds_dist.data.text import composed
 from fourds_dist.data.threads import num_cores
 from fourds_dist.data.url import split_pattern
 from fourds_dist.results.preprocessing import Preprocessing
@@ -76,6 +78,11 @@ class ShardImages:
         """Images of the split."""
         return self.split.num_samples
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """As of `FileImages`; nothing, as packing told."""
+        return ()
+
     def batches(self, preprocessing: Preprocessing, batch_size: int = BATCH_SIZE) -> Iterator[Pictures]:
         """As `Images.batches`.
 
@@ -113,6 +120,8 @@ class FileImages:
     labels: Sequence[int]
     unreadable: dict[Path, str] = field(default_factory=dict)
     """Files that `batches` could not read, with the reason."""
+    left_out: tuple[str, ...] = ()
+    """What was not looked at, a sentence each."""
 
     @property
     def num_images(self) -> int:
@@ -154,10 +163,10 @@ def open_labelled(
     Raises:
         ValueError: nothing there, or classes that the student does not know.
     """
-    folder, _ = split_pattern(where)
-    if "://" in where or where.endswith(".tar") or Path(folder, MANIFEST).exists():
+    folder, pattern = split_pattern(where)
+    if "://" in where or (pattern and where.endswith(".tar")) or Path(folder, MANIFEST).exists():
         opened = open_split(StreamConfig(url=where), split)
-        if opened.classes != classes:
+        if [*map(composed, opened.classes)] != [*map(composed, classes)]:
             raise ValueError(
                 f"{key} {where} has the classes {_some(opened.classes)}, the student {_some(classes)}; "
                 "pack it with the student's list (`pack ... --classes FILE`)"
@@ -169,18 +178,44 @@ def open_labelled(
             f"{key} {where}: {'a file' if root.exists() else 'nothing there'}; give a dataset folder or a folder "
             "with a sub-folder of images per class"
         )
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    unknown = [path.name for path in folders if path.name not in classes]
-    if not folders or unknown:
+    numbers = {composed(name): number for number, name in enumerate(classes)}
+    found, folders = images_in(root)
+    names = {folder: composed(folder.name) for folder in folders}
+    splits = splits_of(list(names.values()))
+    if folders and not numbers.keys() & splits.keys() and None not in splits.values():
+        inside = [images_in(folder) for folder in folders if splits[names[folder]] == split]
+        if not inside:
+            there = ", ".join(sorted(set(filter(None, splits.values()))))
+            raise ValueError(f"{key} {where} has the splits {there}, not {split}; give --split")
+        for files, _ in inside:
+            found.add(files)
+        names = {folder: composed(folder.name) for _, below in inside for folder in below}
+    unknown = [name for name in names.values() if name not in numbers]
+    if not names or unknown:
         what = f"the student has no class {unknown[0]!r}" if unknown else "it has no sub-folders"
+        found.check_open(remedy="")
         raise ValueError(
             f"{key} {where}: {what}; give a dataset folder, or a folder with sub-folders named as the student's "
             f"classes: {_some(classes)}"
         )
-    paths = [(path, classes.index(folder.name)) for folder in folders for path in find_images(folder).paths]
+    beside = len(found.paths)
+    left_out = (
+        [f"left out: {beside} images outside class folders (first: {found.paths[0]})"] if beside else []
+    )
+    paths: list[tuple[Path, int]] = []
+    for folder, name in names.items():
+        inside_class = find_images(folder)
+        paths += [(path, numbers[name]) for path in inside_class.paths]
+        found.add(inside_class)
+    found.check_open(remedy="")
     if not paths:
-        raise ValueError(f"{key} {where}: no images in its class folders")
-    return FileImages(where, [path for path, _ in paths], [label for _, label in paths])
+        raise ValueError(f"{key} {where}: no images in its class folders: {found.instead()}")
+    return FileImages(
+        where,
+        [path for path, _ in paths],
+        [label for _, label in paths],
+        left_out=(*left_out, *found.left_out()),
+    )
 
 
 def open_files(places: Sequence[str | Path]) -> FileImages:
@@ -190,17 +225,22 @@ def open_files(places: Sequence[str | Path]) -> FileImages:
         ValueError: a place where nothing is, or a folder without images.
     """
     paths: list[Path] = []
+    every = ImageFiles()
     for place in map(Path, places):
         if place.is_dir():
-            found = find_images(place).paths
-            if not found:
-                raise ValueError(f"{place}: no images below it")
-            paths += found
+            found = find_images(place)
+            found.check_open(remedy="")
+            if not found.paths:
+                raise ValueError(f"{place}: no images below it: {found.instead()}")
+            paths += found.paths
+            every.add(found)
         elif place.exists():
             paths.append(place)
         else:
             raise ValueError(f"{place}: no such file or folder")
-    return FileImages(", ".join(map(str, places)), paths, [UNLABELLED] * len(paths))
+    return FileImages(
+        ", ".join(map(str, places)), paths, [UNLABELLED] * len(paths), left_out=tuple(every.left_out())
+    )
 
 
 def _spread(num: int, most: int) -> np.ndarray:

@@ -213,3 +213,11 @@ def test_a_server_that_is_not_there(s3_server: S3Server, monkeypatch: pytest.Mon
         read_manifest("s3://bucket/photos")
     monkeypatch.undo()
     forget_connections()
+
+
+def test_class_names_are_read_in_one_unicode_form(tmp_path: Path) -> None:
+    write_manifest(str(tmp_path), replace(PHOTOS, classes=("big dog", "ko\u0308ter", "猫")))
+    assert read_manifest(str(tmp_path)) == PHOTOS
+    write_manifest(str(tmp_path), replace(PHOTOS, classes=("köter", "ko\u0308ter", "猫")))
+    with pytest.raises(ValueError, match="has the class 'köter' twice, in two Unicode forms"):
+        read_manifest(str(tmp_path))

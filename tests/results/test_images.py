@@ -64,3 +64,28 @@ def test_other_classes_in_shards_are_refused(tmp_path: Path) -> None:
     url = write_dataset(tmp_path / "set", [6])
     with pytest.raises(ValueError, match=r"has the classes ant, bee, cat, the student bee, ant, cat"):
         open_labelled(url, ("bee", "ant", "cat"))
+
+
+def test_what_is_left_out_is_told(tmp_path: Path) -> None:
+    folder_of(tmp_path, ["a.png", "@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg"])
+    (tmp_path / "b.HEIC").touch()
+    images = open_files([tmp_path])
+    assert [path.name for path in images.paths] == ["a.png"]
+    assert "1 .heic (HEIC)" in images.left_out[0]
+    assert "1 @eaDir" in images.left_out[1]
+
+
+def test_names_in_the_other_unicode_form_are_the_student_s(tmp_path: Path) -> None:
+    folder_of(tmp_path, ["ko\u0308ter/1.png", "bee/1.png"])
+    for classes in (("köter", "bee"), ("ko\u0308ter", "bee")):
+        images = open_labelled(str(tmp_path), classes)
+        assert list(images.labels) == [1, 0]
+
+
+def test_of_a_folder_of_splits_the_one_asked_for_is_taken(tmp_path: Path) -> None:
+    folder_of(tmp_path, ["Training/bee/1.png", "Training/ant/1.png", "test_set/ant/2.png"])
+    images = open_labelled(str(tmp_path), ("bee", "ant"))
+    assert ([path.name for path in images.paths], list(images.labels)) == (["2.png"], [1])
+    assert open_labelled(str(tmp_path), ("bee", "ant"), "train").num_images == 2
+    with pytest.raises(ValueError, match="has the splits test, train, not val; give --split"):
+        open_labelled(str(tmp_path), ("bee", "ant"), "val")

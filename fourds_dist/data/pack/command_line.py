@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fourds_dist.data.sources import SOURCES, Argument, folder, list_file
+from fourds_dist.data.sources import SOURCES, Argument, folder, folder_layout, list_file
 
 
 def parser_of(description: str | None) -> argparse.ArgumentParser:
@@ -39,6 +39,17 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
         "--unlabelled",
         action="store_true",
         help="all images below SRC, without labels, for training; needs --classes",
+    )
+    one.add_argument(
+        "--group",
+        metavar="REGEX",
+        help="what finds an image's group in its path below SRC, e.g. 'patient_(\\d+)': images of one group come to "
+        "one split",
+    )
+    one.add_argument(
+        "--layout",
+        choices=folder_layout.LAYOUTS,
+        help="what the sub-folders of SRC are (default: by their names)",
     )
 
     one = add("list", "a list of images and labels", list_file.__doc__)
@@ -110,7 +121,9 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=42, help="decides splits and the order in the shards (42)"
     )
     parser.add_argument(
-        "--skip-bad", action="store_true", help="leave out images that cannot be read, and count them"
+        "--skip-bad",
+        action="store_true",
+        help="leave out images and folders that cannot be read, and count them",
     )
     parser.add_argument(
         "--decode", action="store_true", help="decode every image to find damage behind its header"

@@ -25,6 +25,9 @@ class Example:
     split: str | None = None
     """train, val or test; None leaves the choice to the writer."""
 
+    group: str | None = None
+    """Examples of one group (a patient, a part, a scene) come to one split where the writer draws it."""
+
     def read(self) -> bytes:
         """The encoded file."""
         return self.image if isinstance(self.image, bytes) else self.image.read_bytes()

@@ -12,7 +12,6 @@ import difflib
 import os
 import re
 import tempfile
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,9 +22,12 @@ import numpy as np
 from fourds_dist.data.grouping import IMAGES
 from fourds_dist.data.index import UNLABELLED
 from fourds_dist.data.manifest import SPLITS
+from fourds_dist.data.pack.doubles import equal_images, joined, read_part
 from fourds_dist.data.pack.example import Example
+from fourds_dist.data.pack.leaks import leaks
 from fourds_dist.data.sources.domain import Domain
 from fourds_dist.data.sources.splits import stratified
+from fourds_dist.data.text import composed, shown
 
 OnProgress = Callable[[str, int, int | None], None]
 """(what is being done, how many are done, of how many if that is known)"""
@@ -73,6 +75,22 @@ class Entry:
     place: Path | int
     """A file, or where the image begins in the spool."""
     size: int
+    group: str | None = None
+
+    @property
+    def title(self) -> str:
+        """For messages: the file, or the key."""
+        return self.key if isinstance(self.place, int) else shown(self.place)
+
+    def read_part(self, spool: Spool, begin: int, num_bytes: int) -> bytes:
+        """Some bytes of the image.
+
+        Raises:
+            ValueError: the file is gone.
+        """
+        if isinstance(self.place, int):
+            return spool.read(self.place + begin, num_bytes)
+        return read_part(self.place, begin, num_bytes)
 
     def read(self, spool: Spool) -> bytes:
         """The image.
@@ -114,6 +132,8 @@ class Plan:
     shards: tuple[PlannedShard, ...]
     num_drawn: int
     """Samples whose split the writer drew."""
+    remarks: tuple[str, ...] = ()
+    """On equal images and groups, a sentence each."""
 
     @property
     def class_counts(self) -> dict[str, tuple[int, ...]]:
@@ -141,22 +161,38 @@ def make_plan(
     if shard_bytes < 1:
         raise ValueError(f"shards of {shard_bytes} bytes cannot hold anything")
     entries = _gather(domain, spool, on_progress)
+    equal = equal_images(
+        [entry.size for entry in entries], lambda n, *span: entries[n].read_part(spool, *span)
+    )
+    groups = joined([entry.group for entry in entries], equal)
     open_places = [n for n, entry in enumerate(entries) if entry.split is None and entry.label != UNLABELLED]
     drawn = stratified(
         [entries[n].label for n in open_places],
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         seed=seed,
+        groups=None if groups is None else [groups[n] for n in open_places],
     )
     for place, split in zip(open_places, drawn, strict=True):
         entries[place] = replace(entries[place], split=split)
+    if groups is not None:  # an unlabelled image goes where the labelled ones of its group went
+        split_of = {groups[n]: entries[n].split for n in open_places}
+        for place, entry in enumerate(entries):
+            if entry.split is None and (split := split_of.get(groups[place])) is not None:
+                entries[place] = replace(entry, split=split)
     shards = []
     for number, split in enumerate(SPLITS):
         # What has no label cannot be tested: it goes to training, unless the source says otherwise.
         members = [entry for entry in entries if (entry.split or "train") == split]
         order = np.random.default_rng((seed, number)).permutation(len(members))
         shards += _cut([members[n] for n in order], split, shard_bytes)
-    return Plan(domain.name, domain.classes, tuple(shards), len(drawn))
+    return Plan(
+        domain.name,
+        domain.classes,
+        tuple(shards),
+        len(drawn),
+        tuple(leaks(entries, equal, domain.classes)),
+    )
 
 
 def _gather(domain: Domain, spool: Spool, on_progress: OnProgress) -> list[Entry]:
@@ -187,7 +223,8 @@ def _gather(domain: Domain, spool: Spool, on_progress: OnProgress) -> list[Entry
         if size == 0:
             raise ValueError(f"{domain.name}, {example.key!r}: the image is empty")
         label = UNLABELLED if example.label is None else numbers[example.label]
-        entries.append(Entry(keys.new(example), example.extension.lower(), label, example.split, place, size))
+        extension, split, group = example.extension.lower(), example.split, example.group
+        entries.append(Entry(keys.new(example), extension, label, split, place, size, group))
         on_progress("reading", len(entries), None)
     if not entries:
         raise ValueError(f"{domain.name}: there are no images")
@@ -199,14 +236,17 @@ class _Keys:
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
+        self._next: dict[str, int] = {}
+        """Base in one case -> the number that is tried next."""
 
     def new(self, example: Example) -> str:
-        plain = re.sub(r"[^\w-]+", "-", unicodedata.normalize("NFC", example.key)).strip("-_")
+        plain = re.sub(r"[^\w-]+", "-", composed(example.key)).strip("-_")
         key = base = plain[:_LONGEST_KEY] or "image"  # names like __this__ are metadata to webdataset
-        number = 2
+        number = self._next.get(base.casefold(), 2)
         while key.casefold() in self._taken:
             key = f"{base}-{number}"
             number += 1
+        self._next[base.casefold()] = number
         self._taken.add(key.casefold())
         return key
 

@@ -87,4 +87,5 @@ def _remarks(manifest: Manifest) -> list[str]:
         lines.append("left out: " + ", ".join(f"{count} images {what}" for what, count in skipped.items()))
     if others := manifest.notes.get("other files"):
         lines.append("files that are no images: " + ", ".join(f"{n} {kind}" for kind, n in others.items()))
+    lines += manifest.notes.get("remarks", ())
     return lines

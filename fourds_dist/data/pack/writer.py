@@ -30,12 +30,12 @@ from fourds_dist.data.manifest import (
     shard_url,
     write_manifest,
 )
+from fourds_dist.data.pack.claim import PACKING, Claim
 from fourds_dist.data.pack.plan import OnProgress, Plan, PlannedShard, Spool, make_plan
 from fourds_dist.data.sources.domain import Domain
 from fourds_dist.storage import explained, is_local, locate, put_file, write_bytes
 
 SHARD_BYTES = 128 << 20
-PACKING = "packing.json"
 
 
 def pack_domain(
@@ -68,9 +68,9 @@ def pack_domain(
             folder then holds no manifest and nothing of this run, or still the finished dataset it held before.
     """
     url = url.rstrip("/")
-    with explained(url):
-        held = _held(url)
-    with Spool() as spool:
+    with _write_errors(url), Claim(url) as claim, Spool() as spool:
+        with explained(url):
+            held = _held(url)
         with _write_errors(url):
             plan = make_plan(
                 domain,
@@ -85,6 +85,8 @@ def pack_domain(
         if plan.num_drawn:
             packing |= {"val_fraction": val_fraction, "test_fraction": test_fraction}
         notes = {**domain.notes, "packing": packing}
+        if plan.remarks:
+            notes["remarks"] = [*domain.notes.get("remarks", ()), *plan.remarks]
         format_manifest(
             Manifest(plan.name, plan.classes, {}, {}, notes)
         )  # notes that are not JSON: before writing
@@ -98,12 +100,15 @@ def pack_domain(
                 )
             old = [shard.name for shards in held.splits.values() for shard in shards] if held else []
             names = [shard.name for shard in plan.shards]
-            write_bytes(f"{url}/{PACKING}", json.dumps({"shards": sorted({*old, *names})}).encode())
+            claim.list_shards(sorted({*old, *names}))
             try:
                 _remove(url, [MANIFEST])
                 _remove_shards(url, old)
-                shards = _write_shards(url, plan, spool, num_threads, on_progress)
+                shards = _write_shards(url, plan, spool, num_threads, claim.checking(on_progress))
+                claim.check()
             except BaseException:
+                if not claim.is_ours():  # what is there now is another's
+                    raise
                 with contextlib.suppress(
                     Exception
                 ):  # what cannot be removed now, packing.json lists for the next run
@@ -142,7 +147,6 @@ def _held(url: str) -> Manifest | None:
         except (ValueError, KeyError, TypeError):
             left = []  # cut short itself, so nothing had been written yet
         _remove_shards(url, left)
-        _remove(url, [PACKING])
     tars = [name for name in fs.ls(folder, detail=False) if name.endswith(".tar")]
     if tars:
         raise ValueError(

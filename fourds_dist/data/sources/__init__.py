@@ -45,6 +45,8 @@ class Source:
     arguments: tuple[Argument, ...] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """What the entry itself says to the function, for functions that serve several entries."""
+    checks_files: bool = False
+    """Whether the function checks image files, and takes num_threads and on_progress for it."""
 
     def domains(self, **arguments: Any) -> tuple[Domain, ...]:
         """Imports the source and asks it for its domains."""
@@ -125,8 +127,16 @@ SOURCES: dict[str, Source] = {
                 VAL_FRACTION,
                 SEED,
                 Argument("partial", bool, "accept a copy with fewer classes than were published", False),
+                Argument(
+                    "skip_bad",
+                    bool,
+                    "leave out images and folders that cannot be read, and count them",
+                    False,
+                ),
+                Argument("decode", bool, "decode every image to find damage behind its header", False),
             ),
             {"layout": name},
+            checks_files=True,
         )
         for name, layout in LAYOUTS.items()
     },

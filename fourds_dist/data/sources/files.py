@@ -1,13 +1,10 @@
-"""Image files on a local disk: which there are, whether they can be read, and of what format they really are."""
+"""Image files on a local disk: whether they can be read, and of what format they really are."""
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
@@ -19,67 +16,7 @@ FORMATS = {
 }  # fmt: skip
 """Pillow's name of a format -> extension in the shard."""
 
-EXTENSIONS = frozenset(
-    {
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".gif",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-    }
-)
-"""Files of other extensions are not looked at."""
-
 _TOLD = 5
-
-
-@dataclass
-class ImageFiles:
-    """Image files below some folder."""
-
-    paths: list[Path] = field(default_factory=list)
-    others: Counter[str] = field(default_factory=Counter)
-    """Files that were not looked at, by extension."""
-
-
-def find_images(folder: Path) -> ImageFiles:
-    """All image files below a folder, by name; links are followed, hidden entries are not looked at."""
-    found = ImageFiles()
-    met = set()
-    for here, folders, names in os.walk(folder, followlinks=True):
-        if (place := os.path.realpath(here)) in met:
-            folders.clear()
-            continue
-        met.add(place)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            _sort_in(found, Path(here, name))
-    return found
-
-
-def images_in(folder: Path) -> ImageFiles:
-    """The image files in a folder itself."""
-    found = ImageFiles()
-    for path in sorted(folder.iterdir()):
-        if path.is_file():
-            _sort_in(found, path)
-    return found
-
-
-def _sort_in(found: ImageFiles, path: Path) -> None:
-    hidden = path.name.startswith(".")
-    if not hidden and path.suffix.lower() in EXTENSIONS:
-        found.paths.append(path)
-    else:
-        found.others["hidden" if hidden else path.suffix.lower() or "no extension"] += 1
 
 
 def check_images(

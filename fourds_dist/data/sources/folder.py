@@ -2,27 +2,32 @@
 
     photos/dog/1.jpg                         splits are drawn, class by class
     photos/train/dog/1.jpg, photos/test/...  splits that are there are kept; others are drawn from the training part
+    photos/dog/train/1.jpg, photos/dog/...   likewise, with --layout CLASS/SPLIT
     photos/1.jpg                             without classes (unlabelled)
+
+Splits may be spelled otherwise (Training, test_set, val2017). What can be read in two ways is refused; --layout says
+what is meant. Equal images come to one split where splits are drawn, and so do images of one --group (a patient, a
+part). Hidden files and what operating systems leave behind are no images.
 
 python -m fourds_dist.pack folder photos/ DEST
 """
 
 from __future__ import annotations
 
-import unicodedata
-from collections import Counter
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fourds_dist.data.image_files import DATASETS, ImageFiles, find_images
+from fourds_dist.data.pack.doubles import equal_files, joined
 from fourds_dist.data.pack.example import Example
 from fourds_dist.data.pack.plan import OnProgress
 from fourds_dist.data.sources.domain import Domain
-from fourds_dist.data.sources.files import check_images, find_images, images_in
+from fourds_dist.data.sources.files import check_images
+from fourds_dist.data.sources.folder_layout import ClassFolder, arrange, none_of
 from fourds_dist.data.sources.splits import stratified
-
-PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""Name of a sub-folder that is a split, not a class -> the split."""
+from fourds_dist.data.text import check_text, composed, shown
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class ImageFile:
     label: str | None
     part: str | None
     """The split that its place names."""
+    group: str | None = None
+    """Images of one group come to one split where splits are drawn."""
 
 
 def image_folder(
@@ -42,6 +49,9 @@ def image_folder(
     name: str | None = None,
     classes: Sequence[str] | None = None,
     unlabelled: bool = False,
+    layout: str | None = None,
+    group: str | None = None,
+    leave_out: str | Path | None = None,
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
     seed: int = 42,
@@ -56,27 +66,43 @@ def image_folder(
         name: of the domain; None: the folder's.
         classes: in label order; None: the names of the class folders, sorted.
         unlabelled: take all images below the folder, wherever they lie, as without labels; needs `classes`.
+        layout: one of `folder_layout.LAYOUTS`; None: by the names of all sub-folders together.
+        group: a regular expression that finds an image's group in its path below the folder, as `grouped` says.
+        leave_out: a folder that is not looked into, wherever it lies: where the images are going to.
         val_fraction, test_fraction, seed: for splits that the folder does not name.
-        skip_bad: leave out images that cannot be read, and count them in the notes.
+        skip_bad: leave out images and folders that cannot be read, and count them in the notes.
         decode: decode every image to see whether it can be read, not just its header.
 
     Raises:
-        ValueError: no such folder or no images, images outside class folders, a class that is not in `classes`, files
-            that cannot be read.
+        ValueError: no such folder or no images, images outside class folders, sub-folders that can be read as classes
+            and as splits, a class that is not in `classes`, files or folders that cannot be read.
     """
     root = Path(folder)
     if not root.is_dir():
         raise ValueError(
             f"{folder}: {'a file' if root.exists() else 'no such folder'}; give a folder of images"
         )
+    for what, text in ((f"the folder {shown(root)}", root.resolve().name), ("the data set", name or "")):
+        check_text(text, what)
+    away = None if leave_out is None else Path(leave_out)
+    if classes is not None:
+        classes = tuple(map(composed, classes))
     if unlabelled:
         if classes is None:
             raise ValueError(
                 "unlabelled images need a class list (--classes): it is what the model is trained to tell"
             )
-        files, others = _flat(root)
+        found = find_images(root, leave_out=away)
+        files = [ImageFile(path, _key(path, root), None, None) for path in found.paths]
+        remarks: list[str] = []
     else:
-        files, others = _by_class(root)
+        files, found, remarks = _by_class(root, classes, layout, away)
+    found.check_open(skip_bad=skip_bad)
+    if not files:
+        what = "images" if unlabelled else f"class folders with images; expected {root}/CLASS/IMAGE.jpg"
+        raise ValueError(f"{root} has no {what}: {found.instead()}")
+    if group is not None:
+        files = grouped(files, [file.path.relative_to(root).as_posix() for file in files], group)
     present = {file.label for file in files if file.label is not None}
     if classes is not None and (unknown := sorted(present - set(classes))):
         raise ValueError(
@@ -88,12 +114,44 @@ def image_folder(
         name or root.resolve().name,
         tuple(classes) if classes is not None else tuple(sorted(present)),
         files,
-        {"origin": f"image folder {root.resolve().name}", "other files": dict(sorted(others.items()))},
+        {
+            "origin": f"image folder {root.resolve().name}",
+            "other files": dict(sorted(found.others.items())),
+            "remarks": [*found.left_out(), *remarks],
+        },
         skip_bad=skip_bad,
         decode=decode,
         num_threads=num_threads,
         on_progress=on_progress,
     )
+
+
+def grouped(files: Sequence[ImageFile], paths: Sequence[str], pattern: str) -> list[ImageFile]:
+    """The files with their groups: what a regular expression finds in each path.
+
+    Args:
+        paths: of the files, as the expression is to see them.
+        pattern: its groups in parentheses together are the image's group; without any, all that it finds is.
+
+    Raises:
+        ValueError: no regular expression, or one that finds nothing in a path.
+    """
+    try:
+        expression = re.compile(composed(pattern))
+    except re.error as error:
+        raise ValueError(f"--group '{pattern}' is no regular expression: {error}") from None
+    made, lacking = [], []
+    for file, path in zip(files, paths, strict=True):
+        match = expression.search(composed(path))
+        found = [part or "" for part in (match.groups() or (match[0],))] if match else []
+        if not any(found):
+            lacking.append(path)
+        made.append(replace(file, group="\x1f".join(found)))
+    if lacking:
+        raise ValueError(
+            f"--group '{pattern}' finds no group in {len(lacking)} of {len(files)} paths (first: {shown(lacking[0])})"
+        )
+    return made
 
 
 def files_domain(
@@ -125,54 +183,42 @@ def files_domain(
 
     def produce() -> Iterator[Example]:
         for file, extension in good:
-            yield Example(file.key, file.path, extension, file.label, file.part)
+            yield Example(file.key, file.path, extension, file.label, file.part, file.group)
 
     return Domain(name, classes, produce, notes=notes | {"unreadable": len(files) - len(good)})
 
 
-def _flat(root: Path) -> tuple[list[ImageFile], Counter[str]]:
-    found = find_images(root)
-    if not found.paths:
-        raise ValueError(f"{root}: no images below it")
-    return [ImageFile(path, _key(path, root), None, None) for path in found.paths], found.others
-
-
-def _by_class(root: Path) -> tuple[list[ImageFile], Counter[str]]:
-    tops = _folders(root)
-    split_tops = [top for top in tops if top.name.lower() in PARTS]
-    if split_tops and len(split_tops) < len(tops):
-        beside = ", ".join(top.name for top in tops if top not in split_tops)
-        raise ValueError(
-            f"{root} has folders of splits ({split_tops[0].name}) beside others ({beside[:100]}); it cannot have both"
-        )
+def _by_class(
+    root: Path, classes: Sequence[str] | None, layout: str | None, leave_out: Path | None
+) -> tuple[list[ImageFile], ImageFiles, list[str]]:
+    """(files, what lies there, remarks)."""
+    arranged = arrange(root, classes=classes, layout=layout, leave_out=leave_out)
     files: list[ImageFile] = []
-    others: Counter[str] = Counter()
-    for place in [root, *split_tops]:
-        direct = images_in(place)
-        if direct.paths:
-            raise ValueError(
-                f"{place} holds {len(direct.paths)} images outside class folders (first: {direct.paths[0].name}); move "
-                "them into one, or pack the folder with --unlabelled and --classes FILE"
-            )
-        others += direct.others
-    for place in split_tops or [root]:
-        part = PARTS[place.name.lower()] if split_tops else None
-        for folder in _folders(place):
-            found = find_images(folder)
-            if not found.paths:
-                raise ValueError(
-                    f"{folder}: no images in this class folder; remove it (see --classes to keep the class)"
-                )
-            label = unicodedata.normalize("NFC", folder.name)
-            files += [ImageFile(path, _key(path, place), label, part) for path in found.paths]
-            others += found.others
-    if not files:
-        raise ValueError(f"{root} has no class folders with images; expected {root}/CLASS/IMAGE.jpg")
-    return files, others
+    every = arranged.beside
+    empty: list[tuple[ClassFolder, ImageFiles]] = []
+    for folder in arranged.folders:
+        found = find_images(folder.path, leave_out=leave_out)
+        files += [
+            ImageFile(path, _key(path, folder.base), folder.label, folder.split) for path in found.paths
+        ]
+        every.add(found)
+        if not found.paths and not found.closed and not _is_around_datasets(found):
+            empty.append((folder, found))
+    present = {*(file.label for file in files), *(classes or ())}
+    for folder, found in empty:
+        # With a class list, or in a layout of splits, a class may be without images in one place.
+        if folder.label not in present or (found.unread and folder.split is None):
+            raise ValueError(none_of(folder.path, found))
+    if gone := sorted({folder.label for folder in arranged.folders} - present):
+        arranged.remarks.append(
+            f"not in the class list, as none of their images can be read: {', '.join(gone)}"
+        )
+    return files, every, arranged.remarks
 
 
-def _folders(place: Path) -> list[Path]:
-    return sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _is_around_datasets(found: ImageFiles) -> bool:
+    """Whether a folder holds nothing but dataset folders, as where DEST lies below SRC."""
+    return bool(found.left_folders[DATASETS]) and not found.others and not found.unread
 
 
 def _key(path: Path, root: Path) -> str:
@@ -188,16 +234,14 @@ def _with_splits(
         return files
     if "train" not in named:
         raise ValueError(f"there is no training split, but {', '.join(sorted(filter(None, named)))}")
-    training = [file.label for file in files if file.part == "train"]
+    training = [file for file in files if file.part == "train"]
     drawn = iter(
         stratified(
-            training,
+            [file.label for file in training],
             val_fraction=0 if "val" in named else val_fraction,
             test_fraction=0 if "test" in named else test_fraction,
             seed=seed,
+            groups=joined([f.group for f in training], equal_files([f.path for f in training])),
         )
     )
-    return [
-        ImageFile(file.path, file.key, file.label, next(drawn)) if file.part == "train" else file
-        for file in files
-    ]
+    return [replace(file, part=next(drawn)) if file.part == "train" else file for file in files]

@@ -2,6 +2,8 @@
 
 A layout has either a folder per class (`class_folders`) or lists of paths and class indices (`lists`); a template names
 the domain by its published name as {domain}. Of several templates the first that exists is taken, below any of `roots`.
+Case, spaces, dashes and underscores of names on the disk do not count: Transfer-Learning-Library unpacks `Real World`
+as Real_World, and keeps lists in image_list.
 """
 
 from __future__ import annotations
@@ -65,7 +67,12 @@ LAYOUTS: dict[str, Layout] = {
         num_classes=12,
         roots=(".", "image_CLEF", "ImageCLEF"),
         class_folders=(),
-        lists=({"all": "list/{domain}List.txt"}, {"all": "{domain}List.txt"}, {"all": "{domain}_list.txt"}),
+        lists=(
+            {"all": "list/{domain}List.txt"},
+            {"all": "{domain}List.txt"},
+            {"all": "{domain}_list.txt"},
+            {"all": "image_list/{domain}.txt"},
+        ),
         classes=(
             *("aeroplane", "bike", "bird", "boat", "bottle", "bus"),
             *("car", "dog", "horse", "monitor", "motorbike", "people"),
@@ -88,6 +95,7 @@ LAYOUTS: dict[str, Layout] = {
         lists=(
             {"train": "{domain}_train.txt", "test": "{domain}_test.txt"},
             {"train": "splits/{domain}_train.txt", "test": "splits/{domain}_test.txt"},
+            {"train": "image_list/{domain}_train.txt", "test": "image_list/{domain}_test.txt"},
         ),
         test_fraction=0.1,
     ),

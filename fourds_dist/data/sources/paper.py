@@ -3,7 +3,7 @@
 Splits are the paper's: a random 80/20 split per domain with seed 42 (class by class, here), or the published
 lists where there are some (DomainNet; `--splits random` gives the paper's 90/10). A tenth of each training part
 becomes our validation split, which the paper lacks. An image that the lists name twice counts once, and not at all
-where they give it two labels (nine of ImageCLEF-DA's pascal).
+where they give it two labels (nine of ImageCLEF-DA's pascal). Files are looked for and checked as `folder` does.
 
 python -m fourds_dist.pack office-home OfficeHomeDataset_10072016 DEST
 """
@@ -12,16 +12,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fourds_dist.data.file_kinds import is_left_by_system
+from fourds_dist.data.image_files import ImageFiles, find_images, images_in
+from fourds_dist.data.pack.doubles import equal_files, joined
 from fourds_dist.data.pack.example import Example
+from fourds_dist.data.pack.plan import OnProgress
 from fourds_dist.data.sources.domain import Domain
+from fourds_dist.data.sources.files import check_images
 from fourds_dist.data.sources.layouts import LAYOUTS, Layout
 from fourds_dist.data.sources.splits import stratified
-
-EXTENSIONS = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png", ".bmp": "bmp", ".webp": "webp"}
+from fourds_dist.data.text import composed
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,10 @@ def paper(
     val_fraction: float = 0.1,
     seed: int = 42,
     partial: bool = False,
+    skip_bad: bool = False,
+    decode: bool = False,
+    num_threads: int = 2,
+    on_progress: OnProgress = lambda what, done, total: None,
 ) -> tuple[Domain, ...]:
     """The domains of the set `layout`, one class list for all.
 
@@ -52,32 +60,60 @@ def paper(
         val_fraction: share of the training images that become the validation split.
         seed: decides random splits.
         partial: accept a copy with fewer classes than were published.
+        skip_bad: leave out images and folders that cannot be read, and count them in the notes.
+        decode: decode every image to see whether it can be read, not just its header.
 
     Raises:
         ValueError: something is not where it should be; the message says what was expected, what was found, and from
-            where the set comes. Also for domains whose class lists differ, and an unknown domain.
+            where the set comes. Also for images that cannot be read, domains whose class lists differ, and an unknown
+            domain.
     """
     known = LAYOUTS[layout]
     wanted = tuple(domains or known.domains)
     if unknown := [name for name in wanted if name not in known.domains]:
         raise ValueError(f"{known.title} has no domain {unknown[0]!r}; it has {', '.join(known.domains)}")
     found = {name: _pictures(known, known.domains[name], Path(folder)) for name in wanted}
-    clear = {name: _each_once(pictures) for name, pictures in found.items()}
+    for _, files in found.values():
+        files.check_open(skip_bad=skip_bad)
+    clear = {name: _each_once(pictures) for name, (pictures, _) in found.items()}
     classes = _classes(known, clear, partial)
+    extensions = _checked(clear, skip_bad, decode, num_threads, on_progress)
     made = []
     for name, pictures in clear.items():
         title = name if len(known.domains) == 1 else f"{layout}-{name}"
-        assigned = _splits(known, pictures, splits, val_fraction, seed)
+        good = [picture for picture in pictures if extensions[picture.path] is not None]
+        if not good:
+            raise ValueError(f"{known.title}: no image of the domain {name!r} can be read")
+        assigned = _splits(known, good, splits, val_fraction, seed)
+        every, files = found[name]
         notes = {
             "origin": f"{known.title}, {known.origin}",
             "images": dict(sorted(Counter(assigned).items())),
-            "with two labels": len({picture.path for picture in found[name]}) - len(pictures),
+            "with two labels": len({picture.path for picture in every}) - len(pictures),
+            "unreadable": len(pictures) - len(good),
+            "other files": dict(sorted(files.others.items())),
+            "remarks": files.left_out(),
             "splits": "random" if splits == "random" or pictures[0].part == "all" else "published",
             "val_fraction": val_fraction,
             "seed": seed,
         }
-        made.append(Domain(title, classes, _Reading(pictures, assigned), notes=notes))
+        made.append(Domain(title, classes, _Reading(good, assigned, extensions), notes=notes))
     return tuple(made)
+
+
+def _checked(
+    clear: Mapping[str, Sequence[Picture]],
+    skip_bad: bool,
+    decode: bool,
+    num_threads: int,
+    on_progress: OnProgress,
+) -> dict[Path, str | None]:
+    """The extension that each file's content asks for, of all domains; None where it cannot be read."""
+    paths = list(dict.fromkeys(picture.path for pictures in clear.values() for picture in pictures))
+    extensions = check_images(
+        paths, skip_bad=skip_bad, decode=decode, num_threads=num_threads, on_progress=on_progress
+    )
+    return dict(zip(paths, extensions, strict=True))
 
 
 @dataclass(frozen=True)
@@ -86,39 +122,43 @@ class _Reading:
 
     pictures: list[Picture]
     splits: list[str]
+    extensions: Mapping[Path, str | None]
 
     def __call__(self) -> Iterator[Example]:
         taken: set[str] = set()
         for index, (picture, split) in enumerate(zip(self.pictures, self.splits, strict=True)):
-            extension = EXTENSIONS[picture.path.suffix.lower()]
             key = re.sub(r"\W+", "-", "-".join((picture.label, picture.path.stem)), flags=re.ASCII).strip("-")
             if key in taken:  # a.jpg beside a.png, or names that differ in signs alone
                 key = f"{key}-{index}"
             taken.add(key)
-            yield Example(key, picture.path, extension, picture.label, split)
+            yield Example(key, picture.path, self.extensions[picture.path] or "", picture.label, split)
 
 
-def _pictures(layout: Layout, domain: str, folder: Path) -> list[Picture]:
-    """All images of a domain, in an order that depends on the names alone."""
+def _pictures(layout: Layout, domain: str, folder: Path) -> tuple[list[Picture], ImageFiles]:
+    """All images of a domain, in an order that depends on the names alone, and what lies beside them."""
     looked_for = []
     for root in (folder / root for root in layout.roots):
         for template in layout.class_folders:
-            place = root / template.format(domain=domain)
-            looked_for.append(f"{place}/CLASS/IMAGE")
-            if pictures := _from_class_folders(place):
-                return pictures
+            place = template.format(domain=domain)
+            looked_for.append(f"{root / place}/CLASS/IMAGE")
+            pictures, found = _from_class_folders(_on_disk(root, place))
+            if pictures or found.closed:
+                return pictures, found
         for lists in layout.lists:
-            files = {part: root / template.format(domain=domain) for part, template in lists.items()}
+            files = {part: _on_disk(root, template.format(domain=domain)) for part, template in lists.items()}
             looked_for.append(" with ".join(map(str, files.values())))
             if all(file.is_file() for file in files.values()):
                 starts = {
                     part: [root / start.format(domain=domain, part=part) for start in layout.images]
                     for part in files
                 }
-                return [
+                listed = [
                     p for part in files for p in _from_list(files[part], part, starts[part], layout.classes)
                 ]
-    inside = sorted(path.name for path in folder.iterdir())[:12] if folder.is_dir() else None
+                return listed, ImageFiles()
+    inside = None
+    if folder.is_dir():
+        inside = sorted(path.name for path in folder.iterdir() if not is_left_by_system(path.name))[:12]
     raise ValueError(
         f"{layout.title}: the domain {domain!r} is not under {folder}.\n"
         f"looked for: {'; '.join(looked_for)}\n"
@@ -127,16 +167,33 @@ def _pictures(layout: Layout, domain: str, folder: Path) -> list[Picture]:
     )
 
 
-def _from_class_folders(place: Path) -> list[Picture]:
+def _on_disk(root: Path, place: str) -> Path:
+    """A path below a folder, each part of it as it is spelled on the disk: case and what is no letter do not count."""
+    here = root
+    for part in Path(place).parts:
+        if not (here / part).exists() and here.is_dir():
+            alike = sorted(path.name for path in here.iterdir() if _letters(path.name) == _letters(part))
+            part = alike[0] if alike else part
+        here = here / part
+    return here
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name).casefold()
+
+
+def _from_class_folders(place: Path) -> tuple[list[Picture], ImageFiles]:
     if not place.is_dir():
-        return []
-    folders = sorted(path for path in place.iterdir() if path.is_dir())
-    return [
-        Picture(path, folder.name, "all")
-        for folder in folders
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in EXTENSIONS
-    ]
+        return [], ImageFiles()
+    beside, folders = images_in(place)
+    if beside.paths:
+        beside.others["images outside class folders"] = len(beside.paths)
+    pictures = []
+    for folder in folders:
+        found = find_images(folder)
+        pictures += [Picture(path, composed(folder.name), "all") for path in found.paths]
+        beside.add(found)
+    return pictures, beside
 
 
 def _from_list(file: Path, part: str, starts: list[Path], classes: tuple[str, ...] | None) -> list[Picture]:
@@ -145,10 +202,10 @@ def _from_list(file: Path, part: str, starts: list[Path], classes: tuple[str, ..
     for number, line in enumerate(file.read_text("utf-8").splitlines(), start=1):
         if not line.strip():
             continue
-        path, _, index = line.strip().rpartition(" ")
+        path, _, index = re.sub(r"\s+(?=\S+$)", " ", line.strip()).rpartition(" ")
         if not path or not index.isdigit() or (classes and int(index) >= len(classes)):
             raise ValueError(f"{file}, line {number}: {line!r} is not 'path class-index'")
-        if classes is None and names.setdefault(int(index), Path(path).parent.name) != Path(path).parent.name:
+        if classes is None and names.setdefault(int(index), _class_of(path)) != _class_of(path):
             raise ValueError(
                 f"{file}, line {number}: class {index} is both {names[int(index)]!r} and {path!r}"
             )
@@ -161,6 +218,10 @@ def _from_list(file: Path, part: str, starts: list[Path], classes: tuple[str, ..
     if not pictures:
         raise ValueError(f"{file} is empty")
     return pictures
+
+
+def _class_of(path: str) -> str:
+    return composed(Path(path).parent.name)
 
 
 def _each_once(pictures: list[Picture]) -> list[Picture]:
@@ -195,10 +256,18 @@ def _splits(
 ) -> list[str]:
     if splits == "random" or pictures[0].part == "all":
         test_fraction = layout.test_fraction
-        labels = [picture.label for picture in pictures]
-        return stratified(
-            labels, val_fraction=val_fraction * (1 - test_fraction), test_fraction=test_fraction, seed=seed
-        )
-    training = [picture.label for picture in pictures if picture.part == "train"]
-    drawn = iter(stratified(training, val_fraction=val_fraction, test_fraction=0, seed=seed))
+        return _drawn(pictures, val_fraction * (1 - test_fraction), test_fraction, seed)
+    training = [picture for picture in pictures if picture.part == "train"]
+    drawn = iter(_drawn(training, val_fraction, 0, seed))
     return [next(drawn) if picture.part == "train" else "test" for picture in pictures]
+
+
+def _drawn(pictures: Sequence[Picture], val_fraction: float, test_fraction: float, seed: int) -> list[str]:
+    equal = equal_files([picture.path for picture in pictures])
+    return stratified(
+        [picture.label for picture in pictures],
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        seed=seed,
+        groups=joined([None] * len(pictures), equal),
+    )

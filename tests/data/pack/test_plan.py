@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fourds_dist.data.pack.example import Example
-from fourds_dist.data.pack.plan import Plan, Spool, make_plan
+from fourds_dist.data.pack.plan import Plan, Spool, _Keys, make_plan
 from fourds_dist.data.sources.domain import Domain
 
 CLASSES = ("a", "b", "c")
@@ -129,3 +129,72 @@ def test_a_file_that_changes_meanwhile(tmp_path: Path) -> None:
         (tmp_path / "x.jpg").unlink()
         with pytest.raises(ValueError, match=r"x\.jpg went away"):
             plan.shards[0].entries[0].read(spool)
+
+
+def test_numbers_of_equal_keys_are_not_counted_anew() -> None:
+    """Each key is tried once or twice, however many begin alike."""
+    tried: list[str] = []
+
+    class Counting(set[str]):
+        def __contains__(self, key: object) -> bool:
+            tried.append(str(key))
+            return super().__contains__(key)
+
+    keys = _Keys()
+    keys._taken = Counting()
+    made = [
+        keys.new(Example("a" * 150 + str(n), b"x", "jpg", "a")).removeprefix("a" * 120) for n in range(500)
+    ]
+    assert made == ["", *(f"-{n}" for n in range(2, 501))]
+    assert len(tried) <= 2 * 500
+
+
+def plan_entries(examples: list[Example], **more: Any) -> dict[str, str]:
+    """Key -> split, and the remarks under the empty key."""
+    plan = plan_of(examples, **more)
+    told = {entry.key: shard.split for shard in plan.shards for entry in shard.entries}
+    return told | {"": "\n".join(plan.remarks)}
+
+
+def test_equal_images_come_to_one_split() -> None:
+    examples = [
+        Example(f"{label}-{n}-{copy}", f"{label}{n}".encode(), "jpg", label)
+        for label in "ab"
+        for n in range(20)
+        for copy in range(2)
+    ]
+    told = plan_entries(examples)
+    for label in "ab":
+        splits = Counter(told[f"{label}-{n}-0"] for n in range(20))
+        assert splits == {"train": 14, "val": 2, "test": 4}
+        assert all(told[f"{label}-{n}-0"] == told[f"{label}-{n}-1"] for n in range(20))
+    assert told[""].startswith("80 images are equal byte for byte to others (40 are different)")
+
+
+def test_equal_images_of_two_classes_or_given_splits_are_told() -> None:
+    examples = [Example(f"{label}{n}", b"%d" % n, "jpg", label) for label in "ab" for n in range(10)]
+    told = plan_entries(examples)
+    assert "equal images of several classes: 10 (first: a0 is a, b0 is b)" in told[""]
+    assert all(told[f"a{n}"] == told[f"b{n}"] for n in range(10))
+    given = [
+        Example(f"{split}{n}", b"%d" % n, "jpg", "a", split) for split in ("train", "test") for n in range(3)
+    ]
+    told = plan_entries([*given, Example("other", b"x", "jpg", "a", "test")])
+    assert "equal images in several given splits: 3 (first: train0 in train, test0 in test)" in told[""]
+
+
+def test_groups_come_to_one_split_and_an_unlabelled_image_follows() -> None:
+    examples = [
+        Example(f"{label}-{n}", f"{label}{n}".encode(), "jpg", label, group=f"{label}{n // 10}")
+        for label in "ab"
+        for n in range(100)
+    ]
+    examples.append(Example("open", b"y", "jpg", None, group="a3"))
+    told = plan_entries(examples)
+    for label in "ab":
+        assert Counter(told[f"{label}-{n}"] for n in range(100)) == {"train": 70, "val": 10, "test": 20}
+        assert all(len({told[f"{label}-{10 * g + n}"] for n in range(10)}) == 1 for g in range(10))
+    assert told["open"] == told["a-30"]
+    assert told[""] == ""
+    given = [Example(split, split.encode(), "jpg", "a", split, "g") for split in ("train", "test")]
+    assert "groups in several given splits: 1 of 1 (first: g in test, train)" in plan_entries(given)[""]

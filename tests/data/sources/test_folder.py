@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from fourds_dist.data.sources.folder import image_folder
 
 def image(path: Path, format: str | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (8, 6), (len(path.name), 0, 0)).save(path, format)
+    # Images are unequal: equal ones would come to one split.
+    Image.new("RGB", (8, 6), tuple(zlib.crc32(str(path).encode()).to_bytes(4, "big")[:3])).save(path, format)
     return path
 
 
@@ -153,3 +155,62 @@ def test_no_folder_or_an_empty_class(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     with pytest.raises(ValueError, match="cat: no images in this class folder"):
         folder(tmp_path)
+
+
+def test_empty_classes(tmp_path: Path) -> None:
+    image(tmp_path / "dog" / "a.jpg")
+    (tmp_path / "cat").mkdir()
+    assert folder(tmp_path, classes=("cat", "dog")).classes == ("cat", "dog")
+    image(tmp_path / "s" / "train" / "cat" / "a.jpg")
+    image(tmp_path / "s" / "test" / "dog" / "a.jpg")
+    image(tmp_path / "s" / "train" / "dog" / "b.jpg")
+    (tmp_path / "s" / "test" / "cat").mkdir()
+    assert len(found(folder(tmp_path / "s"))) == 3
+
+
+def test_what_is_not_read_is_named(tmp_path: Path) -> None:
+    image(tmp_path / "dog" / "a.jpg")
+    (tmp_path / "dog" / "b.HEIC").touch()
+    assert folder(tmp_path).notes["remarks"] == [
+        "left out: 1 .heic (HEIC): images in formats that are not read; convert them to JPEG or PNG"
+    ]
+    (tmp_path / "dog" / "a.jpg").unlink()
+    with pytest.raises(ValueError, match=r"it holds 1 \.heic \(HEIC\), which cannot be read: convert them"):
+        folder(tmp_path)
+
+
+def test_the_destination_below_the_source_is_no_class(tmp_path: Path) -> None:
+    image(tmp_path / "dog" / "a.jpg")
+    (tmp_path / "packed").mkdir()
+    assert folder(tmp_path, leave_out=tmp_path / "packed").classes == ("dog",)
+    (tmp_path / "deep" / "packed").mkdir(parents=True)
+    (tmp_path / "deep" / "packed" / "manifest.json").touch()
+    assert folder(tmp_path, leave_out=tmp_path / "packed").classes == ("dog",)
+
+
+def test_a_class_list_in_the_other_unicode_form(tmp_path: Path) -> None:
+    image(tmp_path / "ko\u0308ter" / "a.jpg")
+    assert folder(tmp_path, classes=("dog", "ko\u0308ter")).classes == ("dog", "köter")
+
+
+def test_groups_by_a_regular_expression(tmp_path: Path) -> None:
+    for n in range(6):
+        image(tmp_path / "dog" / f"patient_{n // 2}-{n}.jpg")
+    assert [e.group for e in folder(tmp_path, group=r"patient_(\d+)")] == ["0", "0", "1", "1", "2", "2"]
+    assert {e.group for e in folder(tmp_path, group="dog/patient_1|patient")} == {"dog/patient_1", "patient"}
+    with pytest.raises(ValueError, match=r"finds no group in 6 of 6 paths \(first: dog/patient_0-0.jpg\)"):
+        folder(tmp_path, group="scene")
+    with pytest.raises(ValueError, match="is no regular expression"):
+        folder(tmp_path, group="(")
+
+
+def test_the_validation_split_is_drawn_without_equal_images_of_training(tmp_path: Path) -> None:
+    for n in range(20):
+        for copy in range(2):
+            path = tmp_path / "train" / "dog" / f"{n}-{copy}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (n, 0, 0)).save(path)
+    image(tmp_path / "test" / "dog" / "x.png")
+    splits = {key: split for key, (_, split, _) in found(folder(tmp_path)).items()}
+    assert Counter(splits.values()) == {"train": 36, "val": 4, "test": 1}
+    assert all(splits[f"dog-{n}-0"] == splits[f"dog-{n}-1"] for n in range(20))

@@ -224,3 +224,55 @@ def test_bad_lines_of_a_list_are_named(tmp_path, photographs, line, message):
 def test_an_unknown_domain(tmp_path):
     with pytest.raises(ValueError, match="Office-31 has no domain 'art'; it has amazon, dslr, webcam"):
         paper("office-31", tmp_path, domains=["art"])
+
+
+def test_files_are_looked_for_and_checked_as_in_folders(tmp_path, photographs):
+    for published in LAYOUTS["office-home"].domains.values():
+        for label in ("Bed", "Bike"):
+            fill(tmp_path / published / label, 10, photographs)
+    for number in range(10):
+        (tmp_path / "Art" / "Bed" / f"._frame {number}.jpg").write_bytes(b"\0\5\x16\7" + bytes(100))
+    fill(tmp_path / "Art" / ".ipynb_checkpoints", 2, photographs)
+    fill(tmp_path / "Art" / "@eaDir", 2, photographs)
+    (tmp_path / "Art" / "Bed" / "x.HEIC").touch()
+    art, *_ = paper("office-home", tmp_path, partial=True)
+    assert art.classes == ("Bed", "Bike")
+    assert len(list(art)) == 20
+    assert art.notes["other files"] == {"hidden": 10}
+    assert [line.partition(":")[2] for line in art.notes["remarks"]][1] == " 1 .ipynb_checkpoints, 1 @eaDir"
+    bad = tmp_path / "Art" / "Bike" / "frame 0.jpg"
+    bad.write_bytes(b"<html>404</html>")
+    with pytest.raises(ValueError, match=r"1 of 80 images cannot be read:\n.*Bike/frame 0.jpg"):
+        paper("office-home", tmp_path, partial=True)
+    art, clipart, *_ = paper("office-home", tmp_path, partial=True, skip_bad=True)
+    assert (len(list(art)), art.notes["unreadable"], clipart.notes["unreadable"]) == (19, 1, 0)
+    bad.write_bytes(photographs[0][:-200])
+    (domain,) = paper("office-home", tmp_path, domains=["art"], partial=True, decode=True, skip_bad=True)
+    assert domain.notes["unreadable"] == 1
+
+
+def test_extensions_are_those_of_the_content(tmp_path, photographs):
+    for published in LAYOUTS["office-home"].domains.values():
+        fill(tmp_path / published / "Bed", 4, photographs, "{}.png")
+    assert {e.extension for e in paper("office-home", tmp_path, partial=True)[0]} == {"jpg"}
+
+
+def test_folders_and_lists_as_transfer_learning_library_unpacks_them(tmp_path, photographs):
+    for place in ("Art", "Clipart", "Product", "Real_World"):
+        fill(tmp_path / "home" / place / "Alarm_Clock", 10, photographs)
+        (tmp_path / "home" / "image_list").mkdir(exist_ok=True)
+        (tmp_path / "home" / "image_list" / f"{place}.txt").write_text(
+            f"{place}/Alarm_Clock/frame 0.jpg 33\n"
+        )
+    domains = paper("office-home", tmp_path / "home", partial=True)
+    assert [len(list(domain)) for domain in domains] == [10] * 4
+    write_lists(
+        tmp_path / "net",
+        LAYOUTS["domainnet"],
+        photographs,
+        "image_list/{domain}_{part}.txt",
+        "{domain}/ant {index}/{domain} {part} {number}.jpg",
+        parts=("train", "test"),
+    )
+    (clipart,) = paper("domainnet", tmp_path / "net", domains=["clipart"], partial=True)
+    assert Counter(e.split for e in clipart)["test"] == 60

@@ -1,0 +1,281 @@
+"""Which sub-folders of a folder of images are classes, and which are splits: decided over all of them together.
+
+    SRC/CLASS/...              each sub-folder is a class
+    SRC/SPLIT/CLASS/...        all sub-folders have names of splits (`split_names`)
+    SRC/CLASS/SPLIT/...        where it is asked for
+
+What can be read in two ways is refused, with both readings; `--layout` says which is meant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fourds_dist.data.image_files import ImageFiles, images_in
+from fourds_dist.data.split_names import rest_of, split_in, split_named, splits_of
+from fourds_dist.data.text import check_text, composed, shown
+
+LAYOUTS = ("CLASS", "SPLIT/CLASS", "CLASS/SPLIT")
+"""What --layout takes."""
+
+_MASKS = frozenset(
+    [
+        *(
+            "ground_truth",
+            "groundtruth",
+            "gt",
+            "mask",
+            "masks",
+            "label",
+            "labels",
+            "annotation",
+            "annotations",
+        ),
+        *("segmentation", "segmentations", "label_masks", "seg_masks"),
+    ]
+)
+"""Folders of these names beside images hold no photographs."""
+
+_SPLIT_LIKE = frozenset(
+    [
+        *(
+            "fold",
+            "part",
+            "partition",
+            "subset",
+            "batch",
+            "split",
+            "set",
+            "phase",
+            "stage",
+            "unlabeled",
+            "labeled",
+            "labelled",
+            "unlabelled",
+        ),
+        *(
+            "entrenamiento",
+            "prueba",
+            "validacion",
+            "treino",
+            "treinamento",
+            "teste",
+            "apprentissage",
+            "entrainement",
+        ),
+        *("trainieren", "trainingsdaten", "testdaten", "validierung", "validierungsdaten", "addestramento"),
+    ]
+)
+"""Words of further spellings and languages that make a folder look like a split, though they do not say which."""
+
+
+@dataclass(frozen=True)
+class ClassFolder:
+    """A folder whose images are of one class."""
+
+    path: Path
+    label: str
+    split: str | None
+    """The split that its place names."""
+    base: Path
+    """Keys of its images begin below it."""
+
+
+@dataclass
+class Arrangement:
+    """The class folders of a folder, and what was met on the way to them."""
+
+    folders: list[ClassFolder] = field(default_factory=list)
+    beside: ImageFiles = field(default_factory=ImageFiles)
+    """Files and folders outside the class folders."""
+    remarks: list[str] = field(default_factory=list)
+
+
+def arrange(
+    root: Path, *, classes: Sequence[str] | None, layout: str | None, leave_out: Path | None
+) -> Arrangement:
+    """The class folders below a folder.
+
+    Args:
+        classes: names that are classes, whatever they look like.
+        layout: one of LAYOUTS; None: by the names, all together.
+        leave_out: a folder that is not looked into.
+
+    Raises:
+        ValueError: images outside class folders, splits beside other folders, or what can be read in two ways.
+    """
+    return _Reader(root, frozenset(classes or ()), leave_out).read(layout)
+
+
+class _Reader:
+    def __init__(self, root: Path, classes: frozenset[str], leave_out: Path | None) -> None:
+        self._root = root
+        self._classes = classes
+        self._leave_out = leave_out
+        self._made = Arrangement()
+
+    def read(self, layout: str | None) -> Arrangement:
+        tops = self._folders(self._root)
+        if layout is None:
+            layout = self._by_names(tops)
+        match layout:
+            case "SPLIT/CLASS":
+                self._splits_first(tops)
+            case "CLASS/SPLIT":
+                self._classes_first(tops)
+            case _:
+                self._made.folders = [ClassFolder(top, composed(top.name), None, self._root) for top in tops]
+        for folder in self._made.folders:
+            check_text(folder.label, f"a class folder in {shown(folder.path.parent)}")
+        return self._made
+
+    def _folders(self, place: Path) -> list[Path]:
+        """The folders in a place that holds no images itself."""
+        found, folders = images_in(place, leave_out=self._leave_out)
+        if found.paths:
+            tables = [p.name for p in place.iterdir() if p.suffix.lower() in (".csv", ".tsv", ".txt")]
+            lists = f", or pack {tables[0]} by `pack list` if it lists them" if tables else ""
+            raise ValueError(
+                f"{place} holds {len(found.paths)} images outside class folders (first: {found.paths[0].name}); move "
+                f"them into one, or pack the folder with --unlabelled and --classes FILE{lists}"
+            )
+        self._made.beside.add(found)
+        return folders
+
+    def _by_names(self, tops: list[Path]) -> str:
+        """The layout that names and contents of all sub-folders tell together."""
+        names = [composed(top.name) for top in tops]
+        if self._classes and self._classes.issuperset(names):
+            return "CLASS"
+        splits = _split_group(names)
+        if splits and len(splits) < len(names):
+            beside = ", ".join(name for name in names if name not in splits)
+            raise ValueError(
+                f"{self._root} has folders of splits ({', '.join(sorted(splits))[:100]}) beside others "
+                f"({beside[:100]}); it cannot have both. If {sorted(splits)[0]} is a class, say --layout CLASS; "
+                "if not, move the others away"
+            )
+        below = {top: self._below(top) for top in tops}
+        if splits:
+            self._refuse_wrapped({top: folders for top, (_, folders) in below.items()}, "SPLIT/CLASS")
+            return "SPLIT/CLASS"
+        self._refuse_splits_in_classes(below)
+        self._refuse_wrapped({self._root: tops}, "CLASS")
+        self._refuse_likely_splits(below)
+        return "CLASS"
+
+    def _below(self, top: Path) -> tuple[int, list[Path]]:
+        """(number of images in a folder itself, folders in it)."""
+        found, folders = images_in(top, leave_out=self._leave_out)
+        return len(found.paths), folders
+
+    def _refuse_splits_in_classes(self, below: dict[Path, tuple[int, list[Path]]]) -> None:
+        """Class folders that hold train, test or masks."""
+        for top, (_, folders) in below.items():
+            names = [folder.name for folder in folders]
+            splits = [name for name in names if split_named(name)]
+            masks = [name for name in names if name.lower() in _MASKS]
+            if splits and len(splits) + len(masks) == len(names) and (len(splits) > 1 or len(below) > 1):
+                first = f"; move {masks[0]}, which looks like masks, away first" if masks else ""
+                if len(below) == 1:
+                    raise ValueError(
+                        f"{top} is alone in {self._root} and has the sub-folders {', '.join(names[:6])}: either they "
+                        f"are splits, and hold the classes (pack {top}{first}), or {top.name} is the only class (say "
+                        "--layout CLASS/SPLIT, or --layout CLASS where the sub-folders say nothing)"
+                    )
+                raise ValueError(
+                    f"{top} has the sub-folders {', '.join(names[:6])}: either they are splits (say --layout "
+                    "CLASS/SPLIT), or they say nothing, and splits are to be drawn over all images (say --layout "
+                    f"CLASS){first}"
+                )
+            if masks and len(names) > len(masks):
+                raise ValueError(
+                    f"{top} has the sub-folder {masks[0]}, whose images look like masks or labels, beside "
+                    f"{', '.join(n for n in names if n not in masks)[:60]}; move it away, or say --layout CLASS if its "
+                    f"images are of the class {top.name!r} as well"
+                )
+
+    def _refuse_wrapped(self, places: dict[Path, list[Path]], layout: str) -> None:
+        """A lone folder around all others would be the only class."""
+        if any(len(folders) != 1 for folders in places.values()):
+            return
+        for place, (lone,) in places.items():
+            num_images, folders = self._below(lone)
+            if not num_images and len(folders) > 1:
+                names = ", ".join(folder.name for folder in folders[:4])
+                instead = f"pack {lone}" if place == self._root else f"move them up into {place}"
+                raise ValueError(
+                    f"{lone} is alone in {place} and holds the folders {names}: either these are the classes "
+                    f"({instead}), or {lone.name} is the only class (say --layout {layout})"
+                )
+
+    def _refuse_likely_splits(self, below: dict[Path, tuple[int, list[Path]]]) -> None:
+        """Sub-folders that hold the same folders each, and no images: classes within splits, if names look so."""
+        inner = [{folder.name for folder in folders} for _, folders in below.values()]
+        if len(below) < 2 or any(num for num, _ in below.values()) or not all(inner):
+            return
+        shared = set.intersection(*inner)
+        if 2 * len(shared) < max(map(len, inner)):
+            return
+        names = ", ".join(top.name for top in list(below)[:4])
+        parts = ", ".join(sorted(shared)[:4])
+        if all(_looks_like_split(top.name) for top in below):
+            raise ValueError(
+                f"{self._root} has the sub-folders {names}, which all hold {parts}: either {parts} are the classes "
+                f"(rename {names} to train, val and test), or {names} are (say --layout CLASS)"
+            )
+        if len(shared) > 1:
+            self._made.remarks.append(
+                f"the classes are {names}, which all hold the sub-folders {parts}; if {parts} are the classes, rename "
+                f"{names} to train, val and test"
+            )
+
+    def _splits_first(self, tops: list[Path]) -> None:
+        splits = splits_of([top.name for top in tops])
+        for top in tops:
+            if (split := splits[top.name]) is None:
+                raise ValueError(f"{top}: its name is that of no split; name it train, val or test")
+            self._made.folders += [
+                ClassFolder(folder, composed(folder.name), split, top) for folder in self._folders(top)
+            ]
+
+    def _classes_first(self, tops: list[Path]) -> None:
+        splits = splits_of(list({folder.name for top in tops for folder in self._below(top)[1]}))
+        for top in tops:
+            for folder in self._folders(top):
+                if (split := splits[folder.name]) is None:
+                    raise ValueError(
+                        f"{folder}: its name is that of no split; name it train, val or test, or move it away"
+                    )
+                self._made.folders.append(ClassFolder(folder, composed(top.name), split, self._root))
+
+
+def _split_group(names: Collection[str]) -> set[str]:
+    """Those of some names that are splits: that say nothing else, or the same besides and several splits."""
+    whole = {name for name in names if split_named(name)}
+    groups: dict[tuple[str, ...], set[str]] = {}
+    for name in names:
+        if split_in(name):
+            groups.setdefault(rest_of(name), set()).add(name)
+    for rest, group in groups.items():
+        if rest and len({split_in(name) for name in group}) > 1:
+            whole |= group
+    return whole
+
+
+def _looks_like_split(name: str) -> bool:
+    words = [word.lower() for word in re.findall(r"[^\W\d_]+", name)]
+    known = ("train", "training", "test", "testing", "valid", "validation")
+    return split_in(name) is not None or any(
+        word in _SPLIT_LIKE or difflib.get_close_matches(word, known, n=1, cutoff=0.8) for word in words
+    )
+
+
+def none_of(folder: Path, found: ImageFiles) -> str:
+    """Why a class folder has no images, and what to do."""
+    remedy = "; remove it, or name the class in --classes FILE to keep it as an empty class"
+    return f"{folder}: no images in this class folder: {found.instead()}{'' if found.unread else remedy}"

@@ -1,0 +1,123 @@
+"""Names of splits in the spellings that data sets use, for folders, lists, tars and indices alike.
+
+`split_named` reads a name that means nothing but a split: Training, test_set, val2017. `split_in` finds the word of a
+split in a longer name: imagenet1k-validation-00.tar, train/00000.tar. `splits_of` reads names that stand side by side,
+which tell more than each does alone: `eval` beside `test` is the validation split, and `test` in every name of
+test-rig-train-0.tar, test-rig-val-0.tar is no split.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterable
+
+_WORDS = {
+    "train": ("train", "training", "trn", "trains", "trainings", "trainval"),
+    "val": ("val", "valid", "validation", "validate", "validating", "vali", "vld", "dev", "devel"),
+    "test": ("test", "testing", "tst", "tests"),
+    "open": ("eval", "evaluation", "evaluate", "holdout", "heldout"),
+}  # fmt: skip
+"""Split -> its words; "open" are words that mean test, but validation where there is another test split."""
+
+_SPLIT = {word: split for split, words in _WORDS.items() for word in words}
+
+_FILLER_WORDS = (
+    "set sets data dataset datasets split splits image images img imgs im ims photo photos picture pictures pic pics "
+    "file files sample samples part parts subset subsets fold folds folder dir only full all jpg jpeg png frames "
+    "crops my new the of for and"
+)
+_FILLERS = frozenset(_FILLER_WORDS.split())
+"""Words beside a split's that say nothing: training_set, images_test, train only."""
+
+_JOINED = re.compile(r"\b(hold|held)[\W_]?(out)", re.IGNORECASE)
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_LETTERS = re.compile(r"[^\W\d_]+")
+_GLUE = "|".join(
+    sorted(_FILLERS - {"my", "new", "the", "of", "for", "and", "im", "ims"}, key=len, reverse=True)
+)
+_ANY = "|".join(sorted(_SPLIT, key=len, reverse=True))
+_GLUED = re.compile(rf"({_ANY})(?:{_GLUE})|(?:{_GLUE})({_ANY})")
+
+
+def split_named(name: str) -> str | None:
+    """The split ('train', 'val' or 'test') that a whole name means; None where it says anything else beside.
+
+    Case, digits, punctuation and words such as set, data and images do not count: Training, TEST_01, val-set,
+    "Test images". Of `eval` and `holdout` see `splits_of`.
+    """
+    found, rest = _read(name)
+    return _closed(_one(found)) if not rest else None
+
+
+def split_in(path: str) -> str | None:
+    """The split whose word stands in the last part of a path, else in the folder nearest to that; None without one.
+
+    Words count whole: `contest` and `latest` are no `test`. A part with words of several splits tells nothing, but
+    that train and val together are training.
+    """
+    for part in reversed(re.split(r"[\\/]", path)):
+        found, _ = _read(part)
+        if found:
+            return _closed(_one(found))
+    return None
+
+
+def splits_of(paths: Collection[str]) -> dict[str, str | None]:
+    """The split of each of several paths that belong together, as `split_in` reads each.
+
+    A word that is in all of them, though they tell different splits without it, is no split. `eval`, `evaluation` and
+    `holdout` are the test split, but the validation split where there is a test split and no validation split beside.
+    """
+    common = _common_words(paths)
+    told: dict[str, str | None] = {}
+    for path in paths:
+        told[path] = None
+        for part in reversed(re.split(r"[\\/]", path)):
+            found = [word for word in _read(part)[0] if word not in common]
+            if found:
+                told[path] = _one(found)
+                break
+    present = set(told.values())
+    open_means = "val" if "test" in present and "val" not in present else "test"
+    return {path: open_means if split == "open" else split for path, split in told.items()}
+
+
+def rest_of(name: str) -> tuple[str, ...]:
+    """The words of a name, in lower case, that speak of no split."""
+    return tuple(_read(name)[1])
+
+
+def _common_words(paths: Collection[str]) -> set[str]:
+    """Words of splits that stand in every path, where other words in all of them tell the split."""
+    words = [{w for part in re.split(r"[\\/]", path) for w in _read(part)[0]} for path in paths]
+    common = set.intersection(*words) if words else set()
+    return common if common and all(each - common for each in words) else set()
+
+
+def _read(name: str) -> tuple[list[str], list[str]]:
+    """(words of splits, other words but fillers) of one part of a path, in lower case."""
+    name = _JOINED.sub(r"\1\2", unicodedata.normalize("NFKC", name))
+    tokens = [token.lower() for token in _LETTERS.findall(_CAMEL.sub(" ", name))]
+    found: list[str] = []
+    rest: list[str] = []
+    for token in tokens:
+        if token in _SPLIT:
+            found.append(token)
+        elif match := _GLUED.fullmatch(token):
+            found.append(match[1] or match[2])
+        elif token not in _FILLERS:
+            rest.append(token)
+    return found, rest
+
+
+def _one(words: Iterable[str]) -> str | None:
+    """The split that words of splits mean together."""
+    splits = {_SPLIT[word] for word in words}
+    if splits == {"train", "val"}:
+        return "train"
+    return next(iter(splits)) if len(splits) == 1 else None
+
+
+def _closed(split: str | None) -> str | None:
+    return "test" if split == "open" else split
