@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 import fourds_dist
 from fourds_dist.command import told
+from fourds_dist.terminal import say
 
 COMMANDS = {
     "pack": "images become dataset folders of shards",
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--traceback" in rest:
             raise
-        print(told(error), file=sys.stderr)
+        say(told(error), file=sys.stderr)
         return 1
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fourds_dist.data.text import write_any_name
+from fourds_dist.terminal import say
 
 if TYPE_CHECKING:
     from fourds_dist.config import Section
@@ -45,7 +46,7 @@ def answered(
     except Exception as error:
         if options.traceback:
             raise
-        print(told(error), file=sys.stderr)
+        say(told(error), file=sys.stderr)
         return 1
 
 

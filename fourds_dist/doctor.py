@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 from fourds_dist.checks import Finding, Level
 from fourds_dist.command import Answer, answered
+from fourds_dist.terminal import say
 
 _MARKS = {Level.GOOD: "ok  ", Level.NOTE: "note", Level.BAD: "FAIL"}
 
@@ -52,10 +53,10 @@ def _examine(options: argparse.Namespace) -> Answer:
     for look in looks:
         for finding in look():
             num_bad += finding.level is Level.BAD
-            print(f"{_MARKS[finding.level]}  {finding.what}", flush=True)
+            say(f"{_MARKS[finding.level]}  {finding.what}")
             if finding.remedy:
-                print(f"      {finding.remedy}", flush=True)
-    print("ready to train" if not num_bad else f"{num_bad} to mend before training")
+                say(f"      {finding.remedy}")
+    say("ready to train" if not num_bad else f"{num_bad} to mend before training")
     return 1 if num_bad else 0
 
 

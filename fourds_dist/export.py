@@ -16,6 +16,7 @@ import argparse
 import sys
 
 from fourds_dist.command import Answer, answered
+from fourds_dist.terminal import say
 
 DEFAULT = "safetensors,torch-export,onnx"
 
@@ -61,9 +62,9 @@ def _export(options: argparse.Namespace) -> Answer:
     done, refused = export(student, options.dest, formats, data=options.data, most_loss=options.max_loss)
     if done:
         show(done, Console())
-        print(f"model card: {options.dest.rstrip('/')}/README.md")
+        say(f"model card: {options.dest.rstrip('/')}/README.md")
     for format_, why in refused.items():
-        print(f"error: {format_} is refused and not written: {why}", file=sys.stderr)
+        say(f"error: {format_} is refused and not written: {why}", file=sys.stderr)
     return 1 if refused else 0
 
 

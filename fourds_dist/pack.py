@@ -24,6 +24,7 @@ from fourds_dist.data.pack.report import PackProgress, show
 from fourds_dist.data.sources import SOURCES
 from fourds_dist.data.sources.domain import Domain
 from fourds_dist.data.text import write_any_name
+from fourds_dist.terminal import say
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, RuntimeError, OSError) as error:
         if options.traceback:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", file=sys.stderr)
         return 1
 
 
@@ -161,7 +162,7 @@ def _index(options: Namespace) -> int:
     print(f"read {indexed.num_read} tars; the other indices were current")
     for kind, count in Counter(fault.kind for fault in indexed.faults).items():
         first = next(fault for fault in indexed.faults if fault.kind == kind)
-        print(f"left out: {count} x {kind}; first: {first}", file=sys.stderr)
+        say(f"left out: {count} x {kind}; first: {first}", file=sys.stderr)
     return 0
 
 
@@ -172,7 +173,7 @@ def _verify(options: Namespace) -> int:
         manifest, problems = verify(options.url, num_threads=options.threads, on_progress=progress)
     show(options.url, manifest)
     for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
+        say(f"error: {problem}", file=sys.stderr)
     if not problems:
         print("every shard holds what the manifest and its index say")
     return 1 if problems else 0
@@ -194,7 +195,7 @@ def _sheet(options: Namespace) -> int:
         domains, num_classes=options.classes, images_per_class=options.images, seed=options.seed
     )
     sheet.save(options.out)
-    print(options.out)
+    say(options.out)
     return 0
 
 

@@ -15,6 +15,7 @@ import json
 import sys
 
 from fourds_dist.command import Answer, answered
+from fourds_dist.terminal import say
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,11 +63,11 @@ def _predict(options: argparse.Namespace) -> Answer:
                 )
             )
         else:
-            print(f"{told.file:<{width}}  " + "  ".join(f"{name} {p:6.1%}" for name, p in told.ranking))
+            say(f"{told.file:<{width}}  " + "  ".join(f"{name} {p:6.1%}" for name, p in told.ranking))
     for line in images.left_out:
-        print(line, file=sys.stderr)
+        say(line, file=sys.stderr)
     for path, why in images.unreadable.items():
-        print(f"{path}: not read: {why}", file=sys.stderr)
+        say(f"{path}: not read: {why}", file=sys.stderr)
     return 1 if images.unreadable else 0
 
 

@@ -14,6 +14,7 @@ import argparse
 import sys
 
 from fourds_dist.command import Answer, answered
+from fourds_dist.terminal import say
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,7 +50,7 @@ def _report(options: argparse.Namespace) -> Answer:
 
     if options.images is not None and options.images < 1:
         raise ValueError(f"--images {options.images}: give 1 or more")
-    print(report(find_runs(options.runs), options.out, num_images=options.images))
+    say(report(find_runs(options.runs), options.out, num_images=options.images))
     return None
 
 

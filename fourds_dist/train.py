@@ -18,6 +18,7 @@ from fourds_dist.command import interrupt_at_sigterm, keys
 from fourds_dist.config import ConfigError, differences, dump, load, shipped
 from fourds_dist.settings import Settings, with_absolute_paths
 from fourds_dist.storage import explained
+from fourds_dist.terminal import say, words
 from fourds_dist.training.outcome import Outcome
 from fourds_dist.training.preflight import check
 from fourds_dist.training.run_folder import RunFolder
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, RuntimeError, OSError, FloatingPointError) as error:
         if options.traceback:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
@@ -69,13 +70,13 @@ def train(settings: Settings) -> Outcome | None:
     is_main = run(settings)
     if not folder.exists(SUMMARY):
         if is_main:
-            print(f"run.until={settings.run.until}: done, in {folder.url}")
+            say(f"run.until={settings.run.until}: done, in {folder.url}")
         return None
     outcome = Outcome.from_dict(folder.read_json(SUMMARY))
     if is_main:
         console = Console()
         outcome.show(console)
-        console.print(f"student: {folder.path('student.safetensors')}", soft_wrap=True, highlight=False)
+        console.print(words(f"student: {folder.path('student.safetensors')}"), soft_wrap=True)
         _show_report(folder, console, is_kept=was_done)
     return outcome
 
@@ -114,7 +115,7 @@ def _show_report(folder: RunFolder, console: Console, *, is_kept: bool) -> None:
 
     place = folder.path(PAGE) if is_kept and folder.exists(PAGE) else write_report(folder.url)
     if place is not None:
-        console.print(f"report: {place}", soft_wrap=True, highlight=False)
+        console.print(words(f"report: {place}"), soft_wrap=True)
 
 
 def prepare(settings: Settings) -> None:

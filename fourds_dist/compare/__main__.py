@@ -21,6 +21,7 @@ from rich.console import Console
 
 from fourds_dist.command import KEYS_BESIDES, Answer, answered, interrupt_at_sigterm, keys
 from fourds_dist.compare.settings import CompareConfig
+from fourds_dist.terminal import say, words
 
 if TYPE_CHECKING:
     from fourds_dist.compare.plan import Plan
@@ -79,7 +80,7 @@ def _compare(options: argparse.Namespace) -> Answer:
             else:
                 failures[end.job.title] = end.failure
             told = "done" if end.failure is None else f"failed: {end.failure}"
-            print(f"[{num_ended}/{len(jobs)}] {end.job.title}: {told}", flush=True)
+            say(f"[{num_ended}/{len(jobs)}] {end.job.title}: {told}")
 
         if jobs:
             with workplace(plan) as place:
@@ -112,9 +113,9 @@ def _tell(plan: Plan, failures: dict[str, str], console: Console) -> None:
     failures = {t: why for t, why in _failures_before(plan).items() if t in missing} | failures
     for table in tables(results, most_pairs=MOST_PAIRS):
         table.show(console)
-    console.print(summary(results), soft_wrap=True, highlight=False)
+    console.print(words(summary(results)), soft_wrap=True)
     for title, why in failures.items():
-        console.print(f"left out: {title}: {why}", soft_wrap=True, highlight=False, markup=False)
+        console.print(words(f"left out: {title}: {why}"), soft_wrap=True)
     left_out = "".join(f"- left out: {title}: {why}\n" for title, why in failures.items())
     text = "\n".join(table.markdown() for table in tables(results))
     folder.write_text(TABLE, f"# {plan.config.name}\n\n{text}\n{summary(results)}\n{left_out}")
@@ -123,7 +124,7 @@ def _tell(plan: Plan, failures: dict[str, str], console: Console) -> None:
     png = differences_png(results)
     if png is not None:
         write_bytes(folder.path(PLOT), png)
-    console.print(f"table and plot: {folder.path(TABLE)}, {PLOT}", soft_wrap=True, highlight=False)
+    console.print(words(f"table and plot: {folder.path(TABLE)}, {PLOT}"), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from rich.table import Table as RichTable
 
 from fourds_dist.compare.results import Results
 from fourds_dist.compare.statistics import Mean
+from fourds_dist.terminal import words
 
 MOST_PAIRS = 3
 """Pairs that get a column of their own on a terminal; Markdown has all."""
@@ -33,11 +34,11 @@ class Table:
 
     def show(self, console: Console) -> None:
         """Print it."""
-        table = RichTable(title=self.title, title_justify="left")
+        table = RichTable(title=words(self.title), title_justify="left")
         for number, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if number else "left", no_wrap=not number)
+            table.add_column(words(column), justify="right" if number else "left", no_wrap=not number)
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*map(words, row))
         console.print(table)
 
 

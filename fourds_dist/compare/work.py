@@ -15,6 +15,7 @@ from typing import Protocol
 from fourds_dist.command import told
 from fourds_dist.compare.plan import Plan
 from fourds_dist.settings import Settings
+from fourds_dist.terminal import say
 from fourds_dist.train import run
 from fourds_dist.training.patience import short
 from fourds_dist.training.run_folder import RunFolder
@@ -108,7 +109,7 @@ def tidy(urls: Sequence[str]) -> None:
         try:
             drop_checkpoints(RunFolder(url))
         except Exception as error:  # whatever a store's driver raises
-            print(f"note: checkpoints under {url} could not be removed ({short(error)})", flush=True)
+            say(f"note: checkpoints under {url} could not be removed ({short(error)})")
 
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(tidy_one, urls))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -202,12 +202,12 @@ def _from_json(content: Mapping[str, Any]) -> Manifest:
 def _inconsistency(manifest: Manifest) -> str | None:
     if not manifest.classes or not all(isinstance(name, str) for name in manifest.classes):
         return "classes must be a list of names, at least one"
-    if repeated := _first_repeated(manifest.classes):
+    if repeated := first_repeated(manifest.classes):
         return f"class {repeated!r} is there twice"
     if unknown := next((split for split in manifest.splits if split not in SPLITS), None):
         return f"unknown split {unknown!r}; splits are {', '.join(SPLITS)}"
     names = [shard.name for shards in manifest.splits.values() for shard in shards]
-    if repeated := _first_repeated(names):
+    if repeated := first_repeated(names):
         return f"shard {repeated!r} is there twice"
     for split, shards in manifest.splits.items():
         for shard in shards:
@@ -248,7 +248,8 @@ def _why_none(url: str) -> str:
     return f"{url} is no dataset folder: it has no {MANIFEST}; {held}"
 
 
-def _first_repeated(names: tuple[str, ...] | list[str]) -> str | None:
+def first_repeated(names: Sequence[str]) -> str | None:
+    """The first name that stands in a list a second time."""
     if len(set(names)) == len(names):
         return None
     met: set[str] = set()

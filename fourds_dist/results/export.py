@@ -23,6 +23,7 @@ from fourds_dist.results.images import FileImages, ShardImages, open_labelled
 from fourds_dist.results.loading import load_student
 from fourds_dist.results.student import Student
 from fourds_dist.storage import check_writable, locate, write_bytes
+from fourds_dist.terminal import words
 
 NUM_COMPARED = 256
 NUM_CALIBRATION = 128
@@ -146,14 +147,14 @@ def compared(format_: str, path: Path, pixels: Tensor, labels: np.ndarray, expec
 
 def show(done: Sequence[Exported], console: Console) -> None:
     """Print the table."""
-    table = Table(title=f"compared on {done[0].num_images} real images", title_justify="left")
+    table = Table(title=words(f"compared on {done[0].num_images} real images"), title_justify="left")
     table.add_column("file", no_wrap=True)
     for column in ("size", "1 image", "same answers", "accuracy", "logits off by"):
         table.add_column(column, justify="right")
     for e in done:
         size, latency = f"{e.num_bytes / 1e6:.1f} MB", f"{e.latency_ms:.1f} ms"
         shares = (f"{e.agreement:.1%}", f"{e.accuracy:.1%}")
-        table.add_row(e.file, size, latency, *shares, f"{e.error:.1e}")
+        table.add_row(words(e.file), size, latency, *shares, f"{e.error:.1e}")
     console.print(table)
 
 

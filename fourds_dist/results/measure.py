@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from fourds_dist.data.index import UNLABELLED
 from fourds_dist.results.images import BATCH_SIZE, FileImages, ShardImages
 from fourds_dist.results.scores import Scores
 from fourds_dist.results.student import Student
+from fourds_dist.terminal import words
 
 MOST_CLASSES = 30
 """Classes that the table shows, the worst ones; JSON has all."""
@@ -43,7 +43,7 @@ class Measured:
     def show(self, console: Console) -> None:
         """Print the table."""
         values = self.as_dict()
-        table = Table(title=escape(f"{self.student.origin}\non {self.where}"), title_justify="left")
+        table = Table(title=words(f"{self.student.origin}\non {self.where}"), title_justify="left")
         for column, justify in (("", "left"), ("value", "right"), ("95 % interval", "right")):
             table.add_column(column, justify=justify)  # pyright: ignore[reportArgumentType]
         names = {
@@ -65,8 +65,10 @@ class Measured:
             if count
         ]
         console.print(
-            f"{self.scores.num_images} images" + (f"; left out: {', '.join(left_out)}" if left_out else ""),
-            highlight=False,
+            words(
+                f"{self.scores.num_images} images"
+                + (f"; left out: {', '.join(left_out)}" if left_out else "")
+            )
         )
 
     def _show_classes(self, console: Console, classes: list[dict[str, Any]]) -> None:
@@ -77,7 +79,7 @@ class Measured:
             if len(shown) < len(seen)
             else "by class"
         )
-        table = Table(title=title, title_justify="left")
+        table = Table(title=words(title), title_justify="left")
         table.add_column("class")
         for column in ("images", "recognised", "95 % interval", "right when named"):
             table.add_column(column, justify="right")
@@ -86,7 +88,7 @@ class Measured:
             precision = "-" if c["precision"] is None else f"{c['precision']:.1%}"
             interval = f"{low:.1%} to {high:.1%}"
             table.add_row(
-                escape(c["class"]), str(c["num_images"]), f"{c['recall']['value']:.1%}", interval, precision
+                words(c["class"]), str(c["num_images"]), f"{c['recall']['value']:.1%}", interval, precision
             )
         console.print(table)
 

@@ -11,6 +11,7 @@ from fourds_dist.sweep.ledger import Ledger
 from fourds_dist.sweep.plan import Plan
 from fourds_dist.sweep.results import as_csv, best_yaml, importance
 from fourds_dist.sweep.view import figures, results_table, short
+from fourds_dist.terminal import words
 
 PAGE, FOLDER, BEST, CSV = "report.html", "report", "best.yaml", "trials.csv"
 MOST_LISTED = 50
@@ -20,7 +21,7 @@ def write_results(plan: Plan, ledger: Ledger, console: Console) -> None:
     """Write all of it into the sweep's folder, and show the best configurations and where the rest is."""
     write_bytes(f"{plan.url}/{CSV}", as_csv(plan, ledger).encode())
     ranked = ledger.ranked()
-    console.print(_counts(plan, ledger), soft_wrap=True, highlight=False)
+    console.print(words(_counts(plan, ledger)), soft_wrap=True)
     if not ranked:
         console.print("no trial has come to the end of an epoch: there is nothing to compare")
         return
@@ -28,7 +29,7 @@ def write_results(plan: Plan, ledger: Ledger, console: Console) -> None:
     shares = importance(plan, ledger.configurations())
     if shares:
         told = ", ".join(f"{key} {share:.0%}" for key, share in shares.items())
-        console.print(f"what matters: {told}", soft_wrap=True, highlight=False)
+        console.print(words(f"what matters: {told}"), soft_wrap=True)
     write_bytes(f"{plan.url}/{BEST}", best_yaml(plan, ranked[0]).encode())
     page = _page(plan, ledger, shares)
     for name, png in page.pngs().items():
@@ -36,7 +37,7 @@ def write_results(plan: Plan, ledger: Ledger, console: Console) -> None:
     write_bytes(f"{plan.url}/{PAGE}", page.html().encode())
     command = "" if "://" in plan.url else "python -m fourds_dist.train "
     places = f"best: {command}{plan.url}/{BEST}\nreport: {plan.url}/{PAGE}"
-    console.print(places, soft_wrap=True, highlight=False)
+    console.print(words(places), soft_wrap=True)
 
 
 def _counts(plan: Plan, ledger: Ledger) -> str:

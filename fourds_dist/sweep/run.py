@@ -29,6 +29,7 @@ from fourds_dist.sweep.settings import SweepConfig
 from fourds_dist.sweep.shared import Shared
 from fourds_dist.sweep.trial import epochs_of, run_trial
 from fourds_dist.sweep.view import SweepView
+from fourds_dist.terminal import words
 from fourds_dist.train import prepare
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.stages import drop_checkpoints
@@ -164,8 +165,6 @@ def _tell_end(plan: Plan, ledger: Ledger, reason: str | None, console: Console) 
     again = f"python -m fourds_dist.tune --resume {plan.url}"
     if reason and left:
         trials = f"{len(left)} trial{'s' if len(left) > 1 else ''}"
-        console.print(
-            f"ended by {reason}, {trials} before the end; `{again}` goes on", soft_wrap=True, highlight=False
-        )
+        console.print(words(f"ended by {reason}, {trials} before the end; `{again}` goes on"), soft_wrap=True)
     elif reason:
-        console.print(f"ended by {reason}; `{again}` goes on", soft_wrap=True, highlight=False)
+        console.print(words(f"ended by {reason}; `{again}` goes on"), soft_wrap=True)

@@ -15,6 +15,7 @@ from rich.text import Text
 from fourds_dist.sweep.ledger import Configuration, Ledger, Trial
 from fourds_dist.sweep.plan import Plan
 from fourds_dist.sweep.space import Point, label
+from fourds_dist.terminal import words
 
 MOST_ROWS = 12
 """Trials in the live table: those that run, then the best."""
@@ -100,15 +101,17 @@ class SweepView:
         )
         minutes = (time.monotonic() - self._began_s) / 60
         of = f" of {self._num_trials}" if self._num_trials else ""
-        return Text(f"{len(states)}{of} trials: {counts or 'none yet'}; {minutes:.0f} min{self._best()}")
+        return words(f"{len(states)}{of} trials: {counts or 'none yet'}; {minutes:.0f} min{self._best()}")
 
     def _table(self) -> Table:
         keys = list(self._plan.space.parameters)
         table = Table(box=None, padding=(0, 1))
         for name in ("trial", "state", "epoch", self._plan.config.metric):
-            table.add_column(name, justify="left" if name in ("trial", "state") else "right")
+            table.add_column(words(name), justify="left" if name in ("trial", "state") else "right")
         for key in keys:
-            table.add_column(key.rpartition(".")[2], justify="right", overflow="ellipsis", no_wrap=True)
+            table.add_column(
+                words(key.rpartition(".")[2]), justify="right", overflow="ellipsis", no_wrap=True
+            )
         trials = list(self._ledger.trials.values())
         sign = -1 if self._ledger.mode == "max" else 1
         having = [t for t in trials if t.state != "running" and t.best(self._ledger.mode) is not None]
@@ -121,7 +124,7 @@ class SweepView:
                 trial.state,
                 f"{trial.epoch}/{trial.num_epochs}",
                 f"{best:.1%}" if best is not None else "",
-                *(short(trial.point[key]) if key in trial.point else "" for key in keys),
+                *(words(short(trial.point[key])) if key in trial.point else "" for key in keys),
             )
         return table
 
@@ -130,25 +133,25 @@ class SweepView:
         return f"; best so far {ranked[0].mean:.1%}" if ranked else ""
 
     def _say(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+        self._console.print(words(text), soft_wrap=True)
 
 
 def results_table(plan: Plan, ranked: list[Configuration], most: int = 10) -> Table:
     """The best configurations, with mean and spread over seeds."""
     keys = list(plan.space.parameters)
     title = f"{plan.config.name}: the best by {plan.config.metric}"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=words(title), title_justify="left")
     for name, justify in (
         ("configuration", "left"),
         (plan.config.metric, "right"),
         ("test", "right"),
         ("", "left"),
     ):
-        table.add_column(name, justify=justify)  # pyright: ignore[reportArgumentType]
+        table.add_column(words(name), justify=justify)  # pyright: ignore[reportArgumentType]
     for key in keys:
-        table.add_column(key.rpartition(".")[2], justify="right")
+        table.add_column(words(key.rpartition(".")[2]), justify="right")
     for configuration in ranked[:most]:
-        values = (short(configuration.point[k]) if k in configuration.point else "-" for k in keys)
+        values = (words(short(configuration.point[k])) if k in configuration.point else "-" for k in keys)
         table.add_row(f"{configuration.number:04d}", *figures(configuration), *values)
     return table
 

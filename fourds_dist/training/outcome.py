@@ -8,6 +8,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.table import Table
 
+from fourds_dist.terminal import words
 from fourds_dist.training.evaluate import Accuracy
 
 
@@ -56,13 +57,13 @@ class Outcome:
 
     def show(self, console: Console) -> None:
         """Print the table."""
-        table = Table(title=f"{self.run}: accuracy on test splits", title_justify="left")
+        table = Table(title=words(f"{self.run}: accuracy on test splits"), title_justify="left")
         table.add_column("network")
         for column in ("parameters", "source", "target", "images/s"):
             table.add_column(column, justify="right")
         for line in self.lines:
             table.add_row(
-                line.network,
+                words(line.network),
                 f"{line.num_parameters / 1e6:.2f} M",
                 f"{line.source.value:.1%}" if line.source else "-",
                 f"{line.target.value:.1%}",
@@ -73,9 +74,9 @@ class Outcome:
         if self.lines[0].source:
             samples += f" and {self.lines[0].source.num_samples} source"
         workers = f"{self.num_workers} worker{'s' if self.num_workers > 1 else ''}"
-        console.print(
+        text = (
             f"{samples} images tested, each once; chance {self.chance:.1%}; images/s: inference, per worker.\n"
             f"Student of epoch {self.selected_epoch}, chosen on the validation split "
-            f"({self.validation_accuracy:.1%}); distilled at {self.train_images_per_s:.0f} images/s on {workers}.",
-            soft_wrap=True,
+            f"({self.validation_accuracy:.1%}); distilled at {self.train_images_per_s:.0f} images/s on {workers}."
         )
+        console.print(words(text), soft_wrap=True)

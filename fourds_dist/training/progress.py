@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from fourds_dist.terminal import words
+
 STAGE_TITLES = {"source": "source stage", "adapt": "adapting the teacher", "distill": "distillation"}
 
 
@@ -84,7 +86,7 @@ class ProgressView:
         )
 
     def _say(self, row: dict[str, Any], text: str) -> None:
-        self._console.print(f"{STAGE_TITLES[row['stage']]}: {text}", soft_wrap=True, markup=False)
+        self._console.print(words(f"{STAGE_TITLES[row['stage']]}: {text}"), soft_wrap=True)
 
 
 def _duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from fourds_dist.data.manifest import Manifest
+from fourds_dist.terminal import harmless, words
 
 UNITS = {"reading": "images", "checking": "images"}
 
@@ -20,7 +21,7 @@ class PackProgress:
     def __init__(self, title: str) -> None:
         self._title = title
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}"),
@@ -49,13 +50,13 @@ class PackProgress:
         """Show how far it is."""
         if what not in self._tasks:
             unit = UNITS.get(what, "shards")
-            self._tasks[what] = self._bar.add_task(f"{self._title}: {what}", total=total, unit=unit)
+            self._tasks[what] = self._bar.add_task(harmless(f"{self._title}: {what}"), total=total, unit=unit)
         self._bar.update(self._tasks[what], completed=done, total=total)
 
 
 def show(url: str, manifest: Manifest) -> None:
     """Print the table of a dataset, and what was left out on the way to it."""
-    table = Table(title=f"{manifest.name}: {len(manifest.classes)} classes", title_justify="left")
+    table = Table(title=words(f"{manifest.name}: {len(manifest.classes)} classes"), title_justify="left")
     for heading in ("split", "images", "unlabelled", "images of a class", "shards", "MB"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
     for split, shards in manifest.splits.items():
@@ -67,8 +68,8 @@ def show(url: str, manifest: Manifest) -> None:
     console = Console(highlight=False)
     console.print(table)
     for line in _remarks(manifest):
-        console.print(line, soft_wrap=True, markup=False)
-    console.print(url, soft_wrap=True, markup=False)
+        console.print(words(line), soft_wrap=True)
+    console.print(words(url), soft_wrap=True)
 
 
 def _remarks(manifest: Manifest) -> list[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fourds_dist.data.manifest import SPLITS
+from fourds_dist.data.manifest import SPLITS, first_repeated
 from fourds_dist.data.pack.plan import OnProgress
 from fourds_dist.data.sources.domain import Domain
 from fourds_dist.data.sources.folder import ImageFile, files_domain
@@ -81,7 +81,7 @@ def read_classes(file: str | Path) -> tuple[str, ...]:
     names = [line.strip() for line in _text(Path(file)).splitlines() if line.strip()]
     if not names:
         raise ValueError(f"{file} holds no classes; it takes a name a line, in label order")
-    if repeated := next((name for name in names if names.count(name) > 1), None):
+    if repeated := first_repeated(names):
         raise ValueError(f"{file} names the class {repeated!r} twice")
     return tuple(names)
 

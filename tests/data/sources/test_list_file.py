@@ -109,3 +109,12 @@ def test_class_lists(tmp_path: Path) -> None:
         read_classes(file)
     with pytest.raises(ValueError, match="no such file"):
         read_classes(tmp_path / "none")
+
+
+def test_a_class_list_of_many_names(tmp_path: Path) -> None:
+    names = [f"person {n}" for n in range(50_000)]
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    assert read_classes(tmp_path / "classes.txt") == tuple(names)
+    (tmp_path / "classes.txt").write_text("\n".join([*names, names[7]]))
+    with pytest.raises(ValueError, match="names the class 'person 7' twice"):
+        read_classes(tmp_path / "classes.txt")
