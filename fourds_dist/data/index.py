@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from fourds_dist.data.class_list import ClassList, Label, in_order, number_of
 from fourds_dist.data.grouping import Grouping, OnFault, Sample, name_parts
 from fourds_dist.data.label import LabelField
 from fourds_dist.data.tar import TarStream
@@ -113,7 +114,7 @@ def index_tar(
     *,
     label: LabelField = LabelField(),  # noqa: B008  (immutable)
     image: str | None = None,
-    classes: Sequence[str] | None = None,
+    classes: ClassList | Sequence[str] | None = None,
     allow_unlabelled: bool = False,
     checksum: bool = True,
     on_fault: OnFault | None = None,
@@ -127,7 +128,7 @@ def index_tar(
         label: where the labels stand.
         image: field of the image; None: the first of IMAGES that a sample has.
         classes: in label order; labels outside are faults. None: numbers are taken as they are, and names are
-            sorted. Either way the index's `classes` are the names that its labels stand for.
+            sorted. The index's `classes` are the names that its labels stand for, none where they are positions.
         allow_unlabelled: samples without the label's field are unlabelled, not faults.
         checksum: take the tar's SHA-256.
         on_fault: takes every fault, whose sample is then left out (on both sides of damage, the samples next to it);
@@ -137,21 +138,24 @@ def index_tar(
     Raises:
         TarFault: (a ValueError) with shard, member, byte and remedy.
     """
+    known = classes if isinstance(classes, ClassList | None) else ClassList(classes)
     grouping = Grouping(
         where,
         label=label,
         image=image,
-        classes=classes,
+        classes=known,
         allow_unlabelled=allow_unlabelled,
         on_fault=on_fault,
     )
-    stream = TarStream(
-        file, where, keep=lambda name: name_parts(name)[1] == label.extension, checksum=checksum
-    )
+    field_ = label.extension
+    stream = TarStream(file, where, keep=lambda name: name_parts(name)[1] == field_ != "", checksum=checksum)
     for item in stream:
         grouping.add(item)
     samples = grouping.finish()
-    labels, names = _numbered([sample.label for sample in samples], where, classes)
+    values = [sample.label for sample in samples]
+    labels, names = _numbered(values, where, known)
+    if known is not None and names and any(v is not None and known.named(v) is None for v in values):
+        stamp = ""  # names and positions side by side have a meaning under this class list alone
     return _columns(samples, labels, names, stream, stamp)
 
 
@@ -182,15 +186,27 @@ def _columns(
 
 
 def _numbered(
-    values: list[int | str | None], where: str, classes: Sequence[str] | None
+    values: list[Label | None], where: str, classes: ClassList | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels, and the names they stand for, if the tar holds names."""
-    present = {value for value in values if isinstance(value, str)}
-    if present and classes is None and any(isinstance(value, int) for value in values):
-        raise ValueError(
-            f"{where} has names of classes ({min(present)!r}) and numbers side by side; give --classes"
-        )
-    names = () if not present else tuple(sorted(present) if classes is None else classes)
-    number = {name: index for index, name in enumerate(names)}
-    labels = [UNLABELLED if v is None else v if isinstance(v, int) else number[v] for v in values]
+    """Labels, and the names they stand for; none where they are numbers: positions in a class list yet to come."""
+    present = {value for value in values if value is not None}
+    number: dict[Label, int]
+    if classes is not None:
+        found = {value: classes.position(value) for value in present}
+        number = {value: position for value, position in found.items() if position is not None}
+        is_named = any(classes.named(value) is not None for value in present)
+        names = classes.names if is_named else ()
+    elif any(isinstance(value, int) for value in present):
+        found = {value: number_of(value) for value in present}
+        number = {value: n for value, n in found.items() if n is not None}
+        if len(number) < len(present):
+            name = min(v for v in present if isinstance(v, str) and v not in number)
+            raise ValueError(
+                f"{where} has names of classes ({name!r}) and numbers side by side; give --classes"
+            )
+        names = ()
+    else:
+        names = in_order(str(value) for value in present)
+        number = {name: position for position, name in enumerate(names)}
+    labels = [UNLABELLED if value is None else number[value] for value in values]
     return np.array(labels, dtype=np.int32), names

@@ -3,23 +3,34 @@
 cls            a field with the class's number
 json:a/b       a number or a name at a path of keys in a JSON field
 txt            any other field: the class's name
+path           the folder of the image in the tar: cat/1.jpg is of class cat
+path:0         the first folder of its path, path:1 the second; path:-2 the last but one
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
+
+from fourds_dist.data.class_list import Label, as_label, is_missing, number_of
+from fourds_dist.data.text import composed
 
 _NUMBERED = ("cls", "cls2", "index", "inx", "idx", "id", "class")
 """Fields that hold a number by webdataset's conventions."""
 
+_OF_PATH = re.compile(r"path(?::(-?[0-9]{1,3}))?", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class LabelField:
-    """A field of the sample, and the keys to the label in it."""
+    """A field of the sample and the keys to the label in it, or a folder of the image's path."""
 
     extension: str = "cls"
+    """Of the field; empty where the label is a folder's name."""
     keys: tuple[str, ...] = ()
+    folder: int | None = None
+    """Which folder of the image's path is the label, from 0, or from -1 at the end; None: a field is."""
 
     @classmethod
     def parse(cls, text: str) -> LabelField:
@@ -28,47 +39,72 @@ class LabelField:
         Raises:
             ValueError: no such form.
         """
+        if of_path := _OF_PATH.fullmatch(text):
+            return cls("", folder=int(of_path[1] or -1))
         extension, colon, path = text.lower().partition(":")[0], *text.partition(":")[1:]
         keys = tuple(key for key in path.split("/") if key)
         if not extension or (colon and not keys) or "/" in extension:
             raise ValueError(
-                f"label field {text!r}: expected FIELD or FIELD:KEY/KEY, e.g. cls, txt, json:class/id"
+                f"label field {text!r}: expected FIELD or FIELD:KEY/KEY, e.g. cls, txt, json:class/id; or path"
             )
         return cls(extension.lstrip("."), keys)
 
     def __str__(self) -> str:
+        if self.folder is not None:
+            return f"path:{self.folder}"
         return ":".join((self.extension, *(["/".join(self.keys)] if self.keys else [])))
 
-    def read(self, data: bytes) -> int | str | None:
-        """A class's number, its name, or None for unlabelled.
+    @property
+    def is_number(self) -> bool:
+        """Whether the field holds a class's number by convention."""
+        return not self.keys and self.extension in _NUMBERED
+
+    def read(self, data: bytes) -> Label | None:
+        """A class's number, its name, or None for unlabelled; -1 is told as a number.
 
         Raises:
             ValueError: what is wrong with the field.
         """
         try:
-            text = data.decode("utf-8").strip()
+            text = data.decode("utf-8-sig").strip()
         except UnicodeDecodeError:
             raise ValueError("it is no text") from None
-        value = self._at_keys(text) if self.keys else text
-        if value is None or value in (-1, "-1", ""):
-            return None
-        if isinstance(value, str) and not self.keys and self.extension in _NUMBERED:
-            if not value.isascii() or not value.isdecimal():
-                raise ValueError(f"{value[:40]!r} is no class number from 0")
-            value = int(value)
-        if isinstance(value, int) and not 0 <= value < 2**31:
-            raise ValueError(f"{value} is no class number")
+        value = as_label(self._at_keys(text) if self.keys else text)
+        if self.is_number and isinstance(value, str):
+            number = number_of(value)
+            return value if number is None else number
         return value
 
-    def _at_keys(self, text: str) -> int | str | None:
+    def of_path(self, name: str) -> str | None:
+        """The folder of a member's path that is its label; None where the name says that there is none.
+
+        Raises:
+            ValueError: the member lies in no such folder.
+        """
+        assert self.folder is not None
+        folders = [part for part in name.split("/")[:-1] if part not in ("", ".")]
+        if not -len(folders) <= self.folder < len(folders):
+            held = f"only the folders {'/'.join(folders)}" if folders else "no folder"
+            raise ValueError(f"it lies in {held}, where --label {self} takes a folder's name")
+        found = composed(folders[self.folder])
+        return None if is_missing(found) else found
+
+    def _at_keys(self, text: str) -> object:
         try:
             value = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"it is no JSON ({error})") from None
         for depth, key in enumerate(self.keys, start=1):
-            if not isinstance(value, dict) or key not in value:
+            if isinstance(value, list) and key.isascii() and key.isdecimal() and int(key) < len(value):
+                value = value[int(key)]
+            elif isinstance(value, dict) and key in value:
+                value = value[key]
+            else:
                 raise ValueError(f"it has no key {'/'.join(self.keys[:depth])!r}")
-            value = value[key]
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | str)):
+        if isinstance(value, bool | dict | list) or (isinstance(value, float) and not _is_whole(value)):
             raise ValueError(f"{'/'.join(self.keys)!r} is {str(value)[:40]}, neither a number nor a name")
         return value
+
+
+def _is_whole(value: float) -> bool:
+    return value != value or value.is_integer()

@@ -17,6 +17,8 @@ from typing import BinaryIO
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
 _CHUNK_BYTES = 1 << 20
+MOST_KEPT_BYTES = 1 << 20
+"""Data of a larger member is not kept: no label needs it."""
 _LONGEST_NAME_BYTES = 1 << 20
 _LONGEST_END_BYTES = 1 << 20
 """More zeros than any blocking factor leaves at the end are a file that was allocated but never filled."""
@@ -61,7 +63,7 @@ class Member:
     size: int
     crc32: int
     content: bytes | None
-    """Its data, where the caller wanted to keep it."""
+    """Its data, where the caller wanted to keep it and there is no more of it than MOST_KEPT_BYTES."""
 
 
 class TarStream:
@@ -144,7 +146,7 @@ class TarStream:
             raise self._fault(
                 "garbled", begin, name, f"a size of {size}", "the shard is damaged: copy or pack it again"
             )
-        offset, crc, kept = self.num_bytes, 0, [] if self._keep(name) else None
+        offset, crc, kept = self.num_bytes, 0, [] if size <= MOST_KEPT_BYTES and self._keep(name) else None
         left = size
         while left:
             chunk = self._read(min(left, _CHUNK_BYTES))

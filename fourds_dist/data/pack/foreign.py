@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
-
-from fourds_dist.data.index import UNLABELLED, ShardIndex, index_tar
+from fourds_dist.data.class_list import ClassList
+from fourds_dist.data.index import ShardIndex, index_tar
 from fourds_dist.data.label import LabelField
 from fourds_dist.data.manifest import (
     MANIFEST,
@@ -26,10 +25,11 @@ from fourds_dist.data.manifest import (
     read_manifest,
     write_manifest,
 )
-from fourds_dist.data.pack.listing import common_folder, expand, split_of, version_of
+from fourds_dist.data.pack.listing import common_folder, expand, splits_by_name, version_of
 from fourds_dist.data.pack.plan import OnProgress
+from fourds_dist.data.pack.shard_labels import ShardLabels, classes_of, renumbered
 from fourds_dist.data.tar import TarFault
-from fourds_dist.storage import explained, locate, write_bytes
+from fourds_dist.storage import check_writable, explained, locate, write_bytes
 
 _READ_BYTES = 8 << 20
 
@@ -50,7 +50,7 @@ class Reading:
     """Take the tars' SHA-256."""
 
     def index(
-        self, url: str, classes: Sequence[str] | None, faults: list[TarFault], stamp: str = ""
+        self, url: str, classes: ClassList | None, faults: list[TarFault], stamp: str = ""
     ) -> ShardIndex:
         """One pass over a tar.
 
@@ -99,45 +99,57 @@ def index_foreign(
     """Index tars at paths or URLs and write a manifest, or add to the one that is there.
 
     Args:
-        urls: tars, folders of tars, brace ranges (train-{000..099}.tar) or globs.
-        split: all tars' split, whose listing is replaced where there is one; None: by the beginning of each name,
-            or train where names do not tell.
+        urls: tars, folders of tars, brace ranges (train-{000..099}.tar) or globs (also of folders: photos/*/*.tar).
+        split: all tars' split, whose listing is replaced where there is one; tars that another split lists leave that.
+            None: by the word of a split in each name or folder; train where there is none.
         to: folder for the manifest and the indices; None: beside the tars, the manifest in their common folder.
         name: of the dataset; None: the folder's.
-        classes: in label order; None: the manifest's that is there, or what the labels tell.
+        classes: in label order; None: the list that the manifest there was given, or what the labels tell.
         num_threads: tars read at a time.
         on_progress: is told ("indexing", tars, of how many).
 
     Raises:
-        ValueError: no tars match, a faulty tar, or labels that do not fit together; the message says what and where.
+        ValueError: no tars match, a place that cannot be written, a faulty tar, labels that do not fit together, or
+            faults that left no labels; the message says what and where.
     """
     tars = [tar for url in urls for tar in expand(url)]
     if repeated := next((tar for tar, count in Counter(tars).items() if count > 1), None):
         raise ValueError(f"{repeated} is given twice")
     folder = (to or common_folder(tars)).rstrip("/")
+    _refuse_unwritable(folder, beside_tars=to is None)
     names = {tar: tar if to is not None else tar[len(folder) + 1 :] for tar in tars}
     if to is not None:
         names = {tar: tar if "://" in tar else os.path.abspath(tar) for tar in tars}  # noqa: PTH100  (keeps links)
-    splits = {tar: split or split_of(tar, tars) for tar in tars}
+    told = dict.fromkeys(tars, split) if split else splits_by_name(tars)
+    splits = {tar: told[tar] or "train" for tar in tars}
     held = _held(folder)
-    known = _agreed(classes, held, set(splits.values()), folder)
+    known, ours = _agreed(classes, held, set(splits.values()), folder)
     how = repr(dataclasses.astuple(reading))
+    if known is not None and known.named(-1) is not None:
+        how += ":-1"  # is a class, not the mark of unlabelled samples
     faults: list[TarFault] = []
 
-    def one(tar: str) -> tuple[_Labels, bool]:
-        where, stamp = index_url(folder, names[tar]), version_of(tar) + how
+    def list_of(tar: str) -> ClassList | None:
+        return ours if names[tar] in our_names else known
+
+    our_names = _packed_by_us(held)
+
+    def one(tar: str) -> tuple[ShardLabels, bool]:
+        where, stamp, fitting = index_url(folder, names[tar]), version_of(tar) + how, list_of(tar)
         with contextlib.suppress(ValueError, FileNotFoundError):
-            if (index := _read_index(where)).stamp == stamp and (there := _Labels.of(index)).fit(known):
-                return there, False
+            if (index := _read_index(where)).stamp == stamp:
+                there = ShardLabels.of(index)
+                if fitting is None or there.positions(fitting) is not None:
+                    return there, False
         mine: list[TarFault] = []
-        index = reading.index(tar, known, mine, stamp)
+        index = reading.index(tar, fitting, mine, stamp)
         if mine:  # what is left out is told each time, so such an index is not taken for current
             index = dataclasses.replace(index, stamp="")
             faults.extend(mine)
         _write_index(where, index)
-        return _Labels.of(index), True
+        return ShardLabels.of(index), True
 
-    found: list[_Labels] = []
+    found: list[ShardLabels] = []
     num_read = 0
     with ThreadPoolExecutor(num_threads) as pool:
         try:
@@ -148,51 +160,50 @@ def index_foreign(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    final = known if known is not None else _classes_of(tars, found)
+    _refuse_nothing_left(folder, found, faults)
+    final = known if known is not None else ClassList(classes_of(folder, tars, found))
     shards: dict[str, list[Shard]] = {}
     counts: dict[str, Counter[str]] = {}
     for tar, labels in zip(tars, found, strict=True):
-        if labels.classes and labels.classes != final:
+        fitting = list_of(tar) or final
+        if labels.needs_renumbering(fitting):
             where = index_url(folder, names[tar])
-            _write_index(where, _renumbered(_read_index(where), final))
+            _write_index(where, renumbered(_read_index(where), fitting))
         shards.setdefault(splits[tar], []).append(
             Shard(names[tar], labels.num_samples, labels.num_bytes, labels.sha256 or None)
         )
-        counts.setdefault(splits[tar], Counter()).update(labels.counts(final))
-    manifest = _merged(held, name or folder.rpartition("/")[2], final, shards, counts, reading)
+        counts.setdefault(splits[tar], Counter()).update(labels.counts(fitting))
+    notes: dict[str, object] = {"class list": "given"} if classes is not None or _is_given(held) else {}
+    unclear = [names[tar] for tar in tars if told[tar] is None]
+    if unclear and len(unclear) < len(tars):
+        text = f"no split in the names of {len(unclear)} tars, which count as train: {', '.join(unclear[:5])}"
+        notes["remarks"] = [text]
+    foreign = {splits[tar] for tar in tars if names[tar] not in our_names}
+    indexed = {split: dataclasses.asdict(reading) for split in foreign}
+    manifest = _merged(held, folder, name, final.names, shards, counts, indexed, notes)
     write_manifest(folder, manifest)
     return Indexed(folder, manifest, num_read, tuple(faults))
 
 
-@dataclass(frozen=True)
-class _Labels:
-    """What is kept of an index until all are made: a shard's worth of columns is too much for many shards."""
+def _refuse_unwritable(folder: str, *, beside_tars: bool) -> None:
+    """Refuse a folder for manifest and indices that cannot be written, before any tar is read."""
+    remedy = "give a folder for the manifest and the indices by --to DEST"
+    if folder.startswith(("http://", "https://")):
+        raise ValueError(f"{folder}: nothing can be written over HTTP; {remedy}")
+    try:
+        check_writable(folder)
+    except ValueError as error:
+        raise ValueError(f"{error}; {remedy}" if beside_tars else str(error)) from None
 
-    num_samples: int
-    num_bytes: int
-    sha256: str
-    classes: tuple[str, ...]
-    """Names that the labels stand for; empty where they are numbers."""
-    by_label: Mapping[int, int]
-    """Label -> samples, without the unlabelled."""
 
-    @classmethod
-    def of(cls, index: ShardIndex) -> _Labels:
-        labels, counts = np.unique(index.labels[index.labels != UNLABELLED], return_counts=True)
-        by_label = dict(zip(labels.tolist(), counts.tolist(), strict=True))
-        return cls(len(index), index.num_bytes, index.sha256, index.classes, by_label)
-
-    def fit(self, classes: tuple[str, ...] | None) -> bool:
-        """Whether a class list has all that the labels stand for."""
-        if classes is None:
-            return True
-        if self.classes:
-            return {self.classes[label] for label in self.by_label} <= set(classes)
-        return max(self.by_label, default=-1) < len(classes)
-
-    def counts(self, classes: tuple[str, ...]) -> Counter[str]:
-        """Class -> samples."""
-        return Counter({(self.classes or classes)[label]: count for label, count in self.by_label.items()})
+def _refuse_nothing_left(folder: str, found: Sequence[ShardLabels], faults: Sequence[TarFault]) -> None:
+    """Refuse a data set that lost all its samples or all its labels to faults."""
+    if not faults:
+        return
+    left = sum(labels.num_samples for labels in found)
+    if not left or not any(labels.by_label for labels in found):
+        what = "none is left" if not left else f"none of the {left} that are left has a label"
+        raise ValueError(f"{folder}: {len(faults)} faults were left out, and {what}; the first: {faults[0]}")
 
 
 def _held(folder: str) -> Manifest | None:
@@ -202,18 +213,36 @@ def _held(folder: str) -> Manifest | None:
         return read_manifest(folder) if fs.exists(path) else None
 
 
+def _packed_by_us(held: Manifest | None) -> set[str]:
+    """Shards of a data set that fourds_dist packed: they hold positions in its class list."""
+    if held is None or "packing" not in held.notes:
+        return set()
+    foreign = held.notes.get("indexed", {})
+    return {shard.name for split, shards in held.splits.items() if split not in foreign for shard in shards}
+
+
+def _is_given(held: Manifest | None) -> bool:
+    return held is not None and held.notes.get("class list") == "given"
+
+
 def _agreed(
     classes: Sequence[str] | None, held: Manifest | None, replaced: set[str], folder: str
-) -> tuple[str, ...] | None:
-    """The class list that the labels have to fit, if it is known beforehand."""
-    if held is None or not set(held.splits) - replaced:
-        return None if classes is None else tuple(classes)
-    if classes is not None and tuple(classes) != held.classes:
-        raise ValueError(
-            f"{folder} has other classes ({', '.join(held.classes[:5])}, ...) than --classes "
-            f"({', '.join(classes[:5])}, ...); index all its splits together"
-        )
-    return held.classes
+) -> tuple[ClassList | None, ClassList | None]:
+    """The class list that the labels have to fit, if it is known beforehand; and for tars that fourds_dist packed."""
+    if held is None:
+        return (None if classes is None else ClassList(classes)), None
+    ours = ClassList(held.classes, by_position=True) if _packed_by_us(held) else None
+    if ours is not None or set(held.splits) - replaced:
+        if classes is not None and tuple(classes) != held.classes:
+            raise ValueError(
+                f"{folder} has other classes ({', '.join(held.classes[:5])}, ...) than --classes "
+                f"({', '.join(classes[:5])}, ...); "
+                + ("pack it again" if ours is not None else "index all its splits together")
+            )
+        return ClassList(held.classes), ours
+    if classes is None and _is_given(held):
+        return ClassList(held.classes), None
+    return (None if classes is None else ClassList(classes)), None
 
 
 def _read_index(where: str) -> ShardIndex:
@@ -227,47 +256,45 @@ def _write_index(where: str, index: ShardIndex) -> None:
         write_bytes(where, index.to_bytes())
 
 
-def _classes_of(tars: Sequence[str], found: Sequence[_Labels]) -> tuple[str, ...]:
-    """All names in the tars, sorted; or numbers up to the largest."""
-    names = sorted({labels.classes[n] for labels in found if labels.classes for n in labels.by_label})
-    numbered = [
-        (tar, labels)
-        for tar, labels in zip(tars, found, strict=True)
-        if not labels.classes and labels.by_label
-    ]
-    if names and numbered:
-        raise ValueError(
-            f"{numbered[0][0]} has class numbers where other tars have names ({names[0]!r}); give --classes"
-        )
-    if not names and not numbered:
-        raise ValueError("no sample has a label; give the class list that the model is to tell by --classes")
-    return tuple(names or map(str, range(max(max(labels.by_label) for _, labels in numbered) + 1)))
-
-
-def _renumbered(index: ShardIndex, classes: tuple[str, ...]) -> ShardIndex:
-    """The same index with labels by the list that all shards share."""
-    number = {name: n for n, name in enumerate(classes)}
-    # A name without samples, left from an earlier listing, may be gone.
-    table = np.array([*(number.get(name, UNLABELLED) for name in index.classes), UNLABELLED], dtype=np.int32)
-    return dataclasses.replace(index, labels=table[index.labels], classes=classes)
-
-
 def _merged(
     held: Manifest | None,
-    name: str,
+    folder: str,
+    name: str | None,
     classes: tuple[str, ...],
     shards: Mapping[str, list[Shard]],
     counts: Mapping[str, Counter[str]],
-    reading: Reading,
+    indexed: Mapping[str, object],
+    notes: Mapping[str, object],
 ) -> Manifest:
     mine = {split: tuple(listed) for split, listed in shards.items()}
     my_counts = {split: tuple(count[name] for name in classes) for split, count in counts.items()}
-    how = {split: dataclasses.asdict(reading) for split in mine}
     if held is None:
-        return Manifest(name, classes, mine, my_counts, {"indexed": how})
+        order = [split for split in SPLITS if split in mine]
+        splits = {split: mine[split] for split in order}
+        my_counts = {split: my_counts[split] for split in order}
+        name = name or folder.rpartition("/")[2]
+        return Manifest(name, classes, splits, my_counts, {"indexed": dict(indexed), **notes})
+    moved = {shard.name for listed in mine.values() for shard in listed}
     splits, all_counts = {**held.splits, **mine}, {**held.class_counts, **my_counts}
-    order = [split for split in SPLITS if split in splits]
-    notes = {**held.notes, "indexed": {**held.notes.get("indexed", {}), **how}}
+    for split in set(held.splits) - set(mine):
+        left = tuple(shard for shard in held.splits[split] if shard.name not in moved)
+        if left != held.splits[split]:
+            splits[split], all_counts[split] = left, _counted(folder, left, len(classes))
+    order = [split for split in SPLITS if splits.get(split)]
+    kept = {key: value for key, value in held.notes.items() if key != "remarks"}
     return Manifest(
-        held.name, classes, {s: splits[s] for s in order}, {s: all_counts[s] for s in order}, notes
+        held.name,
+        classes,
+        {split: splits[split] for split in order},
+        {split: all_counts[split] for split in order},
+        {**kept, "indexed": {**held.notes.get("indexed", {}), **indexed}, **notes},
     )
+
+
+def _counted(folder: str, shards: Sequence[Shard], num_classes: int) -> tuple[int, ...]:
+    """Labelled images of each class, by the indices of shards that are in the manifest already."""
+    counts = [0] * num_classes
+    for shard in shards:
+        for position, count in ShardLabels.of(_read_index(index_url(folder, shard.name))).by_label.items():
+            counts[position] += count
+    return tuple(counts)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from fourds_dist.data.class_list import ClassList
 from fourds_dist.data.index import UNLABELLED, ShardIndex
 from fourds_dist.data.manifest import Manifest, Shard, index_url, read_manifest, shard_url
 from fourds_dist.data.pack.foreign import Reading
@@ -48,7 +49,7 @@ def _check(url: str, manifest: Manifest, split: str, shard: Shard) -> tuple[list
     none = np.zeros(0, np.int32)
     try:
         index = ShardIndex.from_bytes(_bytes(where), where)
-        found = _reading(manifest, split, shard).index(tar, manifest.classes, [])
+        found = _reading(manifest, split, shard).index(tar, _classes(manifest, split), [])
     except FileNotFoundError as error:
         return [f"{tar if tar.endswith(str(error.filename)) else where}: missing ({error})"], none
     except (ValueError, OSError) as error:
@@ -71,6 +72,12 @@ def _reading(manifest: Manifest, split: str, shard: Shard) -> Reading:
     known = {field.name for field in dataclasses.fields(Reading)}
     reading = Reading(**{name: value for name, value in how.items() if name in known})
     return dataclasses.replace(reading, checksum=shard.sha256 is not None)
+
+
+def _classes(manifest: Manifest, split: str) -> ClassList:
+    """As the labels of its shards are to be read: those that fourds_dist packed hold positions."""
+    is_foreign = split in manifest.notes.get("indexed", {})
+    return ClassList(manifest.classes, by_position="packing" in manifest.notes and not is_foreign)
 
 
 def _difference(index: ShardIndex, found: ShardIndex) -> str | None:

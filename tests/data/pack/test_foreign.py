@@ -51,8 +51,14 @@ def test_a_folder_of_tars(tmp_path: Path) -> None:
 
 
 def test_names_that_do_not_tell_are_for_training(tmp_path: Path) -> None:
-    tars(tmp_path, part_0=2, val_0=2)
-    assert set(index_foreign([str(tmp_path)]).manifest.splits) == {"train"}
+    tars(tmp_path, part_0=2, val_0=3)
+    manifest = index_foreign([str(tmp_path)]).manifest
+    assert [shard.name for shard in manifest.splits["train"]] == ["part-0.tar"]
+    assert manifest.num_samples("val") == 3
+    assert manifest.notes["remarks"] == ["no split in the names of 1 tars, which count as train: part-0.tar"]
+    tars(tmp_path / "other", part_0=2, part_1=2)
+    manifest = index_foreign([f"{tmp_path}/other"]).manifest
+    assert (set(manifest.splits), "remarks" in manifest.notes) == ({"train"}, False)
 
 
 def test_an_index_is_made_once(tmp_path: Path) -> None:

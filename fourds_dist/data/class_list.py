@@ -1,0 +1,211 @@
+"""Class names and labels: which class a label means, by one rule for folders, lists, tars and indices.
+
+A label is a name or a number. With a class list,
+
+- a label that is in the list is that class, also where it is a number: names that are numbers are names. 07, +7 and
+  7.0 name the class 7, where no other class has that value;
+- a number that is not in the list is a position in it, from 0, where no name in the list is a number;
+- anything else is refused.
+
+So the list alone decides how a label is read, never a single sample. Without a list the labels of the whole data set
+make one (`deduced`): numbers stand for themselves from 0 to the largest, names are sorted. -1 means unlabelled, unless
+the list names it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from fourds_dist.data.text import composed
+
+Label = int | str
+"""As it stands in the data: a number, or a name."""
+
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
+_FIGURE = re.compile(r"[+-]?[0-9]*\.?[0-9]+(e[+-]?[0-9]+)?", re.IGNORECASE)
+_MISSING = frozenset({"", "nan", "<na>", "n/a", "#n/a", "null"})
+
+MANY_CLASSES = 20
+"""From so many classes on, labels are looked at for being ids or captions."""
+FAR_LABEL = 100
+"""From this number on, labels are looked at for being codes."""
+LONG_NAME = 30
+"""Characters from which on a name reads like a caption, on average over the classes."""
+
+
+def number_of(label: Label) -> int | None:
+    """The whole number that a label spells: 7, 07, +7 and 7.0 are 7; None where it is no number."""
+    if isinstance(label, int):
+        return label
+    return int(label.partition(".")[0]) if _NUMBER.fullmatch(label) else None
+
+
+def is_missing(label: str) -> bool:
+    """Whether a label's text stands for none: empty, or what tables are written with in its place, such as nan."""
+    return label.strip().lower() in _MISSING
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Class names in label order: numbers by their value, before other names, which are sorted as text."""
+
+    def place(name: str) -> tuple[bool, int, str]:
+        number = number_of(name)
+        return number is None, number or 0, name
+
+    return tuple(sorted(names, key=place))
+
+
+class ClassList:
+    """A list of classes that labels are looked up in.
+
+    Args:
+        names: in label order.
+        by_position: labels are positions whatever the names are, as in shards that fourds_dist packed.
+    """
+
+    def __init__(self, names: Sequence[str], *, by_position: bool = False) -> None:
+        self.names = tuple(names)
+        self._by_position = by_position
+        self._position = {name: number for number, name in enumerate(self.names)}
+        values = [number_of(name) for name in self.names]
+        of_value = Counter(values)
+        self.has_numbers = any(value is not None for value in values)
+        self._of_value = {
+            value: position
+            for position, value in enumerate(values)
+            if value is not None and of_value[value] == 1
+        }
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def position(self, label: Label) -> int | None:
+        """The class that a label means; None where it means none of them."""
+        named = self.named(label)
+        if named is not None:
+            return named
+        number = number_of(label)
+        takes_positions = self._by_position or not self.has_numbers
+        return number if takes_positions and number is not None and 0 <= number < len(self) else None
+
+    def named(self, label: Label) -> int | None:
+        """The class whose name a label is; None where it is no name in the list."""
+        if self._by_position:
+            return None
+        exact = self._position.get(str(label))
+        return exact if exact is not None else self._of_value.get(number_of(label))  # pyright: ignore[reportArgumentType]
+
+    def refusal(self, label: Label) -> str:
+        """Why a label means none of the classes, as the end of 'the sample ...'."""
+        if number_of(label) is None or (self.has_numbers and not self._by_position):
+            return f"is a {str(label)[:60]!r}, which the class list lacks"
+        first = (
+            "; if the labels count from 1, the class list needs a line of its own for 0, e.g. none"
+            if number_of(label) == len(self)
+            else ""
+        )
+        return f"is of class {label} of {len(self)} from 0{first}"
+
+
+def deduced(
+    counts: Mapping[Label, int],
+    *,
+    num_unlabelled: int,
+    where: str,
+    remedy: str,
+    example: Callable[[Label], str] = lambda label: f"the label {label}",
+) -> tuple[str, ...]:
+    """The class list that the labels of a whole data set make.
+
+    Args:
+        counts: label -> images; numbers as int.
+        num_unlabelled: images without a label.
+        where: the data set, for messages.
+        remedy: what else to do about labels that are ids or captions, for messages.
+        example: names an image that has a label, for messages.
+
+    Raises:
+        ValueError: no labels, names beside numbers, or labels that look like codes, ids, captions or measurements.
+    """
+    if not counts:
+        raise ValueError(f"{where} has no labels; give the class list that the model is to tell by --classes")
+    names = {label for label in counts if isinstance(label, str)}
+    values = {label: number_of(label) for label in counts}
+    if len(names) < len(counts) and None in values.values():
+        name = min(label for label in names if values[label] is None)
+        number = next(label for label in counts if isinstance(label, int))
+        raise ValueError(
+            f"{where} has names of classes ({name!r}) and numbers ({number}) side by side; give --classes"
+        )
+    num_images = sum(counts.values())
+    _refuse_ids(names or set(map(str, counts)), num_images, where, remedy)
+    if len(names) == len(counts):
+        _refuse_figures(names, where)
+        return in_order(names)
+    numbers = {value: label for label, value in values.items() if value is not None}
+    if (least := min(numbers)) < 0:
+        raise ValueError(
+            f"{where}: {example(numbers[least])}: {least} is no class number from 0; give the names by --classes FILE"
+        )
+    if set(numbers) == {1} and num_unlabelled:
+        raise ValueError(
+            f"{where}: the only label is 1, and {num_unlabelled} images have none (-1 means unlabelled); name the "
+            "classes by --classes FILE, a line each: -1 and 1 where these are the classes"
+        )
+    largest = max(numbers)
+    if largest >= FAR_LABEL and largest >= 20 * len(numbers):
+        codes = ", ".join(map(str, sorted(numbers)[:5])) + (", ..." if len(numbers) > 5 else "")
+        raise ValueError(
+            f"{where}: {example(numbers[largest])}: the class number {largest} would make {largest + 1} classes, but "
+            f"{num_images} images have {len(numbers)} different labels ({codes}); name the classes by --classes FILE, "
+            "a line each: the numbers themselves where they are codes, or all names in label order"
+        )
+    return tuple(map(str, range(largest + 1)))
+
+
+def look_like_ids(num_classes: int, num_images: int) -> bool:
+    """Whether there are about as many classes as labelled images, so that labels may be ids or captions."""
+    return num_classes >= MANY_CLASSES and 2 * num_classes > num_images
+
+
+def _refuse_ids(names: set[str], num_images: int, where: str, remedy: str) -> None:
+    long = sum(map(len, names)) > LONG_NAME * len(names)
+    if look_like_ids(len(names), num_images) or (long and look_like_ids(2 * len(names), num_images)):
+        first = min(names)[:80]
+        raise ValueError(
+            f"{where} has {len(names)} different labels on {num_images} images (first: {first!r}): they look like "
+            f"{'captions' if long else 'ids'}, not classes; {remedy}, or name the classes by --classes FILE, a line "
+            "each"
+        )
+
+
+def _refuse_figures(names: set[str], where: str) -> None:
+    if all(_FIGURE.fullmatch(name) for name in names):
+        broken = [name for name in names if number_of(name) is None]
+        if broken:
+            raise ValueError(
+                f"{where} has labels that are no whole numbers ({min(broken)}): measurements are no classes; where "
+                "they are names, give them by --classes FILE, a line each"
+            )
+
+
+def as_label(value: object) -> Label | None:
+    """A label from a field of text or JSON: a number, a name in NFC, or None for a missing one.
+
+    Raises:
+        ValueError: neither a number nor a name.
+    """
+    if value is None or value != value:  # NaN
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"{str(value)[:40]} is neither a number nor a name")  # noqa: TRY004  (of the data)
+    if isinstance(value, int):
+        return value
+    text = composed(value.strip())
+    if "\n" in text:
+        raise ValueError(f"{text[:40]!r} has several lines, which no class name has")
+    return None if is_missing(text) else text
