@@ -88,6 +88,7 @@ def _pack_list(options: Namespace) -> int:
     with PackProgress("images") as progress:
         domain = image_list(
             options.source,
+            root=options.root,
             name=options.name or _last_part(options.destination),
             classes=_classes(options),
             skip_bad=options.skip_bad,

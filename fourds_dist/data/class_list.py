@@ -31,8 +31,8 @@ MANY_CLASSES = 20
 """From so many classes on, labels are looked at for being ids or captions."""
 FAR_LABEL = 100
 """From this number on, labels are looked at for being codes."""
-LONG_NAME = 30
-"""Characters from which on a name reads like a caption, on average over the classes."""
+CAPTION_WORDS = 4
+"""Words from which on a name reads like a caption, on average over the classes."""
 
 
 def number_of(label: Label) -> int | None:
@@ -171,7 +171,7 @@ def look_like_ids(num_classes: int, num_images: int) -> bool:
 
 
 def _refuse_ids(names: set[str], num_images: int, where: str, remedy: str) -> None:
-    long = sum(map(len, names)) > LONG_NAME * len(names)
+    long = sum(len(name.split()) for name in names) >= CAPTION_WORDS * len(names)
     if look_like_ids(len(names), num_images) or (long and look_like_ids(2 * len(names), num_images)):
         first = min(names)[:80]
         raise ValueError(

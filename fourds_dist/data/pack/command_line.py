@@ -7,6 +7,8 @@ from typing import Any
 
 from fourds_dist.data.sources import SOURCES, Argument, folder, folder_layout, list_file
 
+_CLASSES = "class names, one a line, in label order; or another dataset folder, whose classes are taken"
+
 
 def parser_of(description: str | None) -> argparse.ArgumentParser:
     """The parser; `subcommand` of what it parses is the word after `pack`."""
@@ -54,23 +56,29 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
 
     one = add("list", "a list of images and labels", list_file.__doc__)
     one.add_argument("source", metavar="FILE", help="the list")
+    one.add_argument(
+        "--root", metavar="DIR", help="folder that its paths are relative to (default: the list's)"
+    )
     _add_file_options(one)
 
     one = add("index", "an index and a manifest for WebDataset tars that are there already")
     one.add_argument("urls", metavar="URL", nargs="+", help="tars, folders of tars, brace ranges or globs")
     one.add_argument("--split", choices=("train", "val", "test"), help="of all these tars, replacing its listing "
-                     "(default: by the beginning of their names)")  # fmt: skip
+                     "(default: by the words of splits in their names and folders)")  # fmt: skip
     one.add_argument(
         "--to", metavar="DEST", help="folder for indices and manifest (default: beside the tars)"
     )
     one.add_argument(
-        "--label", default="cls", help="field of the label: cls (a number), txt (a name), json:KEY/KEY"
+        "--label",
+        default="cls",
+        help="the label: a field such as cls (a number), txt (a name), json:KEY/KEY; or path, the image's folder in "
+        "the tar (path:0 the first folder)",
     )
     one.add_argument(
         "--image", metavar="FIELD", help="field of the image (default: jpg, png, ... in a fixed order)"
     )
     one.add_argument("--name", help="of the dataset (default: the folder's)")
-    one.add_argument("--classes", metavar="FILE", help="class names, one a line, in label order")
+    one.add_argument("--classes", metavar="FILE|URL", help=_CLASSES)
     one.add_argument(
         "--unlabelled", action="store_true", help="samples without the label's field are unlabelled"
     )
@@ -109,8 +117,8 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
 def _add_file_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("destination", metavar="DEST", help="path or URL of the dataset folder to write")
     parser.add_argument("--name", help="of the dataset (default: DEST's last part)")
-    parser.add_argument("--classes", metavar="FILE", help="class names, one a line, in label order: for domains that "
-                        "have to agree with others (default: what there is, sorted)")  # fmt: skip
+    parser.add_argument("--classes", metavar="FILE|URL", help=f"{_CLASSES}; for domains that have to agree with others "
+                        "(default: what there is, sorted)")  # fmt: skip
     parser.add_argument(
         "--val-fraction", type=float, default=0.1, help="of each class, where no split is given (0.1)"
     )

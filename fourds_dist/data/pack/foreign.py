@@ -203,7 +203,8 @@ def _refuse_nothing_left(folder: str, found: Sequence[ShardLabels], faults: Sequ
     left = sum(labels.num_samples for labels in found)
     if not left or not any(labels.by_label for labels in found):
         what = "none is left" if not left else f"none of the {left} that are left has a label"
-        raise ValueError(f"{folder}: {len(faults)} faults were left out, and {what}; the first: {faults[0]}")
+        first = next((fault for fault in faults if fault.kind == "apart"), faults[0])
+        raise ValueError(f"{folder}: {len(faults)} faults were left out, and {what}; the first: {first}")
 
 
 def _held(folder: str) -> Manifest | None:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from fourds_dist.data.image_files import DATASETS, ImageFiles, find_images
 from fourds_dist.data.pack.doubles import equal_files, joined
+from fourds_dist.data.class_list import in_order
 from fourds_dist.data.pack.example import Example
 from fourds_dist.data.pack.plan import OnProgress
 from fourds_dist.data.sources.domain import Domain
@@ -112,7 +113,7 @@ def image_folder(
     files = _with_splits(files, val_fraction, test_fraction, seed)
     return files_domain(
         name or root.resolve().name,
-        tuple(classes) if classes is not None else tuple(sorted(present)),
+        tuple(classes) if classes is not None else in_order(present),
         files,
         {
             "origin": f"image folder {root.resolve().name}",

@@ -1,26 +1,43 @@
-"""A list of images and labels, one a line; paths are relative to the list and may hold spaces.
+"""A list of images and labels, one a line: plain lines, CSV or JSON lines. Paths may hold spaces.
 
-    photos/my dog.jpg<TAB>dog            the last tab, or where there is none the last space, comes before the label
-    photos/my dog.jpg<TAB>dog<TAB>test   a second tab before a split
-    photos/x.jpg<TAB>                    nothing, or -1: unlabelled
+    photos/my dog.jpg<TAB>dog            the last space, or the first tab, comes before the label
+    photos/my dog.jpg<TAB>dog<TAB>test   a second tab before a split, a third before a group
+    photos/x.jpg<TAB>                    nothing, nan or -1: unlabelled
+
+    path,label,split                     CSV with commas, semicolons or tabs; quotes where a cell holds them. A header
+    "photos/a, b.jpg",dog,test           names the columns path (or file, file_name, image), label (or class), split and
+                                         group in any order; without one the columns are in this order.
+    {"file_name": "a.jpg", "label": 0}   JSON lines with the same names
+
+Paths are relative to the list, or to --root.
 
 python -m fourds_dist.pack list photos.txt DEST
 """
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from fourds_dist.data.manifest import SPLITS, first_repeated
+from fourds_dist.data.class_list import ClassList, Label, deduced, number_of
+from fourds_dist.data.file_kinds import is_image
+from fourds_dist.data.manifest import MANIFEST, first_repeated, read_manifest
 from fourds_dist.data.pack.plan import OnProgress
 from fourds_dist.data.sources.domain import Domain
 from fourds_dist.data.sources.folder import ImageFile, files_domain
+from fourds_dist.data.sources.rows import Row, decoded, read_rows, read_text
+from fourds_dist.data.text import composed
+from fourds_dist.storage import explained, locate
+
+_ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".tif", ".tiff", ".bmp")
 
 
 def image_list(
     file: str | Path,
     *,
+    root: str | Path | None = None,
     name: str | None = None,
     classes: Sequence[str] | None = None,
     skip_bad: bool = False,
@@ -31,40 +48,47 @@ def image_list(
     """A list file as a domain.
 
     Args:
+        root: folder that the paths are relative to; None: the list's.
         name: of the domain; None: the file's, without extension.
         classes: in label order. None: labels that are all numbers from 0 stand for themselves; names are sorted.
         skip_bad: leave out images that are missing or cannot be read, and count them in the notes.
         decode: decode every image to see whether it can be read, not just its header.
 
     Raises:
-        ValueError: naming file and line of what cannot be understood, and images that cannot be read.
+        ValueError: naming file and line of what cannot be understood, labels that look like ids or codes, and images
+            that cannot be read.
     """
     file = Path(file)
     if not file.is_file():
         raise ValueError(
             f"{file}: {'a folder' if file.is_dir() else 'no such file'}; give a file of lines 'path label'"
         )
-    rows = _rows(file)
-    labels = {label for _, _, label, _ in rows if label is not None}
-    names = _classes(labels, classes, file)
+    folder = file.parent if root is None else Path(root)
+    if not folder.is_dir():
+        raise ValueError(f"--root {folder}: {'a file' if folder.exists() else 'no such folder'}")
+    read = read_rows(file)
+    known = ClassList(classes) if classes is not None else _deduced(read.rows, file)
+    labels = _named(read.rows, known, file)
     files, missing = [], []
-    for number, path, label, part in rows:
-        if not (file.parent / path).is_file():
-            missing.append(f"line {number}: {path}")
+    for row in read.rows:
+        path = _there(folder, row.path)
+        if path is None:
+            missing.append(f"line {row.line}: {row.path}")
             continue
-        files.append(
-            ImageFile(file.parent / path, Path(path).with_suffix("").as_posix(), label and names[label], part)
-        )
+        key = Path(row.path.replace("\\", "/")).with_suffix("").as_posix()
+        files.append(ImageFile(path, key, labels[row.line], row.split))
     if missing and (not skip_bad or not files):
         raise ValueError(
-            f"{file}: {len(missing)} of {len(rows)} images are not there (paths are relative to the list; first: "
-            f"{missing[0]}); correct it, or leave them out by --skip-bad"
+            f"{file}: {len(missing)} of {len(read.rows)} images are not there (paths are relative to "
+            f"{'the list' if root is None else folder}; first: {missing[0]}); {_elsewhere(file, folder, read.rows)}"
+            "correct it, or leave them out by --skip-bad"
         )
+    remarks = [f"columns that were not read: {', '.join(read.unread)}"] if read.unread else []
     return files_domain(
         name or file.stem,
-        tuple(dict.fromkeys(names.values())) if classes is None else tuple(classes),
+        known.names,
         files,
-        {"origin": f"list {file.name}", "missing": len(missing)},
+        {"origin": f"list {file.name}", "missing": len(missing), "remarks": remarks},
         skip_bad=skip_bad,
         decode=decode,
         num_threads=num_threads,
@@ -72,73 +96,98 @@ def image_list(
     )
 
 
-def read_classes(file: str | Path) -> tuple[str, ...]:
-    """A class list: a name a line, in label order; empty lines do not count.
+def read_classes(place: str | Path) -> tuple[str, ...]:
+    """A class list: a text file with a name a line, in label order, whose empty lines do not count; or a dataset
+    folder (or its manifest), whose classes are taken. A path or URL.
 
     Raises:
-        ValueError: no such file, not text, empty, or a name twice.
+        ValueError: nothing there, not text, empty, or a name twice.
     """
-    names = [line.strip() for line in _text(Path(file)).splitlines() if line.strip()]
+    fs, path = locate(str(place))
+    with explained(str(place)):
+        if fs.isdir(path):
+            return read_manifest(str(place)).classes
+        if path.rpartition("/")[2] == MANIFEST:
+            return read_manifest(str(place).rpartition("/")[0] or ".").classes
+        text = decoded(fs.cat_file(path), str(place)) if "://" in str(place) and fs.exists(path) else None  # pyright: ignore[reportArgumentType]
+    text = read_text(Path(place)) if text is None else text
+    names = [composed(line.strip()) for line in text.split("\n") if line.strip()]
     if not names:
-        raise ValueError(f"{file} holds no classes; it takes a name a line, in label order")
+        raise ValueError(f"{place} holds no classes; it takes a name a line, in label order")
+    if names[0].startswith(("{", "[")) and names[-1].endswith(("}", "]")) and len(names[0]) < 3:
+        raise ValueError(f"{place} is JSON; a class list takes a name a line, in label order")
     if repeated := first_repeated(names):
-        raise ValueError(f"{file} names the class {repeated!r} twice")
+        raise ValueError(f"{place} names the class {repeated!r} twice")
     return tuple(names)
 
 
-def _text(file: Path) -> str:
-    try:
-        return file.read_text("utf-8-sig")
-    except FileNotFoundError:
-        raise ValueError(f"{file}: no such file") from None
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise ValueError(f"{file} cannot be read as text in UTF-8: {error}") from None
+def _deduced(rows: Sequence[Row], file: Path) -> ClassList:
+    """The class list that the labels of the list make: numbers, where all of them are."""
+    told = [row.label for row in rows if row.label not in (None, "-1", -1)]
+    if not told:
+        raise ValueError(
+            f"{file} has no labels; a class list (--classes) says what the model is trained to tell"
+        )
+    numbers = [number_of(label) for label in told if label is not None]
+    are_numbers = None not in numbers
+    counts: Counter[Label] = Counter(
+        number if are_numbers and number is not None else str(label)
+        for label, number in zip(told, numbers, strict=True)
+    )
+
+    def example(label: Label) -> str:
+        row = next(
+            row for row in rows if row.label is not None and label in (number_of(row.label), row.label)
+        )
+        return f"line {row.line} ({row.path})"
+
+    return ClassList(
+        deduced(
+            counts,
+            num_unlabelled=len(rows) - len(told),
+            where=str(file),
+            remedy="give the column of the classes",
+            example=example,
+        )
+    )
 
 
-def _rows(file: Path) -> list[tuple[int, str, str | None, str | None]]:
-    """(line number, path, label, split) of each line."""
-    rows, first_line = [], {}
-    for number, line in enumerate(_text(file).split("\n"), start=1):
-        line = line.removesuffix("\r")
-        if not line.strip():
+def _named(rows: Sequence[Row], known: ClassList, file: Path) -> dict[int, str | None]:
+    """Line -> class name, None for unlabelled images."""
+    named: dict[int, str | None] = {}
+    unknown: dict[str, None] = {}
+    for row in rows:
+        named[row.line] = None
+        if row.label is None:
             continue
-        part = None
-        if line.count("\t") > 1:
-            line, _, part = line.rpartition("\t")
-            part = part.strip()
-        path, separator, label = line.rpartition("\t" if "\t" in line else " ")
-        path, label = path.strip(), label.strip()
-        if not separator or not path:
-            raise ValueError(
-                f"{file}, line {number}: {line!r} has no label; end the line with a tab for unlabelled images"
-            )
-        if part is not None and part not in SPLITS:
-            raise ValueError(f"{file}, line {number}: {part!r} is no split; {', '.join(SPLITS)} are")
-        if path in first_line:
-            raise ValueError(f"{file}, line {number}: {path!r} is in line {first_line[path]} already")
-        first_line[path] = number
-        rows.append((number, path, None if label in ("", "-1") else label, part))
-    if not rows:
-        raise ValueError(f"{file} is empty")
-    return rows
+        position = known.position(row.label)
+        if position is not None:
+            named[row.line] = known.names[position]
+        elif row.label not in (-1, "-1"):
+            unknown[str(row.label)] = None
+    if unknown:
+        raise ValueError(
+            f"{file} has labels that the class list lacks: {', '.join(sorted(unknown)[:8])}; the list begins with "
+            f"{', '.join(known.names[:8])}"
+        )
+    return named
 
 
-def _classes(labels: set[str], classes: Sequence[str] | None, file: Path) -> dict[str, str]:
-    """Label in the list -> class name."""
-    numbers = all(label.isascii() and label.isdecimal() for label in labels)
-    if classes is None:
-        if not labels:
-            raise ValueError(
-                f"{file} has no labels; a class list (--classes) says what the model is trained to tell"
-            )
-        if numbers:
-            return {str(n): str(n) for n in range(max(map(int, labels)) + 1)} | {
-                n: str(int(n)) for n in labels
-            }
-        return {name: name for name in sorted(labels)}
-    if labels <= set(classes):
-        return {name: name for name in labels}
-    if numbers and all(int(label) < len(classes) for label in labels):
-        return {label: classes[int(label)] for label in labels}
-    unknown = sorted(label for label in labels - set(classes) if not numbers or int(label) >= len(classes))
-    raise ValueError(f"{file} has labels that the class list lacks: {', '.join(unknown[:8])}")
+def _there(folder: Path, path: str) -> Path | None:
+    """The file of a row: as it is spelled, in the other Unicode form, with the slashes of Windows, or for a name
+    without an extension with that of an image."""
+    endings = ("",) if is_image(path) else ("", *_ENDINGS)
+    for spelled in dict.fromkeys((path, path.replace("\\", "/"))):
+        for form in dict.fromkeys((spelled, *(unicodedata.normalize(f, spelled) for f in ("NFC", "NFD")))):
+            for ending in endings:
+                if (folder / f"{form}{ending}").is_file():
+                    return folder / f"{form}{ending}"
+    return None
+
+
+def _elsewhere(file: Path, folder: Path, rows: Sequence[Row]) -> str:
+    """Where the images are, if a folder above the list holds the first."""
+    for above in list(file.resolve().parents)[:4]:
+        if above != folder.resolve() and _there(above, rows[0].path) is not None:
+            return f"they are relative to {above}: give --root {above}; else "
+    return ""

@@ -69,7 +69,7 @@ def test_without_labels(place: Path) -> None:
         ("", "is empty"),
         ("photos/a.png cat\nphotos/x.png", r"line 2: 'photos/x.png' has no label; end the line with a tab"),
         ("photos/a.png cat\nphotos/a.png dog", r"line 2: 'photos/a.png' is in line 1 already"),
-        ("photos/a.png\tcat\tdev", r"line 1: 'dev' is no split"),
+        ("photos/a.png\tcat\textra", r"line 1: 'extra' is no split"),
         ("photos/my dog.png", r"1 of 1 images are not there .*line 1: photos/my\)"),
         ("photos/a.png cat\nphotos/b.png cat", r"1 of 2 images are not there .*line 2: photos/b.png"),
     ],
