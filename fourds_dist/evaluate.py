@@ -16,6 +16,7 @@ import json
 import sys
 
 from fourds_dist.command import Answer, answered
+from fourds_dist.terminal import say
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,7 +67,7 @@ def _evaluate(options: argparse.Namespace) -> Answer:
     images = open_labelled(data, student.classes, options.split, key=key)
     measured = measure(student, images, batch_size=options.batch_size)
     for line in images.left_out:
-        print(line, file=sys.stderr)
+        say(line, file=sys.stderr)
     text = json.dumps(measured.as_dict(), indent=2) + "\n"
     if options.json == "-":
         sys.stdout.write(text)

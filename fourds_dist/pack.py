@@ -89,6 +89,7 @@ def _pack_list(options: Namespace) -> int:
         domain = image_list(
             options.source,
             root=options.root,
+            group=options.group,
             name=options.name or _last_part(options.destination),
             classes=_classes(options),
             skip_bad=options.skip_bad,

@@ -27,6 +27,9 @@ _OBJECT_STORES = {
 }
 """Protocol -> (our extra that brings its driver, where the driver looks for credentials first)."""
 
+_ANONYMOUS = {"s3": "FSSPEC_S3_ANON=true", "gcs": "FSSPEC_GS_TOKEN=anon", "azure": "FSSPEC_ABFS_ANON=true"}
+"""Our extra -> setting in the environment with which its driver reads what is public, without credentials."""
+
 _DRIVERS = ("botocore", "aiobotocore", "s3fs", "google", "gcsfs", "azure", "adlfs", "aiohttp")
 """Packages that speak to stores."""
 
@@ -149,10 +152,13 @@ def _where_credentials(url: str) -> str:
     protocol = _protocol(url)
     if protocol not in _OBJECT_STORES:
         return "check its owner and permissions"
-    _, first = _OBJECT_STORES[protocol]
+    extra, first = _OBJECT_STORES[protocol]
     profile = os.environ.get("AWS_PROFILE", "default")
     files = f", then the profile {profile!r} of ~/.aws" if protocol.startswith("s3") else ""
-    return f"the driver looks at the environment first ({first}){files}, then at the instance's role"
+    return (
+        f"the driver looks at the environment first ({first}){files}, then at the instance's role; what is public is "
+        f"read with {_ANONYMOUS[extra]}"
+    )
 
 
 def _protocol(url: str) -> str:

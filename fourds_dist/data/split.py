@@ -213,7 +213,7 @@ def check_same_classes(split: Split, other: Split) -> None:
         what = "; ".join(only)
     raise ValueError(
         f"class lists differ between {split.url} ({len(mine)}) and {other.url} ({len(theirs)}): {what}; "
-        "pack both with one list (`pack ... --classes FILE`)"
+        f"pack or index one of them again with the other's classes, e.g. `pack ... --classes {split.url}`"
     )
 
 

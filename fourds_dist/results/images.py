@@ -20,6 +20,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from fourds_dist.data import Split, StreamConfig, evaluation_batches, open_split
+from fourds_dist.data.class_list import ClassList
 from fourds_dist.data.image_files import ImageFiles, find_images, images_in
 from fourds_dist.data.index import UNLABELLED
 from fourds_dist.data.manifest import MANIFEST
@@ -169,7 +170,8 @@ def open_labelled(
         if [*map(composed, opened.classes)] != [*map(composed, classes)]:
             raise ValueError(
                 f"{key} {where} has the classes {_some(opened.classes)}, the student {_some(classes)}; "
-                "pack it with the student's list (`pack ... --classes FILE`)"
+                "pack it again with the classes of the data set that the student was trained on (`pack ... --classes "
+                "DATASET`)"
             )
         return ShardImages(opened)
     root = Path(where)
@@ -190,7 +192,8 @@ def open_labelled(
         for files, _ in inside:
             found.add(files)
         names = {folder: composed(folder.name) for _, below in inside for folder in below}
-    unknown = [name for name in names.values() if name not in numbers]
+    known = ClassList(tuple(numbers))
+    unknown = [name for name in names.values() if known.position(name) is None]
     if not names or unknown:
         what = f"the student has no class {unknown[0]!r}" if unknown else "it has no sub-folders"
         found.check_open(remedy="")
@@ -205,7 +208,9 @@ def open_labelled(
     paths: list[tuple[Path, int]] = []
     for folder, name in names.items():
         inside_class = find_images(folder)
-        paths += [(path, numbers[name]) for path in inside_class.paths]
+        number = known.position(name)
+        assert number is not None
+        paths += [(path, number) for path in inside_class.paths]
         found.add(inside_class)
     found.check_open(remedy="")
     if not paths:
@@ -226,7 +231,8 @@ def open_files(places: Sequence[str | Path]) -> FileImages:
     """
     paths: list[Path] = []
     every = ImageFiles()
-    for place in map(Path, places):
+    for name in map(str, places):
+        place = Path(name)
         if place.is_dir():
             found = find_images(place)
             found.check_open(remedy="")
@@ -236,6 +242,11 @@ def open_files(places: Sequence[str | Path]) -> FileImages:
             every.add(found)
         elif place.exists():
             paths.append(place)
+        elif "://" in name:
+            raise ValueError(
+                f"{name}: `fourds predict` reads local files and folders; copy it here, or give the URL of a dataset "
+                "folder to `fourds evaluate`"
+            )
         else:
             raise ValueError(f"{place}: no such file or folder")
     return FileImages(

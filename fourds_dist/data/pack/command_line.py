@@ -43,12 +43,6 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
         help="all images below SRC, without labels, for training; needs --classes",
     )
     one.add_argument(
-        "--group",
-        metavar="REGEX",
-        help="what finds an image's group in its path below SRC, e.g. 'patient_(\\d+)': images of one group come to "
-        "one split",
-    )
-    one.add_argument(
         "--layout",
         choices=folder_layout.LAYOUTS,
         help="what the sub-folders of SRC are (default: by their names)",
@@ -119,6 +113,12 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="of the dataset (default: DEST's last part)")
     parser.add_argument("--classes", metavar="FILE|URL", help=f"{_CLASSES}; for domains that have to agree with others "
                         "(default: what there is, sorted)")  # fmt: skip
+    parser.add_argument(
+        "--group",
+        metavar="REGEX",
+        help="what finds an image's group in its path below SRC or in the list, e.g. 'patient_(\\d+)': images of "
+        "one group come to one split",
+    )
     parser.add_argument(
         "--val-fraction", type=float, default=0.1, help="of each class, where no split is given (0.1)"
     )

@@ -14,6 +14,7 @@ from fourds_dist.data.split_names import split_named, splits_of
 from fourds_dist.data.url import split_pattern
 from fourds_dist.storage import explained, is_local, locate
 
+_HTTP = ("http://", "https://")
 MOST_NAMES = 1_000_000
 """That a brace range may stand for."""
 
@@ -69,13 +70,10 @@ def _of_folder(folder: str) -> list[str]:
     fs, path = locate(folder)
     with explained(folder):
         if not fs.exists(path):
-            if folder.startswith(("http://", "https://")):
-                raise ValueError(
-                    f"{folder}: the server shows no such folder; name the tars one by one or by a brace range, e.g. "
-                    f"{folder}/train-{{000..099}}.tar"
-                )
-            raise ValueError(f"{folder}: no such folder")
-        if fs.isfile(path):
+            raise ValueError(_no_folder(folder))
+        if not folder.startswith(_HTTP) and fs.isfile(
+            path
+        ):  # over HTTP, a page that lists a folder is a file too
             raise ValueError(
                 f"{folder} is a file whose name does not end in .tar; give a tar or a folder of tars"
             )
@@ -117,7 +115,7 @@ def _fitting(folder: str, options: Sequence[str], url: str) -> list[str]:
     fs, path = locate(folder)
     with explained(folder):
         if not fs.exists(path):
-            raise ValueError(f"{folder}: no such folder")
+            raise ValueError(_no_folder(folder))
         found = sorted({name for option in options for name in _walk(fs, path, option.split("/"))})
     # A glob such as * fits indices and manifests too.
     chosen = [name for name in found if name.endswith(".tar")] or [
@@ -151,6 +149,15 @@ def _names(fs: Any, path: str) -> list[str]:
 
 def _holds_tars(fs: Any, path: str) -> bool:
     return fs.isdir(path) and any(name.endswith(".tar") for name in _names(fs, path))
+
+
+def _no_folder(folder: str) -> str:
+    if not folder.startswith(_HTTP):
+        return f"{folder}: no such folder"
+    return (
+        f"{folder}: the server lists no such folder; name the tars one by one or by a brace range, e.g. "
+        f"{folder}/train-{{000..099}}.tar"
+    )
 
 
 def _what_is_there(folder: str) -> str:

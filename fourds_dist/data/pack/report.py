@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from fourds_dist.data.class_list import look_like_ids
 from fourds_dist.data.manifest import Manifest
 from fourds_dist.terminal import harmless, words
 
@@ -82,6 +83,12 @@ def _remarks(manifest: Manifest) -> list[str]:
         lines.append(
             f"there is no {' and no '.join(missing)} split; training needs all three of the target, "
             "val and test with labels"
+        )
+    counts = [sum(of_class) for of_class in zip(*manifest.class_counts.values(), strict=True)]
+    num_used, num_labelled = sum(count > 0 for count in counts), sum(counts)
+    if look_like_ids(num_used, num_labelled):
+        lines.append(
+            f"{num_used} classes for {num_labelled} labelled images: are these classes, or ids of images?"
         )
     reasons = ("unreadable", "missing", "with two labels")
     if skipped := {what: manifest.notes.get(what) for what in reasons if manifest.notes.get(what)}:

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fourds_dist.data.class_list import ClassList, in_order
 from fourds_dist.data.image_files import DATASETS, ImageFiles, find_images
 from fourds_dist.data.pack.doubles import equal_files, joined
 from fourds_dist.data.class_list import in_order
@@ -105,15 +106,19 @@ def image_folder(
     if group is not None:
         files = grouped(files, [file.path.relative_to(root).as_posix() for file in files], group)
     present = {file.label for file in files if file.label is not None}
-    if classes is not None and (unknown := sorted(present - set(classes))):
+    known = ClassList(classes if classes is not None else in_order(present))
+    meant = {label: known.position(label) for label in present}
+    if unknown := in_order(label for label, position in meant.items() if position is None):
         raise ValueError(
             f"{folder} has folders that the class list lacks: {', '.join(unknown[:8])}; the list begins with "
-            f"{', '.join(classes[:8])}"
+            f"{', '.join(known.names[:8])}"
         )
+    named = {label: known.names[position] for label, position in meant.items() if position is not None}
+    files = [replace(file, label=file.label and named[file.label]) for file in files]
     files = _with_splits(files, val_fraction, test_fraction, seed)
     return files_domain(
         name or root.resolve().name,
-        tuple(classes) if classes is not None else in_order(present),
+        known.names,
         files,
         {
             "origin": f"image folder {root.resolve().name}",

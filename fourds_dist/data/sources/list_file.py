@@ -26,7 +26,7 @@ from fourds_dist.data.file_kinds import is_image
 from fourds_dist.data.manifest import MANIFEST, first_repeated, read_manifest
 from fourds_dist.data.pack.plan import OnProgress
 from fourds_dist.data.sources.domain import Domain
-from fourds_dist.data.sources.folder import ImageFile, files_domain
+from fourds_dist.data.sources.folder import ImageFile, files_domain, grouped
 from fourds_dist.data.sources.rows import Row, decoded, read_rows, read_text
 from fourds_dist.data.text import composed
 from fourds_dist.storage import explained, locate
@@ -40,6 +40,7 @@ def image_list(
     root: str | Path | None = None,
     name: str | None = None,
     classes: Sequence[str] | None = None,
+    group: str | None = None,
     skip_bad: bool = False,
     decode: bool = False,
     num_threads: int = 2,
@@ -51,6 +52,7 @@ def image_list(
         root: folder that the paths are relative to; None: the list's.
         name: of the domain; None: the file's, without extension.
         classes: in label order. None: labels that are all numbers from 0 stand for themselves; names are sorted.
+        group: a regular expression that finds an image's group in its path; None: the list's column, if it has one.
         skip_bad: leave out images that are missing or cannot be read, and count them in the notes.
         decode: decode every image to see whether it can be read, not just its header.
 
@@ -69,20 +71,25 @@ def image_list(
     read = read_rows(file)
     known = ClassList(classes) if classes is not None else _deduced(read.rows, file)
     labels = _named(read.rows, known, file)
-    files, missing = [], []
+    files: list[ImageFile] = []
+    paths: list[str] = []
+    missing: list[str] = []
     for row in read.rows:
         path = _there(folder, row.path)
         if path is None:
             missing.append(f"line {row.line}: {row.path}")
             continue
         key = Path(row.path.replace("\\", "/")).with_suffix("").as_posix()
-        files.append(ImageFile(path, key, labels[row.line], row.split))
+        files.append(ImageFile(path, key, labels[row.line], row.split, row.group))
+        paths.append(row.path)
     if missing and (not skip_bad or not files):
         raise ValueError(
             f"{file}: {len(missing)} of {len(read.rows)} images are not there (paths are relative to "
             f"{'the list' if root is None else folder}; first: {missing[0]}); {_elsewhere(file, folder, read.rows)}"
             "correct it, or leave them out by --skip-bad"
         )
+    if group is not None:
+        files = grouped(files, paths, group)
     remarks = [f"columns that were not read: {', '.join(read.unread)}"] if read.unread else []
     return files_domain(
         name or file.stem,
