@@ -294,6 +294,97 @@ def test_labels_by_name_number_and_json() -> None:
         index_of(data, label=LabelField.parse("txt:c"))
 
 
+def test_labels_from_folders_of_the_tar() -> None:
+    data = tar_bytes(
+        [("./train/cat.v1/1.jpg", JPEG), ("./train/cat.v1/2.jpg", JPEG), ("./train/Ko\u0308ter/1.jpg", JPEG)]
+    )
+    index = index_of(data, label=LabelField.parse("path"))
+    assert (index.classes, index.labels.tolist()) == (("K\u00f6ter", "cat.v1"), [1, 1, 0])
+    assert index_of(data, label=LabelField.parse("path:0")).classes == ("train",)
+    assert index_of(data, label=LabelField.parse("path:-2")).classes == ("train",)
+    listed = index_of(data, label=LabelField.parse("path:1"), classes=["cat.v1", "x", "K\u00f6ter"])
+    assert listed.labels.tolist() == [0, 0, 2]
+    with pytest.raises(TarFault, match=r"it lies in only the folders train/cat.v1, where --label path:2"):
+        index_of(data, label=LabelField.parse("path:2"))
+    with pytest.raises(TarFault, match="it lies in no folder, where --label path:-1 takes"):
+        index_of(tar_bytes([("a.jpg", JPEG)]), label=LabelField.parse("path"))
+    with pytest.raises(TarFault, match=r"has no field 'cls'.*take the folder's name by --label path"):
+        index_of(data)
+    numbered = tar_bytes([(f"{n}/a.jpg", JPEG) for n in (10, 9, 2)])
+    assert index_of(numbered, label=LabelField.parse("path")).classes == ("2", "9", "10")
+
+
+def test_numbers_and_names_by_a_list() -> None:
+    data = tar_bytes(
+        [f for k, c in enumerate(("2", "10", "007")) for f in ((f"{k}.jpg", JPEG), (f"{k}.cls", c.encode()))]
+    )
+    names = ["0", "1", "10", "11", "2", "7"]
+    index = index_of(data, classes=names)
+    assert [index.classes[label] for label in index.labels] == ["2", "10", "7"]
+    with pytest.raises(TarFault, match="sample '2' is a '7', which the class list lacks"):
+        index_of(data, classes=["10", "2"])
+    mixed = tar_bytes(
+        [("a.jpg", JPEG), ("a.json", b'{"c": 1}'), ("b.jpg", JPEG), ("b.json", b'{"c": "cat"}')]
+    )
+    field = LabelField.parse("json:c")
+    with pytest.raises(
+        ValueError, match=r"names of classes \('cat'\) and numbers side by side; give --classes"
+    ):
+        index_of(mixed, label=field)
+    index = index_of(mixed, label=field, classes=["cat", "dog"], stamp="v1")
+    assert (index.labels.tolist(), index.stamp) == ([1, 0], "")
+    text = tar_bytes([("a.jpg", JPEG), ("a.json", b'{"c": 1}'), ("b.jpg", JPEG), ("b.json", b'{"c": "0"}')])
+    assert index_of(text, label=field).labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("content", [b"1.0", b"+1", b"\xef\xbb\xbf1\r\n", b"001"])
+def test_spellings_of_a_class_number(content: bytes) -> None:
+    assert index_of(tar_bytes([("a.jpg", JPEG), ("a.cls", content)])).labels.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"9" * 5000, "is no class number from 0"),
+        (b"3000000000", "is no class number from 0"),
+        (b"x" * (1 << 20) + b"y", "1048577 bytes are more than"),
+    ],
+)
+def test_a_label_decides_on_no_size(content: bytes, message: str) -> None:
+    with pytest.raises(TarFault, match=message):
+        index_of(tar_bytes([("a.jpg", JPEG), ("a.cls", content)]))
+
+
+def test_deep_json_is_a_fault() -> None:
+    data = tar_bytes([("a.jpg", JPEG), ("a.json", b"[" * 100_000)])
+    with pytest.raises(TarFault, match="it is no JSON"):
+        index_of(data, label=LabelField.parse("json:c"))
+
+
+@pytest.mark.parametrize("order", ["images first", "labels first"])
+def test_fields_that_stand_apart(order: str) -> None:
+    images, labels = [[(f"{n}.{x}", b"1") for n in range(9)] for x in ("jpg", "cls")]
+    files = images + labels if order == "images first" else labels + images
+    with pytest.raises(
+        TarFault, match=r"the fields of a sample must follow each other.*`tar --sort=name`"
+    ) as error:
+        index_of(tar_bytes(files))
+    assert error.value.kind == "apart"
+    for unlabelled in (False, True):  # no image without its label is taken for an unlabelled one
+        faults: list[TarFault] = []
+        assert len(index_of(tar_bytes(files), on_fault=faults.append, allow_unlabelled=unlabelled)) == 0
+        assert "apart" in {fault.kind for fault in faults}
+    assert len(index_of(tar_bytes(sorted(files)))) == 9  # what `tar --sort=name` writes
+
+
+def test_fields_in_two_folders() -> None:
+    data = tar_bytes(
+        [("images/a.jpg", JPEG), ("images/b.jpg", JPEG), ("labels/a.cls", b"1"), ("labels/b.cls", b"1")]
+    )
+    with pytest.raises(TarFault, match=r"has its fields in two folders \(images/a.jpg\); put the files"):
+        index_of(data)
+
+
 def test_unlabelled_samples() -> None:
     data = tar_bytes([("a.jpg", JPEG), ("b.jpg", JPEG), ("b.cls", b"-1"), ("c.jpg", JPEG), ("c.cls", b"2")])
     assert index_of(data, allow_unlabelled=True).labels.tolist() == [-1, -1, 2]
@@ -350,6 +441,8 @@ def test_an_inconsistent_index_is_refused() -> None:
 def test_label_fields_on_the_command_line() -> None:
     assert str(LabelField.parse("json:a/b")) == "json:a/b"
     assert LabelField.parse(".CLS") == LabelField("cls")
+    assert str(LabelField.parse("path")) == "path:-1"
+    assert LabelField.parse(".path") == LabelField("path")
     for wrong in ("", "json:", ":x", "a/b"):
         with pytest.raises(ValueError, match="expected FIELD"):
             LabelField.parse(wrong)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fourds_dist.data.index import ShardIndex
-from fourds_dist.data.manifest import MANIFEST, index_url, read_manifest
+from fourds_dist.data.manifest import MANIFEST, index_url, read_manifest, write_manifest
 from fourds_dist.data.pack.foreign import Reading, index_foreign
 from fourds_dist.data.pack.verify import verify
 from tests.data.conftest import S3Server
+from tests.data.shards import write_dataset
 from tests.data.tars import JPEG, samples, tar_bytes
 
 
@@ -204,3 +209,143 @@ def test_an_object_store(s3_server: S3Server) -> None:
     assert index_foreign([f"{url}/val-*.tar"], split="val").num_read == 1
     assert index_foreign([url]).num_read == 0
     assert verify(url)[1] == []
+
+
+def numbered(folder: Path, name: str, labels: list[int]) -> None:
+    files = []
+    for n, label in enumerate(labels):
+        files += [(f"{n}.jpg", JPEG + bytes([n])), (f"{n}.cls", b"%d" % label)]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(tar_bytes(files))
+
+
+def named_labels(folder: Path, tar: str) -> list[str | None]:
+    classes = read_manifest(str(folder)).classes
+    return [None if label < 0 else classes[label] for label in labels_of(folder, tar)]
+
+
+BY_TEXT = tuple(sorted(map(str, range(12))))  # 0, 1, 10, 11, 2, ...
+
+
+@pytest.mark.parametrize("first", [None, BY_TEXT, tuple("abcdefghijkl")])
+def test_numbers_in_a_list_of_numbers_are_names(tmp_path: Path, first: tuple[str, ...] | None) -> None:
+    numbered(tmp_path, "0.tar", list(range(12)))
+    index_foreign([str(tmp_path)], classes=first)  # whatever index is there already
+    done = index_foreign([str(tmp_path)], classes=BY_TEXT)
+    assert done.manifest.classes == BY_TEXT
+    assert named_labels(tmp_path, "0.tar") == list(map(str, range(12)))
+    assert verify(str(tmp_path))[1] == []
+    assert index_foreign([str(tmp_path)]).manifest.classes == BY_TEXT  # the list was given once
+    done = index_foreign([str(tmp_path)], classes=tuple("abcdefghijkl"))
+    assert named_labels(tmp_path, "0.tar") == list("abcdefghijkl")
+    assert verify(str(tmp_path))[1] == []
+
+
+def test_a_list_of_some_of_the_numbers(tmp_path: Path) -> None:
+    numbered(tmp_path, "0.tar", [0, 1, 2, 3])
+    with pytest.raises(ValueError, match="sample '0' is a '0', which the class list lacks"):
+        index_foreign([str(tmp_path)], classes=("2", "3"))
+    done = index_foreign([str(tmp_path)], classes=("2", "3"), reading=Reading(skip_bad=True))
+    assert len(done.faults) == 2
+    assert named_labels(tmp_path, "0.tar") == ["2", "3"]
+
+
+def test_minus_one_is_a_class_where_the_list_says_so(tmp_path: Path) -> None:
+    numbered(tmp_path, "0.tar", [-1, 1, 1])
+    with pytest.raises(ValueError, match="the only label is 1, and 1 images have none"):
+        index_foreign([str(tmp_path)])
+    index_foreign([str(tmp_path)], classes=("-1", "1"))
+    assert named_labels(tmp_path, "0.tar") == ["-1", "1", "1"]
+    assert verify(str(tmp_path))[1] == []
+    index_foreign([str(tmp_path)], classes=("a", "b"))
+    assert named_labels(tmp_path, "0.tar") == [None, "b", "b"]
+
+
+def test_labels_that_are_codes_or_ids(tmp_path: Path) -> None:
+    numbered(tmp_path, "0.tar", [4711] * 5)
+    numbered(tmp_path, "1.tar", [8150] * 5 + [2147483647])
+    with pytest.raises(ValueError, match=r"sample '5' of .*/1\.tar: the class number 2147483647 would make"):
+        index_foreign([str(tmp_path)])
+    assert not (tmp_path / MANIFEST).exists()
+    codes = ("8150", "4711", "2147483647")
+    assert index_foreign([str(tmp_path)], classes=codes).manifest.class_counts["train"] == (5, 5, 1)
+    assert verify(str(tmp_path))[1] == []
+    numbered(tmp_path / "ids", "0.tar", list(range(60)))
+    with pytest.raises(
+        ValueError, match="ids, not classes; name another field by --label, or name the classes"
+    ):
+        index_foreign([str(tmp_path / "ids")])
+
+
+def test_numbers_as_json_numbers_and_text(tmp_path: Path) -> None:
+    (tmp_path / "0.tar").write_bytes(tar_bytes([("a.jpg", JPEG), ("a.json", b'{"c": 1}')]))
+    (tmp_path / "1.tar").write_bytes(tar_bytes([("a.jpg", JPEG), ("a.json", b'{"c": "03"}')]))
+    done = index_foreign([str(tmp_path)], reading=Reading(label="json:c"))
+    assert done.manifest.classes == ("0", "1", "2", "3")
+    assert [labels_of(tmp_path, f"{n}.tar") for n in (0, 1)] == [[1], [3]]
+
+
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_faults_never_leave_a_set_without_labels(tmp_path: Path, unlabelled: bool) -> None:
+    images, labels = [(f"{n}.jpg", JPEG) for n in range(9)], [(f"{n}.cls", b"1") for n in range(9)]
+    (tmp_path / "0.tar").write_bytes(tar_bytes(images + labels))
+    reading = Reading(skip_bad=True, unlabelled=unlabelled)
+    with pytest.raises(ValueError, match=r"faults were left out, and none is left; the first: .*--sort=name"):
+        index_foreign([str(tmp_path)], reading=reading, classes=("a", "b"))
+    assert not (tmp_path / MANIFEST).exists()
+
+
+def test_a_folder_of_ours_keeps_its_classes(tmp_path: Path) -> None:
+    classes = ("10", "2", "0")
+    write_dataset(tmp_path / "ours", [3, 3], classes=classes)
+    manifest = read_manifest(str(tmp_path / "ours"))
+    write_manifest(str(tmp_path / "ours"), replace(manifest, notes={"packing": {}}))
+    for index in (tmp_path / "ours").glob("*.index"):
+        index.unlink()
+    again = index_foreign([str(tmp_path / "ours")]).manifest
+    assert (again.classes, again.class_counts) == (classes, manifest.class_counts)
+    assert verify(str(tmp_path / "ours"))[1] == []
+    with pytest.raises(ValueError, match=r"has other classes .*pack it again"):
+        index_foreign([str(tmp_path / "ours")], classes=("0", "2", "10"))
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as name, unprivileged():
+        folder = Path(name)
+        with privileged():
+            tars(folder, a=3)
+            folder.chmod(0o555)
+        with pytest.raises(
+            ValueError, match=r"cannot be written .*; give a folder for the manifest .* by --to DEST"
+        ):
+            index_foreign([name])
+        with tempfile.TemporaryDirectory() as mine:
+            assert index_foreign([name], to=mine).manifest.num_samples("train") == 3
+        with privileged():
+            folder.chmod(0o755)
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """As a user who is not root, whom no permissions stop."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if user == 0:
+            os.seteuid(0)
+
+
+@contextmanager
+def privileged() -> Iterator[None]:
+    """As the user who runs the tests."""
+    user = os.geteuid()
+    if os.getuid() == 0:
+        os.seteuid(0)
+    try:
+        yield
+    finally:
+        if os.getuid() == 0:
+            os.seteuid(user)
