@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from fourds_dist.storage import check_writable, explained, locate, put_file, write_bytes
+from tests.s3 import serving
 
 
 def test_a_local_file_is_never_half_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,6 +64,49 @@ def test_what_is_explained_and_what_passes() -> None:
     for error in (FileNotFoundError("x"), OSError(28, "full"), KeyError("bug")):
         with pytest.raises(type(error)), explained("s3://b"):
             raise error
+
+
+def test_a_public_bucket_is_read_as_the_message_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import s3fs
+
+    (tmp_path / "root/public").mkdir(parents=True)
+    (tmp_path / "root/public/x").write_text("there")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": str(tmp_path / "none"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    command = serving(str(tmp_path / "root"), "127.0.0.1:0", str(tmp_path / "rclone.conf"))
+    at = command.index("--auth-key")
+    del command[at : at + 2]  # whoever asks may read
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        lines = iter(process.stderr)
+        match = next(
+            m for line in lines if (m := re.search(r"Starting s3 server on \[(http://[^/\]]+)", line))
+        )
+        monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": match[1]})
+        s3fs.S3FileSystem.clear_instance_cache()
+        with pytest.raises(
+            ValueError, match="no credentials were found; .*with FSSPEC_S3_ANON=true"
+        ) as error:
+            with explained("s3://public/x"):
+                locate("s3://public/x")[0].cat_file("public/x")
+        name, _, value = str(error.value).rpartition("with ")[2].partition("=")
+        monkeypatch.setenv(name, value)
+        fsspec.config.set_conf_env(fsspec.config.conf)  # what fsspec does when it is imported
+        s3fs.S3FileSystem.clear_instance_cache()
+        assert locate("s3://public/x")[0].cat_file("public/x") == b"there"
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+        s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_a_driver_that_is_not_installed() -> None:

@@ -89,3 +89,10 @@ def test_of_a_folder_of_splits_the_one_asked_for_is_taken(tmp_path: Path) -> Non
     assert open_labelled(str(tmp_path), ("bee", "ant"), "train").num_images == 2
     with pytest.raises(ValueError, match="has the splits test, train, not val; give --split"):
         open_labelled(str(tmp_path), ("bee", "ant"), "val")
+
+
+def test_a_url_is_not_a_file() -> None:
+    with pytest.raises(
+        ValueError, match=r"s3://b/x\.jpg: `fourds predict` reads local files.*`fourds evaluate`"
+    ):
+        open_files(["s3://b/x.jpg"])

@@ -110,14 +110,18 @@ def read_classes(place: str | Path) -> tuple[str, ...]:
     Raises:
         ValueError: nothing there, not text, empty, or a name twice.
     """
-    fs, path = locate(str(place))
-    with explained(str(place)):
-        if fs.isdir(path):
-            return read_manifest(str(place)).classes
-        if path.rpartition("/")[2] == MANIFEST:
-            return read_manifest(str(place).rpartition("/")[0] or ".").classes
-        text = decoded(fs.cat_file(path), str(place)) if "://" in str(place) and fs.exists(path) else None  # pyright: ignore[reportArgumentType]
-    text = read_text(Path(place)) if text is None else text
+    where = str(place)
+    if "://" in where or Path(where).is_dir() or Path(where).name == MANIFEST:
+        fs, path = locate(where)
+        with explained(where):
+            if fs.isdir(path) or where.endswith(f"/{MANIFEST}") or where == MANIFEST:
+                return read_manifest(where.removesuffix(MANIFEST) or ".").classes
+            try:
+                text = decoded(fs.cat_file(path), where)  # pyright: ignore[reportArgumentType]
+            except FileNotFoundError:
+                raise ValueError(f"{where}: no such file") from None
+    else:
+        text = read_text(Path(where))
     names = [composed(line.strip()) for line in text.split("\n") if line.strip()]
     if not names:
         raise ValueError(f"{place} holds no classes; it takes a name a line, in label order")

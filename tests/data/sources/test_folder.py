@@ -214,3 +214,17 @@ def test_the_validation_split_is_drawn_without_equal_images_of_training(tmp_path
     splits = {key: split for key, (_, split, _) in found(folder(tmp_path)).items()}
     assert Counter(splits.values()) == {"train": 36, "val": 4, "test": 1}
     assert all(splits[f"dog-{n}-0"] == splits[f"dog-{n}-1"] for n in range(20))
+
+
+def test_folders_named_by_numbers(tmp_path: Path) -> None:
+    for n in range(12):
+        (tmp_path / "f" / f"{n}").mkdir(parents=True)
+        Image.new("RGB", (4, 4), (n, 0, 0)).save(tmp_path / "f" / f"{n}" / "a.png")
+    domain = image_folder(tmp_path / "f")
+    assert domain.classes == tuple(map(str, range(12)))
+    by_text = tuple(sorted(domain.classes))
+    listed = image_folder(tmp_path / "f", classes=by_text)
+    assert listed.classes == by_text
+    assert all(e.label == e.key.partition("-")[0] for e in listed)
+    with pytest.raises(ValueError, match="folders that the class list lacks: 10, 11"):
+        image_folder(tmp_path / "f", classes=tuple(map(str, range(10))))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from PIL import Image
 
 from fourds_dist.data.sources.domain import Domain
 from fourds_dist.data.sources.list_file import image_list, read_classes
+from tests.data.shards import write_dataset
 
 IMAGES = ("a.png", "my dog.png", "deep/köter 1.png")
 
@@ -109,6 +111,49 @@ def test_class_lists(tmp_path: Path) -> None:
         read_classes(file)
     with pytest.raises(ValueError, match="no such file"):
         read_classes(tmp_path / "none")
+
+
+def test_names_that_are_numbers_are_names(place: Path) -> None:
+    text = "photos/a.png 2\nphotos/my dog.png 010\n"
+    assert labels(listed(place, text, classes=("10", "2", "0"))) == [("2", None), ("10", None)]
+    with pytest.raises(ValueError, match="labels that the class list lacks: 010; the list begins with 2, 3"):
+        listed(place, text, classes=("2", "3"))
+    with pytest.raises(ValueError, match="labels that the class list lacks: 010"):  # never a position
+        listed(place, text, classes=("2", *map(str, range(20, 40))))
+
+
+def test_paths_relative_to_another_folder(place: Path) -> None:
+    (place / "photos/lists").mkdir()
+    file = place / "photos/lists/l.txt"
+    file.write_text("photos/a.png cat\nphotos/my dog.png dog\n")
+    with pytest.raises(ValueError, match=f"relative to the list.*give --root {place}; else correct it"):
+        image_list(file)
+    assert [e.image for e in image_list(file, root=place)] == [place / "photos" / n for n in IMAGES[:2]]
+    with pytest.raises(ValueError, match="--root /none: no such folder"):
+        image_list(file, root="/none")
+
+
+def test_either_unicode_form_of_a_path(place: Path) -> None:
+    text = "photos/deep/k\u00f6ter 1.png\tK\u00f6ter\nphotos/a.png\tKo\u0308ter\n"
+    assert labels(listed(place, text)) == [("K\u00f6ter", None)] * 2
+    assert labels(listed(place, text.replace("k\u00f6ter 1", "ko\u0308ter 1"))) == [("K\u00f6ter", None)] * 2
+
+
+def test_the_classes_of_another_data_set(tmp_path: Path) -> None:
+    url = write_dataset(tmp_path / "alt", [3], classes=("b", "a", "c"))
+    assert read_classes(url) == read_classes(f"{url}/manifest.json") == ("b", "a", "c")
+    fs = fsspec.filesystem("memory")
+    fs.pipe("/labels-test/alt/manifest.json", (tmp_path / "alt/manifest.json").read_bytes())
+    fs.pipe("/labels-test/classes.txt", "x\nK\u00f6ter\n".encode())
+    assert read_classes("memory://labels-test/alt") == ("b", "a", "c")
+    assert read_classes("memory://labels-test/classes.txt") == ("x", "K\u00f6ter")
+    with pytest.raises(ValueError, match=r"^memory://labels-test/none\.txt: no such file"):
+        read_classes("memory://labels-test/none.txt")
+    with pytest.raises(ValueError, match=r"it has no manifest\.json"):
+        read_classes(tmp_path)
+    (tmp_path / "classes.json").write_text('[\n"a",\n"b"\n]')
+    with pytest.raises(ValueError, match="is JSON; a class list takes a name a line"):
+        read_classes(tmp_path / "classes.json")
 
 
 def test_a_class_list_of_many_names(tmp_path: Path) -> None:
