@@ -1,7 +1,7 @@
 """Pack: images become dataset folders of tar shards, each with its index, and a manifest over all.
 
 python -m fourds_dist.pack folder photos/ s3://bucket/photos            a folder of images, a sub-folder per class
-python -m fourds_dist.pack list photos.txt s3://bucket/photos           a list of images and labels
+python -m fourds_dist.pack list photos.csv s3://bucket/photos           a list of images and labels, also CSV or TSV
 python -m fourds_dist.pack office-home OfficeHomeDataset DEST           a known data set; its domains go to DEST/...
 python -m fourds_dist.pack index 's3://bucket/old/train-{000..099}.tar' an index for tars that are there already
 python -m fourds_dist.pack verify s3://bucket/photos                    read everything over

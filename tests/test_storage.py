@@ -91,11 +91,9 @@ def test_a_public_bucket_is_read_as_the_message_says(tmp_path: Path, monkeypatch
         )
         monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": match[1]})
         s3fs.S3FileSystem.clear_instance_cache()
-        with pytest.raises(
-            ValueError, match="no credentials were found; .*with FSSPEC_S3_ANON=true"
-        ) as error:
-            with explained("s3://public/x"):
-                locate("s3://public/x")[0].cat_file("public/x")
+        refused = pytest.raises(ValueError, match=r"no credentials were found; .*with FSSPEC_S3_ANON=true")
+        with refused as error, explained("s3://public/x"):
+            locate("s3://public/x")[0].cat_file("public/x")
         name, _, value = str(error.value).rpartition("with ")[2].partition("=")
         monkeypatch.setenv(name, value)
         fsspec.config.set_conf_env(fsspec.config.conf)  # what fsspec does when it is imported
