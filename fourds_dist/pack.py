@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry of `python -m fourds_dist.pack`; gives the exit status."""
     options = parser_of(__doc__).parse_args(arguments)
     try:
+        _check_image_options(options)
         match options.subcommand:
             case "folder":
                 return _pack_folder(options)
@@ -115,6 +116,7 @@ def _pack(work: Iterable[tuple[Domain, str]], options: Namespace) -> int:
                 url,
                 shard_bytes=round(options.shard_mb * 1e6),
                 overwrite=options.overwrite,
+                grey_range=options.grey_range,
                 num_threads=options.threads,
                 on_progress=progress,
                 **fractions,
@@ -141,7 +143,9 @@ def _index(options: Namespace) -> int:
                 unlabelled=options.unlabelled,
                 skip_bad=options.skip_bad,
                 checksum=not options.no_checksum,
+                decode=options.most_pixels if options.decode else None,
             ),
+            grey_range=options.grey_range,
             num_threads=options.threads,
             on_progress=progress,
         )
@@ -157,12 +161,18 @@ def _verify(options: Namespace) -> int:
     from fourds_dist.data.pack.verify import verify
 
     with PackProgress("shards") as progress:
-        manifest, problems = verify(options.url, num_threads=options.threads, on_progress=progress)
+        manifest, problems = verify(
+            options.url,
+            decode=options.most_pixels if options.decode else None,
+            num_threads=options.threads,
+            on_progress=progress,
+        )
     show(options.url, manifest)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if not problems:
-        print("every shard holds what the manifest and its index say")
+        also = ", and every image can be decoded" if options.decode else ""
+        print(f"every shard holds what the manifest and its index say{also}")
     return 1 if problems else 0
 
 
@@ -190,6 +200,22 @@ def _classes(options: Namespace) -> tuple[str, ...] | None:
     from fourds_dist.data.sources.list_file import read_classes
 
     return None if options.classes is None else read_classes(options.classes)
+
+
+def _check_image_options(options: Namespace) -> None:
+    """What holds for all images of the command."""
+    from fourds_dist.data.grey import is_range
+    from fourds_dist.data.pixels import MOST_PIXELS, allow_pixels
+
+    if given := getattr(options, "grey_range", None):
+        options.grey_range = tuple(given)
+        if not is_range(options.grey_range):
+            raise ValueError(f"--grey-range {given[0]:g} {given[1]:g}: give the lower number first")
+    megapixels = getattr(options, "max_megapixels", None)
+    if megapixels is not None and megapixels <= 0:
+        raise ValueError(f"--max-megapixels {megapixels:g}: give more than 0")
+    options.most_pixels = MOST_PIXELS if megapixels is None else round(megapixels * 1e6)
+    allow_pixels(options.most_pixels)
 
 
 def _last_part(url: str) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fourds_dist.data.grey import GreyRange, is_range
 from fourds_dist.storage import explained, locate, write_bytes
 
 FORMAT = 1
@@ -57,14 +58,18 @@ class Manifest:
     notes: Mapping[str, Any] = field(default_factory=dict)
     """How the data came about; JSON."""
 
+    grey_range: GreyRange | None = None
+    """(black, white): by which values images of more than 8 bits are read (`grey`); None where there are none."""
+
     @property
     def fingerprint(self) -> str:
-        """Identity of the data in checkpoints: 16 hex digits over classes and shards."""
+        """Identity of the data in checkpoints: 16 hex digits over classes, shards and grey range, if there is one."""
         shards = {
             split: [[shard.name, shard.num_samples, shard.num_bytes, shard.sha256] for shard in shards]
             for split, shards in sorted(self.splits.items())
         }
-        text = json.dumps([list(self.classes), shards], ensure_ascii=True, separators=(",", ":"))
+        parts = [list(self.classes), shards, *([list(self.grey_range)] if self.grey_range else [])]
+        text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def num_samples(self, split: str) -> int:
@@ -133,10 +138,12 @@ def format_manifest(manifest: Manifest) -> bytes:
         counts = json.dumps(list(manifest.class_counts.get(split, ())))
         body = f'      "class_counts": {counts},\n      "shards": [\n{rows}\n      ]\n'
         splits.append(f"    {json.dumps(split)}: {{\n{body}    }}")
+    grey_range = f'  "grey_range": {json.dumps(manifest.grey_range)},\n' if manifest.grey_range else ""
     text = (
         f'{{\n  "format": {FORMAT},\n  "name": {json.dumps(manifest.name, ensure_ascii=False)},\n'
         f'  "fingerprint": "{manifest.fingerprint}",\n'
         f'  "classes": {json.dumps(list(manifest.classes), ensure_ascii=False)},\n'
+        f"{grey_range}"
         '  "splits": {\n' + ",\n".join(splits) + f'\n  }},\n  "notes": {notes}\n}}\n'
     )
     try:
@@ -189,6 +196,7 @@ def _from_json(content: Mapping[str, Any]) -> Manifest:
         splits={k: tuple(Shard(**shard) for shard in v["shards"]) for k, v in splits.items()},
         class_counts={k: tuple(v["class_counts"]) for k, v in splits.items()},
         notes=content.get("notes", {}),
+        grey_range=None if content.get("grey_range") is None else tuple(content["grey_range"]),
     )
 
 
@@ -202,6 +210,8 @@ def _inconsistency(manifest: Manifest) -> str | None:
     names = [shard.name for shards in manifest.splits.values() for shard in shards]
     if repeated := _first_repeated(names):
         return f"shard {repeated!r} is there twice"
+    if manifest.grey_range is not None and not is_range(manifest.grey_range):
+        return f"grey_range {manifest.grey_range!r} is not two numbers, the lower one first"
     for split, shards in manifest.splits.items():
         for shard in shards:
             if not isinstance(shard.name, str) or ".." in shard.name.split("/"):

@@ -9,12 +9,14 @@ import contextlib
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from fourds_dist.data.grey import Grey, GreyRange, from_json, joined
 from fourds_dist.data.index import UNLABELLED, ShardIndex, index_tar
 from fourds_dist.data.label import LabelField
 from fourds_dist.data.manifest import (
@@ -48,6 +50,8 @@ class Reading:
     """Faulty samples are left out and counted."""
     checksum: bool = True
     """Take the tars' SHA-256."""
+    decode: int | None = None
+    """Decode every image, of at most so many pixels; those that cannot be decoded are faults. None: none."""
 
     def index(
         self, url: str, classes: Sequence[str] | None, faults: list[TarFault], stamp: str = ""
@@ -69,6 +73,7 @@ class Reading:
                 checksum=self.checksum,
                 on_fault=faults.append if self.skip_bad else None,
                 stamp=stamp,
+                decode=self.decode,
             )
 
 
@@ -93,6 +98,7 @@ def index_foreign(
     name: str | None = None,
     classes: Sequence[str] | None = None,
     reading: Reading = Reading(),
+    grey_range: GreyRange | None = None,
     num_threads: int = 4,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> Indexed:
@@ -105,6 +111,8 @@ def index_foreign(
         to: folder for the manifest and the indices; None: beside the tars, the manifest in their common folder.
         name: of the dataset; None: the folder's.
         classes: in label order; None: the manifest's that is there, or what the labels tell.
+        grey_range: (black, white) of images of more than 8 bits; None: the manifest's that is there, if that was given,
+            or measured over all splits (`grey`).
         num_threads: tars read at a time.
         on_progress: is told ("indexing", tars, of how many).
 
@@ -159,7 +167,15 @@ def index_foreign(
             Shard(names[tar], labels.num_samples, labels.num_bytes, labels.sha256 or None)
         )
         counts.setdefault(splits[tar], Counter()).update(labels.counts(final))
-    manifest = _merged(held, name or folder.rpartition("/")[2], final, shards, counts, reading)
+    how_by_split: dict[str, dict[str, Any]] = {
+        one: {
+            **dataclasses.asdict(reading),
+            "grey": _grey(labels for tar, labels in zip(tars, found, strict=True) if splits[tar] == one),
+        }
+        for one in shards
+    }
+    manifest = _merged(held, name or folder.rpartition("/")[2], final, shards, counts, how_by_split)
+    manifest = _with_grey_range(manifest, held, grey_range)
     write_manifest(folder, manifest)
     return Indexed(folder, manifest, num_read, tuple(faults))
 
@@ -175,12 +191,14 @@ class _Labels:
     """Names that the labels stand for; empty where they are numbers."""
     by_label: Mapping[int, int]
     """Label -> samples, without the unlabelled."""
+    grey: Grey | None
 
     @classmethod
     def of(cls, index: ShardIndex) -> _Labels:
         labels, counts = np.unique(index.labels[index.labels != UNLABELLED], return_counts=True)
         by_label = dict(zip(labels.tolist(), counts.tolist(), strict=True))
-        return cls(len(index), index.num_bytes, index.sha256, index.classes, by_label)
+        grey = from_json(index.grey)
+        return cls(len(index), index.num_bytes, index.sha256, index.classes, by_label, grey)
 
     def fit(self, classes: tuple[str, ...] | None) -> bool:
         """Whether a class list has all that the labels stand for."""
@@ -258,16 +276,33 @@ def _merged(
     classes: tuple[str, ...],
     shards: Mapping[str, list[Shard]],
     counts: Mapping[str, Counter[str]],
-    reading: Reading,
+    how: Mapping[str, Mapping[str, Any]],
 ) -> Manifest:
     mine = {split: tuple(listed) for split, listed in shards.items()}
     my_counts = {split: tuple(count[name] for name in classes) for split, count in counts.items()}
-    how = {split: dataclasses.asdict(reading) for split in mine}
     if held is None:
-        return Manifest(name, classes, mine, my_counts, {"indexed": how})
+        return Manifest(name, classes, mine, my_counts, {"indexed": dict(how)})
     splits, all_counts = {**held.splits, **mine}, {**held.class_counts, **my_counts}
     order = [split for split in SPLITS if split in splits]
     notes = {**held.notes, "indexed": {**held.notes.get("indexed", {}), **how}}
     return Manifest(
         held.name, classes, {s: splits[s] for s in order}, {s: all_counts[s] for s in order}, notes
     )
+
+
+def _grey(labels: Iterable[_Labels]) -> dict[str, Any] | None:
+    grey = joined(one.grey for one in labels)
+    return None if grey is None else dataclasses.asdict(grey)
+
+
+def _with_grey_range(manifest: Manifest, held: Manifest | None, given: GreyRange | None) -> Manifest:
+    """The range of all splits together: given now or earlier, else measured."""
+    told = [how.get("grey") for how in manifest.notes["indexed"].values()]
+    grey = joined(Grey(**one) for one in told if one)
+    if given is None and held is not None and held.notes.get("grey range given"):
+        given = held.grey_range
+    notes = {k: v for k, v in manifest.notes.items() if k not in ("grey", "grey range given")}
+    notes |= ({"grey": dataclasses.asdict(grey)} if grey else {}) | (
+        {"grey range given": True} if given else {}
+    )
+    return dataclasses.replace(manifest, notes=notes, grey_range=given or (grey and grey.range))
