@@ -177,19 +177,26 @@ def _verify(options: Namespace) -> int:
 
 
 def _sheet(options: Namespace) -> int:
+    from fourds_dist.data.manifest import read_manifest
     from fourds_dist.data.sources.sheet import contact_sheet, packed_examples
 
     if Path(options.out).suffix.lower() not in (".png", ".jpg", ".webp"):
         raise ValueError(f"{options.out}: name a picture to write last, e.g. sheet.png")
     titles = [_last_part(url) for url in options.urls]
-    domains = {
-        title if titles.count(title) == 1 else url: packed_examples(
-            url, images_per_class=options.images, seed=options.seed
-        )
+    urls = {
+        title if titles.count(title) == 1 else url: url
         for title, url in zip(titles, options.urls, strict=True)
     }
+    domains = {
+        title: packed_examples(url, images_per_class=options.images, seed=options.seed)
+        for title, url in urls.items()
+    }
     sheet = contact_sheet(
-        domains, num_classes=options.classes, images_per_class=options.images, seed=options.seed
+        domains,
+        num_classes=options.classes,
+        images_per_class=options.images,
+        seed=options.seed,
+        grey_ranges={title: read_manifest(url).grey_range for title, url in urls.items()},
     )
     sheet.save(options.out)
     print(options.out)
