@@ -158,7 +158,7 @@ def _index(options: Namespace) -> int:
 
 
 def _verify(options: Namespace) -> int:
-    from fourds_dist.data.pack.verify import verify
+    from fourds_dist.data.pack.verify import NOT_READABLE, verify
 
     with PackProgress("shards") as progress:
         manifest, problems = verify(
@@ -170,6 +170,11 @@ def _verify(options: Namespace) -> int:
     show(options.url, manifest)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
+    if any(NOT_READABLE in problem for problem in problems):
+        print(
+            "mend these images, or leave them out: pack or index again with --decode --skip-bad",
+            file=sys.stderr,
+        )
     if not problems:
         also = ", and every image can be decoded" if options.decode else ""
         print(f"every shard holds what the manifest and its index say{also}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shlex
 import threading
 import zlib
 from collections import OrderedDict
@@ -154,8 +155,8 @@ class Quarantine:
         raise DataError(
             f"{self._where}: {len(self.causes)} broken samples were met by this worker alone, its budget is "
             f"{self._budget} (data.max_bad_fraction):\n{listed}\n"
-            f"`python -m fourds_dist.pack verify {self._url} --decode` lists all; mend them, or leave them out by "
-            "packing again with --decode --skip-bad (`pack index` takes both, too), or raise the budget"
+            f"`python -m fourds_dist.pack verify {shlex.quote(self._url)} --decode` lists all; mend them, or leave "
+            "them out by packing again with --decode --skip-bad (`pack index` takes both, too), or raise the budget"
         )
 
 

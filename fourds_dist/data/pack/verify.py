@@ -15,6 +15,8 @@ from fourds_dist.data.pack.foreign import Reading
 from fourds_dist.data.pack.plan import OnProgress
 from fourds_dist.storage import explained, locate
 
+NOT_READABLE = "not a readable image"
+
 
 def verify(
     url: str,
@@ -92,7 +94,7 @@ def _undecodable(
             try:
                 decoded_whole(data, WHOLE_PX, grey_range=grey_range, most_pixels=most_pixels)  # pyright: ignore[reportArgumentType]
             except ValueError as error:
-                yield f"{tar}/{index.keys[row]}{packed_from(index, row)}: not a readable image: {error}"
+                yield f"{tar}/{index.keys[row]}{packed_from(index, row)}: {NOT_READABLE}: {error}"
 
 
 def _reading(manifest: Manifest, split: str, shard: Shard) -> Reading:
