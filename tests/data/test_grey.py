@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -11,9 +12,17 @@ import pytest
 import torch
 from PIL import Image
 
-from fourds_dist.data import LoaderConfig, StreamConfig, TrainStream, evaluation_batches, open_split
+from fourds_dist.data import (
+    DataError,
+    LoaderConfig,
+    StreamConfig,
+    TrainStream,
+    evaluation_batches,
+    open_split,
+)
 from fourds_dist.data.grey import from_json, joined, measured, to_json
-from fourds_dist.data.manifest import read_manifest
+from fourds_dist.data.index import ShardIndex
+from fourds_dist.data.manifest import read_manifest, write_manifest
 from fourds_dist.data.preprocessing import Preprocessing
 from fourds_dist.pack import main
 from tests.data.deep_images import encoded, pgm, png16, tiff
@@ -244,3 +253,31 @@ def test_an_edited_range_is_told(tmp_path: Path) -> None:
         read_manifest(url)
     with pytest.raises(ValueError, match="takes two numbers, the lower one first"):
         LoaderConfig(grey_range=(3, 3))
+
+
+def test_indices_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    foreign(tmp_path / "train-0.tar", range(2), KINDS["12 bits in 16"][0], "png")
+    assert main(["index", str(tmp_path)]) == 0
+    path = tmp_path / "train-0.tar.index"
+    with np.load(path) as archive:
+        columns = {name: archive[name] for name in archive.files if name not in ("grey", "sources")}
+    np.savez(path.with_suffix(".npz"), **columns)
+    index = ShardIndex.from_bytes(path.with_suffix(".npz").read_bytes(), "here")
+    assert (len(index), index.grey, len(index.sources)) == (2, "", 0)
+    assert ShardIndex.from_bytes(path.read_bytes(), "here").grey
+
+
+def test_data_sets_of_earlier_versions_are_read_by_the_depth_of_their_files(tmp_path: Path) -> None:
+    """Their manifests say no range: 16-bit images are read as 0 to 65535, and what that does not fit is refused."""
+    for kind, top in {"16 bits": 255, "12 bits in 16": 16, "float": 255}.items():
+        images, extension = KINDS[kind]
+        url = str(tmp_path / kind)
+        assert main(["folder", write(tmp_path / f"{kind} scans", images, extension), url]) == 0
+        write_manifest(url, replace(read_manifest(url), grey_range=None, notes={}))
+        assert pixels_of(url).max() == top
+    url = str(tmp_path / "int32")
+    assert main(["folder", write(tmp_path / "int32 scans", *KINDS["int32"]), url]) == 0
+    write_manifest(url, replace(read_manifest(url), grey_range=None, notes={}))
+    with pytest.raises(DataError, match=r"set data\.grey_range, or pack the data set again"):
+        pixels_of(url)
+    assert pixels_of(url, grey_range=(-1024, 3056)).max() == 255
