@@ -16,6 +16,7 @@ import json
 import sys
 
 from fourds_dist.command import Answer, answered
+from fourds_dist.image_options import add_image_options, with_image_options
 from fourds_dist.terminal import say
 
 
@@ -39,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", metavar="FILE", help="also write everything there, path or URL; -: only JSON, to stdout"
     )
+    add_image_options(parser)
     parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
     return parser
 
@@ -58,7 +60,7 @@ def _evaluate(options: argparse.Namespace) -> Answer:
 
     if options.json not in (None, "-"):
         check_writable(options.json.rpartition("/")[0] or ".")
-    student = load_student(options.student)
+    student = with_image_options(load_student(options.student), options)
     data, key = options.data, "DATA"
     if data is None:
         data, key = student.about.get("domain"), "its target"

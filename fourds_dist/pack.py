@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     write_any_name()
     options = parser_of(__doc__).parse_args(arguments)
     try:
+        _check_image_options(options)
         match options.subcommand:
             case "folder":
                 return _pack_folder(options)
@@ -130,6 +131,7 @@ def _pack(work: Iterable[tuple[Domain, str]], options: Namespace) -> int:
                 url,
                 shard_bytes=round(options.shard_mb * 1e6),
                 overwrite=options.overwrite,
+                grey_range=options.grey_range,
                 num_threads=options.threads,
                 on_progress=progress,
                 **fractions,
@@ -156,7 +158,9 @@ def _index(options: Namespace) -> int:
                 unlabelled=options.unlabelled,
                 skip_bad=options.skip_bad,
                 checksum=not options.no_checksum,
+                decode=options.most_pixels if options.decode else None,
             ),
+            grey_range=options.grey_range,
             num_threads=options.threads,
             on_progress=progress,
         )
@@ -169,32 +173,50 @@ def _index(options: Namespace) -> int:
 
 
 def _verify(options: Namespace) -> int:
-    from fourds_dist.data.pack.verify import verify
+    from fourds_dist.data.pack.verify import NOT_READABLE, verify
 
     with PackProgress("shards") as progress:
-        manifest, problems = verify(options.url, num_threads=options.threads, on_progress=progress)
+        manifest, problems = verify(
+            options.url,
+            decode=options.most_pixels if options.decode else None,
+            num_threads=options.threads,
+            on_progress=progress,
+        )
     show(options.url, manifest)
     for problem in problems:
         say(f"error: {problem}", file=sys.stderr)
+    if any(NOT_READABLE in problem for problem in problems):
+        say(
+            "mend these images, or leave them out: pack or index again with --decode --skip-bad",
+            file=sys.stderr,
+        )
     if not problems:
-        print("every shard holds what the manifest and its index say")
+        also = ", and every image can be decoded" if options.decode else ""
+        print(f"every shard holds what the manifest and its index say{also}")
     return 1 if problems else 0
 
 
 def _sheet(options: Namespace) -> int:
+    from fourds_dist.data.manifest import read_manifest
     from fourds_dist.data.sources.sheet import contact_sheet, packed_examples
 
     if Path(options.out).suffix.lower() not in (".png", ".jpg", ".webp"):
         raise ValueError(f"{options.out}: name a picture to write last, e.g. sheet.png")
     titles = [_last_part(url) for url in options.urls]
-    domains = {
-        title if titles.count(title) == 1 else url: packed_examples(
-            url, images_per_class=options.images, seed=options.seed
-        )
+    urls = {
+        title if titles.count(title) == 1 else url: url
         for title, url in zip(titles, options.urls, strict=True)
     }
+    domains = {
+        title: packed_examples(url, images_per_class=options.images, seed=options.seed)
+        for title, url in urls.items()
+    }
     sheet = contact_sheet(
-        domains, num_classes=options.classes, images_per_class=options.images, seed=options.seed
+        domains,
+        num_classes=options.classes,
+        images_per_class=options.images,
+        seed=options.seed,
+        grey_ranges={title: read_manifest(url).grey_range for title, url in urls.items()},
     )
     sheet.save(options.out)
     say(options.out)
@@ -205,6 +227,22 @@ def _classes(options: Namespace) -> tuple[str, ...] | None:
     from fourds_dist.data.sources.list_file import read_classes
 
     return None if options.classes is None else read_classes(options.classes)
+
+
+def _check_image_options(options: Namespace) -> None:
+    """What holds for all images of the command."""
+    from fourds_dist.data.grey import is_range
+    from fourds_dist.data.pixels import MOST_PIXELS, allow_pixels
+
+    if given := getattr(options, "grey_range", None):
+        options.grey_range = tuple(given)
+        if not is_range(options.grey_range):
+            raise ValueError(f"--grey-range {given[0]:g} {given[1]:g}: give the lower number first")
+    megapixels = getattr(options, "max_megapixels", None)
+    if megapixels is not None and megapixels <= 0:
+        raise ValueError(f"--max-megapixels {megapixels:g}: give more than 0")
+    options.most_pixels = MOST_PIXELS if megapixels is None else round(megapixels * 1e6)
+    allow_pixels(options.most_pixels)
 
 
 def _last_part(url: str) -> str:

@@ -15,6 +15,7 @@ import json
 import sys
 
 from fourds_dist.command import Answer, answered
+from fourds_dist.image_options import add_image_options, with_image_options
 from fourds_dist.terminal import say
 
 
@@ -31,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
         "--top", type=int, default=1, metavar="N", help="the N likeliest classes (default: 1)"
     )
     parser.add_argument("--json", action="store_true", help="a line of JSON per image instead of the table")
+    add_image_options(parser)
     parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
     return parser
 
@@ -47,7 +49,7 @@ def _predict(options: argparse.Namespace) -> Answer:
     if options.top < 1:
         raise ValueError(f"--top {options.top}: give 1 or more")
     images = open_files(options.files)
-    student = load_student(options.student)
+    student = with_image_options(load_student(options.student), options)
     width = max(len(str(path)) for path in images.paths)
     for told in student.ranked(images, options.top):
         if options.json:

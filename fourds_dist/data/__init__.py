@@ -8,6 +8,9 @@
     fetch      ranged reads that outlast faults; `cache` keeps them on a node's disk
     samples    encoded samples by position, checked; broken ones are left out up to a budget
     lanes      a rank's lanes of the order, read ahead
+    pixels     what the values of an image file mean: 8-bit RGB of any file; the model card carries this code
+    grey       the grey range of a data set, for images of more than 8 bits
+    decode     crops of the training size; `preprocessing` says how, in files of weights
     kept       decoded images of small data sets, for the next epoch
     batches    threads decode drawn samples into batches
     stream     all of it put together: `TrainStream` and `evaluation_batches`

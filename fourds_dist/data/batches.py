@@ -24,6 +24,7 @@ from fourds_dist.data.batch import Batch
 from fourds_dist.data.decode import IMAGES_PER_TASK, Encoded, crop_resized, decode_into
 from fourds_dist.data.decode_process import decode_processes
 from fourds_dist.data.fetch import DataError
+from fourds_dist.data.grey import GreyRange
 from fourds_dist.data.lanes import Draw
 from fourds_dist.data.samples import Quarantine, Sample
 from fourds_dist.data.threads import Pool, num_cores
@@ -43,6 +44,8 @@ class Decoding:
         resize_px, crop_px: see `decode`.
         threads: that decode at a time, each in a process of its own with `in_processes`.
         prefetch: batches that are being made at a time.
+        grey_range: of all images of more than 8 bits; None: each data set's own.
+        most_pixels: larger images are refused; None: those of more than `pixels.MOST_PIXELS`.
     """
 
     resize_px: int
@@ -50,6 +53,8 @@ class Decoding:
     threads: int
     in_processes: bool
     prefetch: int
+    grey_range: GreyRange | None = None
+    most_pixels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,8 @@ class _Decoder:
         self.crop_px = how.crop_px
         self._sizes = {"resize_px": how.resize_px, "crop_px": how.crop_px}
         decode = decode_processes(how.threads) if how.in_processes else decode_into
-        self._decode = partial(decode, **self._sizes)
+        self._decode = partial(decode, **self._sizes, most_pixels=how.most_pixels)
+        self._how = how
 
     def __call__(
         self, samples: Sequence[Sample], places: Sequence[Place], out: Sequence[Tensor]
@@ -177,13 +183,24 @@ class _Decoder:
                 messages[i] = str(error)
         if rest:
             images: list[Encoded] = [(samples[i].data, places[i]) for i in rest]
-            for i, message in zip(rest, self._decode(images, [out[i] for i in rest]), strict=True):
+            ranges = [self._range(samples[i]) for i in rest]
+            said = self._decode(images, [out[i] for i in rest], grey_ranges=ranges)
+            for i, message in zip(rest, said, strict=True):
                 messages[i] = message
         return messages
 
+    def _range(self, sample: Sample) -> GreyRange | None:
+        return self._how.grey_range or sample.grey_range
+
     def _recalled(self, sample: Sample, place: Place, out_CHW: Tensor) -> bool:
         """Whether the image is one of those that are kept."""
-        whole_CHW = sample.kept and sample.kept.image(sample.key, sample.data, self._sizes["resize_px"])
+        whole_CHW = sample.kept and sample.kept.image(
+            sample.key,
+            sample.data,
+            self._how.resize_px,
+            grey_range=self._range(sample),
+            most_pixels=self._how.most_pixels,
+        )
         if whole_CHW is None:
             return False
         out_CHW.copy_(crop_resized(whole_CHW, **self._sizes, place=place))

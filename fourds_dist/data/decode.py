@@ -3,33 +3,31 @@
 Resizing to resize_px and cropping crop_px out of that is done in one: the crop's place is found in the original, cut
 out, and only that resized, with antialiasing. The crop's edges are rounded to whole pixels of the original.
 
-JPEGs go through torchvision's decoder, twice as fast as Pillow's. Everything else goes through Pillow: other formats
-(torchvision's PNG decoder ends the process on a file that is cut off), CMYK, and JPEGs of at least SCALED times the
-wanted size, which Pillow decodes at a half, a quarter or an eighth of their size. Transparency is laid over white.
+JPEGs go through torchvision's decoder, twice as fast as Pillow's. Everything else goes through Pillow by the rule of
+`pixels`: other formats (torchvision's PNG decoder ends the process on a file that is cut off), CMYK, and JPEGs of at
+least SCALED times the wanted size, which Pillow decodes at a half, a quarter or an eighth of their size.
 """
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
-MOST_PIXELS = 89_478_485
-"""Larger images are refused, since a small file can claim any size; Pillow's own limit, a quarter of a gibibyte."""
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""What Pillow may open: those that shards may hold (`grouping`). It knows more, some of which start other programs."""
+from fourds_dist.data.grey import GreyRange
+from fourds_dist.data.pixels import FORMATS, MOST_PIXELS, allow_pixels, rgb, too_large
 
 SCALED = 2
 """From this many times the wanted size on, a JPEG is decoded at a fraction of its size."""
+
+WHOLE_PX = 1 << 20
+"""A wanted size by which no image is decoded at a fraction of its size."""
 
 IMAGES_PER_TASK = 8
 """Images that a decoder takes at a time."""
@@ -42,7 +40,13 @@ _PLACE = re.compile(r"^\w+, \S+:\d+, ")
 
 
 def decode(
-    data: bytes | memoryview, *, resize_px: int, crop_px: int, place: tuple[float, float]
+    data: bytes | memoryview,
+    *,
+    resize_px: int,
+    crop_px: int,
+    place: tuple[float, float],
+    grey_range: GreyRange | None = None,
+    most_pixels: int | None = None,
 ) -> UInt8[Tensor, "3 H W"]:
     """A square crop of an encoded image.
 
@@ -51,21 +55,30 @@ def decode(
             as the paper does.
         crop_px: side of the crop, at most resize_px.
         place: of the crop, (down, right), each in [0, 1]: 0 the upper or left edge, 1 the other one, 0.5 the centre.
+        grey_range: values that are black and white in images of more than 8 bits; None: as the file says (`pixels`).
+        most_pixels: larger images are refused; None: MOST_PIXELS.
 
     Raises:
-        ValueError: not an image that can be read whole, or one of more than MOST_PIXELS.
+        ValueError: not an image that can be read whole, one of more than most_pixels, or one of more than 8 bits whose
+            range nothing tells.
     """
-    whole_CHW = decoded_whole(data, resize_px)
+    whole_CHW = decoded_whole(data, resize_px, grey_range=grey_range, most_pixels=most_pixels)
     return crop_resized(whole_CHW, resize_px=resize_px, crop_px=crop_px, place=place)
 
 
-def decoded_whole(data: bytes | memoryview, resize_px: int) -> UInt8[Tensor, "3 H W"]:
-    """The whole image, at least `resize_px` on each side where the original is; raises like `decode`."""
+def decoded_whole(
+    data: bytes | memoryview,
+    resize_px: int,
+    *,
+    grey_range: GreyRange | None = None,
+    most_pixels: int | None = None,
+) -> UInt8[Tensor, "3 H W"]:
+    """The whole image, at least `resize_px` on each side where the original is; takes and raises what `decode` does."""
     try:
-        return _pixels(data, resize_px)
+        return _pixels(data, resize_px, grey_range, most_pixels or MOST_PIXELS)
     except (OSError, RuntimeError, ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
         cause = _PLACE.sub("", " ".join(str(error).split()))
-        raise ValueError(cause[:200] or type(error).__name__) from None
+        raise ValueError(cause[:300] or type(error).__name__) from None
 
 
 def crop_resized(
@@ -85,13 +98,25 @@ def crop_resized(
 
 
 def decode_into(
-    images: Sequence[Encoded], out: Sequence[Tensor], *, resize_px: int, crop_px: int
+    images: Sequence[Encoded],
+    out: Sequence[Tensor],
+    *,
+    resize_px: int,
+    crop_px: int,
+    grey_ranges: Sequence[GreyRange | None] | None = None,
+    most_pixels: int | None = None,
 ) -> list[str | None]:
-    """Decode images into tensors of shape (3, crop_px, crop_px); what is wrong with each, None where nothing is."""
+    """Decode images into tensors of shape (3, crop_px, crop_px); what is wrong with each, None where nothing is.
+
+    Args:
+        grey_ranges: of each image, see `decode`; None: none has one.
+    """
     messages: list[str | None] = []
-    for (data, place), out_CHW in zip(images, out, strict=True):
+    ranges = grey_ranges or [None] * len(images)
+    sizes = {"resize_px": resize_px, "crop_px": crop_px, "most_pixels": most_pixels}
+    for (data, place), out_CHW, grey_range in zip(images, out, ranges, strict=True):
         try:
-            out_CHW.copy_(decode(data, resize_px=resize_px, crop_px=crop_px, place=place))
+            out_CHW.copy_(decode(data, place=place, grey_range=grey_range, **sizes))
             messages.append(None)
         except ValueError as error:
             messages.append(str(error))
@@ -104,27 +129,25 @@ def _span(length: int, resize_px: int, crop_px: int, place: float) -> tuple[int,
     return round((length - size) * place), size
 
 
-def _pixels(data: bytes | memoryview, resize_px: int) -> Tensor:
+def _pixels(
+    data: bytes | memoryview, resize_px: int, grey_range: GreyRange | None, most_pixels: int
+) -> Tensor:
     frame = _jpeg_frame(data)
     if frame is not None and frame[2] in (1, 3) and min(frame[:2]) < SCALED * resize_px:
-        _refuse_bomb(frame[1], frame[0])
+        if frame[0] * frame[1] > most_pixels:
+            raise ValueError(too_large(f"{frame[1]} x {frame[0]}", most_pixels))
         pixels_CHW = decode_jpeg(_tensor(data), mode=ImageReadMode.RGB, apply_exif_orientation=True)
         assert isinstance(pixels_CHW, Tensor)
         return pixels_CHW
+    allow_pixels(most_pixels)
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        pixels_HWC = rgb(data, grey_range, resize_px, most_pixels)
+    except Image.DecompressionBombError:
+        raise ValueError(too_large(f"over {2 * MOST_PIXELS}", most_pixels)) from None
     except UnidentifiedImageError:
         what = f"begins with {bytes(data[:8])!r}" if len(data) else "is empty"
         raise ValueError(f"it {what}, which is no {', '.join(FORMATS)} that can be read") from None
-    _refuse_bomb(*image.size)
-    if image.format == "JPEG":
-        image.draft(None, (resize_px, resize_px))
-    return torch.from_numpy(np.array(_rgb(ImageOps.exif_transpose(image)))).permute(2, 0, 1)
-
-
-def _refuse_bomb(width: int, height: int) -> None:
-    if width * height > MOST_PIXELS:
-        raise ValueError(f"{width} x {height} pixels are more than {MOST_PIXELS}: a decompression bomb")
+    return torch.from_numpy(pixels_HWC).permute(2, 0, 1)
 
 
 def _jpeg_frame(data: bytes | memoryview) -> tuple[int, int, int] | None:
@@ -147,18 +170,6 @@ def _jpeg_frame(data: bytes | memoryview) -> tuple[int, int, int] | None:
         else:
             at += 2 + (data[at + 2] << 8 | data[at + 3])
     return None
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":  # 16 bit and float greys: scale to 8 bit, not cut off
-        pixels = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if pixels.max(initial=0) > 255 else 255.0
-        return Image.fromarray((pixels * (255.0 / top)).round().clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
 
 
 def _tensor(data: bytes | memoryview) -> Tensor:

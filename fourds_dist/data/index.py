@@ -9,15 +9,16 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import BinaryIO
 
 import numpy as np
 
 from fourds_dist.data.class_list import ClassList, Label, in_order, number_of
-from fourds_dist.data.grouping import Grouping, OnFault, Sample, name_parts
+from fourds_dist.data.grouping import Grouping, OnFault, Sample
 from fourds_dist.data.label import LabelField
 from fourds_dist.data.tar import TarStream
+from fourds_dist.data.tar_images import TarImages
 
 FORMAT = 1
 UNLABELLED = -1
@@ -57,6 +58,10 @@ class ShardIndex:
     """Of the tar; empty if it was not taken."""
     stamp: str = ""
     """Version of the tar and way of reading that the index was made with; another stamp, another index."""
+    grey: str = ""
+    """What the images of more than 8 bits hold (`grey.to_json`), of foreign tars; empty where there are none."""
+    sources: np.ndarray = field(default_factory=lambda: np.zeros(0, np.str_))
+    """(n,) unicode: the file that each image was packed from, for people; (0,) where that is not known."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -82,14 +87,15 @@ class ShardIndex:
             with _ONE_AT_A_TIME, np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 if (found := int(archive["format"])) != FORMAT:
                     raise ValueError(f"format {found}, where this version reads {FORMAT}")
-                read = {f.name: archive[f.name] for f in fields(cls)}
+                added = {"grey", "sources"} - set(archive.files)  # indices of earlier versions lack them
+                read = {f.name: archive[f.name] for f in fields(cls) if f.name not in added}
         except Exception as error:  # what zipfile and NumPy raise on garbage is not of one family
             raise ValueError(f"{where} is truncated or no index of a shard ({error}); {remedy}") from None
         for name in ("fields", "classes"):
             read[name] = tuple(map(str, read[name]))
         read["num_bytes"] = int(read["num_bytes"])
-        for name in ("sha256", "stamp"):
-            read[name] = str(read[name])
+        for name in ("sha256", "stamp", "grey"):
+            read[name] = str(read.get(name, ""))
         index = cls(**read)
         if problem := index._inconsistency():
             raise ValueError(f"{where} is inconsistent: {problem}; {remedy}")
@@ -100,6 +106,8 @@ class ShardIndex:
         for name in ("extensions", "offsets", "sizes", "labels", "checksums"):
             if getattr(self, name).shape != (n,):
                 return f"{name} has shape {getattr(self, name).shape} for {n} samples"
+        if self.sources.shape not in ((0,), (n,)):
+            return f"sources has shape {self.sources.shape} for {n} samples"
         for name in ("fields_offsets", "fields_sizes"):
             if getattr(self, name).shape != (n, len(self.fields)):
                 return f"{name} has shape {getattr(self, name).shape} for {n} samples of {len(self.fields)} fields"
@@ -119,6 +127,8 @@ def index_tar(
     checksum: bool = True,
     on_fault: OnFault | None = None,
     stamp: str = "",
+    measure: bool = True,
+    decode: int | None = None,
 ) -> ShardIndex:
     """Index a tar in one pass, without seeking.
 
@@ -134,6 +144,8 @@ def index_tar(
         on_fault: takes every fault, whose sample is then left out (on both sides of damage, the samples next to it);
             None: the first fault is raised.
         stamp: kept in the index.
+        measure: decode images of more than 8 bits, for the grey range of the data set.
+        decode: decode every image, of at most so many pixels; one that cannot be decoded is a fault. None: none.
 
     Raises:
         TarFault: (a ValueError) with shard, member, byte and remedy.
@@ -147,16 +159,16 @@ def index_tar(
         allow_unlabelled=allow_unlabelled,
         on_fault=on_fault,
     )
-    field_ = label.extension
-    stream = TarStream(file, where, keep=lambda name: name_parts(name)[1] == field_ != "", checksum=checksum)
+    images = TarImages(where, label.extension, image, on_fault, measure=measure, decode=decode)
+    stream = TarStream(file, where, keep=images.wants, checksum=checksum)
     for item in stream:
-        grouping.add(item)
-    samples = grouping.finish()
+        grouping.add(images.passed(item))
+    samples = images.good(grouping.finish())
     values = [sample.label for sample in samples]
     labels, names = _numbered(values, where, known)
     if known is not None and names and any(v is not None and known.named(v) is None for v in values):
         stamp = ""  # names and positions side by side have a meaning under this class list alone
-    return _columns(samples, labels, names, stream, stamp)
+    return replace(_columns(samples, labels, names, stream, stamp), grey=images.grey(samples))
 
 
 def _columns(
@@ -183,6 +195,12 @@ def _columns(
         sha256=stream.sha256 or "",
         stamp=stamp,
     )
+
+
+def packed_from(index: ShardIndex, row: int) -> str:
+    """For messages: the file that a sample's image was packed from; empty where that is not known."""
+    source = str(index.sources[row]) if len(index.sources) else ""
+    return f" (packed from {source})" if source else ""
 
 
 def _numbered(

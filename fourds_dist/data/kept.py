@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from fourds_dist.data.decode import decoded_whole
+from fourds_dist.data.grey import GreyRange
 
 
 class Budget:
@@ -41,12 +42,20 @@ class KeptImages:
         self._budget = budget
         self._images: dict[str, Tensor] = {}
 
-    def image(self, key: str, data: bytes | memoryview, resize_px: int) -> UInt8[Tensor, "3 H W"] | None:
+    def image(
+        self,
+        key: str,
+        data: bytes | memoryview,
+        resize_px: int,
+        *,
+        grey_range: GreyRange | None = None,
+        most_pixels: int | None = None,
+    ) -> UInt8[Tensor, "3 H W"] | None:
         """The image, decoded now if it was not before; None once the budget is spent.
 
         Args:
             data: the encoded file.
-            resize_px: see `decode`; the same in every call.
+            resize_px, grey_range, most_pixels: see `decode`; the same in every call.
 
         Raises:
             ValueError: not an image that can be read whole.
@@ -54,7 +63,7 @@ class KeptImages:
         held = self._images.get(key)
         if held is not None or self._budget.is_spent:
             return held
-        image = decoded_whole(data, resize_px)
+        image = decoded_whole(data, resize_px, grey_range=grey_range, most_pixels=most_pixels)
         if key not in self._images and self._budget.take(image.numel()):
             self._images[key] = image
         return image

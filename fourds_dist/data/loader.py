@@ -10,7 +10,9 @@ from fourds_dist.config import Section
 from fourds_dist.data.batches import MOST_THREADS, Decoding, num_threads
 from fourds_dist.data.cache import PageCache
 from fourds_dist.data.fetch import Fetcher
+from fourds_dist.data.grey import is_range
 from fourds_dist.data.kept import Budget
+from fourds_dist.data.pixels import MOST_PIXELS
 
 MIB = 1 << 20
 
@@ -38,6 +40,13 @@ class LoaderConfig(Section):
         0.225,
     )
     """Per channel, of values in [0, 1]; ImageNet's."""
+
+    grey_range: tuple[float, float] | None = None
+    """(black, white) by which images of more than 8 bits (16-bit, 32-bit, float) of both domains are read, e.g. [0,
+    4095]. null: as the manifest of each data set says, where packing found it or was told."""
+
+    max_megapixels: float = Field(default=MOST_PIXELS / 1e6, gt=0)
+    """Larger images count as broken: a small file can claim any size."""
 
     source_fraction: float = Field(default=0.0, ge=0, lt=1)
     """Share of source images in every batch of distillation, the rest being target images; each domain keeps its own
@@ -81,13 +90,23 @@ class LoaderConfig(Section):
     def _check(self) -> LoaderConfig:
         if self.crop_px > self.resize_px:
             raise ValueError(f"crop_px ({self.crop_px}) is larger than resize_px ({self.resize_px})")
+        if self.grey_range is not None and not is_range(self.grey_range):
+            raise ValueError(f"grey_range ({self.grey_range}) takes two numbers, the lower one first")
         return self
 
     def decoding(self, world_size: int) -> Decoding:
         """How every rank decodes."""
         threads = self.threads or num_threads(world_size)
         wanted = self.decoders == "processes" or (self.decoders == "auto" and threads > MOST_THREADS)
-        return Decoding(self.resize_px, self.crop_px, threads, wanted, self.prefetch_batches)
+        return Decoding(
+            self.resize_px,
+            self.crop_px,
+            threads,
+            wanted,
+            self.prefetch_batches,
+            self.grey_range,
+            round(self.max_megapixels * 1e6),
+        )
 
     def budget(self) -> Budget:
         """For the decoded images that are kept."""

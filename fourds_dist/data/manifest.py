@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from fourds_dist.data.grey import GreyRange, is_range
 from fourds_dist.data.text import composed
 from fourds_dist.storage import explained, locate, write_bytes
 
@@ -58,14 +59,18 @@ class Manifest:
     notes: Mapping[str, Any] = field(default_factory=dict)
     """How the data came about; JSON."""
 
+    grey_range: GreyRange | None = None
+    """(black, white): by which values images of more than 8 bits are read (`grey`); None where there are none."""
+
     @property
     def fingerprint(self) -> str:
-        """Identity of the data in checkpoints: 16 hex digits over classes and shards."""
+        """Identity of the data in checkpoints: 16 hex digits over classes, shards and grey range, if there is one."""
         shards = {
             split: [[shard.name, shard.num_samples, shard.num_bytes, shard.sha256] for shard in shards]
             for split, shards in sorted(self.splits.items())
         }
-        text = json.dumps([list(self.classes), shards], ensure_ascii=True, separators=(",", ":"))
+        parts = [list(self.classes), shards, *([list(self.grey_range)] if self.grey_range else [])]
+        text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def num_samples(self, split: str) -> int:
@@ -102,7 +107,7 @@ def read_manifest(url: str) -> Manifest:
             raise ValueError(_why_none(url)) from None
     manifest = parse_manifest(data, where)
     manifest = replace(manifest, classes=tuple(map(composed, manifest.classes)))
-    if repeated := _first_repeated(manifest.classes):
+    if repeated := first_repeated(manifest.classes):
         raise ValueError(
             f"{where} has the class {repeated!r} twice, in two Unicode forms; pack or index the data again"
         )
@@ -140,10 +145,12 @@ def format_manifest(manifest: Manifest) -> bytes:
         counts = json.dumps(list(manifest.class_counts.get(split, ())))
         body = f'      "class_counts": {counts},\n      "shards": [\n{rows}\n      ]\n'
         splits.append(f"    {json.dumps(split)}: {{\n{body}    }}")
+    grey_range = f'  "grey_range": {json.dumps(manifest.grey_range)},\n' if manifest.grey_range else ""
     text = (
         f'{{\n  "format": {FORMAT},\n  "name": {json.dumps(manifest.name, ensure_ascii=False)},\n'
         f'  "fingerprint": "{manifest.fingerprint}",\n'
         f'  "classes": {json.dumps(list(manifest.classes), ensure_ascii=False)},\n'
+        f"{grey_range}"
         '  "splits": {\n' + ",\n".join(splits) + f'\n  }},\n  "notes": {notes}\n}}\n'
     )
     try:
@@ -196,6 +203,7 @@ def _from_json(content: Mapping[str, Any]) -> Manifest:
         splits={k: tuple(Shard(**shard) for shard in v["shards"]) for k, v in splits.items()},
         class_counts={k: tuple(v["class_counts"]) for k, v in splits.items()},
         notes=content.get("notes", {}),
+        grey_range=None if content.get("grey_range") is None else tuple(content["grey_range"]),
     )
 
 
@@ -209,6 +217,8 @@ def _inconsistency(manifest: Manifest) -> str | None:
     names = [shard.name for shards in manifest.splits.values() for shard in shards]
     if repeated := first_repeated(names):
         return f"shard {repeated!r} is there twice"
+    if manifest.grey_range is not None and not is_range(manifest.grey_range):
+        return f"grey_range {manifest.grey_range!r} is not two numbers, the lower one first"
     for split, shards in manifest.splits.items():
         for shard in shards:
             if not isinstance(shard.name, str) or ".." in shard.name.split("/"):

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
+import shlex
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from fourds_dist.data.fetch import DataError, Fetcher
-from fourds_dist.data.index import UNLABELLED, ShardIndex
+from fourds_dist.data.grey import GreyRange
+from fourds_dist.data.index import UNLABELLED, ShardIndex, packed_from
 from fourds_dist.data.split import Split, load_index
 
 if TYPE_CHECKING:
@@ -45,6 +49,8 @@ class Sample:
     label: int
     kept: KeptImages | None = None
     """Where the decoded image may be kept."""
+    grey_range: GreyRange | None = None
+    """Of its data set (`grey`)."""
 
 
 class RangeReader(Protocol):
@@ -102,10 +108,14 @@ class Quarantine:
     Args:
         split_url, split_name: for the report.
         budget: how many distinct samples may be left out.
+        packed_from: a sample's key -> words on the file that its image was packed from.
     """
 
-    def __init__(self, split_url: str, split_name: str, budget: int) -> None:
-        self._where = f"{split_url} ({split_name})"
+    def __init__(
+        self, split_url: str, split_name: str, budget: int, packed_from: Callable[[str], str] = lambda key: ""
+    ) -> None:
+        self._url, self._where = split_url, f"{split_url} ({split_name})"
+        self._packed_from = packed_from
         self._budget = budget
         self._lock = threading.Lock()
         self.causes: dict[str, str] = {}
@@ -118,7 +128,8 @@ class Quarantine:
             world_size: of the ranks that share it, where each sample stays with one of them (evaluation). In training
                 every rank meets all samples, epoch by epoch.
         """
-        return cls(split.url, split.name, math.ceil(max_bad_fraction * split.num_positions / world_size))
+        budget = math.ceil(max_bad_fraction * split.num_positions / world_size)
+        return cls(split.url, split.name, budget, partial(packed_from_of, split))
 
     def __len__(self) -> int:
         return len(self.causes)
@@ -139,12 +150,26 @@ class Quarantine:
             log.warning("left out %s: %s", key, cause)
             if len(self.causes) <= self._budget:
                 return
-            listed = "\n".join(f"  {k}: {c}" for k, c in list(self.causes.items())[:10])
+            first = list(self.causes.items())[:10]
+        listed = "\n".join(f"  {k}{self._packed_from(k)}: {c}" for k, c in first)
         raise DataError(
             f"{self._where}: {len(self.causes)} broken samples were met by this worker alone, its budget is "
             f"{self._budget} (data.max_bad_fraction):\n{listed}\n"
-            "mend or pack the data again (`python -m fourds_dist.pack verify` lists all), or raise the budget"
+            f"`python -m fourds_dist.pack verify {shlex.quote(self._url)} --decode` lists all; mend them, or leave "
+            "them out by packing again with --decode --skip-bad (`pack index` takes both, too), or raise the budget"
         )
+
+
+def packed_from_of(split: Split, key: str) -> str:
+    """For messages: the file that the image of a sample was packed from, by the index of its shard."""
+    for number, shard in enumerate(split.shards):
+        if not key.startswith(f"{shard.name}/"):
+            continue
+        with suppress(ValueError, OSError, DataError):
+            index = load_index(split, number)
+            rows = np.flatnonzero(index.keys == key[len(shard.name) + 1 :])
+            return packed_from(index, int(rows[0])) if len(rows) else ""
+    return ""
 
 
 class SampleReader:
@@ -184,7 +209,8 @@ class SampleReader:
                 checked = self._checked(int(shard), index, row, data)
                 label = self._label(positions[at], index, row)
                 is_broken = isinstance(checked, str)
-                found[at] = (key, checked) if is_broken else Sample(key, checked, label, self._kept)
+                sample = (checked, label, self._kept, self._split.grey_range)
+                found[at] = (key, checked) if is_broken else Sample(key, *sample)  # pyright: ignore[reportArgumentType]
         return found  # pyright: ignore[reportReturnType]
 
     def _label(self, position: int, index: Rows, row: int) -> int:

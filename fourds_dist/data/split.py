@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from fourds_dist.config import Section
 from fourds_dist.data.fetch import read_object
+from fourds_dist.data.grey import GreyRange
 from fourds_dist.data.index import UNLABELLED, ShardIndex
 from fourds_dist.data.listing import sizes
 from fourds_dist.data.manifest import Manifest, Shard, index_url, read_manifest, shard_url
@@ -75,6 +76,7 @@ class Split:
         told: (num_positions,) whether a position's label may be used; None: all.
         labelled: (num_samples,) whether each sample of a pass shows a label; None: a batch takes them as they come.
         labelled_fraction: share of labelled samples that every batch holds at least, with `labelled`.
+        grey_range: of the data set's images of more than 8 bits (`grey`); None: the manifest says none.
     """
 
     url: str
@@ -86,6 +88,7 @@ class Split:
     told: np.ndarray | None = None
     labelled: np.ndarray | None = None
     labelled_fraction: float = 0.0
+    grey_range: GreyRange | None = None
 
     @cached_property
     def sizes(self) -> np.ndarray:
@@ -182,7 +185,14 @@ def open_split(config: StreamConfig, name: SplitName, *, seed: int = 0) -> Split
     folder, pattern = split_pattern(config.url)
     manifest = read_manifest(folder)
     shards = _matching(manifest, name, pattern, config.url)
-    split = Split(folder, name, manifest.classes, shards, f"{manifest.fingerprint}/{name}{pattern or ''}")
+    split = Split(
+        folder,
+        name,
+        manifest.classes,
+        shards,
+        f"{manifest.fingerprint}/{name}{pattern or ''}",
+        grey_range=manifest.grey_range,
+    )
     needs_labels = (
         config.labels_per_class is not None
         or config.unlabelled == "drop"
@@ -275,6 +285,7 @@ def _chosen(split: Split, config: StreamConfig, seed: int) -> Split:
         told=None if told.all() else told,
         labelled=(told & (labels != UNLABELLED))[shown] if config.labelled_fraction else None,
         labelled_fraction=config.labelled_fraction,
+        grey_range=split.grey_range,
     )
 
 

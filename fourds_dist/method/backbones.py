@@ -117,6 +117,23 @@ def build_backbone(config: BackboneConfig, num_classes: int, image_size: int | N
     return network
 
 
+def size_options(arch: str, image_size: int | None) -> dict[str, Any]:
+    """The arguments that tell a network the side of its images: none where it takes any size, or none is given.
+
+    The entry point or the package of `arch` has to be there.
+    """
+    if image_size is None:
+        return {}
+    if arch.startswith("timm/"):
+        about = importlib.import_module("timm").get_pretrained_cfg(arch.removeprefix("timm/"))
+        return {"img_size": image_size} if about is not None and about.fixed_input_size else {}
+    if ":" in arch:
+        module_name, _, function_name = arch.partition(":")
+        function = getattr(importlib.import_module(module_name), function_name)
+        return {"image_size": image_size} if "image_size" in inspect.signature(function).parameters else {}
+    return {"image_size": image_size} if arch.startswith("vit_") else {}
+
+
 def _from_torchvision(arch: str, num_classes: int, image_size: int | None) -> nn.Module:
     known = torchvision.models.list_models(module=torchvision.models)
     if arch not in known:
@@ -126,8 +143,8 @@ def _from_torchvision(arch: str, num_classes: int, image_size: int | None) -> nn
             f"architecture {arch!r} is not a torchvision classifier; {hint} "
             "(others: timm/NAME or package.module:function)"
         )
-    options: dict[str, Any] = {}
-    if arch.startswith("vit_") and image_size is not None:
+    options = size_options(arch, image_size)
+    if options and image_size is not None:
         patch = int(arch.rpartition("_")[2])
         if image_size % patch:
             near = max(patch, round(image_size / patch) * patch)
@@ -135,7 +152,6 @@ def _from_torchvision(arch: str, num_classes: int, image_size: int | None) -> nn
                 f"{arch} cuts images into patches of {patch} px, and {image_size} is no multiple; "
                 f"take data.crop_px={near}"
             )
-        options["image_size"] = image_size
     return torchvision.models.get_model(arch, weights=None, num_classes=num_classes, **options)
 
 
@@ -150,9 +166,7 @@ def _from_timm(arch: str, num_classes: int, image_size: int | None) -> nn.Module
         raise ValueError(
             f"timm has no model {name!r}" + (f"; did you mean 'timm/{nearest[0]}'?" if nearest else "")
         )
-    about = timm.get_pretrained_cfg(name)
-    is_fixed = image_size is not None and about is not None and about.fixed_input_size
-    options = {"img_size": image_size} if is_fixed else {}
+    options = size_options(arch, image_size)
     return timm.create_model(name, pretrained=False, num_classes=num_classes, **options)
 
 
@@ -171,7 +185,7 @@ def _from_entry_point(arch: str, num_classes: int, image_size: int | None) -> nn
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     if "num_classes" not in parameters and not takes_any:
         raise ValueError(f"architecture {arch!r}: a function that takes num_classes is needed")
-    options = {"image_size": image_size} if image_size is not None and "image_size" in parameters else {}
+    options = size_options(arch, image_size)
     network = function(num_classes=num_classes, **options)
     if not isinstance(network, nn.Module):
         raise ValueError(  # noqa: TRY004

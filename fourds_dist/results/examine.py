@@ -158,7 +158,7 @@ def examine(run: Run, most_images: int, patience_s: float | None = None) -> Exam
     whole = ShardImages(open_split(settings.target, "test", seed=settings.run.seed))
     classes = whole.split.classes
     task, networks = _networks(run, len(classes))
-    preprocessing = Preprocessing.of(settings.data)
+    preprocessing = Preprocessing.of(settings.data, whole.split.grey_range)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for module in (task, *(n for n in networks.values() if isinstance(n, nn.Module))):
         module.to(device).eval()

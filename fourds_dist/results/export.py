@@ -6,9 +6,10 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +17,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from fourds_dist.data import LoaderConfig
 from fourds_dist.data.index import UNLABELLED
-from fourds_dist.results.card import model_card
+from fourds_dist.data.samples import Sample, SampleReader
+from fourds_dist.results.card import model_card, preparation_code
 from fourds_dist.results.formats import FILES, Writer
 from fourds_dist.results.images import FileImages, ShardImages, open_labelled
 from fourds_dist.results.loading import load_student
+from fourds_dist.results.preprocessing import Preprocessing
 from fourds_dist.results.student import Student
 from fourds_dist.storage import check_writable, locate, write_bytes
 from fourds_dist.terminal import words
@@ -34,6 +38,10 @@ LEAST_AGREEMENT = {"int8": 0.95}
 BATCHES = (1, 32, 7)
 """Images per call of the comparison, in turn: batches are dynamic or the comparison fails."""
 NUM_TIMED = 30
+NUM_PREPARED = 16
+"""Encoded images on which the model card's code is run."""
+CLOSE_LEVELS = 1.0
+"""Mean difference of a prepared image, of 255 levels: JPEG decoders and resizing round in other ways."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,7 @@ def export(
     if not where:
         raise ValueError(f"{student.origin} does not say what its target is; give labelled images by --data")
     images = open_labelled(where, student.classes, key="--data" if data else "its target")
+    check_preparation(student.preprocessing, _encoded(images))
     pixels, labels = _some(images, student, NUM_COMPARED)
     about = {**student.about, "format": "fourds_dist", "preprocessing": student.preprocessing.to_json()}
     writer = Writer(student, about, lambda: _calibration(images, student))
@@ -143,6 +152,44 @@ def compared(format_: str, path: Path, pixels: Tensor, labels: np.ndarray, expec
         float((own == labels)[known].mean()),
         len(pixels),
     )
+
+
+def check_preparation(preprocessing: Preprocessing, encoded: Mapping[str, bytes]) -> None:
+    """Run the model card's own code on encoded images: it has to prepare them as the student's images were.
+
+    Raises:
+        ValueError: naming an image that it prepares otherwise.
+    """
+    names: dict[str, Any] = {}
+    exec(preparation_code(preprocessing), names)
+    with tempfile.TemporaryDirectory() as here:
+        path = Path(here, "image")
+        for name, data in encoded.items():
+            try:
+                ours = preprocessing.pixels(data).numpy()
+            except ValueError:
+                continue  # broken images are left out of the comparison
+            path.write_bytes(data)
+            difference = np.abs(names["prepare"](path)[0] * 255 - ours)
+            if difference.mean() > CLOSE_LEVELS:
+                raise ValueError(
+                    f"{name}: the model card's code prepares this image otherwise than training does, by "
+                    f"{difference.mean():.1f} of 255 levels on average; nothing is written: please report it"
+                )
+
+
+def _encoded(images: ShardImages | FileImages) -> dict[str, bytes]:
+    """Some encoded images, evenly spread, by name."""
+    if isinstance(images, FileImages):
+        some = np.linspace(0, images.num_images - 1, min(NUM_PREPARED, images.num_images)).round().astype(int)
+        return {str(images.paths[i]): images.paths[i].read_bytes() for i in some}
+    few = images.thinned(NUM_PREPARED).split
+    fetcher = LoaderConfig().fetcher(few.num_bytes)
+    try:
+        read = SampleReader(few, fetcher, fetcher).read(few.positions(np.arange(few.num_samples)))
+    finally:
+        fetcher.stop()
+    return {sample.key: bytes(sample.data) for sample in read if isinstance(sample, Sample)}
 
 
 def show(done: Sequence[Exported], console: Console) -> None:

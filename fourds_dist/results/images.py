@@ -8,6 +8,7 @@ a.jpg b.png                    files, without labels
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,8 @@ from fourds_dist.data.url import split_pattern
 from fourds_dist.results.preprocessing import Preprocessing
 
 BATCH_SIZE = 128
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,15 @@ class ShardImages:
         Raises:
             DataError: broken samples beyond data.max_bad_fraction.
         """
+        ranges = preprocessing.grey_range, self.split.grey_range
+        if None not in ranges and ranges[0] != ranges[1]:
+            _log.warning(
+                "%s holds values from %g to %g, and the student reads %g to %g, by which its images are read here; "
+                "`evaluate --grey-range` gives another range",
+                self.where,
+                *(ranges[1] or ()),
+                *(ranges[0] or ()),
+            )
         batches = evaluation_batches(
             self.split, preprocessing.loader(), batch_size_per_rank=batch_size, rank=0, world_size=1
         )

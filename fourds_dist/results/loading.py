@@ -99,8 +99,8 @@ def _of_checkpoint(url: str) -> Student:
             f"{url} holds no student with an evaluated epoch; take a checkpoint of distill/, or a later one"
         )
     settings = run.settings
-    classes = open_split(settings.target, "train").classes
-    preprocessing = Preprocessing.of(settings.data)
+    target = open_split(settings.target, "train")
+    classes, preprocessing = target.classes, Preprocessing.of(settings.data, target.grey_range)
     network = build_backbone(settings.student, len(classes), preprocessing.crop_px)
     try:
         network.load_state_dict(mine)

@@ -5,6 +5,8 @@ Starting workers takes minutes and training days; all of this takes seconds, in 
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import nn
 
@@ -18,6 +20,8 @@ from fourds_dist.training.checkpoint import load_weights
 from fourds_dist.training.networks import build
 from fourds_dist.training.stage import SECTION, stage_config, train_splits, train_stream
 from fourds_dist.training.stages import stages_to_run
+
+_log = logging.getLogger(__name__)
 
 
 def check(settings: Settings) -> None:
@@ -80,8 +84,20 @@ def _check_shards(settings: Settings) -> Split:
             split = open_split(domain, name, seed=settings.run.seed)
             check_same_classes(split, first)
             split.check_shards()
+            if name == "train" and settings.data.grey_range is None:
+                _tell_ranges(first, split)
     _check_labels(settings)
     return first
+
+
+def _tell_ranges(first: Split, second: Split) -> None:
+    """Domains may come from instruments of different depth; a person should know how they are read."""
+    if first.grey_range and second.grey_range and first.grey_range != second.grey_range:
+        _log.info(
+            "images of more than 8 bits are read by a range of each domain: %g to %g in %s, %g to %g in %s; "
+            "data.grey_range gives one to both",
+            *(*first.grey_range, first.url, *second.grey_range, second.url),
+        )
 
 
 def _check_labels(settings: Settings) -> None:

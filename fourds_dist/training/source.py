@@ -14,7 +14,7 @@ from fourds_dist.settings import Settings
 from fourds_dist.training.loop import StageConfig
 
 HOW_DATA_COME = {"source_fraction", "threads", "decoders", "read_threads", "prefetch_batches", "patience_s",
-                 "cache_dir", "cache_gib"}  # fmt: skip
+                 "cache_dir", "cache_gib", "max_megapixels"}  # fmt: skip
 """Keys of `data` that change no batch of the source stage."""
 
 ADAMW = {"adapter_lr", "adapter_eps", "adapter_weight_decay"}
@@ -30,10 +30,11 @@ def source_identity(settings: Settings, *, with_student: bool = True) -> str:
         with_student: also tell apart what the student is that is trained beside the teacher, if one is.
     """
     teacher, student = settings.teacher, settings.student
+    unset = set() if settings.data.grey_range else {"grey_range"}  # as before the key was there
     parts = {
         "seed": settings.run.seed,
         "source": settings.source.model_dump(mode="json"),
-        "data": settings.data.model_dump(mode="json", exclude=HOW_DATA_COME),
+        "data": settings.data.model_dump(mode="json", exclude=HOW_DATA_COME | unset),
         "teacher": None
         if teacher.checkpoint is not None
         else teacher.model_dump(mode="json", exclude={"checkpoint", "stages"}),

@@ -6,7 +6,6 @@ and the sinks of its events. What the stages do with these tools is in `stages`.
 
 from __future__ import annotations
 
-import json
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from fourds_dist.data import (
     open_split,
 )
 from fourds_dist.data.kept import Budget, KeptImages
+from fourds_dist.data.preprocessing import Preprocessing
 from fourds_dist.method.backbones import BackboneConfig
 from fourds_dist.method.distiller import Predictor
 from fourds_dist.settings import Settings
@@ -196,8 +196,9 @@ class Stage:
 
     def about(self, network: BackboneConfig, classes: tuple[str, ...], **more: Any) -> dict[str, str]:
         """What a file of weights says of itself: network, classes, and how an image becomes its input."""
-        prepared = self.settings.data.model_dump(include={"resize_px", "crop_px", "mean", "std"})
-        return metadata(network, classes, preprocessing=json.dumps(prepared), **more)
+        domain = self.settings.source if self.name == "source" else self.settings.target
+        prepared = Preprocessing.of(self.settings.data, self.split(domain, "train").grey_range)
+        return metadata(network, classes, preprocessing=prepared.to_json(), **more)
 
     def _emitter(self, rates: list[float]) -> Sink:
         """Sends rows to every sink, which rank 0 alone has; files are opened with the first row: it tells the step."""

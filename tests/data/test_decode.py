@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from fourds_dist.data import decode as module
-from fourds_dist.data.decode import decode
+from fourds_dist.data.decode import decode, decoded_whole
 
 
 def picture(width=96, height=64) -> Image.Image:
@@ -79,6 +79,16 @@ def test_sixteen_bits_are_scaled_not_cut_off():
     assert np.abs(whole(data) - 30000 / 257).max() <= 1
 
 
+def test_sixteen_bits_of_one_data_set_have_one_scale():
+    """Two images that differ in one pixel looked 256 times apart where each was scaled by its own largest value."""
+    for top in (255, 256):
+        values = np.full((32, 32), 200, np.uint16)
+        values[0, 0] = top
+        data = encoded(Image.fromarray(values), "PNG")
+        alike = decode(data, resize_px=32, crop_px=32, place=(0.5, 0.5), grey_range=(0, 4095))
+        assert (alike[:, 1:] == round(200 * 255 / 4095)).all()
+
+
 def test_transparency_is_laid_over_white():
     clear = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
     assert (whole(encoded(clear, "PNG")) == 255).all()
@@ -113,6 +123,16 @@ def test_large_jpegs_are_decoded_at_a_fraction_of_their_size():
     pixels = whole(encoded(large, "JPEG", quality=95))
     reference = np.asarray(large.resize((32, 32), Image.Resampling.BILINEAR)).astype(int)
     assert np.abs(pixels - reference).mean() < 3
+
+
+def test_every_format_of_jpegs_is_decoded_at_a_fraction():
+    large = picture(1600, 1200)
+    for data in (
+        encoded(large, "MPO", save_all=True, append_images=[large]),
+        encoded(large, "JPEG"),
+        encoded(large.convert("CMYK"), "JPEG"),
+    ):
+        assert decoded_whole(data, 100).shape == (3, 150, 200)
 
 
 BROKEN = {

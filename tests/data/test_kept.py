@@ -23,9 +23,9 @@ def decoded(monkeypatch) -> list[int]:
     sizes: list[int] = []
     whole = kept.decoded_whole
 
-    def counting(data, resize_px):
+    def counting(data, resize_px, **how):
         sizes.append(len(data))
-        return whole(data, resize_px)
+        return whole(data, resize_px, **how)
 
     monkeypatch.setattr(kept, "decoded_whole", counting)
     return sizes

@@ -77,10 +77,16 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
         "--unlabelled", action="store_true", help="samples without the label's field are unlabelled"
     )
     one.add_argument("--skip-bad", action="store_true", help="leave faulty samples out, and count them")
+    one.add_argument(
+        "--decode", action="store_true", help="decode every image; those that cannot be decoded are faulty"
+    )
+    _add_image_options(one)
     one.add_argument("--no-checksum", action="store_true", help="do without the SHA-256 of each tar")
 
     one = add("verify", "read a dataset over: sizes, checksums, indices, counts")
     one.add_argument("url", metavar="URL", help="dataset folder")
+    one.add_argument("--decode", action="store_true", help="also decode every image, as training does")
+    _add_max_megapixels(one)
 
     one = add("sheet", "a picture of several datasets side by side, a row per class")
     one.add_argument("urls", metavar="URL", nargs="+", help="dataset folders")
@@ -142,6 +148,28 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
 def _add_pack_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shard-mb", type=float, default=128, help="size of a shard to aim at, in MB (128)")
     parser.add_argument("--overwrite", action="store_true", help="replace another dataset that is there")
+    _add_image_options(parser)
+
+
+def _add_image_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--grey-range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="black and white of images of more than 8 bits, e.g. 0 4095 (default: as the files say, or the smallest "
+        "and largest value of all)",
+    )
+    _add_max_megapixels(parser)
+
+
+def _add_max_megapixels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-megapixels",
+        type=float,
+        metavar="N",
+        help="images may be so large (default 89); see data.max_megapixels",
+    )
 
 
 def _keywords(argument: Argument) -> dict[str, Any]:

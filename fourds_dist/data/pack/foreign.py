@@ -12,8 +12,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from fourds_dist.data.class_list import ClassList
+from fourds_dist.data.grey import GreyRange
 from fourds_dist.data.index import ShardIndex, index_tar
 from fourds_dist.data.label import LabelField
 from fourds_dist.data.manifest import (
@@ -28,6 +30,7 @@ from fourds_dist.data.manifest import (
 from fourds_dist.data.pack.listing import common_folder, expand, splits_by_name, version_of
 from fourds_dist.data.pack.plan import OnProgress
 from fourds_dist.data.pack.shard_labels import ShardLabels, classes_of, renumbered
+from fourds_dist.data.pack.tar_grey import grey_note, with_grey_range
 from fourds_dist.data.tar import TarFault
 from fourds_dist.storage import check_writable, explained, locate, write_bytes
 
@@ -48,6 +51,8 @@ class Reading:
     """Faulty samples are left out and counted."""
     checksum: bool = True
     """Take the tars' SHA-256."""
+    decode: int | None = None
+    """Decode every image, of at most so many pixels; those that cannot be decoded are faults. None: none."""
 
     def index(
         self, url: str, classes: ClassList | None, faults: list[TarFault], stamp: str = ""
@@ -69,6 +74,7 @@ class Reading:
                 checksum=self.checksum,
                 on_fault=faults.append if self.skip_bad else None,
                 stamp=stamp,
+                decode=self.decode,
             )
 
 
@@ -93,6 +99,7 @@ def index_foreign(
     name: str | None = None,
     classes: Sequence[str] | None = None,
     reading: Reading = Reading(),
+    grey_range: GreyRange | None = None,
     num_threads: int = 4,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> Indexed:
@@ -105,6 +112,8 @@ def index_foreign(
         to: folder for the manifest and the indices; None: beside the tars, the manifest in their common folder.
         name: of the dataset; None: the folder's.
         classes: in label order; None: the list that the manifest there was given, or what the labels tell.
+        grey_range: (black, white) of images of more than 8 bits; None: the manifest's that is there, if that was given,
+            or measured over all splits (`grey`).
         num_threads: tars read at a time.
         on_progress: is told ("indexing", tars, of how many).
 
@@ -179,8 +188,15 @@ def index_foreign(
         text = f"no split in the names of {len(unclear)} tars, which count as train: {', '.join(unclear[:5])}"
         notes["remarks"] = [text]
     foreign = {splits[tar] for tar in tars if names[tar] not in our_names}
-    indexed = {split: dataclasses.asdict(reading) for split in foreign}
+    indexed: dict[str, dict[str, Any]] = {
+        split: {
+            **dataclasses.asdict(reading),
+            "grey": grey_note(one for tar, one in zip(tars, found, strict=True) if splits[tar] == split),
+        }
+        for split in foreign
+    }
     manifest = _merged(held, folder, name, final.names, shards, counts, indexed, notes)
+    manifest = with_grey_range(manifest, held, grey_range)
     write_manifest(folder, manifest)
     return Indexed(folder, manifest, num_read, tuple(faults))
 
@@ -264,7 +280,7 @@ def _merged(
     classes: tuple[str, ...],
     shards: Mapping[str, list[Shard]],
     counts: Mapping[str, Counter[str]],
-    indexed: Mapping[str, object],
+    indexed: Mapping[str, Mapping[str, Any]],
     notes: Mapping[str, object],
 ) -> Manifest:
     mine = {split: tuple(listed) for split, listed in shards.items()}

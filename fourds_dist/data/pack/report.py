@@ -10,10 +10,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from fourds_dist.data.class_list import look_like_ids
+from fourds_dist.data.grey import Grey
 from fourds_dist.data.manifest import Manifest
 from fourds_dist.terminal import harmless, words
 
-UNITS = {"reading": "images", "checking": "images"}
+UNITS = {"reading": "images", "checking": "images", "measuring": "images"}
 
 
 class PackProgress:
@@ -93,7 +94,17 @@ def _remarks(manifest: Manifest) -> list[str]:
     reasons = ("unreadable", "missing", "with two labels")
     if skipped := {what: manifest.notes.get(what) for what in reasons if manifest.notes.get(what)}:
         lines.append("left out: " + ", ".join(f"{count} images {what}" for what, count in skipped.items()))
+    if manifest.grey_range is not None:
+        lines.append(_grey_remark(manifest))
     if others := manifest.notes.get("other files"):
         lines.append("files that are no images: " + ", ".join(f"{n} {kind}" for kind, n in others.items()))
     lines += manifest.notes.get("remarks", ())
     return lines
+
+
+def _grey_remark(manifest: Manifest) -> str:
+    assert manifest.grey_range is not None
+    if held := manifest.notes.get("grey"):
+        return Grey(**held).remark(manifest.grey_range)
+    black, white = manifest.grey_range
+    return f"images of more than 8 bits are read as {black:g} to {white:g}, as --grey-range says"

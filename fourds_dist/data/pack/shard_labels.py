@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fourds_dist.data.class_list import ClassList, Label, deduced, number_of
+from fourds_dist.data.grey import Grey, from_json
 from fourds_dist.data.index import UNLABELLED, ShardIndex
 
 
@@ -26,6 +27,8 @@ class ShardLabels:
     """Label -> samples, without the unlabelled."""
     last: str
     """Key of a sample with the largest label; empty where none has one."""
+    grey: Grey | None
+    """What the images of more than 8 bits hold."""
 
     @classmethod
     def of(cls, index: ShardIndex) -> ShardLabels:
@@ -33,7 +36,8 @@ class ShardLabels:
         labels, counts = np.unique(index.labels[index.labels != UNLABELLED], return_counts=True)
         by_label = dict(zip(labels.tolist(), counts.tolist(), strict=True))
         last = str(index.keys[int(index.labels.argmax())]) if by_label else ""
-        return cls(len(index), index.num_bytes, index.sha256, index.classes, by_label, last)
+        grey = from_json(index.grey)
+        return cls(len(index), index.num_bytes, index.sha256, index.classes, by_label, last, grey)
 
     @property
     def num_labelled(self) -> int:

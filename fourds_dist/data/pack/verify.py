@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from fourds_dist.data.class_list import ClassList
-from fourds_dist.data.index import UNLABELLED, ShardIndex
+from fourds_dist.data.grey import GreyRange
+from fourds_dist.data.index import UNLABELLED, ShardIndex, packed_from
 from fourds_dist.data.manifest import Manifest, Shard, index_url, read_manifest, shard_url
 from fourds_dist.data.pack.foreign import Reading
 from fourds_dist.data.pack.plan import OnProgress
 from fourds_dist.storage import explained, locate
 
+NOT_READABLE = "not a readable image"
+
 
 def verify(
-    url: str, *, num_threads: int = 4, on_progress: OnProgress = lambda what, done, total: None
+    url: str,
+    *,
+    decode: int | None = None,
+    num_threads: int = 4,
+    on_progress: OnProgress = lambda what, done, total: None,
 ) -> tuple[Manifest, list[str]]:
     """The manifest, and what is wrong, a line each: sizes, SHA-256 of the tars, the index against the tar, every
     image's checksum, the numbers of images of each class.
+
+    Args:
+        decode: also decode every image, of at most so many pixels; None: no image.
 
     Raises:
         ValueError: there is no manifest that can be read.
@@ -29,7 +40,7 @@ def verify(
     counts = {split: np.zeros(len(manifest.classes) + 1, np.int64) for split in manifest.splits}
     problems: list[str] = []
     with ThreadPoolExecutor(num_threads) as pool:
-        checked = pool.map(lambda job: _check(url, manifest, *job), work)
+        checked = pool.map(lambda job: _check(url, manifest, job[0], job[1], decode), work)
         for done, ((split, _), (found, labels)) in enumerate(zip(work, checked, strict=True), start=1):
             problems += found
             np.add.at(counts[split], labels, 1)  # -1 is the last
@@ -43,7 +54,9 @@ def verify(
     return manifest, problems
 
 
-def _check(url: str, manifest: Manifest, split: str, shard: Shard) -> tuple[list[str], np.ndarray]:
+def _check(
+    url: str, manifest: Manifest, split: str, shard: Shard, decode: int | None
+) -> tuple[list[str], np.ndarray]:
     """What is wrong with a shard, and the labels in it."""
     tar, where = shard_url(url, shard.name), index_url(url, shard.name)
     none = np.zeros(0, np.int32)
@@ -63,7 +76,26 @@ def _check(url: str, manifest: Manifest, split: str, shard: Shard) -> tuple[list
         problems.append(f"{where}: {len(index)} samples, where the manifest says {shard.num_samples}")
     if difference := _difference(index, found):
         problems.append(f"{where}: {difference}")
+    elif decode:
+        problems += _undecodable(tar, index, manifest.grey_range, decode)
     return problems, found.labels
+
+
+def _undecodable(
+    tar: str, index: ShardIndex, grey_range: GreyRange | None, most_pixels: int
+) -> Iterator[str]:
+    """Images that training could not decode, by their keys and the files that they were packed from."""
+    from fourds_dist.data.decode import WHOLE_PX, decoded_whole  # here: it imports PyTorch
+
+    fs, path = locate(tar)
+    with explained(tar), fs.open(path, "rb") as file:
+        for row in range(len(index)):
+            file.seek(int(index.offsets[row]))
+            data = file.read(int(index.sizes[row]))
+            try:
+                decoded_whole(data, WHOLE_PX, grey_range=grey_range, most_pixels=most_pixels)  # pyright: ignore[reportArgumentType]
+            except ValueError as error:
+                yield f"{tar}/{index.keys[row]}{packed_from(index, row)}: {NOT_READABLE}: {error}"
 
 
 def _reading(manifest: Manifest, split: str, shard: Shard) -> Reading:

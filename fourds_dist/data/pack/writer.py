@@ -14,10 +14,12 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
+from fourds_dist.data.grey import GreyRange
 from fourds_dist.data.index import ShardIndex, index_tar
 from fourds_dist.data.manifest import (
     MANIFEST,
@@ -31,6 +33,7 @@ from fourds_dist.data.manifest import (
     write_manifest,
 )
 from fourds_dist.data.pack.claim import PACKING, Claim
+from fourds_dist.data.pack.measuring import common_root, grey_of, sources_of
 from fourds_dist.data.pack.plan import OnProgress, Plan, PlannedShard, Spool, make_plan
 from fourds_dist.data.sources.domain import Domain
 from fourds_dist.storage import explained, is_local, locate, put_file, write_bytes
@@ -47,6 +50,7 @@ def pack_domain(
     test_fraction: float = 0.2,
     seed: int = 42,
     overwrite: bool = False,
+    grey_range: GreyRange | None = None,
     num_threads: int = 2,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> Manifest:
@@ -60,8 +64,10 @@ def pack_domain(
             unlabelled ones go to training.
         seed: decides those splits, and the order of samples in the shards.
         overwrite: replace a finished dataset.
+        grey_range: (black, white) of images of more than 8 bits; None: measured over all of them (`grey`).
         num_threads: shards that are written at a time, each with a temporary file of its own.
-        on_progress: is told ("reading", images, None), ("comparing" or "writing", shards, of how many).
+        on_progress: is told ("reading", images, None), ("measuring", images, of how many), ("comparing" or "writing",
+            shards, of how many).
 
     Raises:
         ValueError: a domain that cannot be packed; a folder that holds other data; no space; a store that refuses. The
@@ -87,12 +93,23 @@ def pack_domain(
         notes = {**domain.notes, "packing": packing}
         if plan.remarks:
             notes["remarks"] = [*domain.notes.get("remarks", ()), *plan.remarks]
+        with _write_errors(url):
+            grey = grey_of(plan, spool, num_threads, on_progress) if grey_range is None else None
+        if grey is not None:
+            grey_range, notes["grey"] = grey.range, asdict(grey)
         format_manifest(
             Manifest(plan.name, plan.classes, {}, {}, notes)
         )  # notes that are not JSON: before writing
         with explained(url), _write_errors(url):
             if held is not None and _is_same(url, held, plan, spool, on_progress):
                 _remove(url, [PACKING])
+                if held.grey_range == grey_range:
+                    return held
+                held = replace(
+                    held, grey_range=grey_range, notes=notes
+                )  # the same shards, to be read otherwise
+                write_manifest(url, held)
+                on_progress("writing", 0, 0)
                 return held
             if held is not None and not overwrite:
                 raise ValueError(
@@ -119,7 +136,12 @@ def pack_domain(
             for planned, shard in zip(plan.shards, shards, strict=True):
                 splits.setdefault(planned.split, []).append(shard)
             manifest = Manifest(
-                plan.name, plan.classes, {k: tuple(v) for k, v in splits.items()}, plan.class_counts, notes
+                plan.name,
+                plan.classes,
+                {k: tuple(v) for k, v in splits.items()},
+                plan.class_counts,
+                notes,
+                grey_range,
             )
             manifest = parse_manifest(format_manifest(manifest), url)  # as everybody will read it
             write_manifest(url, manifest)
@@ -191,12 +213,12 @@ def _write_shards(
     url: str, plan: Plan, spool: Spool, num_threads: int, on_progress: OnProgress
 ) -> list[Shard]:
     fs, folder = locate(url)
-    local = is_local(fs)
+    local, root = is_local(fs), common_root(plan)
     with contextlib.ExitStack() as stack:
         # Renaming works within a file system alone, so local shards begin their life in their own folder.
         temporary = Path(folder) if local else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         pool = stack.enter_context(ThreadPoolExecutor(num_threads))
-        futures = [pool.submit(_write_shard, url, shard, spool, temporary) for shard in plan.shards]
+        futures = [pool.submit(_write_shard, url, shard, spool, temporary, root) for shard in plan.shards]
         try:
             for done, future in enumerate(as_completed(futures)):
                 future.result()
@@ -207,7 +229,7 @@ def _write_shards(
         return [future.result() for future in futures]
 
 
-def _write_shard(url: str, shard: PlannedShard, spool: Spool, folder: Path) -> Shard:
+def _write_shard(url: str, shard: PlannedShard, spool: Spool, folder: Path, root: str) -> Shard:
     from webdataset.writer import TarWriter  # here, since it imports PyTorch
 
     partial = folder / f"{shard.name}.partial"
@@ -218,7 +240,9 @@ def _write_shard(url: str, shard: PlannedShard, spool: Spool, folder: Path) -> S
                 image, label = entry.read(spool), str(entry.label).encode()
                 tar.write({"__key__": entry.key, entry.extension: image, "cls": label})
         with partial.open("rb") as file:
-            index = index_tar(file, shard_url(url, shard.name))
+            index = index_tar(file, shard_url(url, shard.name), measure=False)
+        if any(sources := sources_of(shard.entries, root)):
+            index = replace(index, sources=np.array(sources, dtype=np.str_))
         if not _holds(index, shard):
             raise OSError(
                 f"{shard_url(url, shard.name)} does not read back as it was written; check the disk"

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from fourds_dist.data.pack.plan import OnProgress
+from fourds_dist.data.truncation import truncation_of
 
 FORMATS = {
     "JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif", "GIF": "gif", "PPM": "ppm",
@@ -50,6 +51,10 @@ def check_images(
 
 def _check(path: Path, decode: bool) -> tuple[str | None, str]:
     try:
+        if decode:
+            _decode(path)
+        elif (why := truncation_of(path)) is not None:
+            return None, why
         with Image.open(path) as image:
             extension = FORMATS.get(image.format or "")
             if extension is None:
@@ -57,12 +62,30 @@ def _check(path: Path, decode: bool) -> tuple[str | None, str]:
                     None,
                     f"a {image.format} file, which is not among {', '.join(sorted(set(FORMATS.values())))}",
                 )
-            if decode:
-                image.load()
-            else:
+            if not decode:
                 image.verify()
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        return (
+            None,
+            f"{error} Where it is none, allow more by --max-megapixels here, and by data.max_megapixels in runs",
+        )
     except (
         Exception
     ) as error:  # Pillow's plugins raise whatever comes: OSError, SyntaxError, struct.error, ...
         return None, " ".join(str(error).replace(repr(str(path)), "").split())[:200] or type(error).__name__
     return extension, ""
+
+
+def _decode(path: Path) -> None:
+    """Decode an image as training does.
+
+    Raises:
+        ValueError: it cannot be decoded.
+    """
+    from fourds_dist.data.decode import WHOLE_PX, decoded_whole  # here: it imports PyTorch
+    from fourds_dist.data.grey import measured
+
+    data = path.read_bytes()
+    grey = measured(data)
+    given = None if grey is None else grey.range
+    decoded_whole(data, WHOLE_PX, grey_range=given, most_pixels=Image.MAX_IMAGE_PIXELS)

@@ -22,7 +22,6 @@ from pathlib import Path
 from fourds_dist.data.class_list import ClassList, in_order
 from fourds_dist.data.image_files import DATASETS, ImageFiles, find_images
 from fourds_dist.data.pack.doubles import equal_files, joined
-from fourds_dist.data.class_list import in_order
 from fourds_dist.data.pack.example import Example
 from fourds_dist.data.pack.plan import OnProgress
 from fourds_dist.data.sources.domain import Domain

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from fourds_dist.data.grey import GreyRange
 from fourds_dist.data.index import ShardIndex
 from fourds_dist.data.manifest import index_url, read_manifest, shard_url
 from fourds_dist.data.pack.example import Example
+from fourds_dist.data.pixels import rgb
 from fourds_dist.storage import explained, locate
 
 _LABEL_PIXELS = 110
@@ -25,10 +26,14 @@ def contact_sheet(
     images_per_class: int = 6,
     tile_pixels: int = 48,
     seed: int = 0,
+    grey_ranges: Mapping[str, GreyRange | None] | None = None,
 ) -> Image.Image:
     """Random images of random classes, the same classes in every domain; a grey tile where a domain has too few.
 
     Every domain is read once, and only what is shown is kept. Unlabelled images are left out.
+
+    Args:
+        grey_ranges: of each domain, for images of more than 8 bits.
     """
     shown = {title: _sample(examples, images_per_class, seed) for title, examples in domains.items()}
     every = sorted(set().union(*shown.values()))
@@ -48,9 +53,8 @@ def contact_sheet(
         draw.text((left, 2), title, fill="black")
         for row, label in enumerate(classes):
             for place, encoded in enumerate(images.get(label, [])):
-                tile = (
-                    Image.open(io.BytesIO(encoded)).convert("RGB").resize((tile_pixels - 1, tile_pixels - 1))
-                )
+                tile = Image.fromarray(rgb(encoded, (grey_ranges or {}).get(title)))
+                tile = tile.resize((tile_pixels - 1, tile_pixels - 1))
                 sheet.paste(tile, (left + place * tile_pixels, _TITLE_PIXELS + row * tile_pixels))
     return sheet
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from fourds_dist.data import DataError, LoaderConfig, StreamConfig, evaluation_batches, open_split
 from fourds_dist.data.index import ShardIndex
 from fourds_dist.data.manifest import MANIFEST, Manifest, read_manifest, write_manifest
 from fourds_dist.data.pack.example import Example
 from fourds_dist.data.pack.verify import verify
 from fourds_dist.data.pack.writer import pack_domain
 from fourds_dist.data.sources.domain import Domain
+from fourds_dist.pack import main
+from tests.data.deep_images import encoded
 
 
 @pytest.fixture
@@ -96,3 +102,80 @@ def test_without_a_manifest(packed: Path) -> None:
     (packed / MANIFEST).write_text(json.dumps(content)[:-5])
     with pytest.raises(ValueError, match="truncated"):
         verify(str(packed))
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory) -> Path:
+    """Images of which four of forty cannot be decoded, though headers and lengths are whole, packed as `set`."""
+    root = tmp_path_factory.mktemp("damaged")
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 60), np.uint8)
+    for number, pixels in enumerate(noise):
+        path = root / "my scans" / ("cat", "dog")[number % 2] / f"Teil {number}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = encoded(Image.fromarray(pixels), "TIFF", compression="tiff_lzw")
+        path.write_bytes(data[:900] + bytes(900) + data[1800:] if number % 10 == 0 else data)
+    assert main(["folder", str(root / "my scans"), str(root / "my set")]) == 0
+    return root
+
+
+def test_images_that_cannot_be_decoded_are_all_found_by_their_files(damaged: Path, capsys) -> None:
+    url = str(damaged / "my set")
+    assert main(["verify", url]) == 0
+    assert main(["verify", url, "--decode"]) == 1
+    told = capsys.readouterr().err
+    for number in range(0, 40, 10):
+        assert f"(packed from cat/Teil {number}.tif): not a readable image: " in told
+    assert told.count("error: ") == 4
+    assert "pack or index again with --decode --skip-bad" in told
+
+
+def test_training_names_the_files_and_a_remedy_that_works(damaged: Path, tmp_path: Path, capsys) -> None:
+    def read(url: str) -> int:
+        splits = [open_split(StreamConfig(url=url), name) for name in ("train", "val", "test")]
+        config = LoaderConfig(resize_px=32, crop_px=32, max_bad_fraction=0)
+        how = {"batch_size_per_rank": 8, "rank": 0, "world_size": 1}
+        return sum(len(batch) for split in splits for batch in evaluation_batches(split, config, **how))
+
+    with pytest.raises(DataError) as raised:
+        read(str(damaged / "my set"))
+    text = str(raised.value)
+    assert "(packed from cat/Teil " in text
+    command = re.search(r"`python -m fourds_dist.pack (verify .* --decode)` lists all", text)
+    assert command is not None
+    assert main(shlex.split(command[1])) == 1
+    assert "leave them out by packing again with --decode --skip-bad" in text
+    assert main(["folder", str(damaged / "my scans"), str(tmp_path), "--decode", "--skip-bad"]) == 0
+    assert "left out: 4 images unreadable" in capsys.readouterr().out
+    assert read(str(tmp_path)) == 36
+
+
+def test_foreign_tars_can_leave_them_out_too(damaged: Path, tmp_path: Path, capsys) -> None:
+    url = str(damaged / "my set")
+    assert main(["index", url, "--to", str(tmp_path / "plain")]) == 0
+    assert main(["index", url, "--to", str(tmp_path / "strict"), "--decode"]) == 1
+    told = capsys.readouterr().err
+    assert re.search(
+        r"sample 'cat-Teil-\d+' has an image that cannot be read: .*; mend it, or leave such samples out",
+        told,
+    )
+    assert main(["index", url, "--to", str(tmp_path / "whole"), "--decode", "--skip-bad"]) == 0
+    assert re.search(r"left out: 4 x unreadable image; first: .*cat-Teil-", capsys.readouterr().err)
+    for name, status in {"plain": 1, "whole": 0}.items():
+        assert main(["verify", str(tmp_path / name), "--decode"]) == status
+
+
+def test_larger_images_by_option(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    for number in range(10):
+        path = tmp_path / "maps" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("1", (9460, 10) if number else (9460, 9460)).save(path)
+    folder, url = str(tmp_path / "maps"), str(tmp_path / "set")
+    assert main(["folder", folder, url]) == 1
+    assert (
+        "allow more by --max-megapixels here, and by data.max_megapixels in runs" in capsys.readouterr().err
+    )
+    assert main(["folder", folder, url, "--max-megapixels", "90"]) == 0
+    assert main(["verify", url, "--decode"]) == 1
+    assert "--max-megapixels of pack, evaluate and predict" in capsys.readouterr().err
+    assert main(["verify", url, "--decode", "--max-megapixels", "90"]) == 0

@@ -1,0 +1,101 @@
+"""The images of a tar while it is indexed: their grey values, and whether they can be decoded at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fourds_dist.data.grey import DEEP, Grey, joined, measured, to_json
+from fourds_dist.data.grouping import IMAGES, OnFault, Sample, name_parts
+from fourds_dist.data.tar import Member, TarFault
+
+
+class TarImages:
+    """Takes the members of a tar on their way to `Grouping`, and lets go of the bytes of images.
+
+    Args:
+        where, image, on_fault, measure, decode: as of `index.index_tar`.
+        label: extension of the label's field, whose bytes stay.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        label: str,
+        image: str | None,
+        on_fault: OnFault | None,
+        *,
+        measure: bool,
+        decode: int | None,
+    ) -> None:
+        self._where, self._label, self._on_fault = where, label, on_fault
+        self._decode = decode
+        every = IMAGES if decode else tuple(DEEP) if measure else ()
+        self._fields = frozenset(every)
+        self._image = image if decode else None
+        self._greys: dict[int, Grey] = {}  # offset of the image -> what it holds
+        self._faults: dict[int, str] = {}
+
+    def wants(self, name: str) -> bool:
+        """Whether a member's bytes are needed."""
+        extension = name_parts(name)[1]
+        return extension == self._label or self._is_image(extension)
+
+    def passed(self, item: Member | TarFault) -> Member | TarFault:
+        """The member without the bytes of an image, which are looked at."""
+        if isinstance(item, TarFault) or item.content is None:
+            return item
+        extension = name_parts(item.name)[1]
+        if self._is_image(extension):
+            try:
+                if (grey := measured(item.content)) is not None:
+                    self._greys[item.offset] = grey
+                if self._decode:
+                    self._check(item.content, grey, self._decode)
+            except ValueError as error:
+                self._faults[item.offset] = str(error)
+        return item if extension == self._label else replace(item, content=None)
+
+    def good(self, samples: Sequence[Sample]) -> list[Sample]:
+        """The samples whose image can be decoded, as far as that was tried.
+
+        Raises:
+            TarFault: without `on_fault`, the first that cannot.
+        """
+        whole = []
+        for sample in samples:
+            image = sample.members[sample.image]
+            if (why := self._faults.get(image.offset)) is None:
+                whole.append(sample)
+                continue
+            what = f"sample {sample.key!r} has an image that cannot be read: {why}"
+            remedy = "mend it, or leave such samples out by --skip-bad"
+            fault = TarFault("unreadable image", self._where, image.header, image.name, what, remedy)
+            if self._on_fault is None:
+                raise fault
+            self._on_fault(fault)
+        return whole
+
+    def grey(self, samples: Sequence[Sample]) -> str:
+        """What the images of samples hold, for the index.
+
+        Raises:
+            ValueError: images whose values have no common scale.
+        """
+        try:
+            return to_json(joined(self._greys.get(s.members[s.image].offset) for s in samples))
+        except ValueError as error:
+            raise ValueError(f"{self._where}: {error}") from None
+
+    def _is_image(self, extension: str) -> bool:
+        return extension.rpartition(".")[2] in self._fields or (
+            self._image is not None and extension == self._image
+        )
+
+    @staticmethod
+    def _check(data: bytes, grey: Grey | None, most_pixels: int) -> None:
+        from fourds_dist.data.decode import WHOLE_PX, decoded_whole  # here: it imports PyTorch
+
+        decoded_whole(
+            data, WHOLE_PX, grey_range=None if grey is None else grey.range, most_pixels=most_pixels
+        )
