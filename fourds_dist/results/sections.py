@@ -99,7 +99,8 @@ class RunSections:
             if validation_losses:
                 name = self._name(f"{stage}-validation-losses")
                 held = {_plain(k): series(stage, "epoch", k) for k in validation_losses}
-                drawn.append(charts.lines(name, f"{title}: validation loss", held, log=True))
+                is_curve = any(len(epochs) > 1 for epochs, _ in held.values())
+                drawn.append(charts.lines(name, f"{title}: validation loss", held, log=is_curve))
             if rates:
                 name = self._name(f"{stage}-rates")
                 drawn.append(charts.lines(name, f"{title}: learning rates", rates, log=len(rates) > 1))

@@ -23,7 +23,7 @@ from fourds_dist.training.weights import (
     put_in_order,
     tell_remarks,
 )
-from fourds_dist.training.weights_about import About, other_classes
+from fourds_dist.training.weights_about import About, other_architecture, other_classes
 from fourds_dist.training.weights_file import WeightsFile, read_file
 from fourds_dist.training.weights_names import Found, find_tensors
 
@@ -128,7 +128,9 @@ def begin(
         check_start(file, about, run, key, metadata, tell)
         if metadata == "check" and other_classes(about, run) and image_size is not None:
             free += last_layer(network, num_classes, image_size)
-    is_whole = _load_body(network, found, num_classes, where, free=free, run=run, tell=tell)
+    other = None if run is None else other_architecture(about, run)
+    hint = "" if other is None else f"; it was made for another network: {other}"
+    is_whole = _load_body(network, found, num_classes, where, free=free, hint=hint, tell=tell)
     if is_fetched and config.arch in _FIRST_LAYER:
         _fold_input_transform(network, *_FIRST_LAYER[config.arch])
     elif not is_fetched:
@@ -167,10 +169,13 @@ def _load_body(
     where: str,
     *,
     free: Sequence[str],
-    run: About | None,
+    hint: str,
     tell: Tell,
 ) -> bool:
     """Load all that fits; only the last layer, for other classes, and the tensors named in `free` may differ.
+
+    Args:
+        hint: ends the message where something else differs.
 
     Gives whether the last layer fitted.
     """
@@ -182,7 +187,7 @@ def _load_body(
         has = f"has {len(unknown)} that it does not know (first: {unknown[0]})" if unknown else ""
         kind = type(network).__name__
         raise ValueError(
-            f"{where} does not fit the configured {kind}: it {' and '.join(filter(None, (lacks, has)))}"
+            f"{where} does not fit the configured {kind}: it {' and '.join(filter(None, (lacks, has)))}{hint}"
         )
     stem = {"conv1.weight"} & set(free)
     differing = [k for k in found.weights if own[k].shape != found.weights[k].shape]
@@ -190,7 +195,9 @@ def _load_body(
         ours, theirs = tuple(own[name].shape), tuple(found.weights[name].shape)
         is_last_layer = ours[:1] == (num_classes,) and ours[1:] == theirs[1:]
         if not is_last_layer and name not in free:
-            raise ValueError(f"{where}: {name} is {theirs} where {ours} is needed; check arch and stem")
+            raise ValueError(
+                f"{where}: {name} is {theirs} where {ours} is needed{hint or '; check arch and stem'}"
+            )
     renamed = [k for k in free if k in found.weights and k not in differing and k not in stem]
     fill(network, found.without([*differing, *renamed]), where)
     if differing:

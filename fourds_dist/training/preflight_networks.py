@@ -32,6 +32,8 @@ def check_networks(settings: Settings, num_classes: int, classes: Sequence[str] 
         ValueError: naming the network, the key and the remedy.
     """
     networks = _build(settings, num_classes, classes)
+    for name, network in networks.items():
+        check_writable(network, what=name)
     configs = {"teacher": settings.teacher, "student": settings.student}
     stages = {name: _stages(name, configs[name], network) for name, network in networks.items()}
     if len(stages["teacher"]) != len(stages["student"]):
@@ -49,8 +51,6 @@ def check_networks(settings: Settings, num_classes: int, classes: Sequence[str] 
             image_size=settings.data.crop_px,
             tell=lambda text: None,  # the stage that uses them tells
         )
-    for name, network in networks.items():
-        check_writable(network, what=name)
     try:
         on_meta = {name: network.to("meta") for name, network in networks.items()}
         _check_tasks(settings, on_meta, stages, num_classes)

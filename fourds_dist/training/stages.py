@@ -221,7 +221,8 @@ def distil_on_target(stage: Stage) -> None:
     )
     untouched = {"teacher": deepcopy(teacher), "student before distillation": deepcopy(student)}
     if settings.adapt.method != "none":
-        before = load_teacher(stage, source_teacher(settings, stage.folder), classes)
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced at once
+            before = load_teacher(stage, source_teacher(settings, stage.folder), classes)
         untouched["teacher before adapting"] = before
 
     task = FourDs(

@@ -81,7 +81,9 @@ def torch_load(data: bytes, where: str, path: str) -> Any:
     except pickle.UnpicklingError as error:
         unknown = sorted(name for name in names if not _is_listed(name))
         if unknown or "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
-            what = f" ({', '.join(unknown[:3])})" if unknown else ""
+            what = (
+                f" ({', '.join(unknown[:3])})" if unknown else ""
+            )  # none: a form of pickle that PyTorch refuses
             raise ValueError(
                 f"{where} holds pickled code, which is never run{what}; save its state dict, best as .safetensors. "
                 f"Only for a file that can be trusted, this makes a weights.safetensors of it: {conversion(path)}"
@@ -117,16 +119,22 @@ def global_names(data: bytes) -> set[str]:
     else:
         stream.seek(0)
     found: set[str] = set()
-    strings: list[str] = []
+    strings: list[str | None] = []  # the last two values that were pushed, where they are strings
+    memo: dict[int, str | None] = {}
     try:
         while True:  # files from before the archive begin with several pickles
             for opcode, argument, _ in pickletools.genops(stream):
                 if opcode.name == "GLOBAL":
                     found.add(str(argument).replace(" ", ".", 1))
-                elif opcode.name == "STACK_GLOBAL" and len(strings) > 1:
-                    found.add(".".join(strings[-2:]))
-                elif isinstance(argument, str):
-                    strings = [*strings[-1:], argument]
+                elif opcode.name == "STACK_GLOBAL":
+                    found.add(".".join(filter(None, strings)))
+                    strings = []
+                elif opcode.name == "MEMOIZE":
+                    memo[len(memo)] = strings[-1] if strings else None
+                elif opcode.name in ("BINGET", "LONG_BINGET"):
+                    strings = [*strings[-1:], memo.get(int(argument or 0))]
+                elif opcode.name not in ("FRAME", "PROTO"):
+                    strings = [*strings[-1:], argument if isinstance(argument, str) else None]
     except Exception:  # the end of the pickles: raw tensors follow, or nothing
         return {name.replace("__builtin__.", "builtins.").replace("copy_reg.", "copyreg.") for name in found}
 

@@ -7,7 +7,7 @@ is held against the run by `weights_about`. Finished weights are written as safe
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import torch
@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from fourds_dist.training.class_order import reorder_classes
 from fourds_dist.training.weights_about import (
+    PREPROCESSING_KEYS,
     About,
     class_order,
     other_architecture,
@@ -28,6 +29,9 @@ from fourds_dist.training.weights_names import Found, find_tensors
 
 Metadata = Literal["check", "ignore"]
 Tell = Callable[[str], None]
+
+LIMITS = {"max_megapixels"}
+"""What a file's preprocessing says that changes no image."""
 
 _log = logging.getLogger(__name__)
 
@@ -138,8 +142,7 @@ def check_start(
     sizes = other_preprocessing(about, run, keys=("resize_px", "crop_px"))
     if sizes:
         tell(f"{file.where} was trained on images of another size: {', '.join(sizes)}")
-    keys = set(about.preprocessing) - {"resize_px", "crop_px"}
-    _check_preprocessing(file, about, run, what, metadata, tell, keys=keys)
+    _check_preprocessing(file, about, run, what, metadata, tell, keys=("mean", "std"))
 
 
 def fill(network: nn.Module, found: Found, where: str) -> None:
@@ -241,8 +244,11 @@ def _check_preprocessing(
     what: str,
     metadata: Metadata,
     tell: Tell,
-    keys: set[str] | None = None,
+    keys: Iterable[str] = PREPROCESSING_KEYS,
 ) -> None:
+    others = other_preprocessing(about, run, set(about.preprocessing) - set(PREPROCESSING_KEYS) - LIMITS)
+    if others:
+        tell(f"{file.where} was trained on images read in another way: {', '.join(others)}")
     differs = other_preprocessing(about, run, keys)
     if not differs:
         return

@@ -40,9 +40,15 @@ class About:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of_run(cls, settings: Settings, network: BackboneConfig, classes: Sequence[str]) -> About:
-        """What a run needs its network to be."""
-        return cls(network.arch, network.stem, tuple(classes), preprocessing_of(settings))
+    def of_run(
+        cls, settings: Settings, network: BackboneConfig, classes: Sequence[str], **more: Any
+    ) -> About:
+        """What a run needs its network to be.
+
+        Args:
+            more: what else is known of how its images are prepared, by the names in a file's metadata.
+        """
+        return cls(network.arch, network.stem, tuple(classes), {**preprocessing_of(settings), **more})
 
     @classmethod
     def of_file(cls, about: Mapping[str, Any]) -> About:
@@ -94,12 +100,16 @@ def other_classes(file: About, run: About) -> str | None:
     return "; ".join(parts) or "its class names are not distinct"
 
 
-def other_preprocessing(file: About, run: About, keys: Iterable[str] | None = None) -> list[str]:
-    """Differences in how images are prepared, each with both values and the key of the run."""
+def other_preprocessing(file: About, run: About, keys: Iterable[str] = PREPROCESSING_KEYS) -> list[str]:
+    """Differences in how images are prepared, each with both values and the key of the run.
+
+    Args:
+        keys: that are compared.
+    """
     told = []
-    for key, theirs in file.preprocessing.items():
-        ours = run.preprocessing.get(key)
-        if (keys is None or key in keys) and run.preprocessing and not _same(theirs, ours):
+    for key in keys:
+        theirs, ours = file.preprocessing.get(key), run.preprocessing.get(key)
+        if theirs is not None and ours is not None and not _same(theirs, ours):
             told.append(f"data.{key} is {_plain(theirs)} in the file and {_plain(ours)} in the run")
     return told
 

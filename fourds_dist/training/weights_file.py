@@ -42,7 +42,8 @@ class WeightsFile:
     Args:
         where: "teacher.checkpoint: runs/x/teacher.safetensors", which begins every message on the file.
         tensors: by name.
-        about: what lies beside the tensors: the metadata of a safetensors file, or the values of a PyTorch file.
+        about: what lies beside the tensors: the metadata of a safetensors file, or the values of a PyTorch file, small
+            tensors (means by channel) included.
     """
 
     where: str
@@ -92,7 +93,9 @@ def read_file(url: str, *, what: str, is_alone: bool = True) -> WeightsFile:
     if not tensors:
         raise ValueError(f"{where} holds no state dict (names to tensors)")
     about = held if isinstance(held, Mapping) else {}
-    return WeightsFile(where, tensors, {str(k): v for k, v in about.items() if not isinstance(v, Tensor)})
+    return WeightsFile(
+        where, tensors, {str(k): v for k, v in about.items() if not isinstance(v, Tensor) or v.numel() == 3}
+    )
 
 
 def _read(url: str, what: str) -> bytes:

@@ -31,7 +31,7 @@ CONTAINERS = {"state_dict", "model_state_dict", "model", ""}
 NO_PART = re.compile(
     r"(^|[._])(optim\w*|\w*scheduler\w*|scaler|criterion|loss|losses|loss_fn|loss_func|metrics?|acc|accuracy|auroc|f1|precision|recall|confmat|"
     r"aux\d*|AuxLogits|aux_head|aux_classifier|n_averaged|total_ops|total_params|num_batches_tracked|"
-    r"relative_position_index|relative_coords_table|attn_mask)([._]|$)",
+    r"(pixel_)?mean|(pixel_)?std|normali[sz]e\w*|relative_position_index|relative_coords_table|attn_mask)([._]|$)",
     re.IGNORECASE,
 )
 """Names of tensors that do no classifying."""
@@ -69,6 +69,9 @@ def find_tensors(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], *, ro
         own: the network's state dict.
         role: "teacher" or "student": which is taken of two networks in one file.
     """
+    own = {
+        name: tensor for name, tensor in own.items() if isinstance(tensor, Tensor)
+    }  # others are no weights
     names = _plain_names(tensors, own)
     prefix, cut, others = _choose(names, tensors, own, role)
     sources = {name: names.get(prefix + name.removeprefix(cut)) for name in own}
@@ -176,7 +179,8 @@ def _fill_from_elsewhere(
         for short, name in missing.items():
             (source,) = places[short]
             found.weights[name] = tensors[source]
-            found.remarks.append(f"{name} is its {source}")
+            if source != name:
+                found.remarks.append(f"{name} is its {source}")
             used.add(source)
 
 
