@@ -33,6 +33,9 @@ PLAIN_BUILTINS = ("int", "float", "str", "bool", "list", "dict", "tuple", "froze
                   "type")  # fmt: skip
 """Built-in types that hold no code; read as values alone, too."""
 
+MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
+"""What files of torch.save from before the archive begin with, within a pickle."""
+
 DEQUE = "collections.deque"
 TENSOR_MODULES = (
     "torch._utils",
@@ -69,6 +72,12 @@ def torch_load(data: bytes, where: str, path: str) -> Any:
     Raises:
         ValueError: truncated, no PyTorch file, or holding objects that are not on the list.
     """
+    if data[:1] == b"\x80" and MAGIC not in data[:32]:
+        raise ValueError(
+            f"{where} is a pickle that torch.save did not write, and pickled code is never run; save its tensors, best "
+            f"as .safetensors. Only for a file that can be trusted, this makes a weights.safetensors of it: "
+            f"{conversion(path, is_plain_pickle=True)}"
+        )
     names = global_names(data)
     values: list[Any] = [(_Values, name) for name in names - {DEQUE} if name.startswith(READ_AS_VALUES)]
     values += [(_Values, f"builtins.{name}") for name in PLAIN_BUILTINS]
@@ -93,14 +102,25 @@ def torch_load(data: bytes, where: str, path: str) -> Any:
         raise ValueError(f"{where} is truncated or no PyTorch file ({_first_line(error)})") from None
 
 
-def conversion(path: str) -> str:
-    """The command that writes all tensors of a PyTorch file of any kind as safetensors; it runs the file's code."""
+def conversion(path: str, *, is_plain_pickle: bool = False) -> str:
+    """The command that writes all tensors of a PyTorch file of any kind as safetensors; it runs the file's code.
+
+    Args:
+        is_plain_pickle: the file was written by pickle itself; its arrays count as tensors.
+    """
+    load = f"torch.load({path!r}, map_location='cpu', weights_only=False)"
+    is_tensor, pickle_too = "torch.is_tensor(v)", ""
+    if is_plain_pickle:
+        load, pickle_too = f"pickle.loads(pathlib.Path({path!r}).read_bytes())", "pathlib, pickle, "
+        is_tensor = "torch.is_tensor(v) or hasattr(v, '__array__')"
     code = (
-        "import torch; from safetensors.torch import save_file; "
+        f"import {pickle_too}torch; from safetensors.torch import save_file; "
         "f = lambda x, p: {n: t for k, v in (x.state_dict() if hasattr(x, 'state_dict') else x).items() for n, t in "
-        "({p + str(k): v.contiguous().clone()} if torch.is_tensor(v) else f(v, p + str(k) + '.') "
+        "({p + str(k): torch.as_tensor(v).contiguous().clone()} if "
+        + is_tensor
+        + " else f(v, p + str(k) + '.') "
         "if hasattr(v, 'items') or hasattr(v, 'state_dict') else {}).items()}; "
-        f"save_file(f(torch.load({path!r}, map_location='cpu', weights_only=False), ''), 'weights.safetensors')"
+        f"save_file(f({load}, ''), 'weights.safetensors')"
     )
     is_plain = not set(code) & set('"$`\\!')
     return f'python -c "{code}"' if is_plain else f"python -c {shlex.quote(code)}"

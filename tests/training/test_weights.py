@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import collections
 import json
+import pickle
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -204,6 +205,19 @@ def test_pickled_networks_are_refused_with_a_command_that_converts_them(
     monkeypatch.chdir(tmp_path)
     _, _, code = shlex.split(command)
     exec(code, {})
+    found, _ = loaded(tmp_path / "weights.safetensors")
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+
+
+def test_plain_pickles_are_refused_with_a_command_that_converts_them(
+    tmp_path: Path, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps({"model": {k: v.numpy() for k, v in state.items()}}))
+    with pytest.raises(ValueError, match=r"a pickle that torch.save did not write.* python -c ") as refusal:
+        loaded(path)
+    monkeypatch.chdir(tmp_path)
+    exec(shlex.split(str(refusal.value).partition("of it: ")[2])[2], {})
     found, _ = loaded(tmp_path / "weights.safetensors")
     assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
 
