@@ -29,6 +29,7 @@ from fourds_dist.launch.worker import SNAPSHOT, Ending, counted, train_worker
 from fourds_dist.settings import Settings
 from fourds_dist.storage import is_driver_s
 from fourds_dist.training.patience import patiently, short
+from fourds_dist.training.preflight import check_device
 from fourds_dist.training.progress import ProgressView
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.stages import DONE, StageName, stages_to_run
@@ -118,6 +119,7 @@ def _fit(
     """
     launch = settings.launch
     resources = worker_resources(launch)
+    check_device(settings, on_gpu="GPU" in resources)
     os.environ["RAY_TRAIN_COLLECTIVE_TIMEOUT_S"] = str(launch.collective_timeout_s)
     folder = RunFolder(RunFolder(settings.run_url).path(stage))
     what = f"{folder.path(SNAPSHOT)} could not be read"

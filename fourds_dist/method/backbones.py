@@ -26,8 +26,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal
 
+import torch
 import torchvision
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from fourds_dist.config import Section
@@ -114,6 +116,8 @@ def build_backbone(config: BackboneConfig, num_classes: int, image_size: int | N
         network.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
         network.maxpool = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    if image_size is not None and any(is_lazy(p) for p in network.parameters()):
+        _give_shapes(network, arch, image_size)
     return network
 
 
@@ -134,6 +138,20 @@ def size_options(arch: str, image_size: int | None) -> dict[str, Any]:
     return {"image_size": image_size} if arch.startswith("vit_") else {}
 
 
+def _give_shapes(network: nn.Module, arch: str, image_size: int) -> None:
+    """Let lazy layers (nn.LazyLinear) find their sizes by one forward pass."""
+    was_training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 3, image_size, image_size))
+    except (AssertionError, RuntimeError, ValueError, IndexError) as error:
+        raise ValueError(
+            f"{arch} does not take images of {image_size} px ({str(error).splitlines()[0]}); change "
+            "data.crop_px or arch"
+        ) from None
+    network.train(was_training)
+
+
 def _from_torchvision(arch: str, num_classes: int, image_size: int | None) -> nn.Module:
     known = torchvision.models.list_models(module=torchvision.models)
     if arch not in known:
@@ -145,14 +163,19 @@ def _from_torchvision(arch: str, num_classes: int, image_size: int | None) -> nn
         )
     options = size_options(arch, image_size)
     if options and image_size is not None:
-        patch = int(arch.rpartition("_")[2])
-        if image_size % patch:
-            near = max(patch, round(image_size / patch) * patch)
-            raise ValueError(
-                f"{arch} cuts images into patches of {patch} px, and {image_size} is no multiple; "
-                f"take data.crop_px={near}"
-            )
+        _check_patches(arch, int(arch.rpartition("_")[2]), image_size)
+    if arch in ("googlenet", "inception_v3"):
+        # In training they would give the logits of their auxiliary heads too.
+        options |= {"aux_logits": False, "init_weights": True}
     return torchvision.models.get_model(arch, weights=None, num_classes=num_classes, **options)
+
+
+def _check_patches(arch: str, patch: int, image_size: int) -> None:
+    if image_size % patch:
+        near = max(patch, round(image_size / patch) * patch)
+        raise ValueError(
+            f"{arch} cuts images into patches of {patch} px, and {image_size} is no multiple; take data.crop_px={near}"
+        )
 
 
 def _from_timm(arch: str, num_classes: int, image_size: int | None) -> nn.Module:
@@ -167,7 +190,12 @@ def _from_timm(arch: str, num_classes: int, image_size: int | None) -> nn.Module
             f"timm has no model {name!r}" + (f"; did you mean 'timm/{nearest[0]}'?" if nearest else "")
         )
     options = size_options(arch, image_size)
-    return timm.create_model(name, pretrained=False, num_classes=num_classes, **options)
+    network = timm.create_model(name, pretrained=False, num_classes=num_classes, **options)
+    patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
+    side = patch if isinstance(patch, int) else patch[0] if isinstance(patch, tuple) and patch else None
+    if image_size is not None and side:
+        _check_patches(arch, side, image_size)
+    return network
 
 
 def _from_entry_point(arch: str, num_classes: int, image_size: int | None) -> nn.Module:

@@ -287,7 +287,8 @@ class FourDs(nn.Module):
         student = [*self.student.parameters(), *self.projections.parameters(), *self.hint.parameters()]
         student += self.fusion.parameters() if self.fusion is not None else []
         groups = {"student": student, "adapters": list(self.adapters.parameters())}
-        return {name: parameters for name, parameters in groups.items() if parameters}
+        learning = {name: [p for p in parameters if p.requires_grad] for name, parameters in groups.items()}
+        return {name: parameters for name, parameters in learning.items() if parameters}
 
     def predictors(self) -> dict[str, Predictor]:
         """name -> images to logits, for evaluation: the student and the teacher as adapted so far."""

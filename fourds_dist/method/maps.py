@@ -42,18 +42,31 @@ def layout_of(shapes: Sequence[Sequence[int]]) -> Layout:
     )
 
 
-def grid_side(num_tokens: int) -> int:
-    """Side of the largest square grid among `num_tokens`; the rest, fewer than the next ring, are prefix tokens."""
+def grid_side(num_tokens: int, num_prefix_tokens: int | None = None) -> int:
+    """Side of the square grid among `num_tokens`.
+
+    Args:
+        num_prefix_tokens: as many as the network says it has (timm's networks do). None, or where the rest is no
+            square: the largest square counts, and the rest, fewer than the next ring, are prefix tokens.
+    """
+    if num_prefix_tokens is not None and num_prefix_tokens < num_tokens:
+        side = math.isqrt(num_tokens - num_prefix_tokens)
+        if side**2 == num_tokens - num_prefix_tokens:
+            return side
     return math.isqrt(num_tokens)
 
 
-def to_map(output: Tensor, layout: Layout) -> Float[Tensor, "B C H W"]:
-    """A stage's output as a map."""
+def to_map(output: Tensor, layout: Layout, side: int | None = None) -> Float[Tensor, "B C H W"]:
+    """A stage's output as a map.
+
+    Args:
+        side: of the grid, for tokens; None: that of the largest square grid.
+    """
     if layout == "NCHW":
         return output
     if layout == "NHWC":
         return output.permute(0, 3, 1, 2)
-    side = grid_side(output.shape[1])
+    side = grid_side(output.shape[1]) if side is None else side
     return output[:, -(side**2) :].unflatten(1, (side, side)).permute(0, 3, 1, 2)
 
 

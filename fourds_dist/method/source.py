@@ -28,8 +28,8 @@ class SourceClassifiers(nn.Module):
         return Output.of(losses, weights={}, logits=logits)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """All parameters, in the group that plain SGD serves."""
-        return {"student": list(self.parameters())}
+        """All parameters that learn, in the group that plain SGD serves."""
+        return {"student": [p for p in self.parameters() if p.requires_grad]}
 
     def predictors(self) -> dict[str, Predictor]:
         """name -> images to logits."""

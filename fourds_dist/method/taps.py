@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fourds_dist.method.maps import Layout, from_map, layout_of, to_map
+from fourds_dist.method.maps import Layout, from_map, grid_side, layout_of, to_map
 
 
 class Stage(NamedTuple):
@@ -55,7 +55,7 @@ class StageTaps:
     def _tap(self, index: int, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         del module, args
         layout = self._stages[index].layout
-        self._maps[index] = to_map(output, layout)
+        self._maps[index] = to_map(output, layout, self._stages[index].size[0])
         if not self._rewrite:
             return None
         return from_map(self._rewrite[index](self._maps[index]), layout, output)
@@ -72,9 +72,10 @@ def anatomy(network: nn.Module, names: Sequence[str], image_size: int, *, what: 
             once, or an output that is not logits of shape (B, K).
     """
     outputs: dict[str, list] = {name: [] for name in names}
+    ran: list[str] = []
     handles = [
         network.get_submodule(name).register_forward_hook(
-            lambda _m, _a, output, n=name: outputs[n].append(output)
+            lambda _m, _a, output, n=name: (outputs[n].append(output), ran.append(n))[0]
         )
         for name in names
     ]
@@ -86,9 +87,10 @@ def anatomy(network: nn.Module, names: Sequence[str], image_size: int, *, what: 
             logits = network(
                 torch.zeros(1, 3, image_size, image_size, device=reference.device, dtype=reference.dtype)
             )
-    except (AssertionError, RuntimeError, ValueError) as error:
+    except (AssertionError, RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"{what}: {kind} does not take images of {image_size} px ({str(error).splitlines()[0]}); "
+            f"{what}: {kind} does not take images of {image_size} px in three channels ({reason}); "
             f"change data.crop_px or {what}.arch"
         ) from None
     finally:
@@ -97,11 +99,27 @@ def anatomy(network: nn.Module, names: Sequence[str], image_size: int, *, what: 
         for handle in handles:
             handle.remove()
     if not isinstance(logits, Tensor) or logits.dim() != 2:
-        raise ValueError(f"{what}: {kind} gives no logits of shape (B, K); 4Ds distils classifiers")
-    return Anatomy(_stages(outputs, what), logits.shape[1])
+        raise ValueError(
+            f"{what}: {kind} gives no logits of shape (B, K) but {what_is(logits)}; 4Ds distils classifiers: "
+            "name an entry "
+            f"point under {what}.arch whose network gives its logits alone"
+        )
+    stages = _stages(outputs, what, getattr(network, "num_prefix_tokens", None))
+    if ran != list(names):
+        raise ValueError(
+            f"{what}: stages {', '.join(names)} do not run in this order; name them as they run: {', '.join(ran)}"
+        )
+    return Anatomy(stages, logits.shape[1])
 
 
-def _stages(outputs: dict[str, list], what: str) -> tuple[Stage, ...]:
+def what_is(output: object) -> str:
+    """An output's kind in words, for error messages."""
+    if isinstance(output, Tensor):
+        return f"a tensor of shape {tuple(output.shape)}"
+    return f"a {type(output).__name__}"
+
+
+def _stages(outputs: dict[str, list], what: str, num_prefix_tokens: int | None) -> tuple[Stage, ...]:
     for name, given in outputs.items():
         if len(given) != 1:
             raise ValueError(
@@ -119,5 +137,6 @@ def _stages(outputs: dict[str, list], what: str) -> tuple[Stage, ...]:
         raise ValueError(
             f"{what}: stages {', '.join(outputs)}: {error}; choose others under {what}.stages"
         ) from None
-    maps = {name: to_map(given[0], layout) for name, given in outputs.items()}
+    sides = {name: grid_side(given[0].shape[1], num_prefix_tokens) for name, given in outputs.items()}
+    maps = {name: to_map(given[0], layout, sides[name]) for name, given in outputs.items()}
     return tuple(Stage(n, layout, m.shape[1], (m.shape[2], m.shape[3])) for n, m in maps.items())

@@ -32,9 +32,10 @@ from fourds_dist.results.preprocessing import Preprocessing
 from fourds_dist.results.run import Run, read_bytes
 from fourds_dist.results.scores import Scores, softmax
 from fourds_dist.storage import write_bytes
-from fourds_dist.training.checkpoint import load_weights, read_weights
 from fourds_dist.training.networks import build
 from fourds_dist.training.stages import distilled_teacher
+from fourds_dist.training.weights import load_weights, read_weights
+from fourds_dist.training.weights_about import About
 
 FILE = "report/examination.npz"
 STUDENT, BEFORE = "student", "student before distillation"
@@ -157,7 +158,7 @@ def examine(run: Run, most_images: int, patience_s: float | None = None) -> Exam
     settings = run.settings
     whole = ShardImages(open_split(settings.target, "test", seed=settings.run.seed))
     classes = whole.split.classes
-    task, networks = _networks(run, len(classes))
+    task, networks = _networks(run, classes)
     preprocessing = Preprocessing.of(settings.data, whole.split.grey_range)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for module in (task, *(n for n in networks.values() if isinstance(n, nn.Module))):
@@ -227,15 +228,23 @@ class _Notes:
                 heapq.heappop(self.worst)
 
 
-def _networks(run: Run, num_classes: int) -> tuple[FourDs, dict[str, Predictor]]:
+def _networks(run: Run, classes: tuple[str, ...]) -> tuple[FourDs, dict[str, Predictor]]:
     """The task as it was when its student was chosen, and its networks by name."""
-    settings, folder = run.settings, run.folder
+    settings, folder, num_classes = run.settings, run.folder, len(classes)
     side = settings.data.crop_px
     teacher = build(settings.teacher, num_classes, image_size=side)
-    load_weights(distilled_teacher(settings, folder), teacher, what="teacher.checkpoint")
+    load_weights(
+        distilled_teacher(settings, folder),
+        teacher,
+        what="teacher.checkpoint",
+        run=About.of_run(settings, settings.teacher, classes),
+        metadata=settings.teacher.metadata,
+        image_size=side,
+        tell=lambda text: None,  # the run told it
+    )
     student = build(settings.student, num_classes, image_size=side)
     networks: dict[str, Predictor] = {TEACHER: deepcopy(teacher)}
-    before = _student_before(run, num_classes)
+    before = _student_before(run, classes)
     if before is not None:
         networks[BEFORE] = before
     task = FourDs(
@@ -258,7 +267,7 @@ def _networks(run: Run, num_classes: int) -> tuple[FourDs, dict[str, Predictor]]
     return task, networks
 
 
-def _student_before(run: Run, num_classes: int) -> nn.Module | None:
+def _student_before(run: Run, classes: tuple[str, ...]) -> nn.Module | None:
     """The student as distillation began; None where it began with weights drawn at random."""
     settings = run.settings
     start = settings.student.start
@@ -267,7 +276,13 @@ def _student_before(run: Run, num_classes: int) -> nn.Module | None:
     elif start == "random":
         return None
     return build(
-        settings.student, num_classes, start=start, key="student.start", image_size=settings.data.crop_px
+        settings.student,
+        len(classes),
+        start=start,
+        key="student.start",
+        image_size=settings.data.crop_px,
+        run=About.of_run(settings, settings.student, classes),
+        tell=lambda text: None,
     )
 
 

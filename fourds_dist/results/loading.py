@@ -26,7 +26,8 @@ from fourds_dist.results.preprocessing import Preprocessing
 from fourds_dist.results.run import CONFIG, STUDENT, Run, read_bytes
 from fourds_dist.results.student import ABOUT, Student, classes_of, description
 from fourds_dist.storage import explained, locate
-from fourds_dist.training.checkpoint import decode_state, load_weights
+from fourds_dist.training.checkpoint import decode_state
+from fourds_dist.training.weights import load_weights
 
 FORMATS = (".safetensors", ".pt2", ".onnx")
 MOST_HEADER_BYTES = 100 << 20

@@ -13,6 +13,7 @@ from fourds_dist.results.page import Section, Table
 from fourds_dist.results.run import STAGES, Run
 from fourds_dist.results.scores import wilson
 from fourds_dist.training.evaluate import Accuracy
+from fourds_dist.training.outcome import CHOSEN_BY
 
 STANDING = "apprentice/standing"
 """What FourDs.log_values calls it."""
@@ -54,13 +55,14 @@ class RunSections:
                 f"{line.num_parameters / 1e6:.2f} M",
                 _percent(line.source),
                 _percent(line.target),
+                _mean(line.target),
                 f"{line.target.images_per_s:.0f}",
             )
             for line in outcome.lines
         ]
         places = [i for i, line in enumerate(outcome.lines) if line.network == STUDENT]
-        columns = ("network", "parameters", "source", "target", "images/s")
-        table = Table(columns, rows, frozenset({1, 2, 3, 4}), places[0] if places else None)
+        columns = ("network", "parameters", "source", "target", "mean over classes", "images/s")
+        table = Table(columns, rows, frozenset({1, 2, 3, 4, 5}), places[0] if places else None)
         levels = {
             line.network: (line.target.value, wilson(line.target.num_correct, max(1, num)))
             for line in outcome.lines
@@ -71,7 +73,8 @@ class RunSections:
         words = [
             f"{num} target images of the test split, each seen once. Bands are 95 % intervals. "
             f"The student is that of epoch {outcome.selected_epoch}, chosen on the validation split "
-            f"({outcome.validation_accuracy:.1%} there). images/s: inference on one worker."
+            f"by {CHOSEN_BY[outcome.selected_by]} and loss ({outcome.validation_accuracy:.1%} there). "
+            "images/s: inference on one worker."
         ]
         return Section(self._name("result"), "Result", words, [table], [drawn])
 
@@ -84,6 +87,7 @@ class RunSections:
             validated = self.run.keys(stage, "epoch", "val/")
             values = {_plain(k): series(stage, "epoch", k) for k in validated}
             rates = {_plain(k): series(stage, "step", k) for k in self.run.keys(stage, "step", "lr/")}
+            validation_losses = self.run.keys(stage, "epoch", "val_loss/")
             if losses:
                 drawn.append(
                     charts.lines(self._name(f"{stage}-losses"), f"{title}: losses", losses, log=True)
@@ -92,6 +96,11 @@ class RunSections:
                 name = self._name(f"{stage}-accuracy")
                 title_ = f"{title}: validation accuracy"
                 drawn.append(charts.lines(name, title_, values, percent=True))
+            if validation_losses:
+                name = self._name(f"{stage}-validation-losses")
+                held = {_plain(k): series(stage, "epoch", k) for k in validation_losses}
+                is_curve = any(len(epochs) > 1 for epochs, _ in held.values())
+                drawn.append(charts.lines(name, f"{title}: validation loss", held, log=is_curve))
             if rates:
                 name = self._name(f"{stage}-rates")
                 drawn.append(charts.lines(name, f"{title}: learning rates", rates, log=len(rates) > 1))
@@ -174,6 +183,10 @@ class RunSections:
 
 def _percent(accuracy: Accuracy | None) -> str:
     return "-" if accuracy is None else f"{accuracy.value:.1%}"
+
+
+def _mean(accuracy: Accuracy) -> str:
+    return "-" if accuracy.mean_per_class is None else f"{accuracy.mean_per_class:.1%}"
 
 
 def _plain(key: str) -> str:

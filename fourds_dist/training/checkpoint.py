@@ -1,21 +1,16 @@
-"""Checkpoints and weights as files: read without unpickling, and refused by name where they do not fit.
+"""Checkpoints as files: read without unpickling, and refused by name where they do not fit.
 
 What a checkpoint holds is `snapshot`'s matter, where it lies `store`'s. Frozen weights are left out: they come from the
-teacher's own file. Finished weights are safetensors.
+teacher's own file, which `weights` reads.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
-import warnings
 from typing import Any
 
-import fsspec
-import torch
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
+
+from fourds_dist.training.unpickling import torch_load
 
 FORMAT = 2
 
@@ -30,7 +25,7 @@ def decode_state(data: bytes, where: str) -> dict[str, Any]:
     Raises:
         ValueError: truncated, not one of ours, of another format, or holding pickled code.
     """
-    state = _torch_load(data, f"checkpoint {where}")
+    state = torch_load(data, f"checkpoint {where}", where)
     found = state.get("format") if isinstance(state, dict) else None
     if not isinstance(found, int):
         raise CheckpointRefusedError(
@@ -66,73 +61,6 @@ def load_learning_state(task: nn.Module, state: dict[str, Tensor]) -> None:
     if problem:
         raise CheckpointRefusedError(f"the checkpoint belongs to another model: {problem}")
     task.load_state_dict(state, strict=False)
-
-
-def encode_weights(weights: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
-    """Tensors as a safetensors file's bytes."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    return save_safetensors(plain, metadata)
-
-
-def load_weights(url: str, network: nn.Module, *, what: str) -> None:
-    """Fill `network` from a safetensors file or a plain `torch.save`d state dict, at a path or URL.
-
-    Args:
-        what: the file's role in the configuration, e.g. "teacher.checkpoint", for the error message.
-
-    Raises:
-        ValueError: missing, truncated, holding pickled code, or made for another architecture or class count.
-    """
-    weights = read_weights(url, what=what)
-    problem = _mismatch(network.state_dict(), weights)
-    if problem:
-        kind = type(network).__name__
-        raise ValueError(
-            f"{what}: {url} does not fit the configured {kind}: {problem}; check arch, stem and classes"
-        )
-    network.load_state_dict(weights)
-
-
-def read_weights(url: str, *, what: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or of a plain `torch.save`d state dict, by name.
-
-    Raises:
-        ValueError: missing, truncated, or holding pickled code.
-    """
-    try:
-        with fsspec.open(url, "rb") as file:
-            data = file.read()  # pyright: ignore[reportAttributeAccessIssue]
-    except FileNotFoundError:
-        raise ValueError(f"{what}: {url} does not exist") from None
-    if url.endswith(".safetensors"):
-        try:
-            weights = load_safetensors(data)
-        except Exception as error:
-            raise ValueError(f"{what}: {url} is truncated or no safetensors file ({error})") from None
-    else:
-        weights = _torch_load(data, f"{what}: {url}")
-        for wrapper in ("state_dict", "model"):
-            weights = weights.get(wrapper, weights) if isinstance(weights, dict) else weights
-    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
-        raise ValueError(f"{what}: {url} holds no state dict (names to tensors)")
-    return weights
-
-
-def _torch_load(data: bytes, where: str) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # PyTorch's warnings about odd pickles; what it refuses is told below
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
-            raise ValueError(
-                f"{where} holds pickled code, which is never run; save its state dict, best as .safetensors"
-            ) from None
-        raise ValueError(f"{where} is no PyTorch file ({str(error).splitlines()[0]})") from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(f"{where} is truncated or no PyTorch file ({str(error).splitlines()[0]})") from None
 
 
 def _mismatch(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str | None:

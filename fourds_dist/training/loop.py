@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fourds_dist.config import Section
 from fourds_dist.data import TrainStream
 from fourds_dist.method.distiller import Predictor
-from fourds_dist.training.evaluate import Accuracy
+from fourds_dist.training.evaluate import Accuracy, Measure
 from fourds_dist.training.guard import Guard
 from fourds_dist.training.meter import Meter, Row
 from fourds_dist.training.optim import OptimConfig
@@ -44,6 +44,10 @@ class StageConfig(Section):
     checkpoint_every_steps: int | None = Field(default=None, ge=1)
     """Steps between two checkpoints, besides the one at the end of every epoch; null: those alone. They are written
     while training goes on."""
+
+    select: Measure = "accuracy"
+    """What the best epoch is chosen by on the validation split: `accuracy`, or `mean_per_class`, its mean over classes
+    however many images each has. Among epochs within one standard error of the highest, the lowest loss decides."""
 
     optim: OptimConfig = OptimConfig()
     """Learning rates and schedules."""
@@ -93,7 +97,7 @@ def fit(
     Args:
         strategy: has wrapped the task, for `train_step`.
         validate: evaluates the task's predictors on the validation split; called by every rank together.
-        selected: the predictor whose validation accuracy chooses the best weights.
+        selected: the predictor whose validation accuracy and loss choose the best weights.
         identity: names of model and data; a checkpoint with another identity is refused.
 
     Raises:
@@ -149,9 +153,9 @@ def fit(
             task.eval()
             accuracies = validate()
             task.train()
-            value = accuracies[selected].value
-            if value > place.best.accuracy:
-                place.best = Best(value, step, step // steps_per_epoch, strategy.weights())
+            value, error = accuracies[selected].measured(config.select)
+            loss, epoch = accuracies[selected].loss, step // steps_per_epoch
+            place.best = place.best.after(value, error, loss, step, epoch, strategy.weights)
             reached = {name: accuracy.value for name, accuracy in accuracies.items()}
             task.heed(reached)  # pyright: ignore[reportCallIssue]
             guard.keep_buffers()

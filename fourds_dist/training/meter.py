@@ -159,6 +159,12 @@ class Meter:
             "epoch": step // self._stream.num_steps_per_epoch,
             **self._last_row,
             **{f"val/{name}": accuracy.value for name, accuracy in accuracies.items()},
+            **{f"val_loss/{name}": a.loss for name, a in accuracies.items() if a.loss is not None},
+            **{
+                f"val_mean_per_class/{name}": a.mean_per_class
+                for name, a in accuracies.items()
+                if a.mean_per_class is not None
+            },
             "num_evaluated": next(iter(accuracies.values())).num_samples,
             "is_best": is_best,
             "left_s": left_s,

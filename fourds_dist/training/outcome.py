@@ -9,7 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from fourds_dist.terminal import words
-from fourds_dist.training.evaluate import Accuracy
+from fourds_dist.training.evaluate import Accuracy, Measure
+
+CHOSEN_BY: dict[Measure, str] = {"accuracy": "accuracy", "mean_per_class": "mean over classes"}
+"""In words."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Outcome:
     train_images_per_s: float
     """Median over the run's log intervals, all workers together, data included and evaluation left out."""
     num_workers: int
+    selected_by: Measure = "accuracy"
+    """What `validation_accuracy` is, by which the epoch was chosen."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -59,14 +64,16 @@ class Outcome:
         """Print the table."""
         table = Table(title=words(f"{self.run}: accuracy on test splits"), title_justify="left")
         table.add_column("network")
-        for column in ("parameters", "source", "target", "images/s"):
+        for column in ("parameters", "source", "target", "mean over classes", "images/s"):
             table.add_column(column, justify="right")
         for line in self.lines:
+            mean = line.target.mean_per_class
             table.add_row(
                 words(line.network),
                 f"{line.num_parameters / 1e6:.2f} M",
                 f"{line.source.value:.1%}" if line.source else "-",
                 f"{line.target.value:.1%}",
+                "-" if mean is None else f"{mean:.1%}",
                 f"{line.target.images_per_s:.0f}",
             )
         console.print(table)
@@ -77,6 +84,7 @@ class Outcome:
         text = (
             f"{samples} images tested, each once; chance {self.chance:.1%}; images/s: inference, per worker.\n"
             f"Student of epoch {self.selected_epoch}, chosen on the validation split "
-            f"({self.validation_accuracy:.1%}); distilled at {self.train_images_per_s:.0f} images/s on {workers}."
+            f"by {CHOSEN_BY[self.selected_by]} and loss ({self.validation_accuracy:.1%}); distilled at "
+            f"{self.train_images_per_s:.0f} images/s on {workers}."
         )
         console.print(words(text), soft_wrap=True)

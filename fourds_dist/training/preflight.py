@@ -8,16 +8,12 @@ from __future__ import annotations
 import logging
 
 import torch
-from torch import nn
 
 from fourds_dist.data import Split, check_same_classes, open_split
 from fourds_dist.data.manifest import read_manifest
 from fourds_dist.data.url import split_pattern
-from fourds_dist.method.backbones import stage_names
-from fourds_dist.method.recompute import recompute_blocks
 from fourds_dist.settings import Settings
-from fourds_dist.training.checkpoint import load_weights
-from fourds_dist.training.networks import build
+from fourds_dist.training.preflight_networks import check_networks
 from fourds_dist.training.stage import SECTION, stage_config, train_splits, train_stream
 from fourds_dist.training.stages import stages_to_run
 
@@ -42,14 +38,17 @@ def check(settings: Settings) -> None:
             "source.url is not set: give the source domain's shards, or a trained teacher as teacher.checkpoint "
             "together with a student.start other than `source`"
         )
-    _check_networks(settings, num_classes=len(_check_shards(settings).classes))
+    classes = _check_shards(settings).classes
     _check_batches(settings)
     _check_launch(settings)
+    check_networks(settings, len(classes), classes)
 
 
 def _check_launch(settings: Settings) -> None:
     """DeepSpeed is not asked for what it cannot do; storage is waited for without the other workers giving up."""
     launch, step = settings.launch, settings.step
+    on_gpu = torch.cuda.is_available() if launch.runner == "inline" else launch.use_gpu
+    check_device(settings, on_gpu=on_gpu)
     if settings.run.patience_s >= launch.collective_timeout_s:
         raise ValueError(
             f"launch.collective_timeout_s={launch.collective_timeout_s:g} is not above run.patience_s="
@@ -70,6 +69,24 @@ def _check_launch(settings: Settings) -> None:
     for stage in stages_to_run(settings):
         optim, here = stage_config(stage, settings).optim, World(0, 1, torch.device("cpu"))
         make_strategy("deepspeed", here, optim, 1, deepspeed=launch.deepspeed)
+
+
+def check_device(settings: Settings, *, on_gpu: bool | None) -> None:
+    """Refuse ways to compute a step that the workers' devices do not have.
+
+    Args:
+        on_gpu: whether workers have GPUs; None: the cluster is not known yet.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    step, workers = settings.step, settings.launch.max_workers
+    if on_gpu is False and step.batch_norm == "synchronised":
+        raise ValueError("step.batch_norm=synchronised needs GPUs; use step.batch_norm=averaged on CPUs")
+    if step.cuda_graph and (on_gpu is False or workers > 1):
+        raise ValueError(
+            "step.cuda_graph=true works on one GPU; leave it out on CPUs and with several workers"
+        )
 
 
 def _check_shards(settings: Settings) -> Split:
@@ -126,33 +143,3 @@ def _check_batches(settings: Settings) -> None:
         except ValueError as error:
             size = stage_config(stage, settings).global_batch_size
             raise ValueError(f"{SECTION[stage]}.global_batch_size={size}: {error}") from None
-
-
-def _check_networks(settings: Settings, num_classes: int) -> None:
-    """Both networks can be built, have the stages that are compared, and fit the weights they start from."""
-    networks: dict[str, nn.Module] = {}
-    stages: dict[str, tuple[str, ...]] = {}
-    trains_teacher = "source" in stages_to_run(settings) and settings.teacher.checkpoint is None
-    starts = {
-        "teacher": settings.teacher.start if trains_teacher else "random",
-        "student": "random" if settings.student.start == "source" else settings.student.start,
-    }
-    for name, config in (("teacher", settings.teacher), ("student", settings.student)):
-        side = settings.data.crop_px
-        try:
-            network = build(config, num_classes, start=starts[name], key=f"{name}.start", image_size=side)
-            networks[name], stages[name] = network, stage_names(config, network)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-        if settings.step.activation_checkpointing and not recompute_blocks(network):
-            raise ValueError(
-                f"{name}: {config.arch} is no list of blocks that could run again; leave out "
-                "step.activation_checkpointing"
-            )
-    if len(stages["teacher"]) != len(stages["student"]):
-        raise ValueError(
-            f"teacher has {len(stages['teacher'])} stages {stages['teacher']}, student {len(stages['student'])} "
-            f"{stages['student']}; name as many of each under teacher.stages and student.stages"
-        )
-    if settings.teacher.checkpoint is not None:
-        load_weights(settings.teacher.checkpoint, networks["teacher"], what="teacher.checkpoint")

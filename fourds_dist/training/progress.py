@@ -74,7 +74,7 @@ class ProgressView:
 
     def _epoch_text(self, row: dict[str, Any]) -> str:
         accuracies = ", ".join(
-            f"{name.removeprefix('val/')} {value:.1%}"
+            f"{name.removeprefix('val/')} {value:.1%}{_loss(row, name.removeprefix('val/'))}"
             for name, value in row.items()
             if name.startswith("val/")
         )
@@ -87,6 +87,11 @@ class ProgressView:
 
     def _say(self, row: dict[str, Any], text: str) -> None:
         self._console.print(words(f"{STAGE_TITLES[row['stage']]}: {text}"), soft_wrap=True)
+
+
+def _loss(row: dict[str, Any], network: str) -> str:
+    loss = row.get(f"val_loss/{network}")
+    return "" if loss is None else f" (loss {loss:.3f})"
 
 
 def _duration(seconds: float) -> str:

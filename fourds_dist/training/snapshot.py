@@ -4,7 +4,7 @@
     weights      parameters that learn, and buffers; by name, whole, whatever the strategy
     optimizer    momentum and moments, by the parameter's name
     ranks        random state of every rank, and its BatchNorm statistics, which differ between ranks within an epoch
-    best         accuracy and weights of the best epoch so far
+    best         accuracy, loss and weights of the best epoch so far
     identity     names of networks and data: another one's checkpoint is refused
 
 On as many ranks as before, each takes up its own statistics and random state, and the run is the undisturbed one, bit
@@ -13,6 +13,7 @@ for bit on CPUs in float32. On another number of ranks all take the mean of the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,12 +28,53 @@ from fourds_dist.training.world import World
 
 @dataclass
 class Best:
-    """The weights that did best on the validation split so far."""
+    """The weights that did best on the validation split so far.
+
+    An epoch counts as good as the best one where it is within one standard error of the highest accuracy so far. Among
+    these the lowest validation loss decides: on small splits many epochs are as accurate, and the loss still tells them
+    apart.
+    """
 
     accuracy: float = -1.0
+    """On the validation split, by the stage's `select`."""
     step: int = 0
     epoch: int = 0
     weights: dict[str, Tensor] | None = None
+    loss: float | None = None
+    """On the validation split; None: not measured."""
+    peak: float = -1.0
+    """The highest accuracy of any epoch so far."""
+    least: float = -1.0
+    """The peak less its standard error."""
+
+    def __post_init__(self) -> None:
+        if self.peak < self.accuracy:  # a checkpoint from before both were kept
+            self.peak = self.least = self.accuracy
+
+    def after(
+        self,
+        accuracy: float,
+        error: float,
+        loss: float | None,
+        step: int,
+        epoch: int,
+        weights: Callable[[], dict[str, Tensor]],
+    ) -> Best:
+        """The best after one more epoch: this one or that one.
+
+        Args:
+            error: standard error of the epoch's accuracy.
+            weights: gives the epoch's; every rank calls it together.
+        """
+        if accuracy > self.peak:
+            self.peak, self.least = accuracy, accuracy - error
+        if self.accuracy < self.least:
+            is_better = accuracy >= self.least
+        elif loss is None or self.loss is None:
+            is_better = accuracy > self.accuracy
+        else:
+            is_better = accuracy >= self.least and loss < self.loss
+        return Best(accuracy, step, epoch, weights(), loss, self.peak, self.least) if is_better else self
 
 
 @dataclass

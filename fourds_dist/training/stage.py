@@ -23,11 +23,13 @@ from fourds_dist.data import (
     open_split,
 )
 from fourds_dist.data.kept import Budget, KeptImages
+from fourds_dist.data.manifest import read_manifest
 from fourds_dist.data.preprocessing import Preprocessing
+from fourds_dist.data.url import split_pattern
 from fourds_dist.method.backbones import BackboneConfig
 from fourds_dist.method.distiller import Predictor
 from fourds_dist.settings import Settings
-from fourds_dist.training.evaluate import Accuracy, evaluate
+from fourds_dist.training.evaluate import Accuracy, ImagesOfBatch, evaluate
 from fourds_dist.training.loop import StageConfig, Surroundings, fit
 from fourds_dist.training.meter import Row
 from fourds_dist.training.networks import metadata
@@ -38,6 +40,8 @@ from fourds_dist.training.stop import StopSignal
 from fourds_dist.training.store import CheckpointStore
 from fourds_dist.training.strategy import make_strategy
 from fourds_dist.training.tracking import Wandb
+from fourds_dist.training.trial_step import leave_unreached
+from fourds_dist.training.weights_about import About
 from fourds_dist.training.world import World
 
 StageName = Literal["source", "adapt", "distill"]
@@ -103,7 +107,14 @@ class Stage:
         self._budget = settings.data.budget()
         self._kept: dict[str, KeptImages] = {}
         self._troubles: list[str] = []
+        self._remarks: list[str] = []
         self._store = make_store(self._troubles.append)
+        self._has_begun = False
+
+    def tell(self, text: str) -> None:
+        """Note a line on what the stage begins with; the run's log has it once, at the stage's first start."""
+        if text not in self._remarks:
+            self._remarks.append(text)
 
     def split(self, domain: StreamConfig, split: Literal["train", "val", "test"]) -> Split:
         """One split of `settings.source` or `settings.target`."""
@@ -118,6 +129,7 @@ class Stage:
         """
         settings, world = self.settings, self.world
         config, data = stage_config(self.name, settings), settings.data
+        self._has_begun = self.world.gather(self._store.newest() if world.is_main else None)[0] is not None
         splits = train_splits(self.name, settings)
         stream = train_stream(self.name, settings, splits, world.rank, world.size, self._budget)
         identity = {
@@ -125,6 +137,8 @@ class Stage:
             "data": "+".join(s.fingerprint for s in splits.values()),
             "frozen weights": _fingerprint([p for p in task.parameters() if not p.requires_grad]),
         }
+        leave_unreached(task, num_images=2, side_px=data.crop_px, tell=self.tell)
+        self._tell_absent_classes(domain, "val")
         num_steps = config.epochs * stream.num_steps_per_epoch
         strategy = make_strategy(
             settings.launch.strategy,
@@ -161,7 +175,7 @@ class Stage:
                 in_step_px=data.crop_px if strategy.in_step else None,
             ),
             Surroundings(
-                self._store, self._emitter(rates), self._stop, self.folder.write_json, self._happened
+                self._store, self._emitter(rates), self._stop, self.folder.write_json, self._what_happened
             ),
             config=config,
             selected=selected,
@@ -177,7 +191,7 @@ class Stage:
         predictors: Mapping[str, Predictor],
         domain: StreamConfig,
         split: Literal["val", "test"],
-        step: TrainStep,
+        step: ImagesOfBatch,
         *,
         in_step_px: int | None = None,
     ) -> dict[str, Accuracy]:
@@ -192,13 +206,36 @@ class Stage:
             world_size=self.world.size,
             kept=kept,
         )
-        return evaluate(predictors, batches, step, self.world, in_step_px=in_step_px)
+        num_classes = len(images.classes)
+        return evaluate(predictors, batches, step, self.world, num_classes=num_classes, in_step_px=in_step_px)
+
+    def needs(self, network: BackboneConfig, classes: tuple[str, ...]) -> About:
+        """What the run needs a network to be, to hold against what files of weights say of themselves."""
+        return About.of_run(self.settings, network, classes)
 
     def about(self, network: BackboneConfig, classes: tuple[str, ...], **more: Any) -> dict[str, str]:
         """What a file of weights says of itself: network, classes, and how an image becomes its input."""
         domain = self.settings.source if self.name == "source" else self.settings.target
         prepared = Preprocessing.of(self.settings.data, self.split(domain, "train").grey_range)
         return metadata(network, classes, preprocessing=prepared.to_json(), **more)
+
+    def _tell_absent_classes(self, domain: StreamConfig, split: Literal["val", "test"]) -> None:
+        """Name the classes of which a split has no labelled image: what it measures says nothing of them."""
+        assert domain.url is not None
+        manifest = read_manifest(split_pattern(domain.url)[0])
+        counts = manifest.class_counts[split]
+        absent = [name for name, count in zip(manifest.classes, counts, strict=True) if not count]
+        if absent:
+            more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+            self.tell(
+                f"{domain.url}: its {split!r} split has no labelled image of {len(absent)} of {len(counts)} classes "
+                f"({', '.join(absent[:5])}{more}); neither accuracy nor its mean over classes there says "
+                "anything of them"
+            )
+
+    def _what_happened(self) -> list[str]:
+        """What befell the run since its last start, and before its first step what the stage begins with."""
+        return [*self._happened(), *([] if self._has_begun else self._remarks)]
 
     def _emitter(self, rates: list[float]) -> Sink:
         """Sends rows to every sink, which rank 0 alone has; files are opened with the first row: it tells the step."""

@@ -6,6 +6,7 @@ Between the two, methods of two stages adapt the teacher to the target (`adapt.m
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 from collections.abc import Callable, Iterable
@@ -15,17 +16,20 @@ import torch
 from torch import nn
 
 from fourds_dist.method import AdaptTeacher, FourDs, SourceClassifiers
-from fourds_dist.method.backbones import num_parameters, stage_names
+from fourds_dist.method.backbones import build_backbone, num_parameters, stage_names
 from fourds_dist.method.distiller import Predictor
 from fourds_dist.settings import Settings
 from fourds_dist.storage import locate
-from fourds_dist.training.checkpoint import encode_weights, load_weights
+from fourds_dist.training.evaluate import Plainly
 from fourds_dist.training.networks import begin, build
 from fourds_dist.training.outcome import Line, Outcome
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.stage import Sink, Stage, StageName
 from fourds_dist.training.stop import StopSignal, never
 from fourds_dist.training.store import CheckpointStore
+from fourds_dist.training.weights import encode_weights, load_weights
+from fourds_dist.training.weights_about import About
+from fourds_dist.training.weights_file import read_file
 from fourds_dist.training.world import World
 
 TEACHER, STUDENT_SOURCE = "teacher.safetensors", "student_source.safetensors"
@@ -104,8 +108,60 @@ def run_stage(
     torch.manual_seed(settings.run.seed)
     folder = RunFolder(settings.run_url, patience_s=settings.run.patience_s)
     stage = Stage(name, settings, world, folder, make_store, sinks, stop, happened)
+    if settings.teacher.checkpoint is not None and name == stages_to_run(settings)[0]:
+        judge_teacher(stage, settings.teacher.checkpoint)
     RUN[name](stage)
     world.barrier()
+
+
+def load_teacher(stage: Stage, url: str, classes: tuple[str, ...]) -> nn.Module:
+    """The teacher with all its weights, from a file that is held against the run.
+
+    Raises:
+        ValueError: weights that do not fit, or that are for other classes or images.
+    """
+    settings, side = stage.settings, stage.settings.data.crop_px
+    teacher = build_backbone(settings.teacher, len(classes), side)
+    load_weights(
+        url,
+        teacher,
+        what="teacher.checkpoint",
+        run=stage.needs(settings.teacher, classes),
+        metadata=settings.teacher.metadata,
+        image_size=side,
+        tell=stage.tell,
+    )
+    return teacher
+
+
+def judge_teacher(stage: Stage, url: str) -> None:
+    """Tell where a teacher whose file does not say what it was trained for is no better than chance.
+
+    Its classes may be in another order, or its images prepared in another way. The source's validation split judges, or
+    the target's where there is no source.
+    """
+    about = About.of_file(read_file(url, what="teacher.checkpoint").about)
+    is_checked = stage.settings.teacher.metadata == "check"
+    if is_checked and about.classes is not None and "mean" in about.preprocessing:
+        return
+    settings, device = stage.settings, stage.world.device
+    domain = settings.target if settings.source.url is None else settings.source
+    classes = stage.split(domain, "val").classes
+    with torch.random.fork_rng(devices=[]):  # the stage draws the numbers that it would draw without this
+        teacher = load_teacher(stage, url, classes).to(device).eval()
+    images = Plainly(device, settings.data.mean, settings.data.std)
+    judged = stage.evaluate({"teacher": teacher}, domain, "val", images)["teacher"]
+    chance = 1 / len(classes)
+    reached = judged.value if judged.mean_per_class is None else judged.mean_per_class
+    margin = max(2 * math.sqrt(chance * (1 - chance) / max(1, judged.num_samples)), 0.1 * (1 - chance))
+    if judged.num_samples and reached <= chance + margin:
+        stage.tell(
+            f"teacher.checkpoint: {url} recognises {reached:.1%} of {domain.url}'s validation split (mean "
+            "over classes), "
+            f"where chance is {chance:.1%}: its classes may be in another order than the data's, or its "
+            "images prepared "
+            "in another way than data.mean, data.std, data.resize_px and data.crop_px say"
+        )
 
 
 def train_on_source(stage: Stage) -> None:
@@ -116,7 +172,13 @@ def train_on_source(stage: Stage) -> None:
     if settings.teacher.checkpoint is None:
         start = settings.teacher.start
         networks["teacher"] = build(
-            settings.teacher, len(classes), start=start, key="teacher.start", image_size=side
+            settings.teacher,
+            len(classes),
+            start=start,
+            key="teacher.start",
+            image_size=side,
+            run=stage.needs(settings.teacher, classes),
+            tell=stage.tell,
         )
     if settings.student.start == "source":
         networks["student"] = build(settings.student, len(classes), image_size=side)
@@ -135,8 +197,7 @@ def train_on_source(stage: Stage) -> None:
 def adapt_to_target(stage: Stage) -> None:
     """Train the whole teacher on the target shards, for methods of two stages."""
     settings, classes = stage.settings, stage.split(stage.settings.target, "train").classes
-    teacher = build(settings.teacher, len(classes), image_size=settings.data.crop_px)
-    load_weights(source_teacher(settings, stage.folder), teacher, what="teacher.checkpoint")
+    teacher = load_teacher(stage, source_teacher(settings, stage.folder), classes)
     best, _, _ = stage.fit(AdaptTeacher(teacher, settings.adapt), "teacher", settings.target)
     if stage.world.is_main:
         about = stage.about(
@@ -151,21 +212,23 @@ def distil_on_target(stage: Stage) -> None:
     settings, world = stage.settings, stage.world
     classes = stage.split(settings.target, "train").classes
     side = settings.data.crop_px
-    teacher = build(settings.teacher, len(classes), image_size=side)
-    load_weights(distilled_teacher(settings, stage.folder), teacher, what="teacher.checkpoint")
+    teacher = load_teacher(stage, distilled_teacher(settings, stage.folder), classes)
     from_source = settings.student.start == "source"
     start = stage.folder.path(STUDENT_SOURCE) if from_source else settings.student.start
     student, is_novice = begin(
-        settings.student, len(classes), start=start, key="student.start", image_size=side
+        settings.student,
+        len(classes),
+        start=start,
+        key="student.start",
+        image_size=side,
+        run=stage.needs(settings.student, classes),
+        tell=stage.tell,
     )
     untouched = {"teacher": deepcopy(teacher), "student before distillation": deepcopy(student)}
     if settings.adapt.method != "none":
-        untouched["teacher before adapting"] = deepcopy(teacher)
-        load_weights(
-            source_teacher(settings, stage.folder),
-            untouched["teacher before adapting"],
-            what="teacher.checkpoint",
-        )
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced at once
+            before = load_teacher(stage, source_teacher(settings, stage.folder), classes)
+        untouched["teacher before adapting"] = before
 
     task = FourDs(
         teacher,
@@ -207,6 +270,7 @@ def distil_on_target(stage: Stage) -> None:
         validation_accuracy=best.accuracy,
         train_images_per_s=statistics.median(rates) if rates else 0.0,
         num_workers=world.size,
+        selected_by=settings.distill.select,
     )
     stage.folder.write_json(SUMMARY, outcome.as_dict())
 

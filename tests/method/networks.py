@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torchvision.models import VGG, VisionTransformer
@@ -33,6 +36,112 @@ def vgg11_bn(num_classes: int) -> nn.Module:
         network = VGG(features, init_weights=False)
     network.classifier = nn.Linear(512 * 7 * 7, num_classes)  # pyright: ignore
     return network
+
+
+class Convolutions(nn.Module):
+    """Two stages, `a` and `b`, and a head; the others below vary it.
+
+    Args:
+        num_channels: of the images.
+    """
+
+    def __init__(self, num_classes: int, num_channels: int = 3) -> None:
+        super().__init__()
+        self.a = nn.Sequential(nn.Conv2d(num_channels, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.b = nn.Sequential(nn.Conv2d(8, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, images: Tensor) -> Any:
+        return self.head(self.b(self.a(images)).mean((2, 3)))
+
+
+def convolutions(num_classes: int) -> nn.Module:
+    """As it is."""
+    return Convolutions(num_classes)
+
+
+def of_grey_images(num_classes: int) -> nn.Module:
+    """Takes images of one channel."""
+    return Convolutions(num_classes, num_channels=1)
+
+
+def with_idle_layer(num_classes: int) -> nn.Module:
+    """Has a layer that its forward pass never calls."""
+    network = Convolutions(num_classes)
+    network.projection = nn.Linear(8, 8)
+    return network
+
+
+def tied(num_classes: int) -> nn.Module:
+    """Two layers share one weight, and two another."""
+    network = Convolutions(num_classes)
+    network.b[0].weight = nn.Parameter(torch.randn(8, 8, 3, 3) / 9)  # pyright: ignore
+    network.b.append(nn.Conv2d(8, 8, 3, 1, 1))  # pyright: ignore
+    network.b[3].weight = network.b[0].weight  # pyright: ignore
+    network.b[3].bias = network.b[0].bias  # pyright: ignore
+    return network
+
+
+def lazy(num_classes: int) -> nn.Module:
+    """Its head finds its size at the first pass."""
+    network = Convolutions(num_classes)
+    network.head = nn.LazyLinear(num_classes)
+    return network
+
+
+class _InTraining(Convolutions):
+    def forward(self, images: Tensor) -> Any:
+        logits = super().forward(images)
+        return (logits, logits) if self.training else logits
+
+
+def two_outputs_in_training(num_classes: int) -> nn.Module:
+    """Gives a tuple in training, and its logits otherwise."""
+    return _InTraining(num_classes)
+
+
+class _Named(Convolutions):
+    def forward(self, images: Tensor) -> Any:
+        return SimpleNamespace(logits=super().forward(images))
+
+
+def named_logits(num_classes: int) -> nn.Module:
+    """Gives an object with .logits."""
+    return _Named(num_classes)
+
+
+class _Stateful(Convolutions):
+    def get_extra_state(self) -> dict:
+        return {"a": 1}
+
+    def set_extra_state(self, state: dict) -> None:
+        del state
+
+
+def with_extra_state(num_classes: int) -> nn.Module:
+    """Has a dictionary in its state dict."""
+    return _Stateful(num_classes)
+
+
+class _Blind(Convolutions):
+    def forward(self, images: Tensor) -> Any:
+        self.b(self.a(images))
+        return self.head(self.a(images[:, :, ::2]).mean((2, 3)))
+
+
+def blind(num_classes: int) -> nn.Module:
+    """What its stage `b` gives does not reach the logits; `a` runs twice."""
+    return _Blind(num_classes)
+
+
+class _Judging(Convolutions):
+    def forward(self, images: Tensor) -> Any:
+        return super().forward(images * 2 if images.sum().item() > 1e9 else images)
+
+
+def looks_at_values(num_classes: int) -> nn.Module:
+    """Cannot run where tensors have no values."""
+    return _Judging(num_classes)
 
 
 class Recurrent(nn.Module):

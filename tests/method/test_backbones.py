@@ -149,3 +149,34 @@ def test_timm_is_asked_for_when_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == {"name": "convnext_atto", "pretrained": False, "num_classes": 5}
     with pytest.raises(ValueError, match="did you mean 'timm/convnext_atto'"):
         build_backbone(BackboneConfig(arch="timm/convnext_ato"), 5)
+
+
+def test_auxiliary_heads_are_left_out() -> None:
+    """In training they would give a tuple."""
+    with torch.device("meta"):
+        for arch in ("googlenet", "inception_v3"):
+            network = build_backbone(BackboneConfig(arch=arch), 5).train()
+            assert network(torch.zeros(2, 3, 96, 96)).shape == (2, 5)
+            assert not network.transform_input
+
+
+def test_patches_of_timm_have_to_fit_the_image() -> None:
+    pytest.importorskip("timm")
+    with (
+        torch.device("meta"),
+        pytest.raises(ValueError, match=r"patches of 16 px, and 72 .* data\.crop_px=64"),
+    ):
+        build_backbone(BackboneConfig(arch="timm/vit_tiny_patch16_224"), 5, 72)
+
+
+def test_stages_are_named_as_they_run() -> None:
+    network = build_backbone(SMALL, 5)
+    with pytest.raises(
+        ValueError, match="layer2, layer1 do not run in this order; name them as they run: layer1, l"
+    ):
+        anatomy(network, ("layer2", "layer1"), 32)
+
+
+def test_lazy_layers_find_their_sizes() -> None:
+    network = build_backbone(BackboneConfig(arch="tests.method.networks:lazy"), 5, 16)
+    assert network.state_dict()["head.weight"].shape == (5, 8)

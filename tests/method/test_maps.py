@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fourds_dist.method.maps import Layout, from_map, layout_of, to_map
+from fourds_dist.method.maps import Layout, from_map, grid_side, layout_of, to_map
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,12 @@ def test_the_layout_is_told_from_the_shapes() -> None:
     for shapes in ([(1, 3, 4, 5)], [(1, 64, 8, 8), (1, 17, 64)], [(1, 4, 4, 9), (1, 9, 4, 4)], [(1, 10)]):
         with pytest.raises(ValueError, match="no square feature maps"):
             layout_of(shapes)
+
+
+def test_prefix_tokens_are_as_many_as_the_network_says() -> None:
+    assert grid_side(25) == 5
+    assert grid_side(25, 9) == 4  # a class token and eight registers before 16 patches
+    assert grid_side(17, 1) == 4
+    assert grid_side(16, 1) == 4  # the stage gives patches alone
+    tokens = torch.arange(25.0)[None, :, None]
+    assert to_map(tokens, "tokens", 4)[0, 0].flatten().tolist() == list(range(9, 25))

@@ -122,6 +122,7 @@ def train(
         list(batches(world, NUM_STEPS - world.rank - 1, shares)),  # unequal numbers of them
         step,
         world,
+        num_classes=NUM_CLASSES,
         in_step_px=SIDE if strategy.in_step else None,
     )
     assert found["student"].num_samples == sum((r + 1) * share for r, share in enumerate(shares))

@@ -10,12 +10,8 @@ import torch
 from torch import nn
 
 from fourds_dist.storage import write_bytes
-from fourds_dist.training.checkpoint import (
-    encode_weights,
-    learning_state,
-    load_learning_state,
-    load_weights,
-)
+from fourds_dist.training.checkpoint import learning_state, load_learning_state
+from fourds_dist.training.weights import encode_weights, load_weights
 
 
 def network(width: int = 4) -> nn.Sequential:

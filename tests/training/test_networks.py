@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer, _api, get_model
 
 from fourds_dist.method import BackboneConfig, build_backbone
-from fourds_dist.training.networks import begin, build
+from fourds_dist.training.networks import StudentConfig, _fold_input_transform, begin, build
+from fourds_dist.training.weights import encode_weights, load_weights
+from fourds_dist.training.weights_about import About
 
 SMALL = BackboneConfig(arch="resnet10")
 VIT = BackboneConfig(arch="tests.method.networks:vit")
@@ -112,3 +115,70 @@ def test_a_vit_s_positions_are_interpolated_to_the_image(tmp_path: Path) -> None
     )
     torch.testing.assert_close(positions[:, 1:], grid.flatten(2).transpose(1, 2))
     assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
+
+
+def test_classes_of_a_file_count_by_their_names(tmp_path: Path) -> None:
+    """First weights of other classes leave the last layer random, also where there are as many; others reorder it."""
+    torch.manual_seed(1)
+    state = build_backbone(SMALL, 3).state_dict()
+    run = About("resnet10", "imagenet", ("ant", "bee", "cat"), {"mean": (0.5,) * 3, "crop_px": 32})
+    told: list[str] = []
+
+    def built(tell_of: dict[str, str], **changes: Any) -> tuple[dict[str, Tensor], bool]:
+        (tmp_path / "w.safetensors").write_bytes(encode_weights(state, tell_of))
+        told.clear()
+        start = {"start": str(tmp_path / "w.safetensors"), "key": "student.start", "image_size": 32}
+        config = StudentConfig(arch="resnet10", **changes)
+        found = begin(config, 3, run=run, tell=told.append, **start)
+        return found.network.state_dict(), found.is_novice
+
+    found, is_novice = built({"classes": "cat\nbee\nant"})
+    assert torch.equal(found["fc.weight"], state["fc.weight"].flip(0))
+    assert not is_novice
+    assert "reordered by the class names" in told[0]
+    found, is_novice = built({"classes": "cat\nbee\nelk"})
+    assert not torch.equal(found["fc.weight"], state["fc.weight"])
+    assert torch.equal(found["layer1.0.conv1.weight"], state["layer1.0.conv1.weight"])
+    assert is_novice
+    assert "it lacks 'ant'; the data lack its 'elk'" in told[0]
+    assert "last layer for other classes, left random: fc.weight, fc.bias" in told[1]
+    found, is_novice = built({"classes": "cat\nbee\nelk"}, metadata="ignore")
+    assert torch.equal(found["fc.weight"], state["fc.weight"])
+    ours = {"format": "fourds_dist", "arch": "resnet10", "stem": "imagenet"}
+    built({**ours, "preprocessing": '{"mean": [0.5, 0.5, 0.5], "crop_px": 64}'})
+    assert "data.crop_px is 64 in the file and 32 in the run" in told[0]
+    with pytest.raises(ValueError, match=r"student\.start: .*data\.mean is .*student\.metadata=ignore"):
+        built({**ours, "preprocessing": '{"mean": [0.1, 0.5, 0.5]}'})
+
+
+def test_a_last_layer_may_be_missing_in_first_weights(tmp_path: Path) -> None:
+    state = {k: v for k, v in build_backbone(SMALL, 3).state_dict().items() if not k.startswith("fc.")}
+    save_file({f"backbone.{k}": v for k, v in state.items()}, tmp_path / "w.safetensors")
+    told: list[str] = []
+    start = {"start": str(tmp_path / "w.safetensors"), "key": "teacher.start"}
+    found = begin(SMALL, 3, tell=told.append, **start)
+    assert found.is_novice
+    assert torch.equal(found.network.state_dict()["conv1.weight"], state["conv1.weight"])
+    assert "not in the file, left random: fc.weight, fc.bias" in told[0]
+    with pytest.raises(ValueError, match="2 missing"):
+        load_weights(start["start"], build_backbone(SMALL, 3), what="teacher.checkpoint")
+
+
+def test_inception_s_weights_take_images_as_all_others_do() -> None:
+    """torchvision's own file expects another normalisation, which torchvision's network applies to its input."""
+    torch.manual_seed(0)
+    theirs, ours = (_first_layers() for _ in range(2))
+    ours.load_state_dict(theirs.state_dict())
+    _fold_input_transform(ours, "conv", "bn")
+    images = torch.randn(2, 3, 8, 8)
+    scale, shift = (
+        torch.tensor([0.229, 0.224, 0.225]) / 0.5,
+        (torch.tensor([0.485, 0.456, 0.406]) - 0.5) / 0.5,
+    )
+    wanted = theirs.eval()(images * scale[:, None, None] + shift[:, None, None])
+    torch.testing.assert_close(ours.eval()(images), wanted, rtol=1e-4, atol=1e-5)
+
+
+def _first_layers() -> nn.Sequential:
+    layers = OrderedDict(conv=nn.Conv2d(3, 4, 3, bias=False), bn=nn.BatchNorm2d(4))
+    return nn.Sequential(layers)

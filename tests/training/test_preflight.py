@@ -11,7 +11,8 @@ from fourds_dist.data.pack.example import Example
 from fourds_dist.data.pack.writer import pack_domain
 from fourds_dist.data.sources.domain import Domain
 from fourds_dist.settings import Settings
-from fourds_dist.training.preflight import _check_launch, _check_networks, _check_shards
+from fourds_dist.training.preflight import _check_launch, _check_shards
+from fourds_dist.training.preflight_networks import check_networks
 from tests.data.shards import CLASSES, image_of
 
 
@@ -41,7 +42,7 @@ def test_networks_without_blocks_cannot_run_them_again() -> None:
     tree["student"] = {"arch": "tests.method.networks:vgg11_bn", "stages": ("features.7",)}
     tree["data"] = {"crop_px": 32, "resize_px": 36}
     with pytest.raises(ValueError, match=r"student: .*vgg11_bn is no list of blocks that could run again"):
-        _check_networks(Settings.model_validate(tree), 5)
+        check_networks(Settings.model_validate(tree), 5)
 
 
 def packed(folder: Path, **num_labelled: int) -> str:

@@ -20,10 +20,12 @@ from fourds_dist.settings import Settings
 from fourds_dist.train import main, run, train
 from fourds_dist.training import run_folder
 from fourds_dist.training.checkpoint import FORMAT
+from fourds_dist.training.outcome import Outcome
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.stages import drop_checkpoints, run_stage, stages_to_run
 from fourds_dist.training.stop import Stopped
 from fourds_dist.training.store import FolderStore
+from fourds_dist.training.weights import encode_weights
 from tests.data.shards import CLASSES, write_dataset
 from tests.training.tiny import NUM_CLASSES, tiny_network
 
@@ -211,6 +213,71 @@ def test_ranks_draw_other_numbers_and_the_first_the_same_as_alone(data: Path, tm
     (alone,), (first, second) = states
     assert torch.equal(alone["random"]["cpu"], first["random"]["cpu"])  # nothing is drawn in training here
     assert not torch.equal(first["random"]["cpu"], second["random"]["cpu"])
+
+
+def _idle_rank(rank: int, given: Settings, group: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{group}", rank=rank, world_size=2)
+    run_stage("source", given, store(RunFolder(given.run_url), "source"))
+    dist.destroy_process_group()
+
+
+def test_a_layer_that_no_loss_reaches_is_named_and_stays_over_any_number_of_workers(
+    data: Path, tmp_path: Path
+) -> None:
+    net = "{arch: 'tests.method.networks:with_idle_layer', stages: [a, b]}"
+    idle = [f"teacher={net}", f"student={net}", "run.until=source"]
+    weights = []
+    for name in ("alone", "two"):
+        given = settings(data, tmp_path, *idle, f"run.name={name}")
+        if name == "two":
+            mp.spawn(_idle_rank, (given, str(tmp_path / "idle")), nprocs=2)  # pyright: ignore
+        else:
+            run_stage("source", given, store(RunFolder(given.run_url), "source"))
+        (note,) = [row["text"] for row in rows(tmp_path / name) if row["event"] == "note"]
+        names = "networks.{0}.projection.weight, networks.{0}.projection.bias"
+        assert note == (
+            f"{names.format('teacher')}, {names.format('student')}: no loss reaches these parameters, which stay as "
+            "they are"
+        )
+        weights.append(load_file(tmp_path / name / "teacher.safetensors"))
+    assert torch.equal(weights[0]["projection.weight"], weights[1]["projection.weight"])
+    assert not torch.equal(weights[0]["head.weight"], torch.zeros_like(weights[0]["head.weight"]))
+
+
+def test_a_teacher_s_classes_are_taken_by_name_and_said_once(data: Path, tmp_path: Path) -> None:
+    """A given teacher's file has the classes in another order; what the file does not say is judged by validation."""
+    classes = (*CLASSES, "dog", "elk")
+    torch.manual_seed(0)
+    state = tiny_network(8).state_dict()
+    about = {"classes": "\n".join(reversed(classes)), "mean": "", "format": "pt"}
+    (tmp_path / "named.safetensors").write_bytes(encode_weights(state, about))
+    (tmp_path / "bare.safetensors").write_bytes(encode_weights(state, {}))
+    told = {}
+    for name in ("named", "bare"):
+        given = settings(
+            data, tmp_path, f"teacher.checkpoint={tmp_path}/{name}.safetensors", f"run.name={name}"
+        )
+        run(given)
+        told[name] = [row["text"] for row in rows(tmp_path / name) if row["event"] == "note"]
+    (reordered,) = [text for text in told["named"] if "another order than the data's; " in text]
+    assert reordered.endswith("fc.weight, fc.bias reordered by the class names")
+    (judged,) = [text for text in told["bare"] if "chance is 20.0%" in text]
+    assert "bare.safetensors recognises " in judged
+    assert "source's validation split (mean over classes)" in judged
+
+
+def test_the_epoch_may_be_chosen_by_the_mean_over_classes(data: Path, tmp_path: Path) -> None:
+    given = settings(data, tmp_path, "run.name=mean", "distill.select=mean_per_class", "distill.epochs=2")
+    run(given)
+    outcome = Outcome.from_dict(RunFolder(given.run_url).read_json("summary.json"))
+    epochs = [row for row in rows(tmp_path / "mean") if row["event"] == "epoch" and row["stage"] == "distill"]
+    chosen = epochs[outcome.selected_epoch - 1]
+    assert outcome.validation_accuracy == chosen["val_mean_per_class/student"]
+    assert {"val_loss/student", "val_loss/teacher_adapted"} <= chosen.keys()
+    assert outcome.selected_by == "mean_per_class"
+    student = outcome.lines[-1].target
+    assert student.mean_per_class is not None
+    assert Outcome.from_dict(json.loads(json.dumps(outcome.as_dict()))) == outcome
 
 
 def test_numbers_that_are_not_finite_are_told_in_a_line(

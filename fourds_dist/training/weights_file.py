@@ -1,0 +1,219 @@
+"""Files of weights, of whatever trainer: their tensors by name, and what else they say.
+
+A file may be safetensors or a `torch.save`d value of any nesting. The names of its tensors are the keys on the way to
+them, joined by dots (`state_dict.module.conv1.weight`); `weights_names` finds the network's own among them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+from safetensors.torch import load as load_safetensors
+from torch import Tensor
+
+from fourds_dist.storage import explained, locate
+from fourds_dist.training.unpickling import torch_load
+
+RUN_FILES = {
+    "teacher": ("teacher.safetensors",),
+    "student": ("student.safetensors", "student_source.safetensors"),
+}
+OTHER_FILES = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+)
+"""What a folder of weights of other makers holds, by the names of Hugging Face."""
+
+SHARD_INDEX = ".index.json"
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file's tensors and the values beside them.
+
+    Args:
+        where: "teacher.checkpoint: runs/x/teacher.safetensors", which begins every message on the file.
+        tensors: by name.
+        about: what lies beside the tensors: the metadata of a safetensors file, or the values of a PyTorch file, small
+            tensors (means by channel) included.
+    """
+
+    where: str
+    tensors: dict[str, Tensor]
+    about: Mapping[str, Any]
+
+
+def read_file(url: str, *, what: str, is_alone: bool = True) -> WeightsFile:
+    """Read a file of weights.
+
+    Args:
+        what: the key of the configuration that names the file.
+        is_alone: the file is no part of several that an index names.
+
+    Raises:
+        ValueError: no file of weights, truncated, or holding pickled code.
+    """
+    where = f"{what}: {url}"
+    shard = re.match(r"(.*)-\d{5}-of-(\d{5})(\.\w+)$", url)
+    if shard and shard[2] != "00001" and is_alone:
+        raise ValueError(
+            f"{where} is one of {int(shard[2])} files that hold the weights together; give their index, "
+            f"{what}={shard[1]}{shard[3]}{SHARD_INDEX}"
+        )
+    data = _read(url, what)
+    if url.endswith(SHARD_INDEX):
+        return _read_shards(url, data, what)
+    if url.endswith(".safetensors") or _is_safetensors(data):
+        try:
+            tensors = load_safetensors(data)
+            about = _metadata(data)
+        except Exception as error:  # safetensors raises exceptions of its own without a common base
+            raise ValueError(
+                _another_kind(data, url, where) or f"{where} is truncated or no safetensors file ({error})"
+            ) from None
+        return WeightsFile(where, tensors, about)
+    other = _another_kind(data, url, where)
+    if other:
+        raise ValueError(other)
+    held = torch_load(data, where, url)
+    if isinstance(held, Mapping) and isinstance(held.get("format"), int) and "identity" in held:
+        raise ValueError(
+            f"{where} is a checkpoint of a run's stage, which holds no whole network; give a file of weights that the "
+            f"run left: {_run_s_files(url, what)}"
+        )
+    tensors = _flattened(held)
+    if not tensors:
+        raise ValueError(f"{where} holds no state dict (names to tensors)")
+    about = held if isinstance(held, Mapping) else {}
+    return WeightsFile(
+        where, tensors, {str(k): v for k, v in about.items() if not isinstance(v, Tensor) or v.numel() == 3}
+    )
+
+
+def _read(url: str, what: str) -> bytes:
+    fs, path = locate(url)
+    with explained(url):
+        if fs.isdir(path):
+            raise ValueError(_folder(url, what))
+        try:
+            data = fs.cat_file(path)
+        except FileNotFoundError:
+            raise ValueError(f"{what}: {url} does not exist") from None
+    assert isinstance(data, bytes)
+    return data
+
+
+def _read_shards(url: str, data: bytes, what: str) -> WeightsFile:
+    """All files that an index in Hugging Face's form names."""
+    try:
+        names = sorted(set(json.loads(data)["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{what}: {url} is no index of shards of weights (weight_map)") from None
+    folder = url.rpartition("/")[0]
+    files = [read_file(f"{folder}/{name}" if folder else name, what=what, is_alone=False) for name in names]
+    tensors = {name: tensor for file in files for name, tensor in file.tensors.items()}
+    return WeightsFile(f"{what}: {url}", tensors, {})
+
+
+def _flattened(value: Any, prefix: str = "") -> dict[str, Tensor]:
+    """Tensors in nested dictionaries, by the keys that lead to them."""
+    found: dict[str, Tensor] = {}
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if isinstance(inner, Tensor):
+                found[f"{prefix}{key}"] = inner
+            else:
+                found |= _flattened(inner, f"{prefix}{key}.")
+    return found
+
+
+def _is_safetensors(data: bytes) -> bool:
+    return data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data)
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    size = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + size]).get("__metadata__") or {}
+
+
+def _folder(url: str, what: str) -> str:
+    """What is wrong with a folder, and which file of it would be right."""
+    fs, path = locate(url)
+    role = what.partition(".")[0]
+    held = [
+        name for name in (*RUN_FILES.get(role, ()), *OTHER_FILES) if fs.exists(f"{path.rstrip('/')}/{name}")
+    ]
+    if held:
+        return (
+            f"{what}: {url} is a folder; give the file of weights in it: {what}={url.rstrip('/')}/{held[0]}"
+        )
+    if re.search(r"/checkpoint-\d+/?$", url):
+        return (
+            f"{what}: {url} is a checkpoint of a run's stage, which holds no whole network; give a file of weights "
+            f"that the run left: {_run_s_files(url, what)}"
+        )
+    return (
+        f"{what}: {url} is a folder without weights that are known by name; give a file (.safetensors, or a state dict "
+        "saved by torch.save)"
+    )
+
+
+def _run_s_files(url: str, what: str) -> str:
+    """The files of weights in the run's folder that a checkpoint lies in, those that are there first."""
+    run = re.sub(r"/[^/]+/checkpoint-\d+(/[^/]*)?/?$", "", url)
+    names = RUN_FILES.get(what.partition(".")[0], RUN_FILES["teacher"])
+    fs, path = locate(run)
+    held = [name for name in names if fs.exists(f"{path}/{name}")]
+    if held:
+        return f"{what}={run}/{held[0]}"
+    return f"{run}/{names[0]}, which is written when its stage is done"
+
+
+def _state_dict_of(program: str) -> str:
+    """What to give instead of a program: the weights beside it, which an export of a run has, or a state dict."""
+    beside = f"{program.rpartition('.')[0]}.safetensors"
+    fs, path = locate(beside)
+    if fs.exists(path):
+        return f"give the weights beside it, {beside}"
+    return "give the state dict of its network, saved by torch.save(network.state_dict(), 'weights.pt')"
+
+
+def _another_kind(data: bytes, url: str, where: str) -> str | None:
+    """What a file is that is no file of weights, and what to give instead; None where it may be one."""
+    state_dict = _state_dict_of(url)
+    if not data:
+        return f"{where} is an empty file"
+    if data.startswith(b"version https://git-lfs"):
+        return f"{where} is a pointer of Git LFS, not the file; fetch the file by `git lfs pull`"
+    if data[:1] == b"<" or data[:512].lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return f"{where} is a page of HTML, not a file of weights; download the file again"
+    if url.endswith(".onnx"):
+        return f"{where} is an ONNX model, which cannot be trained or distilled; {state_dict}"
+    if data.startswith(b"\x89HDF"):
+        return f"{where} is an HDF5 file (Keras); {state_dict}"
+    if data.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
+        return f"{where} is a compressed file; unpack it and give what is in it"
+    if zipfile.is_zipfile(BytesIO(data)):
+        try:
+            with zipfile.ZipFile(BytesIO(data)) as archive:
+                names = archive.namelist()
+        except zipfile.BadZipFile:
+            return None
+        parts = {part for name in names for part in name.split("/")}
+        if "constants.pkl" in parts and "code" in parts:
+            return f"{where} is a TorchScript program, not its weights; {state_dict}"
+        if "archive_format" in parts or any("serialized_exported_program" in part for part in parts):
+            return f"{where} is an exported program (.pt2), not its weights; {state_dict}"
+        if all(name.endswith(".npy") for name in names):
+            return f"{where} is a file of numpy arrays (.npz); {state_dict}"
+        if "data.pkl" not in parts:
+            return f"{where} is a zip archive without weights of PyTorch; unpack it and give the file that is in it"
+    return None

@@ -1,0 +1,63 @@
+"""Accuracy, its mean over classes and the loss of one pass, checked against plain sums."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fourds_dist.data import Batch
+from fourds_dist.training.evaluate import Accuracy, Plainly, evaluate
+from fourds_dist.training.world import World
+
+CPU = torch.device("cpu")
+LABELS = torch.tensor([0, 0, 0, 0, 1, 3, -1])
+
+
+def batch(labels: torch.Tensor) -> Batch:
+    no = torch.zeros(len(labels), dtype=torch.bool)
+    return Batch(torch.zeros(len(labels), 3, 2, 2, dtype=torch.uint8), labels, no, no, [""] * len(labels))
+
+
+def test_all_measures_of_a_pass() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(7, 4)
+    logits[:6] += 2 * F.one_hot(LABELS[:6].clamp(min=0), 4)
+    logits[1], logits[5] = torch.tensor([0.0, 3, 0, 0]), torch.tensor([3.0, 0, 0, 0])  # wrong
+    parts = iter(logits.split(4))
+    found = evaluate(
+        {"x": lambda images: next(parts)},
+        [batch(LABELS[:4]), batch(LABELS[4:])],
+        Plainly(CPU, (0.5,) * 3, (0.5,) * 3),
+        World(0, 1, CPU),
+        num_classes=4,
+    )["x"]
+    right = (logits.argmax(1) == LABELS)[:6]
+    assert (found.num_correct, found.num_samples) == (int(right.sum()), 6)
+    assert found.loss == pytest.approx(F.cross_entropy(logits[:6], LABELS[:6]).item())
+    recalls = [right[:4].float().mean().item(), float(right[4]), float(right[5])]
+    assert found.num_classes_seen == 3
+    assert found.mean_per_class == pytest.approx(sum(recalls) / 3)
+    assert found.mean_per_class_error == pytest.approx((recalls[0] * (1 - recalls[0]) / 4) ** 0.5 / 3)
+    assert found.measured("mean_per_class")[0] == found.mean_per_class
+    value, error = found.measured("accuracy")
+    assert error == pytest.approx((value * (1 - value) / 6) ** 0.5)
+
+
+def test_nothing_to_judge_by() -> None:
+    found = evaluate(
+        {"x": torch.flatten}, [], Plainly(CPU, (0.5,) * 3, (0.5,) * 3), World(0, 1, CPU), num_classes=4
+    )
+    assert found["x"] == Accuracy(0, 0, 0.0)
+    assert found["x"].measured("mean_per_class") == (0.0, 0.0)
+
+
+def test_a_loss_that_is_not_finite_is_none() -> None:
+    found = evaluate(
+        {"x": lambda images: torch.full((4, 4), torch.nan)},
+        [batch(LABELS[:4])],
+        Plainly(CPU, (0.5,) * 3, (0.5,) * 3),
+        World(0, 1, CPU),
+        num_classes=4,
+    )["x"]
+    assert found.loss is None

@@ -1,0 +1,129 @@
+"""What is refused of networks before anything starts: each by one pass without data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from fourds_dist.settings import Settings
+from fourds_dist.training.preflight import check_device
+from fourds_dist.training.preflight_networks import check_networks, smallest_part
+from fourds_dist.training.trial_step import call_in_training
+from tests.method import networks
+
+NETWORKS = "tests.method.networks"
+
+
+def settings(teacher: str = "convolutions", student: str = "convolutions", **more: Any) -> Settings:
+    """A run of two entry points; `more` holds keys by section."""
+    tree: dict[str, Any] = {
+        "source": {"url": "s"},
+        "target": {"url": "t"},
+        "data": {"crop_px": 16, "resize_px": 16},
+        "teacher": {"arch": f"{NETWORKS}:{teacher}", "stages": ("a", "b")},
+        "student": {"arch": f"{NETWORKS}:{student}", "stages": ("a", "b")},
+    }
+    for key, value in more.items():
+        section, _, name = key.partition("__")
+        tree.setdefault(section, {})[name] = value
+    return Settings.model_validate(tree)
+
+
+@pytest.mark.parametrize("student", ["with_idle_layer", "tied", "lazy", "looks_at_values"])
+def test_odd_networks_that_can_be_trained_pass(student: str) -> None:
+    check_networks(settings(student=student), 5)
+
+
+ONE_STAGE = {"teacher__stages": ("b",), "student__stages": ("b",)}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            settings(student="of_grey_images"),
+            r"student: Convolutions does not take images of 16 px in three channels",
+        ),
+        (settings(student="two_outputs_in_training"), r"student: _InTraining gives a tuple in training"),
+        (settings(teacher="two_outputs_in_training"), r"teacher: _InTraining gives a tuple in training"),
+        (
+            settings(student="named_logits"),
+            r"student: _Named gives no logits .* but a SimpleNamespace; .*student\.arch",
+        ),
+        (settings(student="with_extra_state"), r"student: _extra_state .* is a dict, not a tensor"),
+        (settings(teacher__stages=("a", "head")), r"teacher: stage 'head' gives no feature map"),
+        (settings(teacher__stages=("b", "a")), r"teacher: stages b, a do not run in this order; .*: a, b"),
+        (settings(teacher="blind", **ONE_STAGE), r"the adapter after stage 'b' gets no gradient"),
+        (
+            settings(student="recurrent", teacher__stages=("a",), student__stages=("conv",)),
+            r"student: stage 'conv' runs 2",
+        ),
+    ],
+)
+def test_refused_before_the_start(given: Settings, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_networks(given, 5)
+
+
+def test_a_teacher_that_is_not_trained_may_give_more_in_training() -> None:
+    given = settings(
+        teacher="two_outputs_in_training", student__start="random", teacher__checkpoint="none.pt"
+    )
+    with pytest.raises(
+        ValueError, match=r"none\.pt does not exist"
+    ):  # what comes after the outputs were looked at
+        check_networks(given, 5)
+
+
+def test_networks_that_heed_no_number_of_classes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "convolutions", lambda num_classes: networks.Convolutions(7))
+    with pytest.raises(ValueError, match="teacher: Convolutions tells 7 classes apart, the data have 5"):
+        check_networks(settings(), 5)
+
+
+@pytest.mark.parametrize(
+    ("size", "workers", "accumulation", "part"),
+    [(16, 1, 1, 16), (8, 2, 4, 1), (9, 1, 8, 1), (12, 5, 1, 2), (3, 2, 1, 1)],
+)
+def test_the_smallest_part_of_a_batch(size: int, workers: int, accumulation: int, part: int) -> None:
+    given = settings(
+        distill__global_batch_size=size, launch__workers=workers, step__accumulation=accumulation
+    )
+    assert smallest_part("distill", given) == part
+
+
+def test_one_image_at_a_time_is_refused_where_batch_norm_cannot_do_with_it() -> None:
+    check_networks(settings(distill__global_batch_size=1), 5)  # maps of more than one pixel
+    given = settings(distill__global_batch_size=4, step__accumulation=4, data__crop_px=1)
+    with pytest.raises(
+        ValueError, match=r"distill\.global_batch_size=4 .*step\.accumulation=4 leaves parts of one image"
+    ):
+        check_networks(given, 5)
+
+
+def test_random_numbers_stay_as_they_were() -> None:
+    torch.manual_seed(3)
+    task = networks.Convolutions(5)
+    before = torch.get_rng_state()
+    call_in_training(task, batch_size=2, side_px=16)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not task.a[1].num_batches_tracked.any()  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("keys", "on_gpu", "message"),
+    [
+        ({"step__batch_norm": "synchronised"}, False, r"step\.batch_norm=synchronised needs GPUs"),
+        ({"step__cuda_graph": True}, False, r"step\.cuda_graph=true works on one GPU"),
+        ({"step__cuda_graph": True, "launch__workers": 2}, None, r"step\.cuda_graph=true works on one GPU"),
+    ],
+)
+def test_steps_that_the_devices_cannot_take_are_refused(
+    keys: dict, on_gpu: bool | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_device(settings(**keys), on_gpu=on_gpu)
+    check_device(settings(), on_gpu=on_gpu)
+    check_device(settings(step__batch_norm="synchronised", launch__workers=2), on_gpu=True)
