@@ -7,8 +7,9 @@ txt            any other field: the class's name
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
+
+from fourds_dist.json_text import parsed_json
 
 _NUMBERED = ("cls", "cls2", "index", "inx", "idx", "id", "class")
 """Fields that hold a number by webdataset's conventions."""
@@ -62,7 +63,7 @@ class LabelField:
 
     def _at_keys(self, text: str) -> int | str | None:
         try:
-            value = json.loads(text)
+            value = parsed_json(text)
         except ValueError as error:
             raise ValueError(f"it is no JSON ({error})") from None
         for depth, key in enumerate(self.keys, start=1):

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fourds_dist.json_text import parsed_json
 from fourds_dist.storage import explained, locate, write_bytes
 
 FORMAT = 1
@@ -152,7 +153,7 @@ def parse_manifest(data: bytes | str, where: str) -> Manifest:
         ValueError: another format, not JSON, or inconsistent.
     """
     try:
-        content = json.loads(data)
+        content = parsed_json(data)
     except ValueError as error:
         raise ValueError(
             f"{where} is truncated or no JSON ({error}); pack the data again, or restore the file"

@@ -9,7 +9,6 @@ student.pt2, student.onnx            exported programs
 from __future__ import annotations
 
 import io
-import json
 import re
 import zipfile
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fourds_dist.data import open_split
+from fourds_dist.json_text import parsed_json
 from fourds_dist.method.backbones import BackboneConfig, build_backbone
 from fourds_dist.results.preprocessing import Preprocessing
 from fourds_dist.results.run import CONFIG, STUDENT, Run, read_bytes
@@ -137,7 +137,7 @@ def _of_program(url: str) -> Student:
             raise ValueError("no archive")
         data.seek(0)
         program = torch.export.load(data, extra_files=extra)
-        about = json.loads(extra[ABOUT])
+        about = parsed_json(extra[ABOUT])
     except (RuntimeError, ValueError, KeyError) as error:
         raise ValueError(f"{url} is no exported student ({_short(error)}); export it again") from None
     module = program.module()
@@ -176,7 +176,7 @@ def _safetensors_metadata(url: str) -> dict[str, str]:
     """The strings in a safetensors file's header."""
     size = int.from_bytes(read_bytes(url, 0, 8), "little")
     try:
-        header = json.loads(read_bytes(url, 8, 8 + size)) if size < MOST_HEADER_BYTES else {}
+        header = parsed_json(read_bytes(url, 8, 8 + size)) if size < MOST_HEADER_BYTES else {}
     except ValueError:
         raise ValueError(f"{url} is truncated or no safetensors file") from None
     about = header.get("__metadata__", {})

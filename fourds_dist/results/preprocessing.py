@@ -13,6 +13,7 @@ from torch import Tensor
 from fourds_dist.data import LoaderConfig
 from fourds_dist.data.batch import normalise
 from fourds_dist.data.decode import decode
+from fourds_dist.json_text import parsed_json
 
 KEYS = ("resize_px", "crop_px", "mean", "std")
 
@@ -44,7 +45,7 @@ class Preprocessing:
             ValueError: other keys or values.
         """
         try:
-            values = json.loads(text)
+            values = parsed_json(text)
             config = LoaderConfig.model_validate_json(json.dumps({key: values[key] for key in KEYS}))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(

@@ -115,7 +115,27 @@ def read_weights(url: str, *, what: str) -> dict[str, Tensor]:
             weights = weights.get(wrapper, weights) if isinstance(weights, dict) else weights
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
         raise ValueError(f"{what}: {url} holds no state dict (names to tensors)")
+    for name, tensor in weights.items():
+        if not isinstance(name, str) or not _holds_numbers(tensor):
+            raise ValueError(
+                f"{what}: {url} holds {name!r} as a {_kind(tensor)} tensor; save a state dict of dense real tensors, "
+                "best as .safetensors"
+            )
     return weights
+
+
+def _holds_numbers(tensor: Tensor) -> bool:
+    """Whether a tensor is dense, real and has its data."""
+    return (
+        not (tensor.is_meta or tensor.is_quantized or tensor.is_complex()) and tensor.layout == torch.strided
+    )
+
+
+def _kind(tensor: Tensor) -> str:
+    layout = str(tensor.layout).removeprefix("torch.") + " " if tensor.layout != torch.strided else ""
+    return (
+        f"{layout}{str(tensor.dtype).removeprefix('torch.')}{' data-less (meta)' if tensor.is_meta else ''}"
+    )
 
 
 def _torch_load(data: bytes, where: str) -> Any:
@@ -130,9 +150,11 @@ def _torch_load(data: bytes, where: str) -> Any:
             raise ValueError(
                 f"{where} holds pickled code, which is never run; save its state dict, best as .safetensors"
             ) from None
-        raise ValueError(f"{where} is no PyTorch file ({str(error).splitlines()[0]})") from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(f"{where} is truncated or no PyTorch file ({str(error).splitlines()[0]})") from None
+        told = (str(error).splitlines() or ["no pickle"])[0]
+        raise ValueError(f"{where} is no PyTorch file ({told[:200]})") from None
+    except Exception as error:  # what PyTorch's reader raises on garbage is not of one family
+        told = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise ValueError(f"{where} is truncated or no PyTorch file ({told[:200]})") from None
 
 
 def _mismatch(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str | None:

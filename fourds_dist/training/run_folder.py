@@ -25,6 +25,7 @@ import fsspec
 from pydantic import Field
 
 from fourds_dist.config import Section
+from fourds_dist.json_text import parsed_json
 from fourds_dist.storage import write_bytes
 from fourds_dist.training.patience import patiently
 
@@ -112,7 +113,7 @@ class RunFolder:
 
     def read_json(self, name: str) -> Any:
         """An entry's JSON."""
-        return json.loads(self.read_text(name))
+        return parsed_json(self.read_text(name))
 
     def write_json(self, name: str, value: Any) -> None:
         """Write an entry as JSON, whole or not at all."""
@@ -183,8 +184,17 @@ class MetricsFile:
 
 
 def _keep(line: str, stage: str, from_step: int) -> bool:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError:  # a line cut short by a kill
+    row = event_of(line)
+    if row is None:
         return False
-    return row.get("stage") != stage or row.get("step", 0) <= from_step
+    step = row.get("step", 0)
+    return row.get("stage") != stage or (isinstance(step, int) and step <= from_step)
+
+
+def event_of(line: str) -> dict[str, Any] | None:
+    """The event that a line of metrics.jsonl holds; None for what is none: a line cut short by a kill, or edited."""
+    try:
+        row = parsed_json(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("event"), str) else None
