@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fourds_dist.data import open_split
+from fourds_dist.extras import remedy
 from fourds_dist.json_text import parsed_json
 from fourds_dist.method.backbones import BackboneConfig, build_backbone
 from fourds_dist.results.preprocessing import Preprocessing
@@ -154,7 +155,7 @@ def _of_onnx(url: str) -> Student:
     try:
         import onnxruntime
     except ImportError:
-        raise ValueError(f"{url} needs ONNX Runtime: pip install 'fourds_dist[export]'") from None
+        raise ValueError(f"{url} needs ONNX Runtime: {remedy('export')}") from None
     data = read_bytes(url)
     try:
         options = onnxruntime.SessionOptions()

@@ -20,6 +20,7 @@ import numpy as np
 from fourds_dist.data.sources.arrays import Part, array_domain
 from fourds_dist.data.sources.domain import Domain
 from fourds_dist.data.sources.mnist import DIGITS
+from fourds_dist.extras import install
 
 Reader = Callable[[Path], Part]
 
@@ -104,7 +105,7 @@ def _read_hdf5(path: Path) -> Part:
     try:
         import h5py  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise ValueError("HDF5 files need h5py (`pip install h5py`); the LIBSVM files need nothing") from None
+        raise ValueError(f"HDF5 files need h5py: {install('h5py')}; the LIBSVM files need nothing") from None
     file, _, part = path.name.partition("#")
     with h5py.File(path.with_name(file)) as content:
         return _as_grey(2 * content[part]["data"][:] - 1), content[part]["target"][:].astype(np.int64)
