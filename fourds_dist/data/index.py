@@ -83,7 +83,10 @@ class ShardIndex:
                     raise ValueError(f"format {found}, where this version reads {FORMAT}")
                 read = {f.name: archive[f.name] for f in fields(cls)}
         except Exception as error:  # what zipfile and NumPy raise on garbage is not of one family
-            raise ValueError(f"{where} is truncated or no index of a shard ({error}); {remedy}") from None
+            why = (
+                "it holds pickled objects, which are not read" if "pickle" in str(error) else str(error)[:200]
+            )
+            raise ValueError(f"{where} is truncated or no index of a shard ({why}); {remedy}") from None
         if problem := _odd_column(read):
             raise ValueError(f"{where} is inconsistent: {problem}; {remedy}")
         for name in ("fields", "classes"):
