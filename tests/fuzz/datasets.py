@@ -92,7 +92,8 @@ def read_index_case(folder: Path) -> None:
 
 
 @functools.cache
-def _tars() -> tuple[bytes, ...]:
+def tars() -> tuple[bytes, ...]:
+    """Sound tars of each format."""
     long = [(f"{'a' * 120}/{n}.{kind}", b"1") for n in range(2) for kind in ("jpg", "cls")]
     named = [(f"{n}.{kind}", data) for n in range(3) for kind, data in
              (("jpg", image_of(n)), ("txt", b"cat"), ("json", b'{"a": {"b": 1}, "c": "dog"}'))]  # fmt: skip
@@ -105,7 +106,7 @@ def _tars() -> tuple[bytes, ...]:
 
 
 def tar_case(draw: Draw) -> Files:
-    data = draw(st.sampled_from(_tars()))
+    data = draw(st.sampled_from(tars()))
     blocks = [data[at : at + 512] for at in range(0, len(data), 512)]
     for _ in range(draw(st.integers(0, 3))):
         at = draw(st.integers(0, len(blocks) - 1))
@@ -230,14 +231,19 @@ def read_classes_case(folder: Path) -> None:
     assert len(set(names)) == len(names)
 
 
-def idx_case(draw: Draw) -> Files:
+def idx_files() -> Files:
+    """A small set of MNIST's files."""
     images = np.arange(30 * 16, dtype=np.uint8).reshape(30, 4, 4)
     labels = np.repeat(np.arange(10, dtype=np.uint8), 3)
     files = {}
     for part in ("train", "t10k"):
         files[f"{part}-images-idx3-ubyte"] = b"\0\0\x08\x03" + struct.pack(">3I", 30, 4, 4) + images.tobytes()
         files[f"{part}-labels-idx1-ubyte"] = b"\0\0\x08\x01" + struct.pack(">I", 30) + labels.tobytes()
-    return _one_changed(draw, files)
+    return files
+
+
+def idx_case(draw: Draw) -> Files:
+    return _one_changed(draw, idx_files())
 
 
 def read_idx_case(folder: Path) -> None:
