@@ -87,9 +87,18 @@ class RunFolder:
         return fs.exists(path)
 
     def read_text(self, name: str) -> str:
-        """An entry's text."""
+        """An entry's text.
+
+        Raises:
+            ValueError: it is no text.
+        """
         fs, path = fsspec.core.url_to_fs(self.path(name))
-        return fs.cat_file(path).decode()
+        try:
+            return fs.cat_file(path).decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{self.path(name)} is no text in UTF-8 (byte {error.start}); restore it"
+            ) from None
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write an entry, whole or not at all.
@@ -112,8 +121,15 @@ class RunFolder:
         self.write_bytes(name, text.encode())
 
     def read_json(self, name: str) -> Any:
-        """An entry's JSON."""
-        return parsed_json(self.read_text(name))
+        """An entry's JSON.
+
+        Raises:
+            ValueError: it holds something else.
+        """
+        try:
+            return parsed_json(self.read_text(name))
+        except ValueError as error:
+            raise ValueError(f"{self.path(name)} is no JSON ({error}); restore it, or remove it") from None
 
     def write_json(self, name: str, value: Any) -> None:
         """Write an entry as JSON, whole or not at all."""
