@@ -139,6 +139,8 @@ def _of_program(url: str) -> Student:
         data.seek(0)
         program = torch.export.load(data, extra_files=extra)
         about = parsed_json(extra[ABOUT])
+        if not isinstance(about, dict) or not all(isinstance(text, str) for text in about.values()):
+            raise ValueError(f"{ABOUT} holds no texts by name")
     except (RuntimeError, ValueError, KeyError) as error:
         raise ValueError(f"{url} is no exported student ({_short(error)}); export it again") from None
     module = program.module()
@@ -177,10 +179,12 @@ def _safetensors_metadata(url: str) -> dict[str, str]:
     """The strings in a safetensors file's header."""
     size = int.from_bytes(read_bytes(url, 0, 8), "little")
     try:
-        header = parsed_json(read_bytes(url, 8, 8 + size)) if size < MOST_HEADER_BYTES else {}
-    except ValueError:
+        header = parsed_json(read_bytes(url, 8, 8 + size)) if size < MOST_HEADER_BYTES else None
+        about = header.get("__metadata__") or {}
+        if not all(isinstance(text, str) for text in about.values()):
+            raise ValueError("no texts")
+    except (ValueError, AttributeError):
         raise ValueError(f"{url} is truncated or no safetensors file") from None
-    about = header.get("__metadata__", {})
     if "arch" not in about:
         raise ValueError(
             f"{url} says no architecture in its metadata: it was not written by a run or an export of ours"

@@ -20,13 +20,13 @@ from fourds_dist.config import dump, load, shipped
 from fourds_dist.data.decode import decode
 from fourds_dist.data.sources.files import check_images
 from fourds_dist.method.backbones import BackboneConfig, build_backbone
-from fourds_dist.results.loading import load_student
+from fourds_dist.results.loading import load_student, load_weights
 from fourds_dist.results.preprocessing import Preprocessing
 from fourds_dist.results.report import report
 from fourds_dist.results.run import Run
 from fourds_dist.results.student import description
 from fourds_dist.settings import Settings
-from fourds_dist.training.checkpoint import FORMAT, decode_state, load_weights, read_weights
+from fourds_dist.training.checkpoint import FORMAT, decode_state
 from fourds_dist.training.networks import StudentConfig, begin
 from tests.fuzz.mutations import TEXTS, Draw, changed_bytes, changed_json, changed_lines, changed_tree, values
 from tests.fuzz.target import Files, Target, cases
@@ -188,7 +188,6 @@ def read_weights_case(folder: Path) -> None:
     config = StudentConfig.model_validate(NETWORK)
     errors = []
     for use in (
-        lambda: read_weights(str(file), what="teacher.checkpoint"),
         lambda: load_weights(str(file), build_backbone(config, 3, 16), what="teacher.checkpoint"),
         lambda: begin(config, 3, start=str(file), key="student.start", image_size=16),
         lambda: begin(config, 5, start=str(file), key="student.start", image_size=16),
