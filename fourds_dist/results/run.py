@@ -11,7 +11,7 @@ from fourds_dist.config import load
 from fourds_dist.settings import Settings
 from fourds_dist.storage import explained, locate
 from fourds_dist.training.outcome import Outcome
-from fourds_dist.training.run_folder import METRICS, RunFolder, event_of
+from fourds_dist.training.run_folder import METRICS, RunFolder, event_of, is_number
 
 CONFIG, SUMMARY, STUDENT = "config.yaml", "summary.json", "student.safetensors"
 STAGES = {"source": "source stage", "adapt": "adapting the teacher", "distill": "distillation"}
@@ -110,7 +110,7 @@ class Run:
 
     def series(self, stage: str, event: str, key: str) -> tuple[list[float], list[float]]:
         """(epochs, values) of one number over a stage."""
-        rows = [row for row in self._of(stage, event) if row.get(key) is not None]
+        rows = [row for row in self._of(stage, event) if is_number(row.get(key)) and "epoch" in row]
         return [float(row["epoch"]) for row in rows], [float(row[key]) for row in rows]
 
     def losses(self, stage: str) -> list[str]:

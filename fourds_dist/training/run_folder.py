@@ -203,8 +203,7 @@ def _keep(line: str, stage: str, from_step: int) -> bool:
     row = event_of(line)
     if row is None:
         return False
-    step = row.get("step", 0)
-    return row.get("stage") != stage or (isinstance(step, int) and step <= from_step)
+    return row.get("stage") != stage or row.get("step", 0) <= from_step
 
 
 def event_of(line: str) -> dict[str, Any] | None:
@@ -213,4 +212,13 @@ def event_of(line: str) -> dict[str, Any] | None:
         row = parsed_json(line)
     except ValueError:
         return None
-    return row if isinstance(row, dict) and isinstance(row.get("event"), str) else None
+    if not isinstance(row, dict) or not isinstance(row.get("event"), str):
+        return None
+    texts = all(isinstance(row.get(key, ""), str) for key in ("stage", "text"))
+    numbers = all(is_number(row.get(key, 0)) for key in ("step", "epoch", "time", "num_bad_samples"))
+    return row if texts and numbers else None
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value in an event is a number of a size that steps, times and accuracies have; not NaN."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e12 < value < 1e12

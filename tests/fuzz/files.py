@@ -270,5 +270,5 @@ TARGETS = (
     Target("weights", cases(weights_case), read_weights_case),
     Target("student", cases(student_case), read_student_case),
     Target("checkpoint", cases(checkpoint_case), read_checkpoint_case),
-    Target("run", cases(run_folder_case), read_run_folder_case, share=0.1),
+    Target("run", cases(run_folder_case), read_run_folder_case, share=0.1, shrinks=False),
 )

@@ -48,7 +48,7 @@ def run_cases(target: Target, *, num_cases: int, fresh_seed: int | None, at: Pat
         deadline=None,
         database=None,
         derandomize=fresh_seed is None,
-        phases=(Phase.generate, Phase.shrink),
+        phases=(Phase.generate, Phase.shrink) if target.shrinks else (Phase.generate,),
         suppress_health_check=list(HealthCheck),
         report_multiple_bugs=False,
         print_blob=False,

@@ -25,7 +25,8 @@ class Target:
         cases: draws the files of a case.
         read: reads the folder in which they were written; ValueError and OSError refuse it.
         growth_bytes: memory that reading may take.
-        share: of cases, relative to the others', in the suite.
+        share: of cases, relative to the others'.
+        shrinks: whether a failing case is made small, which takes hundreds of readings.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Target:
     read: Callable[[Path], object]
     growth_bytes: int = GROWTH_BYTES
     share: float = 1.0
+    shrinks: bool = True
 
 
 def cases(build: Callable[[Draw], Files]) -> st.SearchStrategy[Files]:

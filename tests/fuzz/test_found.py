@@ -135,3 +135,12 @@ def test_what_is_not_changed_is_read(target, tmp_path):
     """The fuzzed files begin sound: what is refused is refused for its change."""
     write_files(SOUND[target](), tmp_path / "case")
     TARGETS[target].read(tmp_path / "case")
+
+
+def test_events_with_other_values_than_theirs_are_left_out():
+    from fourds_dist.training.run_folder import event_of
+
+    good = '{"event": "epoch", "stage": "distill", "step": 3, "epoch": 1, "time": 2.5, "val/student": NaN}'
+    assert event_of(good) is not None
+    for old, new in (('"distill"', "3"), ("3,", "[3],"), ("2.5", "1e300"), ('"epoch": 1', '"epoch": NaN')):
+        assert event_of(good.replace(old, new)) is None, new
