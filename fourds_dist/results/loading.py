@@ -179,7 +179,7 @@ def _safetensors_metadata(url: str) -> dict[str, str]:
     """The strings in a safetensors file's header."""
     size = int.from_bytes(read_bytes(url, 0, 8), "little")
     try:
-        header = parsed_json(read_bytes(url, 8, 8 + size)) if size < MOST_HEADER_BYTES else None
+        header: Any = parsed_json(read_bytes(url, 8, 8 + size)) if size < MOST_HEADER_BYTES else ""
         about = header.get("__metadata__") or {}
         if not all(isinstance(text, str) for text in about.values()):
             raise ValueError("no texts")
