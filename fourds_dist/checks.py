@@ -15,6 +15,8 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from fourds_dist.extras import install, install_ourselves, remedy
+
 
 class Level(enum.Enum):
     """How bad a finding is."""
@@ -46,7 +48,9 @@ def packages() -> Iterator[Finding]:
         needed = [r for r in importlib.metadata.requires("fourds_dist") or [] if "extra ==" not in r]
     except importlib.metadata.PackageNotFoundError:
         yield Finding(
-            "fourds_dist runs from its folder, not installed", Level.NOTE, "pip install -e . (or uv sync)"
+            "fourds_dist runs from its folder, not installed",
+            Level.NOTE,
+            f"{install_ourselves()} (or uv sync)",
         )
         return
     told = []
@@ -57,11 +61,11 @@ def packages() -> Iterator[Finding]:
         try:
             have = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(f"{name} is missing", Level.BAD, f"pip install '{requirement}'")
+            yield Finding(f"{name} is missing", Level.BAD, install(requirement))
             continue
         if least and _numbers(have) < _numbers(least):
             yield Finding(
-                f"{name} {have} is older than {least}", Level.BAD, f"pip install --upgrade '{requirement}'"
+                f"{name} {have} is older than {least}", Level.BAD, install(requirement, upgrade=True)
             )
         elif name in ("torch", "torchvision", "ray", "wandb"):
             told.append(f"{name} {have}")
@@ -158,6 +162,7 @@ def extras() -> Iterator[Finding]:
         "azure": (("adlfs",), "abfs://"),
         "export": (("onnx", "onnxscript", "onnxruntime"), "export to ONNX and int8"),
         "timm": (("timm",), "timm's networks"),
+        "icons": (("resvg_py",), "packing icons"),
     }
     there = {
         e: all(importlib.util.find_spec(m) is not None for m in modules) for e, (modules, _) in parts.items()
@@ -166,9 +171,7 @@ def extras() -> Iterator[Finding]:
         yield Finding("optional parts: " + ", ".join(parts[extra][1] for extra, has in there.items() if has))
     for extra, has in there.items():
         if not has:
-            yield Finding(
-                f"without {parts[extra][1]}", Level.NOTE, f"pip install 'fourds_dist[{extra}]' to have it"
-            )
+            yield Finding(f"without {parts[extra][1]}", Level.NOTE, f"`{remedy(extra)}` to have it")
 
 
 def storage(url: str) -> Iterator[Finding]:

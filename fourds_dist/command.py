@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from fourds_dist.config import Section
 
 MOST_LINES = 20
+MOST_CHARACTERS = 1500
+"""Of a line of an error: what a file holds may be of any length."""
 KEYS_BESIDES = "keys, besides those of the run (`python -m fourds_dist.train --help`):"
 
 Answer = int | None
@@ -76,4 +78,7 @@ def told(error: Exception) -> str:
     shown = lines[:MOST_LINES] + (
         [f"... ({len(lines) - MOST_LINES} more lines)"] if len(lines) > MOST_LINES else []
     )
-    return "error: " + "\n".join(shown)
+    return "error: " + "\n".join(
+        line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]} ... ({len(line)} characters)"
+        for line in shown
+    )

@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticUndefined
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 
 class Section(BaseModel):
@@ -37,6 +36,15 @@ class ConfigError(ValueError):
 
 
 S = TypeVar("S", bound=Section)
+
+MOST_VALUES = 100_000
+"""Of a configuration, with what its aliases stand for: a few lines of aliases of aliases would fill any memory."""
+
+MOST_DEPTH = 50
+"""Of sections and lists in each other."""
+
+MOST_CHARACTERS = 300
+"""Of a value that an error shows."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +181,8 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict
         raise ConfigError(f"configuration {path} is its own base, through {' <- '.join(map(str, seen))}")
     try:
         text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"configuration {path} is no text in UTF-8") from None
     except OSError as error:
         raise ConfigError(f"configuration {path} cannot be read: {error.strerror}") from None
     tree = _yaml(text, f"configuration {path}")
@@ -197,9 +207,54 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict
 def _yaml(text: str, where: str) -> Any:
     try:
         # YAML 1.2: 1e-3 is a number and `no` is a word, unlike YAML 1.1.
-        return YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+        tree = YAML(typ="safe", pure=True).load(text)
+    except RecursionError:
+        raise ConfigError(f"{where} is nested too deeply") from None
+    except Exception as error:  # besides YAMLError what its parser meets in odd numbers, dates and keys
+        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())[:MOST_CHARACTERS]}") from None
+    return _plain_values(tree, where)
+
+
+def _plain_values(tree: Any, where: str) -> Any:
+    """The same tree, of values that JSON has as well; aliases become values of their own."""
+    left = MOST_VALUES
+
+    def plain(value: Any, key: str, depth: int) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ConfigError(
+                f"{where} stands for more than {MOST_VALUES} values; write fewer aliases (*name)"
+            )
+        if depth > MOST_DEPTH:
+            raise ConfigError(
+                f"{where} is nested more than {MOST_DEPTH} deep, or an alias (*name) holds itself"
+            )
+        if isinstance(value, dict):
+            return {_name(name): plain(entry, f"{key}.{name}", depth + 1) for name, entry in value.items()}
+        if isinstance(value, list):
+            return [plain(entry, key, depth + 1) for entry in value]
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, str):
+            if any("\ud800" <= letter <= "\udfff" for letter in value):
+                raise ConfigError(f"{where}{_of(key)} is no text: it holds half a character (a surrogate)")
+            return str(value)
+        raise ConfigError(
+            f"{where}{_of(key)} is read as a {type(value).__name__}; put it in quotes if it is meant as text"
+        )
+
+    def _name(name: Any) -> str:
+        if isinstance(name, str):
+            return name
+        if isinstance(name, int | float) and not isinstance(name, bool):
+            return str(name)
+        raise ConfigError(f"{where}: the key {str(name)[:MOST_CHARACTERS]!r} is no word; put it in quotes")
+
+    def _of(key: str) -> str:
+        return f": {key[1:MOST_CHARACTERS]}" if key else ""
+
+    return plain(tree, "", 0)
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -277,10 +332,16 @@ def _explain(error: ValidationError, origin: dict[str, str]) -> str:
     for problem in error.errors(include_url=False):
         key = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
-        given = "" if problem["type"] in ("missing", "value_error") else f", not {problem['input']!r}"
+        given = "" if problem["type"] in ("missing", "value_error") else f", not {_shown(problem['input'])}"
         where = f" (from {_where(key, origin)})" if key else ""
         lines.append(f"{key}: {message}{given}{where}" if key else message)
     return "\n".join(dict.fromkeys(lines))
+
+
+def _shown(value: Any) -> str:
+    """A value in an error; its beginning where it is long."""
+    text = repr(value)
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}... ({len(text)} characters)"
 
 
 def _plain(value: Any) -> Any:

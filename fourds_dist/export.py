@@ -6,8 +6,8 @@ python -m fourds_dist.export student.safetensors shipped/ --data photos/
 
 Formats: safetensors (weights), torch-export (PyTorch programs), onnx, int8 (ONNX with 8-bit integers; it may lose
 --max-loss of accuracy). DEST gets a README.md, the model card, with code that runs each of them. onnx and int8 need
-`pip install 'fourds_dist[export]'`. A format whose outputs differ from the student's on real images is refused: its
-file is not written, and the exit status is 1.
+the extra `export` (`fourds doctor` says how it is installed here). A format whose outputs differ from the student's on
+real images is refused: its file is not written, and the exit status is 1.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ from pathlib import Path
 import fsspec
 from fsspec import AbstractFileSystem
 
+from fourds_dist import extras
+
 _OBJECT_STORES = {
     "s3": ("s3", "AWS_ACCESS_KEY_ID or AWS_PROFILE"),
     "s3a": ("s3", "AWS_ACCESS_KEY_ID or AWS_PROFILE"),
@@ -44,7 +46,7 @@ def locate(url: str) -> tuple[AbstractFileSystem, str]:
         return fsspec.core.url_to_fs(url)
     except ImportError as error:
         extra, _ = _OBJECT_STORES.get(_protocol(url), ("", ""))
-        remedy = f"pip install 'fourds_dist[{extra}]'" if extra else f"install it ({error})"
+        remedy = extras.remedy(extra) if extra else f"install it ({error})"
         raise ValueError(f"{url}: the driver for {_protocol(url)}:// is not installed; {remedy}") from None
     except ValueError as error:
         raise ValueError(f"{url}: {error}") from None
@@ -76,8 +78,8 @@ def explained(url: str) -> Iterator[None]:
         if "credential" in (type(error).__name__ + str(error)).lower():
             raise ValueError(f"{url}: no credentials were found; {_where_credentials(url)}") from None
         raise ValueError(
-            f"{url} cannot be reached ({type(error).__name__}: {_short(error)}); check the address, the network and "
-            f"the endpoint, e.g. FSSPEC_{_protocol(url).upper()}_ENDPOINT_URL"
+            f"{url} cannot be reached ({type(error).__name__}: {_short(error)}); check the address, the network"
+            f"{_where_endpoint(url)}"
         ) from None
 
 
@@ -159,6 +161,14 @@ def _where_credentials(url: str) -> str:
         f"the driver looks at the environment first ({first}){files}, then at the instance's role; what is public is "
         f"read with {_ANONYMOUS[extra]}"
     )
+
+
+def _where_endpoint(url: str) -> str:
+    """How a store at an address of its own is named to its driver."""
+    extra, _ = _OBJECT_STORES.get(_protocol(url), ("", ""))
+    if extra == "azure":  # adlfs knows no endpoint by itself
+        return " and, for a store of your own, AZURE_STORAGE_CONNECTION_STRING"
+    return f" and the endpoint, e.g. FSSPEC_{_protocol(url).upper()}_ENDPOINT_URL" if extra else ""
 
 
 def _protocol(url: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 from fourds_dist import checks
 from fourds_dist.checks import Level
 from fourds_dist.doctor import main
+from fourds_dist.extras import install
 from tests.data.shards import write_dataset
 
 
@@ -36,7 +37,7 @@ def test_packages_missing_or_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     found = list(checks.packages())
     assert [f.level for f in found] == [Level.BAD, Level.BAD, Level.GOOD]
     assert "older than 999" in found[0].what
-    assert found[1].remedy == "pip install 'no-such-thing>=1'"
+    assert found[1].remedy == install("no-such-thing>=1")
 
 
 def test_tracking(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,7 +90,12 @@ class ShardIndex:
                 added = {"grey", "sources"} - set(archive.files)  # indices of earlier versions lack them
                 read = {f.name: archive[f.name] for f in fields(cls) if f.name not in added}
         except Exception as error:  # what zipfile and NumPy raise on garbage is not of one family
-            raise ValueError(f"{where} is truncated or no index of a shard ({error}); {remedy}") from None
+            why = (
+                "it holds pickled objects, which are not read" if "pickle" in str(error) else str(error)[:200]
+            )
+            raise ValueError(f"{where} is truncated or no index of a shard ({why}); {remedy}") from None
+        if problem := _odd_column(read):
+            raise ValueError(f"{where} is inconsistent: {problem}; {remedy}")
         for name in ("fields", "classes"):
             read[name] = tuple(map(str, read[name]))
         read["num_bytes"] = int(read["num_bytes"])
@@ -111,9 +116,28 @@ class ShardIndex:
         for name in ("fields_offsets", "fields_sizes"):
             if getattr(self, name).shape != (n, len(self.fields)):
                 return f"{name} has shape {getattr(self, name).shape} for {n} samples of {len(self.fields)} fields"
-        if n and (self.offsets.min() < 0 or (self.offsets + self.sizes).max() > self.num_bytes):
+        if n and self.sizes.min() < 0:
+            return f"an image has {self.sizes.min()} bytes"
+        if n and (self.offsets.min() < 0 or (self.offsets > self.num_bytes - self.sizes).any()):
             return f"it points past the tar's {self.num_bytes} bytes"
         return None
+
+
+_COLUMNS = {
+    "keys": ("U", 1), "extensions": ("U", 1), "offsets": ("i", 1), "sizes": ("i", 1), "labels": ("i", 1),
+    "checksums": ("u", 1), "fields": ("U", 1), "fields_offsets": ("i", 2), "fields_sizes": ("i", 2),
+    "classes": ("U", 1), "num_bytes": ("iu", 0), "sha256": ("U", 0), "stamp": ("U", 0),
+}  # fmt: skip
+"""Column of an index -> (NumPy's letters of its kinds, dimensions)."""
+
+
+def _odd_column(columns: dict[str, np.ndarray]) -> str | None:
+    """What is wrong with the type or the dimensions of a column, if anything is."""
+    for name, (kinds, num_dimensions) in _COLUMNS.items():
+        column = columns[name]
+        if column.dtype.kind not in kinds or column.ndim != num_dimensions:
+            return f"{name} is an array of {column.dtype} in {column.ndim} dimensions"
+    return None
 
 
 def index_tar(

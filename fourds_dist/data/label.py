@@ -9,12 +9,12 @@ path:0         the first folder of its path, path:1 the second; path:-2 the last
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 
 from fourds_dist.data.class_list import Label, as_label, is_missing, number_of
 from fourds_dist.data.text import composed
+from fourds_dist.json_text import parsed_json
 
 _NUMBERED = ("cls", "cls2", "index", "inx", "idx", "id", "class")
 """Fields that hold a number by webdataset's conventions."""
@@ -91,8 +91,8 @@ class LabelField:
 
     def _at_keys(self, text: str) -> object:
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            value = parsed_json(text)
+        except ValueError as error:
             raise ValueError(f"it is no JSON ({error})") from None
         for depth, key in enumerate(self.keys, start=1):
             if isinstance(value, list) and key.isascii() and key.isdecimal() and int(key) < len(value):

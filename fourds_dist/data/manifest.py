@@ -17,6 +17,7 @@ from typing import Any
 
 from fourds_dist.data.grey import GreyRange, is_range
 from fourds_dist.data.text import composed
+from fourds_dist.json_text import parsed_json
 from fourds_dist.storage import explained, locate, write_bytes
 
 FORMAT = 1
@@ -166,7 +167,7 @@ def parse_manifest(data: bytes | str, where: str) -> Manifest:
         ValueError: another format, not JSON, or inconsistent.
     """
     try:
-        content = json.loads(data)
+        content = parsed_json(data)
     except ValueError as error:
         raise ValueError(
             f"{where} is truncated or no JSON ({error}); pack the data again, or restore the file"

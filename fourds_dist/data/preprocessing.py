@@ -14,6 +14,7 @@ from fourds_dist.data.batch import normalise
 from fourds_dist.data.decode import decode
 from fourds_dist.data.grey import GreyRange
 from fourds_dist.data.loader import LoaderConfig
+from fourds_dist.json_text import parsed_json
 
 KEYS = ("resize_px", "crop_px", "mean", "std", "grey_range", "max_megapixels")
 NEW_KEYS = {"grey_range", "max_megapixels"}
@@ -59,7 +60,7 @@ class Preprocessing:
             ValueError: other keys or values.
         """
         try:
-            values = json.loads(text)
+            values = parsed_json(text)
             told = {key: values[key] for key in KEYS if key in values or key not in NEW_KEYS}
             config = LoaderConfig.model_validate_json(json.dumps(told))
         except (ValueError, KeyError, TypeError) as error:

@@ -33,6 +33,7 @@ from torch.nn.parameter import is_lazy
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from fourds_dist.config import Section
+from fourds_dist.extras import remedy
 
 
 def _numbered(prefix: str, *numbers: int) -> tuple[str, ...]:
@@ -183,7 +184,7 @@ def _from_timm(arch: str, num_classes: int, image_size: int | None) -> nn.Module
     try:
         timm = importlib.import_module("timm")
     except ImportError as error:
-        raise ValueError(f"architecture {arch!r} needs timm ({error}): pip install timm") from None
+        raise ValueError(f"architecture {arch!r} needs timm ({error}): {remedy('timm')}") from None
     if not timm.is_model(name):
         nearest = difflib.get_close_matches(name, timm.list_models(), n=1)
         raise ValueError(

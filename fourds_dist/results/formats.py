@@ -27,6 +27,7 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fourds_dist.extras import remedy
 from fourds_dist.results.preprocessing import Preprocessing
 from fourds_dist.results.student import ABOUT, Student, network_of
 
@@ -89,7 +90,7 @@ class Writer:
             with _quiet():
                 writers[format_](path)
         except ImportError as error:
-            raise ValueError(f"{format_} needs {error.name}: pip install 'fourds_dist[export]'") from None
+            raise ValueError(f"{format_} needs {error.name}: {remedy('export')}") from None
         return path
 
     def _safetensors(self, path: Path) -> None:

@@ -9,7 +9,6 @@ student.pt2, student.onnx            exported programs
 from __future__ import annotations
 
 import io
-import json
 import re
 import zipfile
 from collections.abc import Mapping
@@ -21,6 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from fourds_dist.data import open_split
+from fourds_dist.extras import remedy
+from fourds_dist.json_text import parsed_json
 from fourds_dist.method.backbones import BackboneConfig, build_backbone
 from fourds_dist.results.preprocessing import Preprocessing
 from fourds_dist.results.run import CONFIG, STUDENT, Run, read_bytes
@@ -138,7 +139,9 @@ def _of_program(url: str) -> Student:
             raise ValueError("no archive")
         data.seek(0)
         program = torch.export.load(data, extra_files=extra)
-        about = json.loads(extra[ABOUT])
+        about = parsed_json(extra[ABOUT])
+        if not isinstance(about, dict) or not all(isinstance(text, str) for text in about.values()):
+            raise ValueError(f"{ABOUT} holds no texts by name")
     except (RuntimeError, ValueError, KeyError) as error:
         raise ValueError(f"{url} is no exported student ({_short(error)}); export it again") from None
     module = program.module()
@@ -155,7 +158,7 @@ def _of_onnx(url: str) -> Student:
     try:
         import onnxruntime
     except ImportError:
-        raise ValueError(f"{url} needs ONNX Runtime: pip install 'fourds_dist[export]'") from None
+        raise ValueError(f"{url} needs ONNX Runtime: {remedy('export')}") from None
     data = read_bytes(url)
     try:
         options = onnxruntime.SessionOptions()
@@ -177,10 +180,12 @@ def _safetensors_metadata(url: str) -> dict[str, str]:
     """The strings in a safetensors file's header."""
     size = int.from_bytes(read_bytes(url, 0, 8), "little")
     try:
-        header = json.loads(read_bytes(url, 8, 8 + size)) if size < MOST_HEADER_BYTES else {}
-    except ValueError:
+        header: Any = parsed_json(read_bytes(url, 8, 8 + size)) if size < MOST_HEADER_BYTES else ""
+        about = header.get("__metadata__") or {}
+        if not all(isinstance(text, str) for text in about.values()):
+            raise ValueError("no texts")
+    except (ValueError, AttributeError):
         raise ValueError(f"{url} is truncated or no safetensors file") from None
-    about = header.get("__metadata__", {})
     if "arch" not in about:
         raise ValueError(
             f"{url} says no architecture in its metadata: it was not written by a run or an export of ours"

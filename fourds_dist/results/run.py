@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from fourds_dist.config import load
 from fourds_dist.settings import Settings
 from fourds_dist.storage import explained, locate
 from fourds_dist.training.outcome import Outcome
-from fourds_dist.training.run_folder import METRICS, RunFolder
+from fourds_dist.training.run_folder import METRICS, RunFolder, event_of, is_number
 
 CONFIG, SUMMARY, STUDENT = "config.yaml", "summary.json", "student.safetensors"
 STAGES = {"source": "source stage", "adapt": "adapting the teacher", "distill": "distillation"}
@@ -84,7 +82,8 @@ class Run:
         """All events in order; a line cut short by a kill is left out."""
         if not self.folder.exists(METRICS):
             return []
-        return list(_parsed(self.folder.read_text(METRICS)))
+        lines = self.folder.read_text(METRICS).splitlines()
+        return [row for line in lines if (row := event_of(line)) is not None]
 
     @cached_property
     def outcome(self) -> Outcome | None:
@@ -111,7 +110,7 @@ class Run:
 
     def series(self, stage: str, event: str, key: str) -> tuple[list[float], list[float]]:
         """(epochs, values) of one number over a stage."""
-        rows = [row for row in self._of(stage, event) if row.get(key) is not None]
+        rows = [row for row in self._of(stage, event) if is_number(row.get(key)) and "epoch" in row]
         return [float(row["epoch"]) for row in rows], [float(row[key]) for row in rows]
 
     def losses(self, stage: str) -> list[str]:
@@ -170,13 +169,3 @@ def read_bytes(url: str, start: int | None = None, end: int | None = None) -> by
             raise ValueError(f"{url}: no such file") from None
     assert isinstance(data, bytes)
     return data
-
-
-def _parsed(text: str) -> Iterator[dict[str, Any]]:
-    for line in text.splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict) and "event" in row:
-            yield row

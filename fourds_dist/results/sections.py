@@ -195,5 +195,5 @@ def _plain(key: str) -> str:
 
 def _told(row: dict) -> str:
     if row["event"] == "start":
-        return f"went on from step {row['step']}: {row.get('text', '')}"
+        return f"went on from step {row.get('step', 0)}: {row.get('text', '')}"
     return str(row.get("text") or {k: v for k, v in row.items() if k not in ("stage", "time", "step")})

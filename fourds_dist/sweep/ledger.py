@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from fourds_dist.json_text import parsed_json
 from fourds_dist.storage import explained, locate, write_bytes
 from fourds_dist.sweep.space import Point
 
@@ -131,7 +132,7 @@ class Ledger:
             files = [str(file) for file in fs.glob(f"{path}/trials/*/{FILE}")]
             found = fs.cat(files) if files else {}
         assert isinstance(found, dict)
-        trials = [Trial.from_dict(json.loads(data)) for data in found.values()]
+        trials = [_trial(data, name) for name, data in found.items()]
         return cls(url, mode, sorted(trials, key=lambda t: (t.number, t.seed)))
 
     def write(self, trial: Trial) -> None:
@@ -161,3 +162,13 @@ class Ledger:
     def num_epochs(self) -> int:
         """Epochs of all trials together, as far as they came."""
         return sum(trial.epoch for trial in list(self.trials.values()))
+
+
+def _trial(data: bytes, where: str) -> Trial:
+    try:
+        return Trial.from_dict(parsed_json(data))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"{type(error).__name__}: {str(error)[:200]}"
+        raise ValueError(
+            f"{where} is no trial of a sweep ({why}); restore it, or remove its folder"
+        ) from None

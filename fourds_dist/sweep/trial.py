@@ -10,7 +10,6 @@ trial does so for itself.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import queue
@@ -30,7 +29,7 @@ from fourds_dist.sweep.plan import Plan
 from fourds_dist.sweep.population import CROSSING_KEY
 from fourds_dist.sweep.schedulers import EPOCH, METRIC
 from fourds_dist.training.outcome import Outcome
-from fourds_dist.training.run_folder import METRICS, RunFolder
+from fourds_dist.training.run_folder import METRICS, RunFolder, event_of
 from fourds_dist.training.source import source_run
 from fourds_dist.training.stage import StageName
 from fourds_dist.training.stages import (
@@ -168,11 +167,8 @@ class Reports:
 def epochs_of(folder: RunFolder, metric: str) -> Iterator[tuple[int, float]]:
     """(epoch, metric) of every epoch of distillation that a run's metrics tell of."""
     for line in folder.read_text(METRICS).splitlines() if folder.exists(METRICS) else ():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:  # cut short by a kill
-            continue
-        if row.get("stage") == STAGE and row.get("event") == "epoch":
+        row = event_of(line)
+        if row is not None and row.get("stage") == STAGE and row["event"] == "epoch":
             yield int(row["epoch"]), float(row[metric])
 
 

@@ -48,17 +48,27 @@ class Outcome:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """What `as_dict` gave."""
-        lines = tuple(
-            Line(
-                line["network"],
-                line["num_parameters"],
-                Accuracy(**line["source"]) if line["source"] else None,
-                Accuracy(**line["target"]),
+        """What `as_dict` gave.
+
+        Raises:
+            ValueError: other keys or values.
+        """
+        try:
+            lines = tuple(
+                Line(
+                    line["network"],
+                    line["num_parameters"],
+                    Accuracy(**line["source"]) if line["source"] else None,
+                    Accuracy(**line["target"]),
+                )
+                for line in values["lines"]
             )
-            for line in values["lines"]
-        )
-        return cls(**{**values, "lines": lines})
+            return cls(**{**values, "lines": lines})
+        except (KeyError, TypeError, AttributeError):
+            raise ValueError(
+                "the run's summary.json is no table of a run: it was cut short or changed; remove it, and the same "
+                "command of the run writes it again"
+            ) from None
 
     def show(self, console: Console) -> None:
         """Print the table."""

@@ -25,6 +25,7 @@ import fsspec
 from pydantic import Field
 
 from fourds_dist.config import Section
+from fourds_dist.json_text import parsed_json
 from fourds_dist.storage import write_bytes
 from fourds_dist.training.patience import patiently
 
@@ -86,9 +87,18 @@ class RunFolder:
         return fs.exists(path)
 
     def read_text(self, name: str) -> str:
-        """An entry's text."""
+        """An entry's text.
+
+        Raises:
+            ValueError: it is no text.
+        """
         fs, path = fsspec.core.url_to_fs(self.path(name))
-        return fs.cat_file(path).decode()
+        try:
+            return fs.cat_file(path).decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{self.path(name)} is no text in UTF-8 (byte {error.start}); restore it"
+            ) from None
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write an entry, whole or not at all.
@@ -111,8 +121,15 @@ class RunFolder:
         self.write_bytes(name, text.encode())
 
     def read_json(self, name: str) -> Any:
-        """An entry's JSON."""
-        return json.loads(self.read_text(name))
+        """An entry's JSON.
+
+        Raises:
+            ValueError: it holds something else.
+        """
+        try:
+            return parsed_json(self.read_text(name))
+        except ValueError as error:
+            raise ValueError(f"{self.path(name)} is no JSON ({error}); restore it, or remove it") from None
 
     def write_json(self, name: str, value: Any) -> None:
         """Write an entry as JSON, whole or not at all."""
@@ -183,8 +200,25 @@ class MetricsFile:
 
 
 def _keep(line: str, stage: str, from_step: int) -> bool:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError:  # a line cut short by a kill
+    row = event_of(line)
+    if row is None:
         return False
     return row.get("stage") != stage or row.get("step", 0) <= from_step
+
+
+def event_of(line: str) -> dict[str, Any] | None:
+    """The event that a line of metrics.jsonl holds; None for what is none: a line cut short by a kill, or edited."""
+    try:
+        row = parsed_json(line)
+    except ValueError:
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("event"), str):
+        return None
+    texts = all(isinstance(row.get(key, ""), str) for key in ("stage", "text"))
+    numbers = all(is_number(row.get(key, 0)) for key in ("step", "epoch", "time", "num_bad_samples"))
+    return row if texts and numbers else None
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value in an event is a number of a size that steps, times and accuracies have; not NaN."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e12 < value < 1e12

@@ -7,13 +7,14 @@ leave `classes` or `class_to_idx`, `mean` and `std` beside the tensors, some of 
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+
+from fourds_dist.json_text import parsed_json
 
 if TYPE_CHECKING:
     from fourds_dist.method.backbones import BackboneConfig
@@ -139,7 +140,7 @@ def _places(about: Mapping[str, Any], depth: int = 0) -> Iterable[Mapping[str, A
 
 def _json(text: Any) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = parsed_json(text)
     except (TypeError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -149,7 +150,7 @@ def _classes(value: Any) -> tuple[str, ...] | None:
     """Class names in their order, from a list, a text with a name a line, or a dictionary from or to numbers."""
     if isinstance(value, str):
         try:
-            return _classes(json.loads(value))
+            return _classes(parsed_json(value))
         except ValueError:
             return tuple(value.split("\n")) if "\n" in value else None
     if isinstance(value, Mapping) and value:

@@ -6,7 +6,6 @@ them, joined by dots (`state_dict.module.conv1.weight`); `weights_names` finds t
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from typing import Any
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
+from fourds_dist.json_text import parsed_json
 from fourds_dist.storage import explained, locate
 from fourds_dist.training.unpickling import torch_load
 
@@ -114,7 +114,7 @@ def _read(url: str, what: str) -> bytes:
 def _read_shards(url: str, data: bytes, what: str) -> WeightsFile:
     """All files that an index in Hugging Face's form names."""
     try:
-        names = sorted(set(json.loads(data)["weight_map"].values()))
+        names = sorted(set(parsed_json(data)["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{what}: {url} is no index of shards of weights (weight_map)") from None
     folder = url.rpartition("/")[0]
@@ -141,7 +141,7 @@ def _is_safetensors(data: bytes) -> bool:
 
 def _metadata(data: bytes) -> dict[str, str]:
     size = int.from_bytes(data[:8], "little")
-    return json.loads(data[8 : 8 + size]).get("__metadata__") or {}
+    return parsed_json(data[8 : 8 + size]).get("__metadata__") or {}
 
 
 def _folder(url: str, what: str) -> str:

@@ -347,8 +347,7 @@ def read_config(name: str) -> dict[str, Any]:
     Raises:
         ValueError: it cannot be read, or decides what the run's own keys decide.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
+    from fourds_dist.config import ConfigError, parsed
 
     key = f"launch.deepspeed={name}"
     local = shipped(f"deepspeed/{name}.yaml")
@@ -356,16 +355,14 @@ def read_config(name: str) -> dict[str, Any]:
     try:
         fs, path = locate(url)
         content: Any = fs.cat_file(path)
-        config = YAML(typ="safe", pure=True).load(content.decode())  # JSON is YAML
+        config = parsed(content.decode(), key).tree  # JSON is YAML
     except FileNotFoundError:
         known = ", ".join(sorted(p.stem for p in shipped("deepspeed").glob("*.yaml")))
         raise ValueError(f"{key}: neither a file nor one of those shipped ({known})") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{key} is neither JSON nor YAML: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(config, dict):
-        raise ValueError(  # noqa: TRY004
-            f"{key} holds a {type(config).__name__}; it should hold DeepSpeed's sections"
-        )
+    except (ConfigError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{key} is neither JSON nor YAML of DeepSpeed's sections: {' '.join(str(error).split())[:200]}"
+        ) from None
     for section in OURS:
         if section in config:
             raise ValueError(f"{key} holds {section!r}, which the run's own keys decide; take it out")

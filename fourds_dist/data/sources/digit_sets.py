@@ -20,6 +20,7 @@ import numpy as np
 from fourds_dist.data.sources.arrays import Part, array_domain
 from fourds_dist.data.sources.domain import Domain
 from fourds_dist.data.sources.mnist import DIGITS
+from fourds_dist.extras import install
 
 Reader = Callable[[Path], Part]
 
@@ -71,8 +72,10 @@ def _domain(
 def _read(path: Path, read: Reader) -> Part:
     try:
         return read(path)
-    except (OSError, EOFError, KeyError, IndexError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # what the readers of four formats raise on garbage is not of one family
+        raise ValueError(f"{path} cannot be read: {str(error)[:300] or type(error).__name__}") from error
 
 
 def _read_mat(path: Path) -> Part:
@@ -80,6 +83,10 @@ def _read_mat(path: Path) -> Part:
     from scipy.io import loadmat
 
     content = loadmat(path)
+    if content["X"].shape[:3] != (32, 32, 3) or content["X"].dtype != np.uint8 or content["X"].ndim != 4:
+        raise ValueError(
+            f"X is {content['X'].dtype} of shape {content['X'].shape}, not uint8 of (32, 32, 3, N)"
+        )
     return np.moveaxis(content["X"], 3, 0), content["y"].reshape(-1).astype(np.int64) % 10
 
 
@@ -104,7 +111,7 @@ def _read_hdf5(path: Path) -> Part:
     try:
         import h5py  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise ValueError("HDF5 files need h5py (`pip install h5py`); the LIBSVM files need nothing") from None
+        raise ValueError(f"HDF5 files need h5py: {install('h5py')}; the LIBSVM files need nothing") from None
     file, _, part = path.name.partition("#")
     with h5py.File(path.with_name(file)) as content:
         return _as_grey(2 * content[part]["data"][:] - 1), content[part]["target"][:].astype(np.int64)
@@ -112,4 +119,6 @@ def _read_hdf5(path: Path) -> Part:
 
 def _as_grey(values: np.ndarray) -> np.ndarray:
     """Rows of 256 values from -1 to 1 -> (N, 16, 16) bytes."""
+    if values.ndim != 2 or values.shape[1] != 256 or not np.isfinite(values).all():
+        raise ValueError(f"its values are of shape {values.shape}, not 256 finite numbers a line")
     return ((values.reshape(-1, 16, 16) + 1) * 127.5).round().clip(0, 255).astype(np.uint8)

@@ -4,7 +4,7 @@
     digits-photos   the same digits blended over crops of two photographs (the MNIST-M recipe): the target
 
 A digit belongs to one split in both domains: what the target tests, no teacher has trained on, and the
-photographs' regions are split as well.
+photographs' tiles are split as well.
 
     python -m fourds_dist.pack digits DEST
 """
@@ -22,7 +22,7 @@ from PIL import Image
 from fourds_dist.data.manifest import MANIFEST, Manifest, read_manifest
 from fourds_dist.data.pack.example import Example
 from fourds_dist.data.sources.domain import Domain
-from fourds_dist.data.sources.photographs import STRIPES, blend
+from fourds_dist.data.sources.photographs import NOTES, blend
 from fourds_dist.data.sources.png import png
 from fourds_dist.data.sources.splits import stratified
 from fourds_dist.storage import explained, locate
@@ -44,11 +44,7 @@ def digits(*, size: int = 32, crops_per_digit: int = 4, seed: int = 42) -> tuple
         seed: two calls with equal arguments give equal images.
     """
     notes = {"origin": "scikit-learn load_digits", "size": size, "seed": seed}
-    photos = {
-        "photographs": "scikit-learn load_sample_images",
-        "stripes": STRIPES,
-        "crops_per_digit": crops_per_digit,
-    }
+    photos = {**NOTES, "crops_per_digit": crops_per_digit}
     return (
         Domain("digits", CLASSES, lambda: _plain(size, seed), notes=notes),
         Domain(

@@ -17,7 +17,7 @@ from PIL import Image
 from fourds_dist.data.sources.arrays import array_domain
 from fourds_dist.data.sources.domain import Domain
 from fourds_dist.data.sources.idx import read_parts
-from fourds_dist.data.sources.photographs import STRIPES, blend
+from fourds_dist.data.sources.photographs import NOTES, blend
 
 DIGITS = tuple("0123456789")
 GARMENTS = (
@@ -43,7 +43,6 @@ def mnist(folder: str | Path, *, val_fraction: float = 0.1, seed: int = 42) -> t
         return blend(image, split, np.random.default_rng((seed, split == "test", index)))
 
     notes = {"origin": "MNIST, idx files"}
-    photos = {"photographs": "scikit-learn load_sample_images", "stripes": STRIPES}
     return (
         array_domain("mnist", DIGITS, parts, val_fraction=val_fraction, seed=seed, notes=notes),
         array_domain(
@@ -52,7 +51,7 @@ def mnist(folder: str | Path, *, val_fraction: float = 0.1, seed: int = 42) -> t
             parts,
             val_fraction=val_fraction,
             seed=seed,
-            notes=notes | photos,
+            notes=notes | NOTES,
             look=over_photograph,
         ),
     )

@@ -12,7 +12,7 @@ from fourds_dist.config import load
 from fourds_dist.data.manifest import read_manifest
 from fourds_dist.data.pack.verify import verify
 from fourds_dist.data.sources.digits import CLASSES, digits, pack_quickstart
-from fourds_dist.data.sources.photographs import STRIPES, blend
+from fourds_dist.data.sources.photographs import blend, tiles
 from fourds_dist.settings import Settings
 
 
@@ -47,25 +47,57 @@ def test_equal_seeds_give_equal_bytes(domains):
     assert next(iter(other)).image != domains["digits-photos"][1][0].image
 
 
-def test_backgrounds_of_a_split_come_from_its_stripes_only():
+def test_backgrounds_of_a_split_come_from_its_tiles_only():
     from sklearn.datasets import load_sample_images
 
+    photographs = load_sample_images().images
     black = Image.new("RGB", (16, 16))
-    width = 640 // len(STRIPES)
     generator = np.random.default_rng(0)
     for split in ("train", "val", "test"):
-        stripes = [
-            photograph[:, i * width : (i + 1) * width]
-            for photograph in load_sample_images().images
-            for i, owner in enumerate(STRIPES)
-            if owner == split
+        mine = [
+            photographs[number][top:bottom, left:right]
+            for number, left, top, right, bottom in tiles(16, 16, split)
         ]
         for _ in range(5):
             crop = np.asarray(blend(black, split, generator))
-            assert any(_contains(stripe, crop) for stripe in stripes)
+            assert any(_contains(tile, crop) for tile in mine)
 
 
-def test_an_image_wider_than_a_stripe_is_refused():
+@pytest.mark.parametrize("size", [(8, 8), (16, 16), (28, 28), (32, 32), (80, 80), (20, 64)])
+def test_no_pixel_of_the_photographs_belongs_to_two_splits_and_every_split_has_both(size):
+    num_splits = np.zeros((2, 427, 640), np.int8)
+    shares = {}
+    for split in ("train", "val", "test"):
+        mine = np.zeros((2, 427, 640), bool)
+        for number, left, top, right, bottom in tiles(*size, split):
+            assert right - left >= size[0]
+            assert bottom - top >= size[1]
+            mine[number, top:bottom, left:right] = True
+        assert mine.any(axis=(1, 2)).all()
+        num_splits += mine
+        shares[split] = mine.mean()
+    assert num_splits.max() == 1
+    assert num_splits.mean() > 0.8
+    assert shares["val"] > 0.1
+    assert shares["test"] > 0.1
+    assert shares["train"] > 0.4
+
+
+def test_the_splits_show_the_same_scenes():
+    """Colour and contrast of the backgrounds differ less between splits than between images of one split."""
+    black = Image.new("RGB", (32, 32))
+    looks = {}
+    for split in ("train", "val", "test"):
+        generator = np.random.default_rng(0)
+        crops = [np.asarray(blend(black, split, generator), dtype=float) for _ in range(600)]
+        looks[split] = np.array([[*crop.mean(axis=(0, 1)), *crop.std(axis=(0, 1))] for crop in crops])
+    spread = looks["train"].std(axis=0)
+    for split in ("val", "test"):
+        distance = np.abs(looks[split].mean(axis=0) - looks["train"].mean(axis=0)) / spread
+        assert distance.max() < 0.35, f"{split}: {distance}"
+
+
+def test_an_image_too_large_for_the_tiles_is_refused():
     with pytest.raises(ValueError, match="at most 80 pixels"):
         blend(Image.new("RGB", (96, 96)), "test", np.random.default_rng(0))
 

@@ -24,7 +24,7 @@ from fourds_dist.data.sources.icons.collection import Collection, Icon, read_col
 from fourds_dist.data.sources.icons.duplicates import NEAR, SAME, duplicates
 from fourds_dist.data.sources.icons.families import SPLITS, assign, families
 from fourds_dist.data.sources.icons.names import STYLES
-from fourds_dist.data.sources.icons.render import is_blank, render, thumbnail
+from fourds_dist.data.sources.icons.render import is_blank, render, renderer, thumbnail
 from fourds_dist.data.sources.png import png
 
 MAIN_STYLES = ("line", "solid", "glyph")
@@ -55,6 +55,7 @@ def icons(
     Raises:
         ValueError: the folder is not the package, or no class is common enough.
     """
+    renderer()  # refuses before all icons are read
     collection = read_collection(folder)
     dropped = Counter(collection.dropped)
     common = _of_common_classes(list(collection.icons()), min_sets, dropped)
@@ -97,7 +98,7 @@ def _of_common_classes(found: list[Icon], min_sets: int, dropped: Counter[str]) 
     }
     if not common:
         raise ValueError(
-            f"no class has drawings in {min_sets} sets in each of {', '.join(MAIN_STYLES)}; lower min_sets"
+            f"no class has drawings in {min_sets} sets in each of {', '.join(MAIN_STYLES)}; lower --min-sets"
         )
     dropped["icons: class too rare"] = sum(icon.label not in common for icon in found)
     return [icon for icon in found if icon.label in common]

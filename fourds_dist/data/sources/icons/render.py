@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import io
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from fourds_dist.data.sources.icons.collection import Icon
+from fourds_dist.extras import remedy
 
 THUMBNAIL_PIXELS = 16
 """Side of the thumbnails by which near duplicates are told."""
@@ -19,17 +22,28 @@ LEAST_INK = 0.01
 """Share of drawn pixels below which an image is blank: white on white, or an animation that starts empty."""
 
 
+def renderer() -> Any:
+    """The package that draws SVG.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        return importlib.import_module("resvg_py")
+    except ImportError:
+        raise ValueError(f"icons are drawn by resvg, which is not installed: {remedy('icons')}") from None
+
+
 def render(icon: Icon, size: int) -> Image.Image | None:
     """The icon on a white square of `size` pixels, RGB; None where the SVG cannot be drawn."""
-    import resvg_py
-
+    resvg = renderer()
     left, top, width, height = icon.view_box
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" color="black" '
         f'viewBox="{left} {top} {width} {height}" width="{size}" height="{size}">{icon.body}</svg>'
     )
     try:
-        png = resvg_py.svg_to_bytes(svg_string=svg, background="white", skip_system_fonts=True)
+        png = resvg.svg_to_bytes(svg_string=svg, background="white", skip_system_fonts=True)
     except ValueError:
         return None
     return Image.open(io.BytesIO(png)).convert("RGB")
