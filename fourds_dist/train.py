@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from fourds_dist.command import interrupt_at_sigterm, keys
-from fourds_dist.config import ConfigError, differences, dump, load, shipped
+from fourds_dist.config import ConfigError, Draft, differences, draft, dump, load, shipped
+from fourds_dist.launch.ranks import fitted
 from fourds_dist.settings import Settings, with_absolute_paths
 from fourds_dist.storage import explained
 from fourds_dist.training.outcome import Outcome
@@ -40,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if len(files) > 1:
             raise ConfigError(f"one configuration at a time, not {len(files)}: {', '.join(files)}")
-        settings = load(Settings, files[0] if files else QUICKSTART, overrides)
+        settings = load_run(files[0] if files else QUICKSTART, overrides)
         train(with_absolute_paths(settings, base_folder()))
     except Stopped:  # the run's last line told it
         return 130
@@ -53,6 +55,21 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def load_run(path: str | Path | None, overrides: Sequence[str]) -> Settings:
+    """The configuration of a run as `load` gives it, which also fits how this process was started.
+
+    Raises:
+        ConfigError: see `load` and `launch.ranks.fitted`.
+    """
+    return settings_of(draft(path, overrides), draft(path))
+
+
+def settings_of(given: Draft, file: Draft) -> Settings:
+    """The configuration of a run; see `load_run` and `launch.ranks.fitted`."""
+    settings = given.build(Settings)
+    return settings.model_copy(update={"launch": fitted(settings.launch, given, file)})
 
 
 def train(settings: Settings) -> Outcome | None:

@@ -139,10 +139,20 @@ class Quarantine:
             log.warning("left out %s: %s", key, cause)
             if len(self.causes) <= self._budget:
                 return
+        raise self.error()
+
+    def error(self, what: str = "") -> DataError:
+        """What was left out so far, for the end of a run.
+
+        Args:
+            what: why the run ends, where that is not the budget.
+        """
+        with self._lock:
             listed = "\n".join(f"  {k}: {c}" for k, c in list(self.causes.items())[:10])
-        raise DataError(
-            f"{self._where}: {len(self.causes)} broken samples were met by this worker alone, its budget is "
-            f"{self._budget} (data.max_bad_fraction):\n{listed}\n"
+            num_broken = len(self.causes)
+        return DataError(
+            f"{self._where}: {what and what + '; '}{num_broken} broken samples were met by this worker alone, its "
+            f"budget is {self._budget} (data.max_bad_fraction):\n{listed}\n"
             "mend or pack the data again (`python -m fourds_dist.pack verify` lists all), or raise the budget"
         )
 

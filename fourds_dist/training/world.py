@@ -13,6 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from fourds_dist.launch.ranks import group_size
+
 _NEWER = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.15
 _BUFFERS_STAY_LOCAL: dict[str, Any] = {"forward_sync_buffers" if _NEWER else "broadcast_buffers": False}
 
@@ -34,7 +36,7 @@ class World:
         Args:
             timeout_s: of a collective in a group made here; a rank that waits longer for the others fails.
         """
-        if not dist.is_initialized() and "WORLD_SIZE" in os.environ:
+        if not dist.is_initialized() and group_size() is not None:
             backend = "nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
         if torch.cuda.is_available():
