@@ -137,13 +137,14 @@ def ray_starts() -> Iterator[Finding]:
 
 def tracking() -> Iterator[Finding]:
     """Where Weights & Biases would log to."""
-    from fourds_dist.training.tracking import _has_netrc_key
+    from fourds_dist.training.tracking import automatic_mode
 
-    mode = os.environ.get("WANDB_MODE", "")
-    if mode in ("disabled", "offline"):
-        yield Finding(f"W&B: {mode} by WANDB_MODE")
-    elif os.environ.get("WANDB_API_KEY") or _has_netrc_key():
-        yield Finding("W&B: a key is there, runs are logged online")
+    mode = automatic_mode()
+    by = next((name for name in ("WANDB_DISABLED", "WANDB_MODE") if os.environ.get(name)), None)
+    if mode == "online":
+        yield Finding(f"W&B: runs are logged online, {f'as {by} says' if by else 'a key is there'}")
+    elif by is not None:
+        yield Finding(f"W&B: {mode}, as {by} says")
     else:
         yield Finding(
             "W&B: no key, runs are logged offline in their folders", Level.NOTE,

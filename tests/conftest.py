@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -37,12 +38,13 @@ def pytest_configure(config: pytest.Config) -> None:
         value = mark(SESSION)
         watcher = watch(SESSION, value, grace_s=1)
 
-        def end() -> None:
-            end_marked(SESSION, value)
-            watcher.kill()
-            watcher.wait()
+        def end(session: int = os.getpid()) -> None:
+            if os.getpid() == session:  # and no fork of it
+                end_marked(SESSION, value)
+                watcher.kill()
+                watcher.wait()
 
-        config.add_cleanup(end)
+        atexit.register(end)  # runs after what modules that come later register, as W&B's
     for marker in (
         "gpu: needs a CUDA device",
         "slow: takes more than a few seconds; left out unless --slow is given",

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fourds_dist.launch.parent_death import bound
 from fourds_dist.sweep.ledger import FINAL, Ledger
 from tests.sweep.formula import accuracy, quick
 from tests.sweep.small import small_plan
@@ -79,7 +80,7 @@ def test_a_killed_driver_s_sweep_goes_on(local_ray: None, tmp_path: Path) -> Non
     words = ("budget.trials=6", "concurrency=2")
     address = ray.get_runtime_context().gcs_address
     driver = subprocess.Popen(
-        [sys.executable, "-m", "tests.sweep.stubs", str(tmp_path), *words],
+        bound([sys.executable, "-m", "tests.sweep.stubs", str(tmp_path), *words]),
         env={**os.environ, "RAY_ADDRESS": address},
         start_new_session=True,
     )
