@@ -18,7 +18,8 @@ from rich.console import Console
 from fourds_dist.command import interrupt_at_sigterm, keys
 from fourds_dist.config import ConfigError, Draft, differences, draft, dump, load, shipped
 from fourds_dist.launch.ranks import fitted
-from fourds_dist.settings import Settings, with_absolute_paths
+from fourds_dist.launch.ray_job import is_job, left_behind
+from fourds_dist.settings import Settings, relative_inputs, with_absolute_paths
 from fourds_dist.storage import explained
 from fourds_dist.training.outcome import Outcome
 from fourds_dist.training.preflight import check
@@ -39,10 +40,12 @@ def main(arguments: list[str] | None = None) -> int:
     given = [options.config, *options.overrides] if options.config else []
     overrides = [word for word in given if "=" in word]
     files = [word for word in given if "=" not in word]
+    inputs: dict[str, str] = {}
     try:
         if len(files) > 1:
             raise ConfigError(f"one configuration at a time, not {len(files)}: {', '.join(files)}")
         settings = load_run(files[0] if files else QUICKSTART, overrides)
+        inputs = relative_inputs(settings)
         train(with_absolute_paths(settings, base_folder()))
     except Stopped:  # the run's last line told it
         return 130
@@ -52,7 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, RuntimeError, OSError, FloatingPointError) as error:
         if options.traceback:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        here = Path.cwd()
+        behind = left_behind({"configuration": files[0]} if files else {}, here, here)
+        behind += left_behind(inputs, here, Path.home())
+        print(f"error: {error}{behind}", file=sys.stderr)
         return 1
     return 0
 
@@ -167,7 +173,7 @@ def refuse_another(folder: RunFolder, settings: Settings) -> None:
 def base_folder() -> Path:
     """What relative paths are relative to: the working folder, but not one that Ray deletes with the job."""
     here = Path.cwd()
-    if "runtime_resources" in here.parts:
+    if is_job(here):
         print(
             f"relative paths lie under {Path.home()}: this job's working folder goes with the job",
             file=sys.stderr,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -63,19 +65,24 @@ def connected(num_cpus: int | None = None) -> Iterator[bool]:
 
 def _start(num_cpus: int | None) -> str:
     """`ray.init`, once more where Ray was too slow for its own limit; gives the mark of what it has started."""
-    for tries_left in reversed(range(START_TRIES)):
-        value = mark(DRIVER)
-        try:
-            ray.init(num_cpus=num_cpus, include_dashboard=False, logging_level="ERROR", log_to_driver=False)  # pyright: ignore[reportArgumentType]
-        except BaseException as error:
-            end_marked(DRIVER, value)
-            os.environ.pop(DRIVER, None)
-            if (
-                type(error) is not Exception or not tries_left
-            ):  # which Ray raises of a start that took too long
-                raise
-        else:
-            return value
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # of the processes of a start that failed
+        for tries_left in reversed(range(START_TRIES)):
+            value = mark(DRIVER)
+            try:
+                ray.init(
+                    num_cpus=num_cpus, include_dashboard=False, logging_level="ERROR", log_to_driver=False
+                )  # pyright: ignore[reportArgumentType]
+            except BaseException as error:
+                end_marked(DRIVER, value)
+                os.environ.pop(DRIVER, None)
+                if (
+                    type(error) is not Exception or not tries_left
+                ):  # which Ray raises of a start that took too long
+                    raise
+            else:
+                return value
+            gc.collect()
     raise AssertionError
 
 
