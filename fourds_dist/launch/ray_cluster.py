@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 import warnings
@@ -71,14 +72,16 @@ def _start(num_cpus: int | None) -> str:
             value = mark(DRIVER)
             try:
                 ray.init(
-                    num_cpus=num_cpus, include_dashboard=False, logging_level="ERROR", log_to_driver=False
-                )  # pyright: ignore[reportArgumentType]
+                    num_cpus=num_cpus,
+                    include_dashboard=False,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                )
             except BaseException as error:
                 end_marked(DRIVER, value)
                 os.environ.pop(DRIVER, None)
-                if (
-                    type(error) is not Exception or not tries_left
-                ):  # which Ray raises of a start that took too long
+                took_too_long = type(error) is Exception  # nothing else of Ray's is of that very type
+                if not took_too_long or not tries_left:
                     raise
             else:
                 return value

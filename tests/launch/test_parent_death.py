@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -12,6 +13,7 @@ import pytest
 
 from fourds_dist.launch.leftovers import marked
 from fourds_dist.launch.parent_death import bound
+from tests.compare.small import CHANGES, write_domains
 
 LIMIT_S = 10
 BOUND = """
@@ -142,3 +144,29 @@ def test_the_watcher_finds_what_has_no_parent_any_more(tmp_path: Path) -> None:
 @pytest.mark.ray
 def test_a_local_cluster_goes_with_its_driver(tmp_path: Path) -> None:
     assert killed(started(RAY, tmp_path)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ranks_go_with_torchrun_and_leave_a_checkpoint(tmp_path: Path) -> None:
+    source = write_domains(tmp_path, "source")["source"]
+    words = [f"{key}={value}" for key, value in CHANGES.items() if key != "launch"]
+    words += [f"source.url={source}", f"run.dir={tmp_path}", "source_stage.epochs=100000", "run.until=source"]
+    torchrun = ["-m", "torch.distributed.run", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            bound([sys.executable, *torchrun, "-m", "fourds_dist.train", *words, "launch.runner=inline"]),
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while not (metrics.exists() and '"event": "step"' in metrics.read_text()):
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.1)
+    below = psutil.Process(process.pid).children(recursive=True)
+    assert len(below) >= 2
+    process.kill()
+    process.wait()
+    assert psutil.wait_procs(below, timeout=LIMIT_S)[1] == []
+    assert '"event": "stopped"' in metrics.read_text()
