@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fourds_dist.config import to_yaml
 from fourds_dist.launch.leftovers import marked
 from fourds_dist.launch.parent_death import bound
 from tests.compare.small import CHANGES, write_domains
@@ -18,6 +19,7 @@ from tests.compare.small import CHANGES, write_domains
 LIMIT_S = 10
 BOUND = """
 import subprocess, sys, time
+from fourds_dist.config import to_yaml
 from fourds_dist.launch.leftovers import marked
 from fourds_dist.launch.parent_death import bound
 subprocess.Popen(bound(["sleep", "1000"]), start_new_session=True)
@@ -64,6 +66,7 @@ if __name__ == "__main__":
 """
 SESSION = """
 import os, subprocess, sys, time
+from fourds_dist.config import to_yaml
 from fourds_dist.launch.leftovers import mark, watch
 watch("LEFTOVERS", mark("LEFTOVERS"), grace_s=0)
 child = "import subprocess, time; subprocess.Popen(['sleep', '1000'], stdout=-3); print(flush=True); time.sleep(1000)"
@@ -150,12 +153,12 @@ def test_a_local_cluster_goes_with_its_driver(tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 def test_ranks_go_with_torchrun_and_leave_a_checkpoint(tmp_path: Path) -> None:
     source = write_domains(tmp_path, "source")["source"]
-    words = [f"{key}={value}" for key, value in CHANGES.items() if key != "launch"]
-    words += [f"source.url={source}", f"run.dir={tmp_path}", "source_stage.epochs=100000", "run.until=source"]
+    words = [f"source.url={source}", f"run.dir={tmp_path}", "source_stage.epochs=100000", "run.until=source"]
+    (tmp_path / "run.yaml").write_text(to_yaml(CHANGES))
     torchrun = ["-m", "torch.distributed.run", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
-            bound([sys.executable, *torchrun, "-m", "fourds_dist.train", *words, "launch.runner=inline"]),
+            bound([sys.executable, *torchrun, "-m", "fourds_dist.train", str(tmp_path / "run.yaml"), *words]),
             stdout=log,
             stderr=log,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
