@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fourds_dist.config import load
+from fourds_dist.config import ConfigError, Draft, Section, draft, dump, parsed
 from fourds_dist.results.run import Run
 from fourds_dist.settings import Settings, with_absolute_paths
-from fourds_dist.train import QUICKSTART, train
+from fourds_dist.train import QUICKSTART, settings_of, train
+
+Config = str | os.PathLike[str] | Mapping[str, Any] | Settings | Run
 
 
-def fit(config: str | Path | None = None, **sections: Mapping[str, Any] | str | None) -> Run:
-    """Run both stages, or what is left of them, and give the finished run.
+def fit(
+    config: Config | None = None, **sections: Mapping[str, Any] | Section | str | os.PathLike[str] | None
+) -> Run:
+    """Run all stages, or what is left of them, and give the finished run.
 
     Args:
-        config: YAML file; None: the defaults, or the quickstart where there are no sections either.
-        sections: of the configuration, over those of the file: `launch={"workers": 4}`. `source` and `target` may be
-            just the URL of their data.
+        config: path or URL of a YAML file, a mapping of sections, Settings, or a Run, whose configuration it is then;
+            None: the defaults, or the quickstart where there are no sections either.
+        sections: of the configuration, over those of `config`: `launch={"workers": 4}`. `source` and `target` may be
+            just the path or URL of their data. Values may also be paths, and numbers and arrays of NumPy and PyTorch.
 
     >>> from fourds_dist import fit, load_student
     >>> few = {"labels_per_class": 20, "unlabelled": "drop"}
@@ -49,19 +54,71 @@ def fit(config: str | Path | None = None, **sections: Mapping[str, Any] | str | 
         ValueError: a configuration that cannot work, found before anything is started.
         RuntimeError: a stage that failed.
     """
-    overrides = [f"{key}={json.dumps(value)}" for key, value in _flat(sections)]
-    settings = load(Settings, config if config is not None else None if sections else QUICKSTART, overrides)
-    settings = with_absolute_paths(settings, Path.cwd())
+    if config is None and not sections:
+        config = QUICKSTART
+    file = _draft_of(config)
+    changes = {key: _plain(key, value) for key, value in _flat(sections)}
+    settings = with_absolute_paths(settings_of(file.changed(changes, "fit"), file), Path.cwd())
     train(settings)
     return Run(settings.run_url)
 
 
-def _flat(sections: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _draft_of(config: Any) -> Draft:
+    match config:
+        case None:
+            return Draft({}, {})
+        case str() | os.PathLike():
+            return draft(os.fspath(config))
+        case Run():
+            return parsed(config.config_text, f"{config.url}/config.yaml")
+        case Settings():
+            return parsed(dump(config), "config")
+        case Mapping():
+            return Draft({}, {}).changed({key: _plain(key, value) for key, value in _flat(config)}, "config")
+        case _:
+            raise ConfigError(
+                f"config is a {type(config).__name__}; give the path of a YAML file, a mapping, Settings or a Run"
+            )
+
+
+def _flat(sections: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted keys and values."""
     for name, value in sections.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Section):
+            value = value.model_dump(mode="json", exclude_unset=True)
         if isinstance(value, Mapping):
-            yield from ((f"{name}.{key}", inner) for key, inner in _flat(value))
-        elif name in ("source", "target") and isinstance(value, str):
-            yield f"{name}.url", value
+            yield from _flat(value, f"{key}.")
+        elif key in ("source", "target") and isinstance(value, str | os.PathLike):
+            yield f"{key}.url", value
         else:
-            yield name, value
+            yield key, value
+
+
+def _plain(key: str, value: Any) -> Any:
+    """A value as YAML has it: paths as text; numbers, flags and arrays of NumPy and PyTorch as Python's.
+
+    Raises:
+        ConfigError: a value that no configuration holds, naming its key.
+    """
+    match value:
+        case None | bool():
+            return value
+        case int():
+            return int(value)
+        case float():
+            return float(value)
+        case str():  # also one of an enumeration or of NumPy
+            return str.__str__(value)
+        case os.PathLike():
+            return os.fsdecode(value)
+        case Mapping():
+            return {str(name): _plain(f"{key}.{name}", inner) for name, inner in value.items()}
+        case list() | tuple() | range():
+            return [_plain(key, inner) for inner in value]
+        case _ if callable(getattr(value, "tolist", None)):  # of NumPy and PyTorch: numbers and arrays
+            return _plain(key, value.tolist())
+        case _:
+            raise ConfigError(
+                f"{key}: a {type(value).__name__} is no value of a configuration ({value!r:.80})"
+            )

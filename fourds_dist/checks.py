@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import importlib.metadata
 import importlib.util
-import logging
 import os
 import re
 import shutil
@@ -13,6 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from fourds_dist.extras import install, install_ourselves, remedy
@@ -115,11 +115,14 @@ def memory() -> Iterator[Finding]:
 
 def ray_starts() -> Iterator[Finding]:
     """Whether a cluster is there to join, or a local one starts."""
-    from fourds_dist.launch.ray_cluster import ray  # not from Ray itself: its environment is set there, first
+    from fourds_dist.launch.ray_cluster import (
+        connected,
+        ray,
+    )  # not from Ray itself: its environment is set there
 
-    began = time.perf_counter()
+    began, ending = time.perf_counter(), ExitStack()
     try:
-        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        ending.enter_context(connected())
     except Exception as error:
         yield Finding(
             f"Ray does not start: {' '.join(str(error).split())[:300]}", Level.BAD,
@@ -127,26 +130,25 @@ def ray_starts() -> Iterator[Finding]:
             "RAY_ADDRESS=local starts one of this machine's own; is /tmp full, the machine overloaded?",
         )  # fmt: skip
         return
-    try:
+    with ending:
         total = ray.cluster_resources()
         amounts = ", ".join(f"{total[k]:g} {k}" for k in ("CPU", "GPU") if k in total)
         nodes = len([node for node in ray.nodes() if node["Alive"]])
         yield Finding(
             f"Ray: {nodes} node{'s' if nodes > 1 else ''} with {amounts}, in {time.perf_counter() - began:.0f} s"
         )
-    finally:
-        ray.shutdown()
 
 
 def tracking() -> Iterator[Finding]:
     """Where Weights & Biases would log to."""
-    from fourds_dist.training.tracking import _has_netrc_key
+    from fourds_dist.training.tracking import automatic_mode
 
-    mode = os.environ.get("WANDB_MODE", "")
-    if mode in ("disabled", "offline"):
-        yield Finding(f"W&B: {mode} by WANDB_MODE")
-    elif os.environ.get("WANDB_API_KEY") or _has_netrc_key():
-        yield Finding("W&B: a key is there, runs are logged online")
+    mode = automatic_mode()
+    by = next((name for name in ("WANDB_DISABLED", "WANDB_MODE") if os.environ.get(name)), None)
+    if mode == "online":
+        yield Finding(f"W&B: runs are logged online, {f'as {by} says' if by else 'a key is there'}")
+    elif by is not None:
+        yield Finding(f"W&B: {mode}, as {by} says")
     else:
         yield Finding(
             "W&B: no key, runs are logged offline in their folders", Level.NOTE,

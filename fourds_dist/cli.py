@@ -16,6 +16,8 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import fourds_dist
 from fourds_dist.command import told
@@ -54,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(available())}"
         print(f"error: fourds has no command {command!r}; {hint}", file=sys.stderr)
         return 2
+    _find_modules_here()
     try:
         return importlib.import_module(_module(command)).main(rest) or 0
     except KeyboardInterrupt:
@@ -69,6 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def available() -> list[str]:
     """Commands whose modules are there."""
     return [command for command in COMMANDS if importlib.util.find_spec(_module(command)) is not None]
+
+
+def _find_modules_here() -> None:
+    """Put the working folder, where users' networks lie, first among the places of modules, as `python -m` does."""
+    with suppress(FileNotFoundError):  # the working folder was removed
+        here = str(Path.cwd())
+        if not sys.flags.safe_path and sys.path[:1] != [here]:
+            sys.path.insert(0, here)
 
 
 def _module(command: str) -> str:

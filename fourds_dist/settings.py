@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from fourds_dist.config import Section, shipped
+from fourds_dist.config import Section, leaves, shipped
 from fourds_dist.data import LoaderConfig, StreamConfig
 from fourds_dist.launch.settings import LaunchConfig
 from fourds_dist.method import AdaptConfig, MethodConfig
@@ -97,6 +97,16 @@ class Settings(Section):
     def run_url(self) -> str:
         """Path or URL of the run's folder."""
         return f"{self.run.dir.rstrip('/')}/{self.run.name}"
+
+
+def relative_inputs(settings: Settings) -> dict[str, str]:
+    """Key -> relative local path of what a run only reads."""
+    base = Path("/")
+    before, after = (
+        dict(leaves(s.model_dump(mode="json"))) for s in (settings, with_absolute_paths(settings, base))
+    )
+    written = ("run.dir", "data.cache_dir", *(("source.url", "target.url") if settings.prepare else ()))
+    return {key: before[key] for key in before if before[key] != after[key] and key not in written}
 
 
 def with_absolute_paths(settings: Settings, base: Path) -> Settings:

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from fourds_dist.command import interrupt_at_sigterm, keys
-from fourds_dist.config import ConfigError, differences, dump, load, shipped
-from fourds_dist.settings import Settings, with_absolute_paths
+from fourds_dist.config import ConfigError, Draft, differences, draft, dump, load, shipped
+from fourds_dist.launch.ranks import fitted
+from fourds_dist.launch.ray_job import is_job, left_behind
+from fourds_dist.settings import Settings, relative_inputs, with_absolute_paths
 from fourds_dist.storage import explained
 from fourds_dist.terminal import say, words
 from fourds_dist.training.outcome import Outcome
@@ -38,10 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
     given = [options.config, *options.overrides] if options.config else []
     overrides = [word for word in given if "=" in word]
     files = [word for word in given if "=" not in word]
+    inputs: dict[str, str] = {}
     try:
         if len(files) > 1:
             raise ConfigError(f"one configuration at a time, not {len(files)}: {', '.join(files)}")
-        settings = load(Settings, files[0] if files else QUICKSTART, overrides)
+        settings = load_run(files[0] if files else QUICKSTART, overrides)
+        inputs = relative_inputs(settings)
         train(with_absolute_paths(settings, base_folder()))
     except Stopped:  # the run's last line told it
         return 130
@@ -51,9 +56,27 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, RuntimeError, OSError, FloatingPointError) as error:
         if options.traceback:
             raise
-        say(f"error: {error}", file=sys.stderr)
+        here = Path.cwd()
+        behind = left_behind({"configuration": files[0]} if files else {}, here, here)
+        behind += left_behind(inputs, here, Path.home())
+        say(f"error: {error}{behind}", file=sys.stderr)
         return 1
     return 0
+
+
+def load_run(path: str | Path | None, overrides: Sequence[str]) -> Settings:
+    """The configuration of a run as `load` gives it, which also fits how this process was started.
+
+    Raises:
+        ConfigError: see `load` and `launch.ranks.fitted`.
+    """
+    return settings_of(draft(path, overrides), draft(path))
+
+
+def settings_of(given: Draft, file: Draft) -> Settings:
+    """The configuration of a run; see `load_run` and `launch.ranks.fitted`."""
+    settings = given.build(Settings)
+    return settings.model_copy(update={"launch": fitted(settings.launch, given, file)})
 
 
 def train(settings: Settings) -> Outcome | None:
@@ -151,7 +174,7 @@ def refuse_another(folder: RunFolder, settings: Settings) -> None:
 def base_folder() -> Path:
     """What relative paths are relative to: the working folder, but not one that Ray deletes with the job."""
     here = Path.cwd()
-    if "runtime_resources" in here.parts:
+    if is_job(here):
         print(
             f"relative paths lie under {Path.home()}: this job's working folder goes with the job",
             file=sys.stderr,

@@ -43,11 +43,13 @@ def parser() -> argparse.ArgumentParser:
 
 def _tune(options: argparse.Namespace) -> Answer:
     from fourds_dist.config import shipped
+    from fourds_dist.launch.ranks import refuse_launcher
     from fourds_dist.sweep.plan import read_plan
     from fourds_dist.sweep.run import read_sweep, sweep
     from fourds_dist.train import base_folder
 
     interrupt_at_sigterm()
+    refuse_launcher("a sweep")
     is_file = options.sweep.endswith((".yaml", ".yml"))
     if is_file:
         plan = read_plan(options.sweep, options.overrides, folder=base_folder())

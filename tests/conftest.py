@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import hypothesis
 import pytest
 import torch
+
+from fourds_dist.launch.leftovers import end_marked, mark, watch
 
 # A test's time says how busy the machine is, not whether the code is right.
 hypothesis.settings.register_profile("unhurried", deadline=None)
@@ -21,11 +25,26 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # before Ray is imp
 os.environ.setdefault("WANDB_MODE", "disabled")  # only the tests of tracking switch it on
 
 
+SESSION = "FOURDS_TEST_SESSION"
+"""Variable of the environment in everything that the tests start."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if sys.platform == "linux":  # also what tests have started leaves when the session is killed
+        value = mark(SESSION)
+        watcher = watch(SESSION, value, grace_s=1)
+
+        def end(session: int = os.getpid()) -> None:
+            if os.getpid() == session:  # and no fork of it
+                end_marked(SESSION, value)
+                watcher.kill()
+                watcher.wait()
+
+        atexit.register(end)  # runs after what modules that come later register, as W&B's
     for marker in (
         "gpu: needs a CUDA device",
         "slow: takes more than a few seconds; left out unless --slow is given",
@@ -47,10 +66,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """One local Ray for all tests that need it: starting it is what takes long."""
-    import ray
+    from fourds_dist.launch.ray_cluster import connected
 
-    import fourds_dist.launch.ray_train  # noqa: F401  (sets Ray's environment first)
-
-    ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-    yield
-    ray.shutdown()
+    with connected(num_cpus=4):
+        yield

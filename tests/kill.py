@@ -30,6 +30,7 @@ from rich.table import Table
 from safetensors.torch import load_file
 
 from fourds_dist.command import interrupt_at_sigterm
+from fourds_dist.launch.parent_death import bound
 
 KINDS = ("worker", "node", "driver")
 PHASES = ("step", "evaluation", "upload")
@@ -134,7 +135,9 @@ class Run:
     def start(self) -> None:
         """Start, or go on."""
         with self._log.open("a") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(
+                bound(self._command), stdout=log, stderr=log, start_new_session=True
+            )
 
     def kill(self) -> None:
         """kill -9 of the driver, and the same command again."""

@@ -92,3 +92,15 @@ def test_bash_completes(words: dict[str, list[str]], tmp_path: Path, monkeypatch
     assert completed("fourds", "ev") == {"evaluate"}
     assert completed("fourds", "export", "--f") == {"--formats"}
     assert completed("fourds", "train", "launch.work") == {"launch.workers="}
+
+
+def test_networks_in_the_working_folder_are_found_as_by_python_m(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["/usr/bin", *sys.path, str(tmp_path)])
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            main(["train", "--help"])
+    assert sys.path[:2] == [str(tmp_path), "/usr/bin"]
+    capsys.readouterr()

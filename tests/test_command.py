@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 
+from fourds_dist.launch.parent_death import bound
+
 WAITS = """
 import time
 from fourds_dist.command import interrupt_at_sigterm
 interrupt_at_sigterm()
 print("ready", flush=True)
 try:
-    time.sleep(60)
+    time.sleep(1000)
 except KeyboardInterrupt:
     print("left in order")
 """
@@ -22,11 +24,11 @@ def test_sigterm_is_heard_where_a_shell_has_ctrl_c_ignored() -> None:
     """As by `fourds compare ... &` in a script."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a child inherits it
     try:
-        child = subprocess.Popen([sys.executable, "-c", WAITS], stdout=subprocess.PIPE, text=True)
+        child = subprocess.Popen(bound([sys.executable, "-c", WAITS]), stdout=subprocess.PIPE, text=True)
     finally:
         signal.signal(signal.SIGINT, before)
     assert child.stdout is not None
     assert child.stdout.readline() == "ready\n"
     child.terminate()
-    out, _ = child.communicate(timeout=30)
+    out, _ = child.communicate(timeout=300)
     assert (out, child.returncode) == ("left in order\n", 0)

@@ -34,6 +34,7 @@ from fourds_dist.benchmark import decoders, feed
 from fourds_dist.benchmark.peers import OURS, PEERS, WEBDATASET, Setup, memory_bytes
 from fourds_dist.benchmark.photos import photos_by_all_cores, write_dataset, write_folder
 from fourds_dist.benchmark.timing import table
+from fourds_dist.launch.parent_death import bound
 
 STARTS = (0.0, 0.5, 0.9)
 KEY, SECRET = "benchmark-key-0000", "benchmark-secret-000000000000"
@@ -154,7 +155,7 @@ def _measure(
 
 def _in_a_process(setup: Setup, environment: Any) -> dict[str, Any]:
     process = subprocess.Popen(
-        [*_PEER, json.dumps(asdict(setup))],
+        bound([*_PEER, json.dumps(asdict(setup))]),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -235,7 +236,9 @@ def s3_server(data: Path, avoid: list[int]) -> Iterator[dict[str, str]]:
         (Path(root) / "photos").symlink_to(data.resolve())
         command = [program, "serve", "s3", root, "--addr", "127.0.0.1:0", "--auth-key", f"{KEY},{SECRET}"]
         command += ["--copy-links", "--vfs-cache-mode", "off", "--config", f"{root}/rclone.conf"]
-        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        server = subprocess.Popen(
+            bound(command), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
         try:
             others = os.sched_getaffinity(0) - set(avoid)
             if others:

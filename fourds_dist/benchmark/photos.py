@@ -20,6 +20,7 @@ from PIL import Image, ImageEnhance
 
 from fourds_dist.data.index import index_tar
 from fourds_dist.data.manifest import Manifest, Shard, write_manifest
+from fourds_dist.launch.parent_death import leave_with_parent
 
 WIDTH, HEIGHT = 500, 375
 QUALITY = 93
@@ -56,7 +57,12 @@ def photos_by_all_cores(num: int) -> list[bytes]:
     if len(counts) == 1:
         return list(photos(num))
     num_processes = min(len(counts), len(os.sched_getaffinity(0)))
-    with ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        num_processes,
+        multiprocessing.get_context("spawn"),
+        initializer=leave_with_parent,
+        initargs=(os.getpid(),),
+    ) as pool:
         return list(chain.from_iterable(pool.map(_photos, counts, range(len(counts)))))
 
 

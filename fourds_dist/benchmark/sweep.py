@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from fourds_dist.launch.ray_cluster import ray
+from fourds_dist.launch.ray_cluster import connected
 from fourds_dist.sweep.ledger import FINAL, Ledger, Trial
 from fourds_dist.sweep.plan import Plan, read_plan
 from fourds_dist.sweep.run import run_plan, tune
@@ -91,11 +91,8 @@ def run(options: argparse.Namespace) -> None:
         words += [f"search={options.search}", f"scheduler.name={options.scheduler}"]
         plan = read_plan(folder / "sweep.yaml", words, folder=folder)
         ledger = MarkedLedger(plan, options.trials)
-        ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)  # pyright: ignore
-        try:
+        with connected():
             run_plan(plan, ledger, Console(quiet=True), stub)
-        finally:
-            ray.shutdown()
     show(ledger.marks, options)
 
 

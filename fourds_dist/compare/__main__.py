@@ -57,9 +57,11 @@ def parser() -> argparse.ArgumentParser:
 def _compare(options: argparse.Namespace) -> Answer:
     from fourds_dist.compare.plan import look_into, read_plan, refuse_others
     from fourds_dist.compare.work import Ended, done_of, jobs_of, tidy, work, workplace
+    from fourds_dist.launch.ranks import refuse_launcher
     from fourds_dist.train import base_folder, prepare
 
     interrupt_at_sigterm()
+    refuse_launcher("a comparison")
     console = Console()
     plan = read_plan(options.comparison, options.overrides, folder=base_folder())
     refuse_others(plan)

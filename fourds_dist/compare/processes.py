@@ -1,6 +1,7 @@
 """Cells by processes of this machine, without Ray: each serves many cells, one after the other, on one GPU.
 
-What a process costs to start, some ten seconds on a GPU, is so paid once and not in every cell.
+What a process costs to start, some ten seconds on a GPU, is so paid once and not in every cell. What runs inside them
+stands in `cell_process`.
 """
 
 from __future__ import annotations
@@ -8,16 +9,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager
 from multiprocessing import resource_tracker
-from pathlib import Path
 
-from fourds_dist.compare.work import GRACE_S, Ended, Job, attempted_for_another, in_words
+from fourds_dist.compare import cell_process
+from fourds_dist.compare.work import Ended, Job, in_words
 from fourds_dist.launch.settings import LaunchConfig
 
 
@@ -86,10 +85,10 @@ class _Process:
     def do(self, settings_json: str) -> Future[str | None]:
         with _interrupts_held_back():
             try:
-                return self._pool.submit(_run, settings_json)
+                return self._pool.submit(cell_process.run, settings_json)
             except BrokenProcessPool:  # it died while it had nothing to do
                 self.replace()
-                return self._pool.submit(_run, settings_json)
+                return self._pool.submit(cell_process.run, settings_json)
 
     def replace(self) -> None:
         self.close()
@@ -100,7 +99,7 @@ class _Process:
 
     def _new(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(1, context, initializer=_begin, initargs=self._surroundings)
+        return ProcessPoolExecutor(1, context, initializer=cell_process.begin, initargs=self._surroundings)
 
 
 @contextmanager
@@ -121,50 +120,3 @@ def gpus_here() -> list[str]:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
     return names if torch.cuda.is_available() else []
-
-
-def _begin(gpu: str | None, num_threads: int, parent: int) -> None:
-    """Before CUDA is asked for anything: which GPU, and how many threads, this process is to use."""
-    import torch
-
-    os.environ["CUDA_VISIBLE_DEVICES"] = gpu or ""
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(num_threads)
-    os.setsid()  # Ctrl-C goes to the command alone, which asks to stop by SIGTERM
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    """Leave when the command is gone, which may have been killed: a run with a checkpoint, or else at once."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os.kill(os.getpid(), signal.SIGTERM)
-    _is_idle.wait(GRACE_S)
-    os._exit(1)
-
-
-def _run(settings_json: str) -> str | None:
-    _is_idle.clear()
-    # What it prints is in its folder too.
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        try:
-            return attempted_for_another(settings_json)
-        finally:
-            _give_memory_back()
-            _is_idle.set()
-
-
-_is_idle = threading.Event()
-"""In a process: no run is going on."""
-_is_idle.set()
-
-
-def _give_memory_back() -> None:
-    """What PyTorch holds of the GPU and no tensor uses; other processes want it."""
-    import gc
-
-    import torch
-
-    gc.collect()
-    with suppress(RuntimeError):  # of a GPU that no longer answers; the process is replaced
-        torch.cuda.empty_cache()

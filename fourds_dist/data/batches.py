@@ -23,7 +23,6 @@ from torch import Tensor
 from fourds_dist.data.batch import Batch
 from fourds_dist.data.decode import IMAGES_PER_TASK, Encoded, crop_resized, decode_into
 from fourds_dist.data.decode_process import decode_processes
-from fourds_dist.data.fetch import DataError
 from fourds_dist.data.grey import GreyRange
 from fourds_dist.data.lanes import Draw
 from fourds_dist.data.samples import Quarantine, Sample
@@ -275,7 +274,7 @@ def _stand_in(out_CHW: Tensor, plan: Plan, i: int, decoder: _Decoder) -> Sample:
             plan.quarantines[i].add(sample.key, f"not a readable image: {message}")
     broken = block[at]
     key = broken.key if isinstance(broken, Sample) else broken[0]
-    raise DataError(f"{key}: not one image of its block is good")
+    raise plan.quarantines[i].error(f"{key}: not one image of its block is good")
 
 
 def _place(plan: Plan, i: int) -> Place:

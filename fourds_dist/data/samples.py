@@ -150,11 +150,20 @@ class Quarantine:
             log.warning("left out %s: %s", key, cause)
             if len(self.causes) <= self._budget:
                 return
-            first = list(self.causes.items())[:10]
+        raise self.error()
+
+    def error(self, what: str = "") -> DataError:
+        """What was left out so far, for the end of a run.
+
+        Args:
+            what: why the run ends, where that is not the budget.
+        """
+        with self._lock:
+            first, num_broken = list(self.causes.items())[:10], len(self.causes)
         listed = "\n".join(f"  {k}{self._packed_from(k)}: {c}" for k, c in first)
-        raise DataError(
-            f"{self._where}: {len(self.causes)} broken samples were met by this worker alone, its budget is "
-            f"{self._budget} (data.max_bad_fraction):\n{listed}\n"
+        return DataError(
+            f"{self._where}: {what and what + '; '}{num_broken} broken samples were met by this worker alone, its "
+            f"budget is {self._budget} (data.max_bad_fraction):\n{listed}\n"
             f"`python -m fourds_dist.pack verify {shlex.quote(self._url)} --decode` lists all; mend them, or leave "
             "them out by packing again with --decode --skip-bad (`pack index` takes both, too), or raise the budget"
         )

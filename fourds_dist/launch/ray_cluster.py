@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
+import sys
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 # Before Ray is imported: it reads these once. Under `uv run`, workers would each sync an environment.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -16,6 +20,7 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
+from fourds_dist.launch.leftovers import end_marked, mark, watch
 from fourds_dist.launch.settings import LaunchConfig
 from fourds_dist.settings import Settings
 from fourds_dist.training.run_folder import RunFolder
@@ -25,32 +30,88 @@ class LaunchError(RuntimeError):
     """The cluster cannot run this job, or a stage failed for good; the message is for the user."""
 
 
+DRIVER = "FOURDS_RAY_DRIVER"
+"""Variable of the environment in all processes of a cluster that a driver has started for itself."""
+START_TRIES = 3
+"""Ray gives its own start 30 seconds, which a busy machine may not keep."""
+GRACE_S = 4.0
+"""Seconds after a killed driver in which its cluster's processes leave by themselves; some of Ray's agents do not."""
+
+
+@contextmanager
+def connected(num_cpus: int | None = None) -> Iterator[bool]:
+    """Join the cluster that the environment names, or start one on this machine, as long as the context lasts.
+
+    Yields whether the cluster is our own; all its processes go with this one, also when this one is killed.
+
+    Args:
+        num_cpus: of a cluster of our own; None: the machine's.
+
+    Raises:
+        Exception: of whatever kind, where Ray does not start.
+    """
+    value, watcher = _start(num_cpus), None
+    try:
+        is_ours = bool(ray._private.worker._global_node.is_head())  # pyright: ignore
+        if is_ours and sys.platform == "linux":
+            watcher = watch(DRIVER, value, grace_s=GRACE_S)
+        yield is_ours
+    finally:
+        ray.shutdown()
+        os.environ.pop(DRIVER, None)
+        if watcher is not None:
+            watcher.kill()
+            watcher.wait()
+
+
+def _start(num_cpus: int | None) -> str:
+    """`ray.init`, once more where Ray was too slow for its own limit; gives the mark of what it has started."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # of the processes of a start that failed
+        for tries_left in reversed(range(START_TRIES)):
+            value = mark(DRIVER)
+            try:
+                ray.init(
+                    num_cpus=num_cpus,
+                    include_dashboard=False,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                )
+            except BaseException as error:
+                end_marked(DRIVER, value)
+                os.environ.pop(DRIVER, None)
+                took_too_long = type(error) is Exception  # nothing else of Ray's is of that very type
+                if not took_too_long or not tries_left:
+                    raise
+            else:
+                return value
+            gc.collect()
+    raise AssertionError
+
+
 @contextmanager
 def cluster(settings: Settings) -> Iterator[bool]:
     """Join the cluster that the environment names (`ray start`, `ray job submit`), else start a local one.
 
     Yields whether the cluster is our own, which ends with the context.
     """
-    joined = ray.is_initialized()
-    if not joined:
-        try:
-            ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)  # pyright: ignore[reportArgumentType]
-        except Exception as error:  # Ray raises bare Exceptions too
-            raise LaunchError(
-                f"Ray does not start: {' '.join(str(error).split())[:300]}. Where a cluster should have been joined, "
-                "see that it is up and that its token is known here (RAY_AUTH_MODE, RAY_AUTH_TOKEN); RAY_ADDRESS=local "
-                "starts one of this machine's own; `fourds doctor` tries it alone"
-            ) from error
-    try:
+    with ExitStack() as ending:
+        is_ours = False
+        if not ray.is_initialized():
+            try:
+                is_ours = ending.enter_context(connected())
+            except Exception as error:  # Ray raises bare Exceptions too
+                raise LaunchError(
+                    f"Ray does not start: {' '.join(str(error).split())[:300]}. Where a cluster should have been "
+                    "joined, see that it is up and that its token is known here (RAY_AUTH_MODE, RAY_AUTH_TOKEN); "
+                    "RAY_ADDRESS=local starts one of this machine's own; `fourds doctor` tries it alone"
+                ) from error
         nodes = [node for node in ray.nodes() if node["Alive"]]
         if RunFolder(settings.run_url).is_local and len(nodes) > 1:
             print(
                 f"note: {settings.run_url} has to be one folder shared by all {len(nodes)} nodes, or a store's URL"
             )
-        yield not joined and ray._private.worker._global_node.is_head()  # pyright: ignore
-    finally:
-        if not joined:
-            ray.shutdown()
+        yield is_ours
 
 
 def worker_resources(launch: LaunchConfig) -> dict[str, float]:

@@ -34,6 +34,7 @@ from fourds_dist.training.progress import ProgressView
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.stages import DONE, StageName, stages_to_run
 from fourds_dist.training.stop import Stopped
+from fourds_dist.training.tracking import OBEYED
 
 
 class HopelessError(LaunchError):
@@ -129,7 +130,12 @@ def _fit(
             board.note.remote(text)
         trainer = TorchTrainer(
             train_worker,
-            train_loop_config={"stage": stage, "settings": settings.model_dump_json(), "board": board},
+            train_loop_config={
+                "stage": stage,
+                "settings": settings.model_dump_json(),
+                "board": board,
+                "environment": {name: os.environ[name] for name in OBEYED if name in os.environ},
+            },
             torch_config=TorchConfig(timeout_s=round(launch.collective_timeout_s)),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=launch.workers,

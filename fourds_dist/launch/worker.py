@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Literal, NamedTuple
@@ -38,8 +39,10 @@ def train_worker(config: dict[str, Any]) -> Ending:
     """Ray Train's `train_loop_per_worker`.
 
     Args:
-        config: "stage", "settings" (JSON) and "board", the driver's `Board` actor.
+        config: "stage", "settings" (JSON), "board", the driver's `Board` actor, and "environment", variables of the
+            driver's that hold here as well.
     """
+    os.environ.update(config.get("environment", {}))
     settings = Settings.model_validate_json(config["settings"])
     line = Line(config["board"])
     place = RunFolder(settings.run_url).path(config["stage"])

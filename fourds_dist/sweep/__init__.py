@@ -2,7 +2,7 @@
 
     settings.py   the sweep file            space.py      which keys vary, and how
     plan.py       both, checked together    search.py     which configuration is tried next
-    schedulers.py which trials stop early   population.py population based training
+    schedulers.py which trials stop early
     trial.py      one trial: a run of Ray Train, launched in a Tune trial
     shared.py     what trials share: teachers, and the wish to end
     ledger.py     what is known of every trial, on disk, from which a sweep goes on

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from fourds_dist.sweep.ledger import Configuration, Ledger, Trial
 from fourds_dist.sweep.plan import Plan
@@ -11,7 +10,7 @@ from fourds_dist.sweep.search import Proposals, make_proposals
 from fourds_dist.sweep.space import Point
 
 Told = Callable[[str, Trial], None]
-"""Takes what happened to a trial: started, epoch, crossed, recovers, or the state in which it ended."""
+"""Takes what happened to a trial: started, epoch, recovers, or the state in which it ended."""
 
 
 class Course:
@@ -107,14 +106,6 @@ class Course:
         trial = self._open[tune_id]
         trial.failures.append(error)
         trial.state = "failed"
-
-    def crossed(self, tune_id: str, donor: str, epoch: int, point: dict[str, Any]) -> None:
-        """A trial goes on with another one's weights."""
-        trial = self._open[tune_id]
-        trial.crossings.append({"from": donor, "epoch": epoch, "point": point})
-        trial.point = point
-        self.ledger.write(trial)
-        self._tell("crossed", trial)
 
     def recovers(self, tune_id: str, error: str) -> None:
         """A trial failed, and goes on from its checkpoint."""

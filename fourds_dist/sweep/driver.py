@@ -89,15 +89,10 @@ class Recorder(tune.Callback):
 
     def __init__(self, course: Course) -> None:
         self._course = course
-        self._crossings: dict[str, int] = {}
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """Also where a trial goes on after a pause."""
-        job = Job.from_config(trial.config)
         self._course.started(trial.trial_id)
-        if job.takes_over is not None and self._crossings.get(trial.trial_id) != job.takes_over[0]:
-            self._crossings[trial.trial_id], donor, epoch = job.takes_over
-            self._course.crossed(trial.trial_id, donor, epoch, job.point)
 
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any

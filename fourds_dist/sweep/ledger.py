@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from fourds_dist.json_text import parsed_json
@@ -42,8 +42,6 @@ class Trial:
     """Accuracy of its student on the target's test split, once it is done."""
     failures: list[str] = field(default_factory=list)
     """What befell it, in a line each."""
-    crossings: list[dict[str, Any]] = field(default_factory=list)
-    """search=pbt: whose checkpoint it took over, at which epoch, and its values from there on."""
 
     def best(self, mode: str) -> float | None:
         """The best metric of its epochs so far."""
@@ -61,8 +59,9 @@ class Trial:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Trial:
-        """What the file holds."""
-        return cls(**{**values, "history": [(int(e), float(v)) for e, v in values["history"]]})
+        """What the file holds; keys of earlier versions are left aside."""
+        known = {own.name: values[own.name] for own in fields(cls) if own.name in values}
+        return cls(**{**known, "history": [(int(e), float(v)) for e, v in values["history"]]})
 
 
 @dataclass(frozen=True)

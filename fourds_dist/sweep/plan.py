@@ -17,23 +17,6 @@ from fourds_dist.training.preflight import check
 OWN = ("run.", "tracking.", "launch.", "prepare")
 """Keys that a sweep sets itself, or that leave what a run computes as it is."""
 
-CROSSING = (
-    "distill.optim.lr",
-    "distill.optim.momentum",
-    "distill.optim.weight_decay",
-    "distill.optim.adapter_lr",
-    "distill.optim.adapter_eps",
-    "distill.optim.adapter_weight_decay",
-    "distill.optim.max_grad_norm",
-    "method.phase_weight",
-    "method.distillation_weight",
-    "method.temperature",
-    "method.trust",
-    "method.hint_weight",
-    "method.adapter_temperature",
-)
-"""Keys that may change while a run goes on: a checkpoint of one value fits the networks and the schedule of another."""
-
 LOOKED_INTO = (
     "teacher.",
     "student.",
@@ -134,11 +117,6 @@ def make_plan(config: SweepConfig, base: Draft) -> Plan:
     for key in varied:
         if key.startswith(OWN):
             raise ConfigError(f"space.{key}: this key is the sweep's own, or changes no result; take it out")
-        if config.search == "pbt" and key not in CROSSING:
-            raise ConfigError(
-                f"space.{key}: search=pbt changes values while a run goes on, and a checkpoint of one value of this "
-                f"key does not fit another; take it out, or search=optuna. These may: {', '.join(CROSSING)}"
-            )
     conditions = [own for p in config.space.values() for key in p.when for own in keys_of(key)]
     for key in dict.fromkeys([*varied, *conditions]):
         base.changed({key: None}, "the space").refuse_unknown_keys(Settings)

@@ -63,7 +63,7 @@ def _page(plan: Plan, ledger: Ledger, shares: dict[str, float]) -> Page:
         verdict += f". {first} matters most: it explains {shares[first]:.0%} of the differences"
     facts = [
         ("search", config.search),
-        ("scheduler", config.scheduler.name if config.search != "pbt" else "population"),
+        ("scheduler", config.scheduler.name),
         ("seeds", str(config.seeds)),
         ("trials", str(len(ledger.trials))),
         ("epochs", str(ledger.num_epochs)),

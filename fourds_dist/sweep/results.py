@@ -47,15 +47,9 @@ def best_yaml(plan: Plan, best: Configuration) -> str:
     settings = settings.model_copy(
         update={"run": settings.run.model_copy(update={"name": f"{plan.config.name}-best"})}
     )
-    crossed = (
-        [f"# These are its last values; it came to them on the way: {first.crossings}"]
-        if first.crossings
-        else []
-    )
     head = [
         f"# The best of sweep {plan.config.name}: configuration {best.number:04d}, {plan.config.metric} "
         f"{first.best(best.mode):.4f} with this seed.",
-        *crossed,
         "#   python -m fourds_dist.train best.yaml",
     ]
     return "\n".join(head) + "\n" + dump(settings)

@@ -21,18 +21,15 @@ from ray.tune.schedulers import (
 
 from fourds_dist.sweep.ledger import FINAL, Trial
 from fourds_dist.sweep.plan import Plan
-from fourds_dist.sweep.population import Population
 
 EPOCH, METRIC = "epoch", "metric"
 """Names, in what trials report, of the epochs that ended and of the sweep's metric."""
 
 
 def make_scheduler(plan: Plan, known: Collection[Trial] = ()) -> TrialScheduler:
-    """As the sweep's `scheduler` says (search=pbt: as `population` does), having seen some trials, by name."""
+    """As the sweep's `scheduler` says, having seen some trials, by name."""
     config, mode = plan.config, plan.config.mode
     by: dict[str, Any] = {"time_attr": EPOCH, "metric": METRIC, "mode": mode}
-    if config.search == "pbt":
-        return Population(plan, **by)
     max_epochs, rule = plan.max_epochs(), config.scheduler
     match rule.name:
         case "asha":

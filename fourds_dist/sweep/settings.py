@@ -54,19 +54,6 @@ class SchedulerConfig(Section):
     """Trials that a median is taken over, at least."""
 
 
-class PopulationConfig(Section):
-    """search=pbt: trials that do badly take over the weights of better ones, and change their values a little."""
-
-    every_epochs: int = Field(default=1, ge=1)
-    """Epochs between two looks at a trial."""
-
-    quantile: float = Field(default=0.25, gt=0, le=0.5)
-    """Share of trials that count as bad, and as good."""
-
-    resample: float = Field(default=0.25, ge=0, le=1)
-    """Probability that a value is drawn anew; otherwise it is multiplied by 0.8 or 1.2, or its neighbour is taken."""
-
-
 class SweepConfig(Section):
     """A sweep."""
 
@@ -90,9 +77,9 @@ class SweepConfig(Section):
     mode: Literal["max", "min"] = "max"
     """Whether more or less of it is better."""
 
-    search: Literal["random", "optuna", "pbt"] = "random"
-    """`random`: drawn independently, grids gone through. `optuna`: TPE, which learns from the trials that are done.
-    `pbt`: population based training, for keys that may change while a run goes on."""
+    search: Literal["random", "optuna"] = "random"
+    """`random`: drawn independently, grids gone through. `optuna`: TPE, which learns from the trials that are
+    done."""
 
     seed: int = Field(default=0, ge=0)
     """Seed of what is drawn."""
@@ -102,9 +89,6 @@ class SweepConfig(Section):
 
     scheduler: SchedulerConfig = SchedulerConfig()
     """Early stopping."""
-
-    population: PopulationConfig = PopulationConfig()
-    """search=pbt."""
 
     budget: BudgetConfig = BudgetConfig()
     """When it ends."""
@@ -135,19 +119,6 @@ class SweepConfig(Section):
                 f"space.{grids[0]}: grids are gone through, which search={self.search} does not; make it a choice"
             )
         endless = budget.trials is None and len(grids) < len(self.space)
-        if endless and (self.search == "pbt" or not (budget.hours or budget.epochs)):
+        if endless and not (budget.hours or budget.epochs):
             raise ValueError("budget.trials: not set, and values are drawn without end; say how many trials")
-        if self.search == "pbt":
-            self._check_population()
         return self
-
-    def _check_population(self) -> None:
-        if self.scheduler.name != "none":
-            raise ValueError(
-                f"search=pbt decides itself which trials go on; scheduler.name={self.scheduler.name} does not go with "
-                "it, set `none`"
-            )
-        if self.seeds > 1:
-            raise ValueError("seeds: trials of search=pbt change their values on the way; seeds has to be 1")
-        if (self.budget.trials or 0) < 2:
-            raise ValueError("budget.trials: search=pbt needs a population of 2 trials or more")

@@ -24,9 +24,7 @@ from fourds_dist.config import dump
 from fourds_dist.launch.ray_cluster import await_workers
 from fourds_dist.launch.ray_train import HopelessError, run_stage_on_ray
 from fourds_dist.settings import Settings
-from fourds_dist.storage import locate, write_bytes
 from fourds_dist.sweep.plan import Plan
-from fourds_dist.sweep.population import CROSSING_KEY
 from fourds_dist.sweep.schedulers import EPOCH, METRIC
 from fourds_dist.training.outcome import Outcome
 from fourds_dist.training.run_folder import METRICS, RunFolder, event_of
@@ -35,13 +33,11 @@ from fourds_dist.training.stage import StageName
 from fourds_dist.training.stages import (
     DONE,
     SUMMARY,
-    TEACHER_ADAPTED,
     drop_checkpoints,
     from_source,
     stages_to_run,
 )
 from fourds_dist.training.stop import Stopped
-from fourds_dist.training.store import FolderStore
 
 STAGE: StageName = "distill"
 """The stage whose epochs are told and compared."""
@@ -62,8 +58,6 @@ class Job:
     name: str
     seed: int
     point: dict[str, Any]
-    takes_over: tuple[int, str, int] | None = None
-    """(how often it has, from whom, after which epoch), see `population`."""
 
     def as_config(self) -> dict[str, Any]:
         """For Tune."""
@@ -71,10 +65,9 @@ class Job:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Job:
-        """What `as_config` gave, maybe changed by population based training."""
+        """What `as_config` gave."""
         rest = dict(config)
-        name, seed, crossing = rest.pop("trial"), rest.pop("seed"), rest.pop(CROSSING_KEY, None)
-        return cls(name, seed, rest, tuple(crossing) if crossing else None)
+        return cls(rest.pop("trial"), rest.pop("seed"), rest)
 
 
 def run_trial(config: dict[str, Any], *, plan: Plan, shared: Any) -> None:
@@ -93,9 +86,8 @@ def run_trial(config: dict[str, Any], *, plan: Plan, shared: Any) -> None:
     reports = Reports(settings, plan.config.metric, shared)
     try:
         if not folder.exists(SUMMARY):
-            _train(settings, job, plan, shared, reports)
-            if plan.config.search != "pbt":  # there, others may take them over
-                drop_checkpoints(folder)
+            _train(settings, plan, shared, reports)
+            drop_checkpoints(folder)
         *_, (epoch, value) = epochs_of(folder, plan.config.metric)
         student = Outcome.from_dict(folder.read_json(SUMMARY)).lines[-1]
         tune.report({EPOCH: epoch, METRIC: value, TESTED: student.target.value})
@@ -105,7 +97,7 @@ def run_trial(config: dict[str, Any], *, plan: Plan, shared: Any) -> None:
         tune.report({EPOCH: reports.epoch, METRIC: reports.value or WORST[mode], FAILED: str(error)})
 
 
-def _train(settings: Settings, job: Job, plan: Plan, shared: Any, reports: Reports) -> None:
+def _train(settings: Settings, plan: Plan, shared: Any, reports: Reports) -> None:
     folder = RunFolder(settings.run_url)
     if "source" in stages_to_run(settings):
         source = source_run(settings, f"{plan.url}/teachers")
@@ -114,8 +106,6 @@ def _train(settings: Settings, job: Job, plan: Plan, shared: Any, reports: Repor
             raise Stopped("the end of the sweep", 0)
         settings = from_source(settings, teacher_url)
     folder.write_text("config.yaml", dump(settings))
-    if job.takes_over is not None:
-        take_over(folder, *job.takes_over)
     for stage in stages_to_run(settings):
         if folder.exists(DONE[stage]):
             continue
@@ -170,28 +160,3 @@ def epochs_of(folder: RunFolder, metric: str) -> Iterator[tuple[int, float]]:
         row = event_of(line)
         if row is not None and row.get("stage") == STAGE and row["event"] == "epoch":
             yield int(row["epoch"]), float(row[metric])
-
-
-def take_over(folder: RunFolder, count: int, donor: str, epoch: int) -> None:
-    """Put a neighbouring run's newest checkpoint, and its adapted teacher, in place of the own, once for each `count`.
-
-    Raises:
-        ValueError: the neighbour has none.
-    """
-    mark = f"crossing-{count}.json"
-    if folder.exists(mark):
-        return
-    neighbour = RunFolder(f"{folder.url.rpartition('/')[0]}/{donor}")
-    theirs = FolderStore(neighbour.path(STAGE), keep=None)
-    name = theirs.newest()
-    if name is None:
-        raise ValueError(f"{theirs.url} holds no checkpoint to take over")
-    state = theirs.read(name)
-    drop_checkpoints(folder, [STAGE])
-    if neighbour.exists(TEACHER_ADAPTED):
-        fs, path = locate(neighbour.path(TEACHER_ADAPTED))
-        weights = fs.cat_file(path)
-        assert isinstance(weights, bytes)
-        write_bytes(folder.path(TEACHER_ADAPTED), weights)
-    FolderStore(folder.path(STAGE), keep=None).write(state, name)
-    folder.write_json(mark, {"from": donor, "epoch": epoch, "checkpoint": name})

@@ -61,9 +61,6 @@ class SweepView:
             case "epoch" if self._live is None:
                 epoch, value = trial.history[-1]
                 self._say(f"{trial.name}: epoch {epoch} of {trial.num_epochs}, {metric} {value:.1%}")
-            case "crossed":
-                crossing = trial.crossings[-1]
-                self._say(f"{trial.name}: goes on as {crossing['from']}, with {in_words(trial.point)}")
             case "recovers":
                 self._say(f"{trial.name}: {trial.failures[-1]}; goes on from its checkpoint")
             case "done":

@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 import logging
+import netrc
 import os
+import shutil
+import tempfile
 import uuid
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from fourds_dist.config import Section
+from fourds_dist.storage import is_local, locate
 from fourds_dist.training.run_folder import RunFolder
 
 WANDB_IDS = "wandb.json"
+PROJECT = "fourds_dist"
+OBEYED = (
+    "WANDB_MODE",
+    "WANDB_DISABLED",
+    "WANDB_PROJECT",
+    "WANDB_ENTITY",
+    "WANDB_RUN_GROUP",
+    "WANDB_BASE_URL",
+)
+"""Variables of W&B that also hold for workers on other machines; keys have to be there already."""
+KEYS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+
+Mode = Literal["online", "offline", "disabled"]
+_MODES: dict[str, Mode] = {
+    "online": "online",
+    "run": "online",
+    "shared": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
 
 log = logging.getLogger(__name__)
 
@@ -19,50 +47,66 @@ class TrackingConfig(Section):
     """Weights & Biases."""
 
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """`auto`: online where an API key is found, offline (under the run's folder) otherwise."""
+    """`auto`: as WANDB_MODE and WANDB_DISABLED say; where they say nothing, online if an API key is found for the
+    server (WANDB_BASE_URL), and offline, under the run's folder, otherwise."""
 
-    project: str = "fourds_dist"
-    """W&B project."""
+    project: str | None = None
+    """W&B project; null: WANDB_PROJECT, or else fourds_dist."""
 
     entity: str | None = None
-    """W&B user or team; null: the key's own."""
+    """W&B user or team; null: WANDB_ENTITY, or else the key's own."""
 
     group: str | None = None
-    """W&B group; null: the run's name, so that the two stages stand together."""
+    """W&B group; null: WANDB_RUN_GROUP, or else the run's name, so that its stages stand together."""
 
     tags: tuple[str, ...] = ()
     """W&B tags."""
 
 
+def automatic_mode() -> Mode:
+    """What `tracking.wandb=auto` means here."""
+    if os.environ.get("WANDB_DISABLED", "").strip().lower() in ("1", "true", "yes", "y", "on", "t"):
+        return "disabled"
+    asked = os.environ.get("WANDB_MODE", "").strip().lower()
+    if asked in _MODES:
+        return _MODES[asked]
+    if asked:
+        log.warning("WANDB_MODE=%s is none of %s; it is left aside", asked, ", ".join(_MODES))
+    return "online" if any(map(os.environ.get, KEYS)) or _has_netrc_key() else "offline"
+
+
 class Wandb:
-    """Sends events to one W&B run per stage; after the first failure it says so once and keeps quiet."""
+    """Sends events to one W&B run per stage; after the first failure it says so once and keeps quiet.
+
+    Where the server cannot be reached, the stage goes on offline. The files of an offline run lie under the run's
+    folder; for a folder in a store they lie on this machine until the stage ends, and are then copied there.
+    """
 
     def __init__(
         self, config: TrackingConfig, folder: RunFolder, stage: str, settings: dict[str, Any]
     ) -> None:
         self._run: Any = None
-        if config.wandb == "disabled":
+        self._folder, self._scratch = folder, None
+        mode = automatic_mode() if config.wandb == "auto" else config.wandb
+        if mode == "disabled":
             return
         try:
-            import wandb
-
-            mode = config.wandb
-            if mode == "auto":
-                mode = "online" if os.environ.get("WANDB_API_KEY") or _has_netrc_key() else "offline"
             name = folder.url.rpartition("/")[2]
-            self._run = wandb.init(
-                project=config.project,
-                entity=config.entity,
-                group=config.group or name,
-                name=f"{name}/{stage}",
-                id=_run_id(folder, stage),
-                resume="allow",
-                tags=list(config.tags),
-                config=settings,
-                mode=mode,
-                dir=folder.url if folder.is_local else None,
-                settings=wandb.Settings(silent=True, console="off", init_timeout=30),
-            )
+            fs, place = locate(folder.url)
+            if not is_local(fs):
+                place = self._scratch = tempfile.mkdtemp(prefix="fourds-wandb-")
+            self._options: dict[str, Any] = {
+                "project": config.project or os.environ.get("WANDB_PROJECT") or PROJECT,
+                "entity": config.entity or os.environ.get("WANDB_ENTITY") or None,
+                "group": config.group or os.environ.get("WANDB_RUN_GROUP") or name,
+                "name": f"{name}/{stage}",
+                "id": _run_id(folder, stage),
+                "resume": "allow",
+                "tags": list(config.tags),
+                "config": settings,
+                "dir": place,
+            }
+            self._start(mode)
         except Exception as error:
             self._give_up(error)
 
@@ -77,11 +121,52 @@ class Wandb:
             self._run.log(values, step=row.get("step"))
             if row["event"] in ("end", "stopped"):
                 self._run.finish()
+                self._copy_files()
         except Exception as error:
             self._give_up(error)
 
+    def _start(self, mode: Mode) -> None:
+        import wandb
+
+        quiet = wandb.Settings(silent=True, console="off", init_timeout=30)
+        try:
+            self._run = wandb.init(mode=mode, settings=quiet, **self._options)
+        except Exception as error:
+            if mode != "online":
+                raise
+            if isinstance(error, wandb.Error):
+                wandb.teardown()  # W&B's own process holds the id of the run that could not be started
+            try:
+                self._run = wandb.init(mode="offline", settings=quiet, **self._options)
+            except Exception:
+                raise error from None
+            log.warning(
+                "W&B cannot be reached, and this stage goes on offline (`wandb sync` sends it later): %s",
+                _short(error),
+            )
+
+    def _copy_files(self) -> None:
+        """Put the files of an offline run into the run's folder in its store."""
+        if self._scratch is None:
+            return
+        root = Path(self._scratch)
+        for file in sorted(root.glob("wandb/offline-run-*/**/*")):
+            if file.is_file() and not file.is_symlink():
+                fs, path = locate(self._folder.path(file.relative_to(root).as_posix()))
+                fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+                fs.put_file(str(file), path)
+        shutil.rmtree(root, ignore_errors=True)
+        self._scratch = None
+
     def _give_up(self, error: Exception) -> None:
-        log.warning("W&B tracking is off for the rest of this stage: %s", " ".join(str(error).split())[:200])
+        left = (
+            f"; its files so far are in {self._scratch}"
+            if self._scratch and any(Path(self._scratch).iterdir())
+            else ""
+        )
+        log.warning("W&B tracking is off for the rest of this stage: %s%s", _short(error), left)
+        if self._scratch and not left:
+            shutil.rmtree(self._scratch, ignore_errors=True)
         self._run = None
 
 
@@ -95,9 +180,29 @@ def _run_id(folder: RunFolder, stage: str) -> str:
 
 
 def _has_netrc_key() -> bool:
-    import netrc
+    """Whether netrc has a key for W&B's server."""
+    server = urlsplit(_base_url())
+    own = os.environ.get("NETRC")
+    files = [Path(own)] if own else [Path.home() / ".netrc", Path.home() / "_netrc"]
+    for file in files:
+        with suppress(OSError, netrc.NetrcParseError):
+            hosts = netrc.netrc(str(file)).hosts
+            if server.netloc in hosts or server.hostname in hosts:
+                return True
+    return False
 
+
+def _base_url() -> str:
+    """Address of W&B's server, as its own settings have it."""
+    if given := os.environ.get("WANDB_BASE_URL"):
+        return given
     try:
-        return netrc.netrc().authenticators("api.wandb.ai") is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+        import wandb
+
+        return wandb.setup(wandb.Settings(silent=True)).settings.base_url
+    except Exception:  # also of an environment that W&B does not accept, which it tells itself later
+        return "https://api.wandb.ai"
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from fourds_dist.launch.ranks import group_size
+
 
 @dataclass(frozen=True)
 class World:
@@ -31,7 +33,7 @@ class World:
         Args:
             timeout_s: of a collective in a group made here; a rank that waits longer for the others fails.
         """
-        if not dist.is_initialized() and "WORLD_SIZE" in os.environ:
+        if not dist.is_initialized() and group_size() is not None:
             backend = "nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
         if torch.cuda.is_available():

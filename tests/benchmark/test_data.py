@@ -6,6 +6,7 @@ import io
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 from fourds_dist.benchmark import data, decoders, feed, peers, photos
 from fourds_dist.benchmark.__main__ import main
 from fourds_dist.data import Batch
+from fourds_dist.launch.parent_death import die_with_parent
 from tests.training.tiny import tiny_four_ds
 
 
@@ -116,37 +118,42 @@ def test_memory_counts_a_process_and_its_children():
 
     before = peers.memory_bytes(os.getpid())
     gate = multiprocessing.get_context("fork").Event()
-    child = multiprocessing.get_context("fork").Process(target=_hold, args=(gate,))
+    child = multiprocessing.get_context("fork").Process(target=_hold, args=(gate, os.getpid()))
     child.start()
-    gate.wait(20)
+    assert gate.wait(300)
     assert child.pid in peers.family(os.getpid())
     assert peers.memory_bytes(os.getpid()) - before > 60 << 20
     child.terminate()
     child.join()
 
 
-def _hold(gate) -> None:
+def _hold(gate, parent: int) -> None:
+    die_with_parent(parent)
     held = np.ones(64 << 20, np.uint8)
     gate.set()
-    __import__("time").sleep(30 + held[0])
+    __import__("time").sleep(1000 + held[0])
 
 
 def test_feeding_tells_waiting_from_working(monkeypatch):
     monkeypatch.setattr(feed, "WARM_UP_STEPS", 1)
     batch = Batch(*(torch.zeros(5) for _ in range(4)), keys=[])  # pyright: ignore
-    waited = [0.0]
+    now_s, waited_s = [0.0], [0.0]
+    clock = SimpleNamespace(perf_counter=lambda: now_s[0], process_time=lambda: 0.5 * now_s[0])
+    monkeypatch.setattr(feed, "time", clock)
 
     def slow():
-        import time
-
         while True:
-            time.sleep(0.02)
-            waited[0] += 0.02
+            now_s[0] += 0.03
+            waited_s[0] += 0.03
             yield batch
 
-    speed = feed.timed(slow(), lambda _: None, torch.device("cpu"), 0.4, lambda: waited[0])
-    assert 0.7 < speed.waiting <= 1.0
-    assert 100 < speed.images_per_s < 250
+    def work(_) -> None:
+        now_s[0] += 0.01
+
+    speed = feed.timed(slow(), work, torch.device("cpu"), 0.4, lambda: waited_s[0])
+    assert speed.waiting == pytest.approx(0.75)
+    assert speed.images_per_s == pytest.approx(5 / 0.04)
+    assert speed.cores == pytest.approx(0.5)
 
 
 def test_a_tiny_step_is_fed(tmp_path, monkeypatch, capsys):

@@ -16,11 +16,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from fourds_dist.compare import processes
 from fourds_dist.compare.__main__ import main
 from fourds_dist.compare.work import Job
+from fourds_dist.launch.parent_death import bound
 from fourds_dist.launch.settings import LaunchConfig
 from fourds_dist.settings import Settings
 from fourds_dist.training.run_folder import RunConfig
@@ -29,6 +31,7 @@ from tests.compare.test_main import write
 
 TWO = {name: METHODS[name] for name in ("mended", "cross_entropy")}
 CELL = "a-to-b.all.mended.0"
+TIMEOUT_S = 240
 
 
 def accuracies(folder: Path) -> dict[str, Any]:
@@ -38,7 +41,7 @@ def accuracies(folder: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_same_as_in_one_process_and_one_that_dies_is_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -60,7 +63,7 @@ def test_the_same_as_in_one_process_and_one_that_dies_is_left_out(
     assert accuracies(tmp_path) == accuracies(tmp_path / "here")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT, signal.SIGKILL]
 )
@@ -73,19 +76,23 @@ def test_told_to_stop_or_killed_it_leaves_checkpoints_and_no_processes(
         tmp_path, domains, pairs=[["a", "b"]], methods=TWO, changes=long, through="processes", parallel=3
     )
     metrics = tmp_path / "runs" / "small" / "cells" / CELL / "metrics.jsonl"
-    command = [sys.executable, "-m", "fourds_dist.compare", *given]
+    command = bound([sys.executable, "-m", "fourds_dist.compare", *given])
     with (tmp_path / "log").open("w") as log:
         environment = {**os.environ, "COMPARISON": str(tmp_path)}
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         wait_until(lambda: metrics.exists() and '"event": "step"' in metrics.read_text())
+        below = psutil.Process(process.pid).children(recursive=True)
+        assert len(below) >= 2
         if number == signal.SIGINT:
             os.killpg(process.pid, number)  # as Ctrl-C in a terminal
         else:
             process.send_signal(number)
-        assert process.wait(timeout=60) == (-9 if number == signal.SIGKILL else 130)
+        assert process.wait(timeout=TIMEOUT_S) == (-9 if number == signal.SIGKILL else 130)
+    if number == signal.SIGKILL:
+        assert psutil.wait_procs(below, timeout=10)[1] == []
     wait_until(lambda: '"event": "stopped"' in metrics.read_text())
     assert list((metrics.parent / "distill").iterdir())
-    wait_until(lambda: not running(f"COMPARISON={tmp_path}"), timeout_s=90)
+    wait_until(lambda: not running(f"COMPARISON={tmp_path}"), timeout_s=TIMEOUT_S)
     told = (tmp_path / "log").read_text()
     assert "Traceback" not in told
     assert "epoch" not in told  # what the processes print
@@ -128,7 +135,7 @@ def running(mark: str) -> list[str]:
     return found
 
 
-def wait_until(true: Callable[[], object], timeout_s: float = 60) -> None:
+def wait_until(true: Callable[[], object], timeout_s: float = TIMEOUT_S) -> None:
     end = time.monotonic() + timeout_s
     while not true():
         assert time.monotonic() < end

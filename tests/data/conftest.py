@@ -14,6 +14,7 @@ from pathlib import Path
 import fsspec.config
 import pytest
 
+from fourds_dist.launch.parent_death import bound
 from tests import s3
 
 
@@ -45,7 +46,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """An S3 server of this session, reached by plain s3:// URLs: credentials and endpoint are in the environment."""
     root = tmp_path_factory.mktemp("s3")
     process = subprocess.Popen(
-        s3.serving(str(root), "127.0.0.1:0", str(root.with_name("rclone.conf"))),
+        bound(s3.serving(str(root), "127.0.0.1:0", str(root.with_name("rclone.conf")))),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

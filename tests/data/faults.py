@@ -11,6 +11,7 @@ import http.client
 import random
 import socket
 import struct
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -33,7 +34,7 @@ class Proxy:
         rates: share of reads that meet each kind of fault: `refuse` answers 503, `reset` breaks the connection, `hang`
             keeps silent, `cut` ends in the middle of the object, `flip` changes a byte of it.
 
-    `faults` counts what was done, `away` refuses every connection while it is set.
+    `faults` counts what was done, `away` refuses every connection while it is set, `comes_back_after` so many at most.
     """
 
     def __init__(self, upstream: str, rates: Mapping[str, float], seed: int = 0) -> None:
@@ -43,6 +44,7 @@ class Proxy:
         self.seed = seed
         self.faults: Counter[str] = Counter()
         self.away = threading.Event()
+        self.comes_back_after = sys.maxsize
         self.closing = threading.Event()
         self._seen: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -77,6 +79,9 @@ def serving(proxy: Proxy) -> Iterator[str]:
 
         def forward(self) -> None:
             if proxy.away.is_set():
+                proxy.faults["away"] += 1
+                if proxy.faults["away"] >= proxy.comes_back_after:
+                    proxy.away.clear()
                 self.reset()
                 return
             is_read = self.command == "GET" and self.path.endswith((".tar", ".index"))

@@ -123,12 +123,13 @@ class Hanging(Fetcher):
 
     def __init__(self) -> None:
         super().__init__()
-        self.released = threading.Event()
+        self.began, self.released = threading.Event(), threading.Event()
 
     def _read(
         self, url: str, start: int, stop: int | None, limit_s: float, stopped: threading.Event
     ) -> bytes:
-        self.released.wait(30)
+        self.began.set()
+        self.released.wait(300)
         return b""
 
 
@@ -137,11 +138,17 @@ def test_a_read_that_hangs_for_ever_is_told_to_those_who_wait(monkeypatch):
     monkeypatch.setattr(module, "LOST_S", 0.05)
     fetcher = Hanging()
     thread = threading.Thread(target=lambda: fetcher.object("slow"))
-    thread.start()
     fetcher.check()
-    time.sleep(0.2)
-    with pytest.raises(DataError, match="slow: the read hangs"):
-        fetcher.check()
+    thread.start()
+    assert fetcher.began.wait(60)
+    told: list[str] = []
+    while not told:
+        time.sleep(0.01)
+        try:
+            fetcher.check()
+        except DataError as error:
+            told.append(str(error))
+    assert "slow: the read hangs" in told[0]
     fetcher.released.set()
     thread.join(5)
     fetcher.check()

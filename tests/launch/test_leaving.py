@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,25 +33,28 @@ class Trainer:
         self.board, self.ending = board, ending
 
     def fit(self) -> Any:
-        assert self.board.told.wait(20)
+        assert self.board.told.wait(300)
         return SimpleNamespace(return_value=tuple(self.ending))
+
+
+def sends(number: int) -> Callable[[], None]:
+    """What the driver calls while it waits: there, a signal comes."""
+    return lambda: os.kill(os.getpid(), number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("kind", ["done", "preempted"])
 def test_ctrl_c_is_heard_where_the_workers_left_for_another_reason(kind: Any, number: int) -> None:
     board = Board()
-    threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
     with pytest.raises(KeyboardInterrupt):
-        _fit_until_told(Trainer(board, Ending(kind)), board, 20, lambda: None)  # pyright: ignore
+        _fit_until_told(Trainer(board, Ending(kind)), board, 300, sends(number))  # pyright: ignore
     assert board.told.is_set()
 
 
 def test_workers_that_left_for_it_tell_of_their_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     board = Board()
     ending = Ending("stopped", "Ctrl-C or SIGTERM", 120)
-    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
-    assert _fit_until_told(Trainer(board, ending), board, 20, lambda: None) == ending  # pyright: ignore
+    assert _fit_until_told(Trainer(board, ending), board, 300, sends(signal.SIGINT)) == ending  # pyright: ignore
     monkeypatch.setattr(ray_train, "_fit", lambda *_: ending)
     with pytest.raises(
         Stopped, match=r"^stopped by Ctrl-C or SIGTERM at step 120, with a checkpoint; the same"
@@ -61,7 +65,7 @@ def test_workers_that_left_for_it_tell_of_their_checkpoint(monkeypatch: pytest.M
 def test_a_reason_of_the_driver_s_own_counts_before_a_notice() -> None:
     board = Board()
     trainer: Any = Trainer(board, Ending("preempted", f"{PREEMPTED} (worker 1)", 7))
-    assert _fit_until_told(trainer, board, 20, lambda: "a better trial").kind == "stopped"
+    assert _fit_until_told(trainer, board, 300, lambda: "a better trial").kind == "stopped"
 
 
 def test_a_notice_does_not_hide_what_the_driver_said(monkeypatch: pytest.MonkeyPatch) -> None:

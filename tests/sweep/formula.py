@@ -15,16 +15,15 @@ def accuracy(point: dict[str, Any], epoch: int = NUM_EPOCHS) -> float:
     return (quality - 0.01 * (point.get("method.phase_loss") == "squared")) * (1 - 0.5**epoch)
 
 
-def quick(config: dict[str, Any], *, pause_s: float = 0.0) -> None:
+def quick(config: dict[str, Any]) -> None:
     """Four epochs at once."""
     from ray import tune
 
     for epoch in range(1, NUM_EPOCHS + 1):
-        time.sleep(pause_s)
         value = accuracy(config, epoch)
         tune.report({"epoch": epoch, "metric": value, **({"tested": value} if epoch == NUM_EPOCHS else {})})
 
 
-def slow(config: dict[str, Any]) -> None:
-    """Half a second an epoch."""
-    quick(config, pause_s=0.5)
+def never_over_from_the_third_on(config: dict[str, Any]) -> None:
+    """The first two trials are quick, the others end with their driver."""
+    quick(config) if int(config["trial"].split("-")[1]) < 2 else time.sleep(10**6)

@@ -1,6 +1,6 @@
 """Sweeps whose trials are `formula`'s, and a driver of one that can be killed.
 
-python -m tests.sweep.stubs FOLDER [key=value ...]    a sweep of slow stubs in the cluster of RAY_ADDRESS
+python -m tests.sweep.stubs FOLDER [key=value ...]    a sweep in the cluster of RAY_ADDRESS, of which two trials end
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fourds_dist.launch.ray_cluster import ray
 from fourds_dist.sweep.ledger import Ledger
 from fourds_dist.sweep.plan import Plan
 from fourds_dist.sweep.run import run_plan
-from tests.sweep.formula import slow
+from tests.sweep.formula import never_over_from_the_third_on
 from tests.sweep.small import small_plan
 
 
@@ -28,4 +28,4 @@ def run_stub(plan: Plan, trainable: Any) -> Ledger:
 
 if __name__ == "__main__":
     ray.init(logging_level="ERROR", log_to_driver=False)  # pyright: ignore
-    run_stub(small_plan(Path(sys.argv[1]), *sys.argv[2:]), slow)
+    run_stub(small_plan(Path(sys.argv[1]), *sys.argv[2:]), never_over_from_the_third_on)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fourds_dist.launch.parent_death import bound
 from fourds_dist.sweep.ledger import Ledger
 from fourds_dist.sweep.trial import epochs_of
 from fourds_dist.training.run_folder import RunFolder
@@ -43,7 +44,7 @@ class Sweep:
         words = ["--resume", self.url] if resume else self._begin
         with self._log.open("a") as log:
             self._driver = subprocess.Popen(
-                [sys.executable, "-m", "fourds_dist.tune", *words],
+                bound([sys.executable, "-m", "fourds_dist.tune", *words]),
                 env=self._environment, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 

@@ -61,7 +61,7 @@ def test_changes_space_and_command_line_meet_in_a_trial(plan, tmp_path: Path) ->
         ("lunch.workers=3", "did you mean 'launch'"),
         ("seeds=3", "budget.trials: 4 is no multiple of seeds=3"),
         ("budget.trials=null", "budget.trials: not set"),
-        ("search=bayes", "search: .*'random', 'optuna' or 'pbt'"),
+        ("search=bayes", "search: .*'random' or 'optuna'"),
         ("metric=loss", "metric: .*'val/student'"),
     ],
 )  # fmt: skip
@@ -77,16 +77,6 @@ def test_keys_that_vary_together(plan) -> None:
     assert settings.teacher.stages == settings.student.stages == ("layer3",)
     with pytest.raises(ValueError, match=r"'student.stags' in the space; did you mean 'student.stages'"):
         plan("space={'teacher.stages, student.stags': {choice: [[layer1], null]}}")
-
-
-def test_population_based_training_only_where_checkpoints_can_cross(plan) -> None:
-    assert plan("search=pbt")
-    with pytest.raises(
-        ValueError, match=r"space.method.adapter_reduction: search=pbt changes values while a run"
-    ):
-        plan("search=pbt", "space.method.adapter_reduction={choice: [2, 4]}")
-    with pytest.raises(ValueError, match=r"scheduler\.name=asha does not go with"):
-        plan("search=pbt", "scheduler.name=asha")
 
 
 def test_networks_and_data_of_every_value_are_looked_into(plan, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from ray.tune.schedulers import TrialScheduler
+
 from fourds_dist.sweep.ledger import Trial
 from fourds_dist.sweep.schedulers import make_scheduler
 from tests.sweep.small import small_plan
@@ -17,10 +19,19 @@ def test_a_trial_that_goes_on_counts_once_at_every_rung(tmp_path: Path) -> None:
     cut = Trial("small-0001-s5", 1, 5, {}, 4, history=[(1, 0.6), (2, 0.7)])
     scheduler = make_scheduler(plan, [over, cut])
     nobody: Any = None
-    for name in (cut.name, "small-0002-s5"):
+
+    def goes_on(name: str, epoch: int, value: float) -> bool:
+        """Whether a trial that Tune has just begun may go on after an epoch."""
         trial: Any = SimpleNamespace(trial_id=f"tune-{name}", config={"trial": name})
         scheduler.on_trial_add(nobody, trial)
-        scheduler.on_trial_result(nobody, trial, {"epoch": 3, "metric": 0.8})
-    rungs = dict(scheduler._brackets[0]._rungs)  # pyright: ignore[reportAttributeAccessIssue]
-    assert rungs[1] == {over.name: 0.2, f"tune-{cut.name}": 0.6}
-    assert rungs[2] == {f"tune-{cut.name}": 0.7, "tune-small-0002-s5": 0.8}
+        decision = scheduler.on_trial_result(nobody, trial, {"epoch": epoch, "metric": value})
+        return decision != TrialScheduler.STOP
+
+    assert goes_on(cut.name, 3, 0.8)
+    # At the rung of epoch 1 are 0.2 and 0.6, and whoever comes later has to reach the half of what is there.
+    assert not goes_on("small-0002-s5", 1, 0.39)
+    assert goes_on(
+        "small-0003-s5", 1, 0.4
+    )  # of 0.2, 0.39 and 0.6; were 0.6 there twice, 0.495 would be asked for
+    # At the rung of epoch 2 is the 0.7 that the trial had when it was cut.
+    assert not goes_on("small-0004-s5", 2, 0.69)

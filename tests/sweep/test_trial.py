@@ -1,22 +1,18 @@
-"""What trials share, and what they take over; and a small sweep that really trains (`--slow`)."""
+"""What trials share; and a small sweep that really trains (`--slow`)."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from fourds_dist.config import load
 from fourds_dist.settings import Settings
-from fourds_dist.sweep.trial import Job, epochs_of, take_over
-from fourds_dist.training.checkpoint import FORMAT
+from fourds_dist.sweep.trial import Job, epochs_of
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.source import source_identity, source_run
 from fourds_dist.training.stages import TEACHER_ADAPTED, from_source, stages_to_run
-from fourds_dist.training.store import FolderStore
 
 
 def settings(*overrides: str) -> Settings:
@@ -41,33 +37,6 @@ def test_a_trial_begins_where_the_shared_source_stage_ended() -> None:
 def test_a_job_goes_through_tune_and_back() -> None:
     job = Job("small-0000-s1", 1, {"distill.optim.lr": 0.1})
     assert Job.from_config(job.as_config()) == job
-    crossed = Job.from_config({**job.as_config(), "takes_over": [1, "small-0003-s0", 2]})
-    assert crossed.takes_over == (1, "small-0003-s0", 2)
-    assert crossed.point == job.point
-
-
-def test_a_neighbour_s_newest_checkpoint_takes_the_place_of_the_own_ones_once(tmp_path: Path) -> None:
-    def state(step: int) -> dict[str, Any]:
-        return {"format": FORMAT, "step": step, "weights": torch.tensor([float(step)])}
-
-    def store(name: str) -> FolderStore:
-        return FolderStore(f"{tmp_path}/{name}/distill", keep=None)
-
-    for step in (10, 20):
-        store("donor").write(state(step), f"checkpoint-{step:08d}")
-    store("own").write(state(30), "checkpoint-00000030")
-    own = RunFolder(f"{tmp_path}/own")
-    (tmp_path / "donor" / TEACHER_ADAPTED).write_bytes(b"theirs")
-    take_over(own, 1, "donor", 2)
-    assert store("own").newest() == "checkpoint-00000020"
-    assert store("own").read("checkpoint-00000020")["weights"].item() == 20
-    assert (tmp_path / "own" / TEACHER_ADAPTED).read_bytes() == b"theirs"
-
-    store("own").write(state(40), "checkpoint-00000040")
-    take_over(own, 1, "donor", 2)  # the same trial begins again, after a failure
-    assert store("own").newest() == "checkpoint-00000040"
-    with pytest.raises(ValueError, match="nobody/distill holds no checkpoint"):
-        take_over(own, 2, "nobody", 3)
 
 
 def test_epochs_are_read_from_the_run_also_where_a_kill_cut_its_last_line(tmp_path: Path) -> None:

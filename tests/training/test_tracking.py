@@ -4,24 +4,139 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from fourds_dist.storage import locate
 from fourds_dist.training.run_folder import RunFolder
-from fourds_dist.training.tracking import TrackingConfig, Wandb
+from fourds_dist.training.tracking import KEYS, OBEYED, TrackingConfig, Wandb, automatic_mode
+
+KEY = "0" * 40
+OWN = "http://wandb.example:8080"
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of W&B's, and no file of a user's."""
+    for name in (*OBEYED, *KEYS, "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("variables", "mode"),
+    [
+        ({}, "offline"),
+        ({"WANDB_API_KEY": KEY}, "online"),
+        ({"WANDB_IDENTITY_TOKEN_FILE": "/token"}, "online"),
+        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "offline"}, "offline"),
+        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "dryrun"}, "offline"),
+        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "disabled"}, "disabled"),
+        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "Disabled "}, "disabled"),
+        ({"WANDB_MODE": "online"}, "online"),
+        ({"WANDB_API_KEY": KEY, "WANDB_DISABLED": "true"}, "disabled"),
+        ({"WANDB_MODE": "online", "WANDB_DISABLED": "1"}, "disabled"),
+        ({"WANDB_API_KEY": KEY, "WANDB_DISABLED": "false"}, "online"),
+        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "of"}, "online"),
+    ],
+)
+def test_auto_obeys_the_variables_of_wandb(
+    variables: dict[str, str], mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", OWN)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert automatic_mode() == mode
+
+
+def test_a_key_in_netrc_counts_for_its_own_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def held(name: str, *hosts: str) -> None:
+        text = "".join(f"machine {host}\n login user\n password {KEY}\n" for host in hosts)
+        (tmp_path / "home" / name).write_text(text)
+        (tmp_path / "home" / name).chmod(0o600)
+
+    monkeypatch.setenv("WANDB_BASE_URL", OWN)
+    held(".netrc", "api.wandb.ai", "github.com")
+    assert automatic_mode() == "offline"
+    for host in ("wandb.example:8080", "wandb.example"):
+        held(".netrc", host)
+        assert automatic_mode() == "online"
+    monkeypatch.setenv("WANDB_BASE_URL", "https://api.wandb.ai")
+    assert automatic_mode() == "offline"
+    held("keys", "api.wandb.ai")
+    monkeypatch.setenv("NETRC", str(tmp_path / "home" / "keys"))
+    assert automatic_mode() == "online"
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The options of every `wandb.init`; none is online."""
+    import wandb
+
+    options: list[dict[str, Any]] = []
+
+    def init(**given: Any) -> SimpleNamespace:
+        options.append(given)
+        if given["mode"] == "online":
+            raise RuntimeError("context deadline\nexceeded")
+        return SimpleNamespace(log=lambda *_, **__: None, finish=lambda: None)
+
+    monkeypatch.setattr(wandb, "init", init)
+    return options
+
+
+def test_names_are_the_configuration_s_then_the_environment_s(
+    tmp_path: Path, started: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def names(config: TrackingConfig) -> list[str | None]:
+        Wandb(config, RunFolder(str(tmp_path / "run")), "source", {})
+        return [started[-1][name] for name in ("project", "entity", "group")]
+
+    assert names(TrackingConfig()) == ["fourds_dist", None, "run"]
+    for name in ("WANDB_PROJECT", "WANDB_ENTITY", "WANDB_RUN_GROUP"):
+        monkeypatch.setenv(name, name.rpartition("_")[2].lower())
+    assert names(TrackingConfig()) == ["project", "entity", "group"]
+    assert names(TrackingConfig(project="a", entity="b", group="c")) == ["a", "b", "c"]
+
+
+def test_where_the_server_cannot_be_reached_the_stage_goes_on_offline(
+    tmp_path: Path, started: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    track = Wandb(TrackingConfig(wandb="online"), RunFolder(str(tmp_path)), "source", {})
+    track({"stage": "source", "event": "end", "step": 1})
+    assert [options.pop("mode") for options in started] == ["online", "offline"]
+    assert started[0]["id"] == started[1]["id"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "W&B cannot be reached, and this stage goes on offline (`wandb sync` sends it later): context deadline exceeded"
+    ]
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_an_offline_run_lies_in_the_run_s_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))  # no netrc
-    track = Wandb(TrackingConfig(wandb="auto"), RunFolder(str(tmp_path / "my.run")), "source", {"a": 1})
+def test_files_of_a_run_in_a_store_come_there_at_the_stage_s_end(tmp_path: Path) -> None:
+    folder = RunFolder(f"memory://{tmp_path.name}/run")
+    track = Wandb(TrackingConfig(), folder, "source", {"a": 1})
+    scratch = Path(str(track._scratch))
+    track({"stage": "source", "event": "step", "step": 1, "loss": 2.5})
+    assert scratch.exists()
+    track({"stage": "source", "event": "end", "step": 1})
+    fs, path = locate(folder.url)
+    (file,) = fs.glob(f"{path}/wandb/offline-run-*/run-*.wandb")
+    assert b"loss" in fs.cat_file(file)
+    assert not scratch.exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_an_offline_run_lies_in_the_run_s_folder(tmp_path: Path, prefix: str) -> None:
+    track = Wandb(TrackingConfig(wandb="auto"), RunFolder(f"{prefix}{tmp_path}/my.run"), "source", {"a": 1})
     track({"stage": "source", "event": "step", "step": 1, "loss": 2.5})
     track({"stage": "source", "event": "end", "step": 1})
     files = list((tmp_path / "my.run").rglob("run-*.wandb"))
     assert len(files) == 1
-    until_s = time.monotonic() + 10
+    until_s = time.monotonic() + 120
     # W&B's own process writes it, at times after `finish` has come back.
     while b"loss" not in files[0].read_bytes():
         assert time.monotonic() < until_s

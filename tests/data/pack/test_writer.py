@@ -20,6 +20,7 @@ from fourds_dist.data.pack.example import Example
 from fourds_dist.data.pack.verify import verify
 from fourds_dist.data.pack.writer import PACKING, pack_domain
 from fourds_dist.data.sources.domain import Domain
+from fourds_dist.launch.parent_death import die_with_parent
 from tests.data.conftest import S3Server, forget_connections
 from tests.data.tars import webdataset_samples
 
@@ -159,7 +160,10 @@ def in_child(function: Callable[[], Any]) -> tuple[int, str]:
     """(exit code, message of the ValueError) of a function in a forked process."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
 
+    parent = os.getpid()
+
     def run() -> None:
+        die_with_parent(parent)
         try:
             function()
             sender.send("")

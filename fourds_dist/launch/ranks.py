@@ -1,0 +1,122 @@
+"""Whether a launcher of ranks started this process (torchrun or one that sets the same variables), and what fits that.
+
+torch.distributed (`env://`) needs four variables. A lone WORLD_SIZE, as some schedulers set, makes no rank.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+
+from fourds_dist.config import ConfigError, Draft
+from fourds_dist.launch.parent_death import leave_with_parent
+from fourds_dist.launch.settings import LaunchConfig
+
+GROUP = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+TORCHRUN = "TORCHELASTIC_RUN_ID"
+
+
+def group_size(environment: Mapping[str, str] | None = None) -> int | None:
+    """Number of ranks that a launcher started, this process being one of them; None: this process is alone.
+
+    Raises:
+        ConfigError: the variables tell of several ranks, and some are missing or are no numbers.
+    """
+    given = os.environ if environment is None else environment
+    missing = [name for name in GROUP if not given.get(name)]
+    if not missing:
+        rank, size = (_number(name, given) for name in ("RANK", "WORLD_SIZE"))
+        if not 0 <= rank < size:
+            raise ConfigError(
+                f"RANK={rank} is none of the ranks 0 to {size - 1} of WORLD_SIZE={size}; {_REMEDY}"
+            )
+        return size
+    tells_a_rank = "RANK" not in missing and "WORLD_SIZE" not in missing
+    if TORCHRUN in given or (tells_a_rank and _number("WORLD_SIZE", given) > 1):
+        there = ", ".join(f"{name}={given[name]}" for name in (*GROUP, TORCHRUN) if given.get(name))
+        raise ConfigError(
+            f"the environment tells of ranks ({there}), but {', '.join(missing)} is not set; {_REMEDY}"
+        )
+    return None
+
+
+def refuse_launcher(what: str) -> None:
+    """Refuse a launcher of ranks for a command that starts its own workers.
+
+    Args:
+        what: starts them, e.g. `launch.runner=ray`.
+
+    Raises:
+        ConfigError: with what to do instead.
+    """
+    size = group_size()
+    if TORCHRUN in os.environ or (size or 1) > 1:
+        raise ConfigError(
+            f"{what} starts its own workers, and cannot run as one of {size} ranks that torchrun (or a launcher with "
+            f"its variables) has started: with torchrun give launch.runner=inline to fourds_dist.train, or run the "
+            f"command once, without torchrun (launch.workers={size} asks for as many workers)"
+        )
+
+
+def fitted(launch: LaunchConfig, given: Draft, file: Draft) -> LaunchConfig:
+    """The launch section that holds for this process and its launcher, checked before anything is done.
+
+    With runner=inline the launcher alone decides how many ranks there are. A number of workers that a file gives for
+    Ray is replaced by that number, which is told; any other number that differs is refused.
+
+    Args:
+        given: the configuration as given, of which `launch` was built.
+        file: the same without what was given over the file.
+
+    Raises:
+        ConfigError: torchrun with launch.runner=ray, or launch.workers that runner=inline cannot have.
+    """
+    if launch.runner == "ray":
+        refuse_launcher("launch.runner=ray")
+        return launch
+    size = group_size() or 1
+    if launch.workers == 1 or launch.min_workers <= size <= launch.max_workers:
+        return launch
+    key = "launch.workers"
+    of_file = file.tree.get("launch") or {}
+    is_for_ray = (
+        key in file.origin and given.origin[key] == file.origin[key] and of_file.get("runner") != "inline"
+    )
+    if is_for_ray:
+        if os.environ.get("RANK", "0") == "0":
+            print(
+                f"note: {file.origin[key]} gives {key}={launch.workers} for launch.runner=ray; launch.runner=inline "
+                f"trains in {'this process alone' if size == 1 else f'the {size} processes of torchrun'}",
+                file=sys.stderr,
+            )
+        return launch.model_copy(update={"workers": size})
+    most = launch.max_workers
+    raise ConfigError(
+        f"{key}={launch.workers}: launch.runner=inline trains in "
+        f"{'this process alone' if size == 1 else f'the {size} processes of torchrun'}. Start {most} processes by "
+        f"`torchrun --nproc-per-node {most} -m fourds_dist.train ...`, set {key}={size}, or set launch.runner=ray"
+    )
+
+
+def leave_with_torchrun() -> None:
+    """Have this rank leave, with a checkpoint if there is time, when torchrun itself was killed.
+
+    torchrun puts ranks into sessions of their own, where nothing else ends them.
+    """
+    if TORCHRUN in os.environ:
+        leave_with_parent(os.getppid(), time.sleep)
+
+
+def _number(name: str, given: Mapping[str, str]) -> int:
+    try:
+        return int(given[name])
+    except ValueError:
+        raise ConfigError(f"{name}={given[name]} in the environment is no number; {_REMEDY}") from None
+
+
+_REMEDY = (
+    "start the ranks by torchrun, which sets all of RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, or unset RANK and "
+    "WORLD_SIZE for a process alone"
+)
