@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from fourds_dist.config import load
+from fourds_dist.config import parsed
 from fourds_dist.settings import Settings
 from fourds_dist.storage import explained, locate
 from fourds_dist.training.outcome import Outcome
@@ -74,10 +72,7 @@ class Run:
         Raises:
             ConfigError: it was written by a version with other keys.
         """
-        with tempfile.TemporaryDirectory() as here:
-            path = Path(here, CONFIG)
-            path.write_text(self.config_text, encoding="utf-8")
-            return load(Settings, path)
+        return parsed(self.config_text, self.folder.path(CONFIG)).build(Settings)
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:

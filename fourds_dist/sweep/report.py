@@ -34,8 +34,7 @@ def write_results(plan: Plan, ledger: Ledger, console: Console) -> None:
     for name, png in page.pngs().items():
         write_bytes(f"{plan.url}/{FOLDER}/{name}", png)
     write_bytes(f"{plan.url}/{PAGE}", page.html().encode())
-    command = "" if "://" in plan.url else "python -m fourds_dist.train "
-    places = f"best: {command}{plan.url}/{BEST}\nreport: {plan.url}/{PAGE}"
+    places = f"best: python -m fourds_dist.train {plan.url}/{BEST}\nreport: {plan.url}/{PAGE}"
     console.print(places, soft_wrap=True, highlight=False)
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from fourds_dist.config import ConfigError, differences, parsed, to_yaml
 from fourds_dist.launch.ray_cluster import await_workers, cluster, ray
-from fourds_dist.storage import explained
+from fourds_dist.storage import explained, parent
 from fourds_dist.sweep.course import Course
 from fourds_dist.sweep.driver import Trainable, room, run_trials, tune
 from fourds_dist.sweep.ledger import Ledger
@@ -82,8 +82,8 @@ def read_sweep(url: str, overrides: Sequence[str] = ()) -> Plan:
         config = parsed(folder.read_text(SWEEP), folder.path(SWEEP))
         base = parsed(folder.read_text(BASE), folder.path(BASE))
     config, base = with_words(config, base, overrides)
-    parent = folder.url.rpartition("/")[0]  # where it lies now, should it have been moved
-    return make_plan(config.build(SweepConfig), base.changed({"run.dir": parent}, "the sweep's place"))
+    lies_in = parent(folder.url)  # now, should the sweep have been moved
+    return make_plan(config.build(SweepConfig), base.changed({"run.dir": lies_in}, "the sweep's place"))
 
 
 def run_plan(plan: Plan, ledger: Ledger, console: Console, trainable: Trainable | None = None) -> str | None:

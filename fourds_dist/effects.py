@@ -1,0 +1,114 @@
+"""What a key of the configuration affects. Each key says so itself; what a run may change is asked of that alone.
+
+threads: Annotated[int | None, SPEED] = None
+source_fraction: Annotated[float, WEIGHTS.of("adapt", "distill")] = 0.0
+launch: Annotated[LaunchConfig, SPEED] = LaunchConfig()        all keys of a section that say nothing themselves
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from fourds_dist.config import Section, section_of
+
+STAGES = ("source", "adapt", "distill")
+"""Names of a run's stages, in their order."""
+
+
+class Effect(enum.Enum):
+    """What becomes another with another value."""
+
+    WEIGHTS = enum.auto()
+    """The weights that a stage leaves."""
+    RATES = enum.auto()
+    """The same, by the optimiser's rates alone: a checkpoint of one value fits a run with another."""
+    IMAGES = enum.auto()
+    """Where images are read from. The same images at another place leave the same weights."""
+    NUMERICS = enum.auto()
+    """Rounding, the order of images, or the parts of a batch that BatchNorm normalises: the same training in slightly
+    other numbers."""
+    SPEED = enum.auto()
+    """Time, memory, workers."""
+    COURSE = enum.auto()
+    """How far a run goes, what it outlasts, what it keeps."""
+    PLACE = enum.auto()
+    """Names and folders."""
+    LOG = enum.auto()
+    """What is told of the run."""
+
+
+LEARNT = frozenset({Effect.WEIGHTS, Effect.RATES})
+"""Effects that change what is learnt."""
+
+
+@dataclass(frozen=True)
+class Affects:
+    """The mark of a key, or of a section for all its keys.
+
+    Args:
+        effect: None: the keys of the section say it themselves.
+        stages: the stages that are affected.
+        crosses: a checkpoint of one value fits the networks and the schedule of another, as population based training
+            asks for.
+    """
+
+    effect: Effect | None = None
+    stages: tuple[str, ...] = STAGES
+    crosses: bool = False
+
+    def of(self, *stages: str) -> Affects:
+        """The same of some stages only."""
+        return replace(self, stages=stages)
+
+    @property
+    def crossing(self) -> Affects:
+        """The same of a key that population based training may change."""
+        return replace(self, crosses=True)
+
+    def within(self, outer: Affects) -> Affects:
+        """The same of a key in a section that is marked too."""
+        stages = tuple(stage for stage in self.stages if stage in outer.stages)
+        return Affects(self.effect or outer.effect, stages, self.crosses or outer.crosses)
+
+
+WEIGHTS, IMAGES, NUMERICS = Affects(Effect.WEIGHTS), Affects(Effect.IMAGES), Affects(Effect.NUMERICS)
+SPEED, COURSE = Affects(Effect.SPEED), Affects(Effect.COURSE)
+PLACE, LOG = Affects(Effect.PLACE), Affects(Effect.LOG)
+RATES = Affects(Effect.RATES, crosses=True)
+EACH_SAYS = Affects()
+
+
+@cache
+def affected(root: type[Section]) -> dict[str, Affects]:
+    """Dotted key -> what it affects, of every key of a configuration.
+
+    A key that says nothing, nor its section, has `effect` None; a test refuses such keys.
+    """
+    return dict(_affected(root, "", EACH_SAYS))
+
+
+def keys_with(root: type[Section], effects: Collection[Effect], stage: str | None = None) -> list[str]:
+    """The keys that have one of some effects, on one stage or on any."""
+    return [
+        key
+        for key, affects in affected(root).items()
+        if (affects.effect or Effect.WEIGHTS) in effects and (stage is None or stage in affects.stages)
+    ]
+
+
+def _affected(root: type[Section], prefix: str, outer: Affects) -> Iterator[tuple[str, Affects]]:
+    for name, field in root.model_fields.items():
+        own = _mark(field.metadata).within(outer)
+        section = section_of(field.annotation)
+        if section is None:
+            yield f"{prefix}{name}", own
+        else:
+            yield from _affected(section, f"{prefix}{name}.", own)
+
+
+def _mark(metadata: list[Any]) -> Affects:
+    return next((mark for mark in metadata if isinstance(mark, Affects)), EACH_SAYS)
