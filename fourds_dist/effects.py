@@ -43,6 +43,8 @@ class Effect(enum.Enum):
 
 LEARNT = frozenset({Effect.WEIGHTS, Effect.RATES})
 """Effects that change what is learnt."""
+NO_RESULT = frozenset({Effect.SPEED, Effect.COURSE, Effect.PLACE, Effect.LOG})
+"""Effects that change no bit of a result."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,21 @@ def affected(root: type[Section]) -> dict[str, Affects]:
     return dict(_affected(root, "", EACH_SAYS))
 
 
+def effect_on(root: type[Section], key: str) -> Effect:
+    """What a key affects, or a part of its value (space.x of `space`); a key that says nothing counts as weights."""
+    marks = affected(root)
+    while key not in marks and "." in key:
+        key = key.rpartition(".")[0]
+    mark = marks.get(key)
+    return (mark and mark.effect) or Effect.WEIGHTS
+
+
 def keys_with(root: type[Section], effects: Collection[Effect], stage: str | None = None) -> list[str]:
     """The keys that have one of some effects, on one stage or on any."""
     return [
         key
         for key, affects in affected(root).items()
-        if (affects.effect or Effect.WEIGHTS) in effects and (stage is None or stage in affects.stages)
+        if effect_on(root, key) in effects and (stage is None or stage in affects.stages)
     ]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -144,8 +144,11 @@ def _show_report(folder: RunFolder, console: Console, *, is_kept: bool) -> None:
         console.print(f"report: {place}", soft_wrap=True, highlight=False)
 
 
-def prepare(settings: Settings) -> None:
+def prepare(settings: Settings, runs: Sequence[Settings] | None = None) -> None:
     """Pack the built-in domains that the configuration asks for, where they are not there yet.
+
+    Args:
+        runs: the runs that are to have them; None: the configuration itself.
 
     Raises:
         ValueError: a configuration that cannot work, as far as that is known without data; nothing is packed then.
@@ -154,7 +157,8 @@ def prepare(settings: Settings) -> None:
         from fourds_dist.data.sources.digits import CLASSES, missing_domains, pack_quickstart
 
         if missing_domains(settings):
-            check_before_packing(settings, num_classes=len(CLASSES))
+            for needing in [settings] if runs is None else runs:
+                check_before_packing(needing, num_classes=len(CLASSES))
         pack_quickstart(settings)
 
 

@@ -10,6 +10,8 @@ import hypothesis
 import pytest
 import torch
 
+from tests.s3_server import s3_server  # noqa: F401  (a fixture)
+
 # A test's time says how busy the machine is, not whether the code is right.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")

@@ -150,22 +150,29 @@ def refuse_others(plan: Plan) -> None:
             raise ConfigError(f"{cell}: {error}") from None
 
 
+def representatives(plan: Plan) -> list[Cell]:
+    """Cells by which all others are judged: of every method in every regime on the first pair, and of every pair with
+    the first method."""
+    first = next(iter(plan.runs))
+    return [
+        cell
+        for cell in plan.runs
+        if (cell.source, cell.target, cell.seed) == (first.source, first.target, first.seed)
+        or (cell.regime, cell.method, cell.seed) == (first.regime, first.method, first.seed)
+    ]
+
+
 def look_into(plan: Plan) -> None:
-    """Whether data and networks can be had: of every method in every regime on the first pair, and of every pair with
-    the first method.
+    """Whether data and networks of the representative cells can be had.
 
     Raises:
         ValueError: naming the cell, the key and the remedy.
     """
-    first = next(iter(plan.runs))
-    for cell in plan.runs:
-        on_first_pair = (cell.source, cell.target, cell.seed) == (first.source, first.target, first.seed)
-        of_first_method = (cell.regime, cell.method, cell.seed) == (first.regime, first.method, first.seed)
-        if on_first_pair or of_first_method:
-            try:
-                check(plan.given[cell])
-            except ValueError as error:
-                raise ValueError(f"{cell}: {error}") from None
+    for cell in representatives(plan):
+        try:
+            check(plan.given[cell])
+        except ValueError as error:
+            raise ValueError(f"{cell}: {error}") from None
 
 
 def _refuse_overruled(word: str, config: CompareConfig) -> None:

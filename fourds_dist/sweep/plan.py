@@ -9,31 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from fourds_dist.config import ConfigError, Draft, draft, leaves
+from fourds_dist.effects import NO_RESULT, affected, effect_on
 from fourds_dist.settings import Settings, with_absolute_paths
 from fourds_dist.storage import beside, join
 from fourds_dist.sweep.settings import SweepConfig
 from fourds_dist.sweep.space import Point, Space, expanded, keys_of, label
 from fourds_dist.training.preflight import check
-
-OWN = ("run.", "tracking.", "launch.", "prepare")
-"""Keys that a sweep sets itself, or that leave what a run computes as it is."""
-
-CROSSING = (
-    "distill.optim.lr",
-    "distill.optim.momentum",
-    "distill.optim.weight_decay",
-    "distill.optim.adapter_lr",
-    "distill.optim.adapter_eps",
-    "distill.optim.adapter_weight_decay",
-    "distill.optim.max_grad_norm",
-    "method.phase_weight",
-    "method.distillation_weight",
-    "method.temperature",
-    "method.trust",
-    "method.hint_weight",
-    "method.adapter_temperature",
-)
-"""Keys that may change while a run goes on: a checkpoint of one value fits the networks and the schedule of another."""
 
 LOOKED_INTO = (
     "teacher.",
@@ -133,12 +114,12 @@ def make_plan(config: SweepConfig, base: Draft) -> Plan:
         )
     varied = [own for key in config.space for own in keys_of(key)]
     for key in varied:
-        if key.startswith(OWN):
+        if key == "run.seed" or (key in affected(Settings) and effect_on(Settings, key) in NO_RESULT):
             raise ConfigError(f"space.{key}: this key is the sweep's own, or changes no result; take it out")
-        if config.search == "pbt" and key not in CROSSING:
+        if config.search == "pbt" and key not in crossing_keys():
             raise ConfigError(
                 f"space.{key}: search=pbt changes values while a run goes on, and a checkpoint of one value of this "
-                f"key does not fit another; take it out, or search=optuna. These may: {', '.join(CROSSING)}"
+                f"key does not fit another; take it out, or search=optuna. These may: {', '.join(crossing_keys())}"
             )
     conditions = [own for p in config.space.values() for key in p.when for own in keys_of(key)]
     for key in dict.fromkeys([*varied, *conditions]):
@@ -147,6 +128,11 @@ def make_plan(config: SweepConfig, base: Draft) -> Plan:
     plan = Plan(config, base, settings, Space(config.space, lambda key: values.get(key)))
     _try_values(plan)
     return plan
+
+
+def crossing_keys() -> list[str]:
+    """Keys that may change while a trial goes on: a checkpoint of one value fits networks and schedule of another."""
+    return [key for key, mark in affected(Settings).items() if mark.crosses and "distill" in mark.stages]
 
 
 def look_into(plan: Plan) -> None:

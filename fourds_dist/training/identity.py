@@ -98,7 +98,7 @@ def changes(folder: RunFolder, settings: Settings, *, strict: bool = False) -> l
                 refused.setdefault(key, stage)
         for domain in _domains_of(settings, stage):
             key = f"{domain}.url"
-            if key in different and not _same_images(folder, held, settings, domain):
+            if key in different and not same_images(folder, held, settings, domain):
                 refused.setdefault(key, stage)
     if refused:
         told = "; ".join(different[key] for key in list(refused)[:5])
@@ -168,7 +168,8 @@ def _domains_of(settings: Settings, stage: StageName) -> list[str]:
     return [key.partition(".")[0] for key in keys]
 
 
-def _same_images(folder: RunFolder, held: Settings, settings: Settings, domain: str) -> bool:
+def same_images(folder: RunFolder, held: Settings, settings: Settings, domain: str) -> bool:
+    """Whether a domain's images are those that the folder began with, though they may lie elsewhere now."""
     known: dict[str, str] = folder.read_json(IMAGES) if folder.exists(IMAGES) else {}
     before = known.get(domain) or fingerprint(held, domain)
     return before is not None and before == fingerprint(settings, domain)

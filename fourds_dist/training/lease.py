@@ -13,10 +13,10 @@ folder, and the other finds that out SETTLE_S seconds later, before it begins.
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -142,7 +142,7 @@ class Lease:
                 found = read_lease(self.url)
                 if found is not None and found.get("id") != self.id:
                     self.taken_by = _name(found)
-                    _thread.interrupt_main()
+                    _interrupt_main_thread()
                     return
                 self._about["renewed"] = time.time()
                 write_bytes(join(self.url, LEASE), self._bytes())
@@ -187,6 +187,10 @@ def read_lease(url: str) -> dict[str, Any] | None:
         data: Any = fs.cat_file(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    return _parsed(data)
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
     try:
         found = json.loads(data)
     except ValueError:
@@ -225,7 +229,7 @@ def _remove(url: str, found: dict[str, Any] | None = None) -> None:
         if is_local(fs):
             aside = Path(f"{path}.{uuid.uuid4().hex}")
             Path(path).rename(aside)
-            if found is not None and json.loads(aside.read_bytes() or b"{}").get("id") != found.get("id"):
+            if found is not None and _parsed(aside.read_bytes()).get("id") != found.get("id"):
                 with contextlib.suppress(FileExistsError):
                     _link(aside, path)  # another driver's, which was quicker
             aside.unlink()
@@ -286,6 +290,14 @@ def _began(pid: int) -> str | None:
         return None
     fields = text.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else fields[19]
+
+
+def _interrupt_main_thread() -> None:
+    """What Ctrl-C does; SIGTERM's work, where a shell has this process ignore Ctrl-C."""
+    main = threading.main_thread().ident
+    number = signal.SIGINT if callable(signal.getsignal(signal.SIGINT)) else signal.SIGTERM
+    if main is not None:
+        signal.pthread_kill(main, number)
 
 
 def _name(found: dict[str, Any]) -> str:
