@@ -41,6 +41,9 @@ class ConfigError(ValueError):
 
 S = TypeVar("S", bound=Section)
 
+MOST_VALUES = 100_000
+"""Of one file, its aliases written out."""
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -216,9 +219,23 @@ def _read(path: str, seen: tuple[str, ...] = ()) -> tuple[dict[str, Any], dict[s
 def _yaml(text: str, where: str) -> Any:
     try:
         # YAML 1.2: 1e-3 is a number and `no` is a word, unlike YAML 1.1.
-        return YAML(typ="safe", pure=True).load(text)
+        return _unshared(YAML(typ="safe", pure=True).load(text), where, [0])
+    except RecursionError:
+        raise ConfigError(f"{where} holds an alias of itself, or values too deep inside others") from None
     except YAMLError as error:
         raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _unshared(value: Any, where: str, num_values: list[int]) -> Any:
+    """The same with a copy for every alias (`*name`): a change of one key must not change another."""
+    num_values[0] += 1
+    if num_values[0] > MOST_VALUES:
+        raise ConfigError(f"{where} holds more than {MOST_VALUES} values, its aliases written out")
+    if isinstance(value, dict):
+        return {key: _unshared(inner, where, num_values) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_unshared(inner, where, num_values) for inner in value]
+    return value
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -27,6 +27,7 @@ from fourds_dist.data.split import SplitName
 from fourds_dist.data.threads import num_cores
 from fourds_dist.data.url import split_pattern
 from fourds_dist.results.preprocessing import Preprocessing
+from fourds_dist.storage import is_url, plain
 
 BATCH_SIZE = 128
 
@@ -154,8 +155,9 @@ def open_labelled(
     Raises:
         ValueError: nothing there, or classes that the student does not know.
     """
+    where = plain(where)
     folder, _ = split_pattern(where)
-    if "://" in where or where.endswith(".tar") or Path(folder, MANIFEST).exists():
+    if is_url(where) or where.endswith(".tar") or Path(folder, MANIFEST).exists():
         opened = open_split(StreamConfig(url=where), split)
         if opened.classes != classes:
             raise ValueError(
@@ -190,7 +192,13 @@ def open_files(places: Sequence[str | Path]) -> FileImages:
         ValueError: a place where nothing is, or a folder without images.
     """
     paths: list[Path] = []
-    for place in map(Path, places):
+    for given in map(plain, map(str, places)):
+        if is_url(given):
+            raise ValueError(
+                f"{given}: images are read from this machine's disks; copy it here first (`fourds evaluate` reads data "
+                "sets at URLs)"
+            )
+        place = Path(given)
         if place.is_dir():
             found = find_images(place).paths
             if not found:

@@ -42,7 +42,8 @@ class RunConfig(Section):
 
     name: Annotated[str, PLACE] = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run and of its folder under run.dir; the same name with the same configuration goes on where it
-    stopped."""
+    stopped. Keys that change no weight may have other values then (data.threads, launch.workers, step.max_bad_steps,
+    run.until, ...), and those of a stage until it has begun."""
 
     dir: Annotated[str, PLACE] = "runs"
     """Folder or URL (s3://...) under which runs lie; must be reachable from every node."""
