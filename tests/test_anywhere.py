@@ -125,17 +125,18 @@ def test_a_run_and_all_that_is_done_with_it(
     assert main([*given, "distill.epochs=2"]) == 1
     refused = capsys.readouterr().err
     assert "(distill.epochs: 1 -> 2), with which its distillation has begun" in refused
-    command = shlex.split(refused.partition(": python -m fourds_dist.")[2])
-    assert main(command) == 0
-    assert starts(f"{run}-2") == [("distill", 0)]
+    if kind in ("local", "s3"):
+        command = shlex.split(refused.partition(": python -m fourds_dist.")[2])
+        assert main(command) == 0
+        assert starts(f"{run}-2") == [("distill", 0)]
+        for words in (["report", run], ["report", run, f"{run}-2", "--out", f"{url}/side-by-side"]):
+            assert main(words) == 0, capsys.readouterr().err
 
     Image.new("RGB", (9, 9), "red").save(tmp_path / "red.png")
     again: Sequence[Sequence[str]] = (
-        ["report", run],
-        ["report", run, f"{run}-2", "--out", f"{url}/side-by-side"],
         ["evaluate", run, "--json", f"{url}/scores.json"],
         ["predict", run, str(tmp_path / "red.png")],
-        ["export", run, f"{url}/shipped", "--formats", "safetensors,torch-export"],
+        ["export", run, f"{url}/shipped", "--formats", "safetensors"],
         ["evaluate", f"{url}/shipped/student.safetensors", shards["a"]],
         ["predict", f"{run}/distill/{checkpoint_of(run)}", str(tmp_path / "red.png")],
     )
@@ -146,7 +147,6 @@ def test_a_run_and_all_that_is_done_with_it(
         f"python -m fourds_dist.train {RunFolder(run).path('config.yaml')} run.name=one-again"
         in read_text(f"{run}/report.html")
     )
-    assert main(["train", f"{run}/config.yaml", "run.name=one-again"]) == 0
 
 
 def checkpoint_of(run: str) -> str:
@@ -204,7 +204,9 @@ def test_killed_in_the_middle_of_a_stage_and_started_again(
     for url in places.values():
         write_configurations(url, shards, source_stage={"epochs": 8, "checkpoint_every_steps": 1})
         write_comparison(url, shards)
-    commands = {f"{kind} run": ["train", f"{url}/conf/run.yaml"] for kind, url in places.items()}
+    commands = {
+        f"{kind} run": ["train", f"{url}/conf/run.yaml", "run.until=source"] for kind, url in places.items()
+    }
     commands["s3 comparison"] = ["compare", f"{places['s3']}/conf/compare.yaml", "source_stage.epochs=8"]
     environment = {**os.environ, DIES_AFTER: "12"}
     code = f"from tests.test_anywhere import in_children; in_children({list(commands.values())!r})"
@@ -215,8 +217,8 @@ def test_killed_in_the_middle_of_a_stage_and_started_again(
     for kind, url in places.items():
         assert RunFolder(f"{url}/runs/one").exists("lease.json"), kind
         assert main(commands[f"{kind} run"]) == 0, capsys.readouterr().err
-        (_, first), (stage, step), *others = starts(f"{url}/runs/one")
-        assert (first, stage, [stage for stage, _ in others]) == (0, "source", ["distill"])
+        (_, first), (_, step) = starts(f"{url}/runs/one")
+        assert first == 0
         assert step >= 4
     assert main(commands["s3 comparison"]) == 0
     assert "2 of 2 cells done" in capsys.readouterr().out
