@@ -160,7 +160,9 @@ def read_bytes(url: str, start: int | None = None, end: int | None = None) -> by
     fs, path = locate(url)
     with explained(url):
         try:
-            data = fs.cat_file(path, start, end)
+            data = fs.cat_file(
+                path, start=start, end=end
+            )  # the order of arguments differs between file systems
         except (FileNotFoundError, IsADirectoryError):
             raise ValueError(f"{url}: no such file") from None
     assert isinstance(data, bytes)
