@@ -12,9 +12,10 @@ from __future__ import annotations
 import difflib
 import io
 import json
+import os
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticUndefined
 from ruamel.yaml import YAML
+
+from fourds_dist.storage import beside, is_url, read_text
 
 
 class Section(BaseModel):
@@ -82,12 +85,12 @@ class Draft:
 
 
 def draft(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Draft:
-    """What a YAML file and `dotted.key=value` overrides give, the later winning; see `load`.
+    """What a YAML file (path or URL) and `dotted.key=value` overrides give, the later winning; see `load`.
 
     Raises:
         ConfigError: unreadable file, or an override that is not of that form.
     """
-    given = Draft(*_read(Path(path))) if path is not None else Draft({}, {})
+    given = Draft(*_read(str(path))) if path is not None else Draft({}, {})
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign or not key:
@@ -112,8 +115,8 @@ def parsed(text: str, where: str) -> Draft:
 def load(root: type[S], path: str | Path | None = None, overrides: Sequence[str] = ()) -> S:
     """Build `root` from its defaults, a YAML file and `dotted.key=value` overrides, the later winning.
 
-    A file may build on another one, named under `base` and relative to it. Values of overrides are YAML: `a.b=3`,
-    `a.b=[1, 2]`, `a.b=null`.
+    A file is a path or URL. It may build on another one, named under `base` and relative to it. Values of overrides are
+    YAML: `a.b=3`, `a.b=[1, 2]`, `a.b=null`.
 
     Raises:
         ConfigError: unreadable file, unknown key (the nearest valid one is suggested), wrong type, impossible value.
@@ -155,7 +158,7 @@ def _described(
 ) -> Iterator[tuple[str, str, str, str]]:
     for name, field in root.model_fields.items():
         value = getattr(default, name) if default else field.get_default(call_default_factory=True)
-        section = _section_of(field.annotation)
+        section = section_of(field.annotation)
         if section is not None:
             yield from _described(section, f"{prefix}{name}.", value if isinstance(value, Section) else None)
         else:
@@ -168,23 +171,37 @@ def _described(
             )
 
 
-def differences(old: Section, new: Section) -> list[str]:
-    """The dotted keys in which two configurations of one root differ, as 'key: old -> new'."""
+def differing(old: Section, new: Section) -> dict[str, str]:
+    """The dotted keys in which two configurations of one root differ -> 'key: old -> new'."""
     before, after = dict(leaves(old.model_dump(mode="json"))), dict(leaves(new.model_dump(mode="json")))
     keys = [*before, *(key for key in after if key not in before)]
-    return [f"{k}: {before.get(k)!r} -> {after.get(k)!r}" for k in keys if before.get(k) != after.get(k)]
+    return {k: f"{k}: {before.get(k)!r} -> {after.get(k)!r}" for k in keys if before.get(k) != after.get(k)}
 
 
-def _read(path: Path, seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict[str, str]]:
+def differences(old: Section, new: Section) -> list[str]:
+    """The dotted keys in which two configurations of one root differ, as 'key: old -> new'."""
+    return list(differing(old, new).values())
+
+
+def as_words(settings: Section, keys: Iterable[str]) -> list[str]:
+    """`key=value` words that give some keys the values that they have here."""
+    values, words = dict(leaves(settings.model_dump(mode="json"))), []
+    for key in keys:
+        value = values[key]
+        is_plain = isinstance(value, str) and _yaml(value, key) == value if value else False
+        words.append(f"{key}={value if is_plain else json.dumps(value)}")
+    return words
+
+
+def _read(path: str, seen: tuple[str, ...] = ()) -> tuple[dict[str, Any], dict[str, str]]:
     """A file's tree over its base's, and where every leaf was given."""
-    if path.resolve() in seen:
-        raise ConfigError(f"configuration {path} is its own base, through {' <- '.join(map(str, seen))}")
+    itself = path if is_url(path) else os.path.realpath(path)
+    if itself in seen:
+        raise ConfigError(f"configuration {path} is its own base, through {' <- '.join(seen)}")
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ConfigError(f"configuration {path} is no text in UTF-8") from None
-    except OSError as error:
-        raise ConfigError(f"configuration {path} cannot be read: {error.strerror}") from None
+        text = read_text(path)
+    except ValueError as error:
+        raise ConfigError(f"configuration {error}") from None
     tree = _yaml(text, f"configuration {path}")
     if tree is None:
         return {}, {}
@@ -194,13 +211,13 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict
         )
     base = tree.pop("base", None)
     if base is None:
-        return tree, {key: str(path) for key, _ in leaves(tree)}
+        return tree, {key: path for key, _ in leaves(tree)}
     if not isinstance(base, str):
         raise ConfigError(f"configuration {path}: base should be a path, not {base!r}")
-    merged, origin = _read(path.parent / base, (*seen, path.resolve()))
+    merged, origin = _read(beside(path, base), (*seen, itself))
     for key, value in leaves(tree):
         _set(merged, key, value)
-        origin[key] = str(path)
+        origin[key] = path
     return merged, origin
 
 
@@ -275,7 +292,7 @@ def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, tree
 
 
-def _section_of(annotation: Any) -> type[Section] | None:
+def section_of(annotation: Any) -> type[Section] | None:
     """The section that an annotation stands for: `X` itself or `X | None`."""
     options = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
     found = [o for o in options if isinstance(o, type) and issubclass(o, Section)]
@@ -288,7 +305,7 @@ def _is_union(annotation: Any) -> bool:
 
 def _fields(root: type[Section], prefix: str = "") -> Iterator[tuple[str, Any, type[Section] | None]]:
     for name, field in root.model_fields.items():
-        section = _section_of(field.annotation)
+        section = section_of(field.annotation)
         yield prefix + name, field, section
         if section is not None:
             yield from _fields(section, f"{prefix}{name}.")

@@ -56,10 +56,10 @@ def _evaluate(options: argparse.Namespace) -> Answer:
     from fourds_dist.results.images import open_labelled
     from fourds_dist.results.loading import load_student
     from fourds_dist.results.measure import measure
-    from fourds_dist.storage import check_writable, write_bytes
+    from fourds_dist.storage import check_writable, parent, write_bytes
 
     if options.json not in (None, "-"):
-        check_writable(options.json.rpartition("/")[0] or ".")
+        check_writable(parent(options.json))
     student = with_image_options(load_student(options.student), options)
     data, key = options.data, "DATA"
     if data is None:

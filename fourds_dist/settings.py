@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import fsspec
 from pydantic import Field, model_validator
 
-from fourds_dist.config import Section, leaves, shipped
+from fourds_dist.config import ConfigError, Section, leaves, shipped
 from fourds_dist.data import LoaderConfig, StreamConfig
+from fourds_dist.effects import EACH_SAYS, LOG, PLACE, SPEED, WEIGHTS
 from fourds_dist.launch.settings import LaunchConfig
 from fourds_dist.method import AdaptConfig, MethodConfig
+from fourds_dist.storage import is_url, join, plain
 from fourds_dist.training.loop import StageConfig
 from fourds_dist.training.networks import StudentConfig, TeacherConfig
 from fourds_dist.training.run_folder import RunConfig
@@ -25,7 +27,7 @@ from fourds_dist.training.tracking import TrackingConfig
 class SourceStageConfig(StageConfig):
     """The same of the source stage."""
 
-    global_batch_size: int = Field(default=64, ge=1)
+    global_batch_size: Annotated[int, WEIGHTS] = Field(default=64, ge=1)
     """Images per optimiser step, over all workers together."""
 
 
@@ -35,13 +37,13 @@ class Settings(Section):
     run: RunConfig = RunConfig()
     """Name, place and seed."""
 
-    prepare: Literal["digits"] | None = None
+    prepare: Annotated[Literal["digits"] | None, PLACE] = None
     """A built-in pair of domains to pack on first use, into source.url and target.url (`digits`: the quickstart's)."""
 
     source: StreamConfig = StreamConfig()
     """The domain that the teacher knows."""
 
-    target: StreamConfig = StreamConfig()
+    target: Annotated[StreamConfig, EACH_SAYS.of("adapt", "distill")] = StreamConfig()
     """The domain that the student is for."""
 
     data: LoaderConfig = LoaderConfig()
@@ -50,31 +52,31 @@ class Settings(Section):
     teacher: TeacherConfig = TeacherConfig()
     """The large network."""
 
-    student: StudentConfig = StudentConfig()
+    student: Annotated[StudentConfig, EACH_SAYS.of("source", "distill")] = StudentConfig()
     """The small network."""
 
-    method: MethodConfig = MethodConfig()
+    method: Annotated[MethodConfig, EACH_SAYS.of("distill")] = MethodConfig()
     """4Ds itself."""
 
-    adapt: AdaptConfig = AdaptConfig()
+    adapt: Annotated[AdaptConfig, EACH_SAYS.of("adapt", "distill")] = AdaptConfig()
     """Methods of two stages: how the teacher adapts to the target before it is distilled."""
 
-    source_stage: SourceStageConfig = SourceStageConfig()
+    source_stage: Annotated[SourceStageConfig, EACH_SAYS.of("source")] = SourceStageConfig()
     """First stage: training on the source."""
 
-    adapt_stage: StageConfig = StageConfig()
+    adapt_stage: Annotated[StageConfig, EACH_SAYS.of("adapt")] = StageConfig()
     """Between the two, where adapt.method is not none: the teacher adapts to the target."""
 
-    distill: StageConfig = StageConfig()
+    distill: Annotated[StageConfig, EACH_SAYS.of("distill")] = StageConfig()
     """Last stage: distillation on the target."""
 
     step: StepConfig = StepConfig()
     """How a step computes, in all stages."""
 
-    launch: LaunchConfig = LaunchConfig()
+    launch: Annotated[LaunchConfig, SPEED] = LaunchConfig()
     """Workers and their resources."""
 
-    tracking: TrackingConfig = TrackingConfig()
+    tracking: Annotated[TrackingConfig, LOG] = TrackingConfig()
     """Weights & Biases."""
 
     @model_validator(mode="after")
@@ -96,7 +98,7 @@ class Settings(Section):
     @property
     def run_url(self) -> str:
         """Path or URL of the run's folder."""
-        return f"{self.run.dir.rstrip('/')}/{self.run.name}"
+        return join(self.run.dir, self.run.name)
 
 
 def relative_inputs(settings: Settings) -> dict[str, str]:
@@ -110,11 +112,25 @@ def relative_inputs(settings: Settings) -> dict[str, str]:
 
 
 def with_absolute_paths(settings: Settings, base: Path) -> Settings:
-    """The same settings with every relative local path made absolute, since workers run in folders of their own."""
+    """The same settings with every relative local path made absolute, since workers run in folders of their own.
+
+    A file:// URL becomes the path that it stands for.
+
+    Raises:
+        ConfigError: what looks like a URL with a slash too few.
+    """
 
     def absolute(path: str | None) -> str | None:
-        if path is None or re.match(r"^[a-z0-9+.-]+://", path) or path in ("random", "torchvision", "source"):
+        if path is None or path in ("random", "torchvision", "source"):
             return path
+        path = plain(path)
+        if is_url(path):
+            return path
+        protocol, colon, rest = path.partition(":/")
+        if colon and protocol in fsspec.available_protocols():
+            raise ConfigError(
+                f"{path} is neither a path nor a URL; did you mean {protocol}://{rest.lstrip('/')}?"
+            )
         return str(base / Path(path).expanduser())
 
     def replaced(section: Section, *names: str) -> Section:

@@ -7,6 +7,7 @@ fsspec's and the driver's own: environment, profile, instance role. Nothing here
 from __future__ import annotations
 
 import os
+import posixpath
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import fsspec
 from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
 
 from fourds_dist import extras
 
@@ -34,6 +36,65 @@ _ANONYMOUS = {"s3": "FSSPEC_S3_ANON=true", "gcs": "FSSPEC_GS_TOKEN=anon", "azure
 
 _DRIVERS = ("botocore", "aiobotocore", "s3fs", "google", "gcsfs", "azure", "adlfs", "aiohttp")
 """Packages that speak to stores."""
+
+
+def is_url(place: str) -> bool:
+    """Whether a place is a URL (s3://..., simplecache::s3://...) and no path of this machine."""
+    return "://" in place or "::" in place
+
+
+def plain(place: str) -> str:
+    """A path or URL without slashes at its end; a file:// URL as the path that it stands for."""
+    if place.startswith(("file:", "local:")) and "::" not in place:
+        return str(LocalFileSystem._strip_protocol(place))
+    shortened = place.rstrip("/")
+    if shortened.endswith(":") and is_url(place):  # memory://
+        return f"{shortened}//"
+    return shortened or place[:1]
+
+
+def join(folder: str, name: str) -> str:
+    """Path or URL of an entry of a folder."""
+    folder = plain(folder)
+    return folder + name if folder.endswith("/") else f"{folder}/{name}"
+
+
+def parent(place: str) -> str:
+    """Path or URL of the folder in which a file or folder lies."""
+    place = plain(place)
+    folder, slash, _ = place.rpartition("/")
+    if is_url(place) and folder.endswith(":/"):
+        return f"{folder}/"
+    return folder or slash or "."
+
+
+def beside(file: str, other: str) -> str:
+    """The place that a file names, which may be relative to the file's own folder; both may be URLs."""
+    if is_url(other) or posixpath.isabs(other):
+        return plain(other)
+    protocol, sign, path = join(parent(file), other).rpartition("://")
+    return f"{protocol}{sign}{posixpath.normpath(path)}"
+
+
+def read_text(url: str) -> str:
+    """The text of a small file at a path or URL.
+
+    Raises:
+        ValueError: it is not there, it is no text, or the store refuses; the message names the reason.
+    """
+    fs, path = locate(url)
+    with explained(url):
+        try:
+            data = fs.cat_file(path)
+        except FileNotFoundError:
+            raise ValueError(f"{url} cannot be read: no such file") from None
+        except OSError as error:
+            raise ValueError(f"{url} cannot be read: {error.strerror or _short(error)}") from None
+    assert isinstance(data, bytes)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{url} cannot be read: it is no text in UTF-8") from None
 
 
 def locate(url: str) -> tuple[AbstractFileSystem, str]:

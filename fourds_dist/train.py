@@ -10,28 +10,29 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
 
 from fourds_dist.command import interrupt_at_sigterm, keys
-from fourds_dist.config import ConfigError, Draft, differences, draft, dump, load, shipped
+from fourds_dist.config import ConfigError, Draft, draft, dump, shipped
 from fourds_dist.launch.ranks import fitted
 from fourds_dist.launch.ray_job import is_job, left_behind
 from fourds_dist.settings import Settings, relative_inputs, with_absolute_paths
 from fourds_dist.storage import explained
 from fourds_dist.terminal import say, words
+from fourds_dist.training.identity import begun_stages, changes, keep_images
+from fourds_dist.training.lease import held
 from fourds_dist.training.outcome import Outcome
-from fourds_dist.training.preflight import check
-from fourds_dist.training.run_folder import RunFolder
-from fourds_dist.training.stages import SUMMARY
+from fourds_dist.training.preflight import check, check_before_packing
+from fourds_dist.training.run_folder import CONFIG, RunFolder, refuse_memory
+from fourds_dist.training.stages import DONE, SUMMARY, stages_to_run
 from fourds_dist.training.stop import Stopped
 from fourds_dist.training.world import World
 
 QUICKSTART = shipped("quickstart.yaml")
-MAY_CHANGE = ("launch.", "tracking.", "run.dir")
-"""Keys that a run may change when it goes on: they leave what it computes as it is."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,8 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     interrupt_at_sigterm()
     given = [options.config, *options.overrides] if options.config else []
-    overrides = [word for word in given if "=" in word]
-    files = [word for word in given if "=" not in word]
+    overrides = [word for word in given if is_override(word)]
+    files = [word for word in given if not is_override(word)]
     inputs: dict[str, str] = {}
     try:
         if len(files) > 1:
@@ -104,32 +105,57 @@ def train(settings: Settings) -> Outcome | None:
     return outcome
 
 
-def run(settings: Settings) -> bool:
+def run(settings: Settings, *, wait_s: float = 0.0) -> bool:
     """Run all stages as configured, or what is left of them, and show nothing but their progress; see `train`.
 
     Gives whether this process is the one that speaks: with torchrun, rank 0's.
+
+    Args:
+        wait_s: how long another driver of the same run, which may be leaving, is waited for.
     """
-    folder = RunFolder(settings.run_url)
     world = (
         World.join(timeout_s=settings.launch.collective_timeout_s)
         if settings.launch.runner == "inline"
         else None
     )
     is_main = world is None or world.is_main
-    if is_main:
+    with _claimed(settings, world, wait_s) if is_main else nullcontext():
+        if world is None:
+            from fourds_dist.launch.ray_train import run_on_ray
+
+            run_on_ray(settings)
+        else:
+            from fourds_dist.training.inline import run_inline
+
+            world.barrier()
+            run_inline(settings, world)
+    return is_main
+
+
+@contextmanager
+def _claimed(settings: Settings, world: World | None, wait_s: float) -> Iterator[None]:
+    """Check everything, then hold the run's folder with this configuration while the context lasts.
+
+    Of a run that is done only the configuration is looked at: its data may be gone.
+    """
+    folder = RunFolder(settings.run_url)
+    refuse_memory(folder.url, is_one_process=world is not None and world.size == 1)
+    with explained(folder.url):
+        changes(folder, settings)
+        stages = stages_to_run(settings)
+        left = [stage for stage in stages if not folder.exists(DONE[stage])]
+    if stages and not left:
+        yield
+        return
+    with held(folder.url, wait_s=wait_s):
+        changed = changes(folder, settings)  # again: another driver may have been here meanwhile
         prepare(settings)
         check(settings)
-        _claim(folder, settings)
-    if world is None:
-        from fourds_dist.launch.ray_train import run_on_ray
-
-        run_on_ray(settings)
-    else:
-        from fourds_dist.training.inline import run_inline
-
-        world.barrier()
-        run_inline(settings, world)
-    return is_main
+        keep_images(folder, settings)
+        folder.write_text(CONFIG, dump(settings))
+        if changed and (begun := begun_stages(folder, settings)):
+            folder.note(next(iter(left), begun[-1]), f"goes on with other values: {'; '.join(changed)}")
+        yield
 
 
 def _show_report(folder: RunFolder, console: Console, *, is_kept: bool) -> None:
@@ -141,34 +167,28 @@ def _show_report(folder: RunFolder, console: Console, *, is_kept: bool) -> None:
         console.print(words(f"report: {place}"), soft_wrap=True)
 
 
-def prepare(settings: Settings) -> None:
-    """Pack the built-in domains that the configuration asks for, where they are not there yet."""
-    if settings.prepare == "digits":
-        from fourds_dist.data.sources.digits import pack_quickstart
+def prepare(settings: Settings, runs: Sequence[Settings] | None = None) -> None:
+    """Pack the built-in domains that the configuration asks for, where they are not there yet.
 
+    Args:
+        runs: the runs that are to have them; None: the configuration itself.
+
+    Raises:
+        ValueError: a configuration that cannot work, as far as that is known without data; nothing is packed then.
+    """
+    if settings.prepare == "digits":
+        from fourds_dist.data.sources.digits import CLASSES, missing_domains, pack_quickstart
+
+        if missing_domains(settings):
+            for needing in [settings] if runs is None else runs:
+                check_before_packing(needing, num_classes=len(CLASSES))
         pack_quickstart(settings)
 
 
-def _claim(folder: RunFolder, settings: Settings) -> None:
-    """Write the resolved configuration into the run's folder, unless another one is there."""
-    refuse_another(folder, settings)
-    folder.write_text("config.yaml", dump(settings))
-
-
-def refuse_another(folder: RunFolder, settings: Settings) -> None:
-    """Refuse a folder that holds a run of another configuration.
-
-    Raises:
-        ConfigError: naming what differs.
-    """
-    if folder.exists("config.yaml"):
-        held = load(Settings, folder.path("config.yaml"))
-        changed = [d for d in differences(held, settings) if not d.startswith(MAY_CHANGE)]
-        if changed:
-            raise ConfigError(
-                f"{folder.url} holds a run of another configuration ({'; '.join(changed[:5])}); "
-                "choose another run.name, or repeat its configuration to go on with it"
-            )
+def is_override(word: str) -> bool:
+    """Whether a word is `key=value` and no file, whose folders may have a `=` in their names (date=2026-01-01/)."""
+    key, sign, _ = word.partition("=")
+    return bool(sign) and "/" not in key
 
 
 def base_folder() -> Path:
@@ -190,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=keys(Settings, "keys:"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("config", nargs="?", help="YAML file; left out: the quickstart")
+    parser.add_argument("config", nargs="?", help="YAML file, a path or URL; left out: the quickstart")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, values as in YAML")
     parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
     return parser

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ import pytest
 from pydantic import Field
 
 from fourds_dist.config import ConfigError, Section, describe, differences, dump, load
+from fourds_dist.storage import write_bytes
 
 
 class Engine(Section):
@@ -123,6 +125,53 @@ def test_an_error_names_the_file_that_holds_it(file: Path, tmp_path: Path) -> No
     (tmp_path / "van.yaml").write_text("base: car.yaml\nwheels: 3\n")
     with pytest.raises(ConfigError, match=r"engine.power: .*car\.yaml"):
         load(Car, tmp_path / "van.yaml")
+
+
+def test_aliases_are_copies(tmp_path: Path) -> None:
+    path = tmp_path / "garage.yaml"
+    path.write_text("first: &engine { power: 2.0 }\nsecond: *engine\n")
+
+    class Garage(Section):
+        """Two engines."""
+
+        first: Engine = Engine()
+        """One."""
+
+        second: Engine = Engine()
+        """Another."""
+
+    garage = load(Garage, path, ["first.power=3"])
+    assert (garage.first.power, garage.second.power) == (3.0, 2.0)
+    for text, told in (
+        ("first: &me { power: *me }\n", "an alias of itself"),
+        ("".join(_bomb()), "more than 100000 values"),
+        (f"first: {'[' * 1500}\n", "too deep inside others"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=rf"garage\.yaml holds .*{told}"):
+            load(Garage, path)
+
+
+def _bomb() -> Iterator[str]:
+    yield "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+    for number in range(1, 8):
+        yield f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 10)}]\n"
+
+
+def test_files_at_urls() -> None:
+    write_bytes("memory://conf/base.yaml", b"wheels: 3\nname: base\n")
+    write_bytes("memory://conf/deep/er/van.yaml", b"base: ../../base.yaml\nname: van\n")
+    assert load(Car, "memory://conf/deep/er/van.yaml", ["engine.power=2"]) == Car(
+        wheels=3, name="van", engine=Engine(power=2.0)
+    )
+    with pytest.raises(ConfigError, match=r"memory://conf/absent\.yaml cannot be read: no such file"):
+        load(Car, "memory://conf/absent.yaml")
+    write_bytes("memory://conf/picture.yaml", b"\xff\xd8\xff")
+    with pytest.raises(ConfigError, match="it is no text in UTF-8"):
+        load(Car, "memory://conf/picture.yaml")
+    write_bytes("memory://conf/round.yaml", b"base: deep/../round.yaml\n")
+    with pytest.raises(ConfigError, match="its own base"):
+        load(Car, "memory://conf/round.yaml")
 
 
 def test_bases_that_go_in_circles_are_refused(tmp_path: Path) -> None:

@@ -10,7 +10,17 @@ import fsspec
 import pytest
 
 from fourds_dist import extras
-from fourds_dist.storage import check_writable, explained, locate, put_file, write_bytes
+from fourds_dist.storage import (
+    beside,
+    check_writable,
+    explained,
+    join,
+    locate,
+    parent,
+    plain,
+    put_file,
+    write_bytes,
+)
 from tests.s3 import serving
 
 
@@ -130,3 +140,30 @@ class TestWritable:
     def test_a_disk_that_takes_nothing(self) -> None:
         with pytest.raises(ValueError, match="cannot be written"):
             check_writable("/proc/x/y")
+
+
+@pytest.mark.parametrize(
+    ("place", "as_it_is", "its_parent", "an_entry"),
+    [
+        ("runs/", "runs", ".", "runs/x"),
+        ("/", "/", "/", "/x"),
+        ("/runs/a//", "/runs/a", "/runs", "/runs/a/x"),
+        ("file:///runs/a/", "/runs/a", "/runs", "/runs/a/x"),
+        ("local:///runs", "/runs", "/", "/runs/x"),
+        ("memory://", "memory://", "memory://", "memory://x"),
+        ("memory://a/", "memory://a", "memory://", "memory://a/x"),
+        ("s3://bucket/runs/", "s3://bucket/runs", "s3://bucket", "s3://bucket/runs/x"),
+        ("simplecache::s3://bucket/a", "simplecache::s3://bucket/a", "simplecache::s3://bucket",
+         "simplecache::s3://bucket/a/x"),
+    ],
+)  # fmt: skip
+def test_places(place: str, as_it_is: str, its_parent: str, an_entry: str) -> None:
+    assert (plain(place), parent(place), join(place, "x")) == (as_it_is, its_parent, an_entry)
+
+
+def test_what_a_file_names_beside_itself() -> None:
+    assert beside("s3://b/conf/a.yaml", "../base.yaml") == "s3://b/base.yaml"
+    assert beside("conf/a.yaml", "sub/b.yaml") == "conf/sub/b.yaml"
+    assert beside("a.yaml", "b.yaml") == "b.yaml"
+    assert beside("s3://b/conf/a.yaml", "/etc/base.yaml") == "/etc/base.yaml"
+    assert beside("/conf/a.yaml", "s3://b/base.yaml") == "s3://b/base.yaml"

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -55,20 +56,32 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _compare(options: argparse.Namespace) -> Answer:
-    from fourds_dist.compare.plan import look_into, read_plan, refuse_others
-    from fourds_dist.compare.work import Ended, done_of, jobs_of, tidy, work, workplace
+    from fourds_dist.compare.plan import read_plan
     from fourds_dist.launch.ranks import refuse_launcher
-    from fourds_dist.train import base_folder, prepare
+    from fourds_dist.train import base_folder
+    from fourds_dist.training.lease import held
+    from fourds_dist.training.run_folder import refuse_memory
 
     interrupt_at_sigterm()
     refuse_launcher("a comparison")
     console = Console()
     plan = read_plan(options.comparison, options.overrides, folder=base_folder())
+    refuse_memory(plan.url, is_one_process=plan.config.through == "here")
+    chosen = plan.among(regimes=options.regime, methods=options.method)
+    with nullcontext() if options.table else held(plan.url):
+        return _work(plan, None if options.table else chosen, console)
+
+
+def _work(plan: Plan, chosen: Plan | None, console: Console) -> Answer:
+    """Run the cells of `chosen` that are not done, and tell all that are."""
+    from fourds_dist.compare.plan import look_into, refuse_others, representatives
+    from fourds_dist.compare.work import Ended, done_of, jobs_of, tidy, work, workplace
+    from fourds_dist.train import prepare
+
     refuse_others(plan)
     failures: dict[str, str] = {}
-    if not options.table:
-        chosen = plan.among(regimes=options.regime, methods=options.method)
-        prepare(plan.base)
+    if chosen is not None:
+        prepare(plan.base, [chosen.given[cell] for cell in representatives(chosen)])
         look_into(chosen)
         jobs = jobs_of(chosen)
         tidy(done_of(chosen, jobs))

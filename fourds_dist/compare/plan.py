@@ -12,8 +12,8 @@ from fourds_dist.compare.settings import Changes, CompareConfig
 from fourds_dist.compare.sources import source_runs
 from fourds_dist.config import ConfigError, Draft, draft, leaves
 from fourds_dist.settings import Settings, with_absolute_paths
-from fourds_dist.storage import explained
-from fourds_dist.train import refuse_another
+from fourds_dist.storage import beside, explained, join
+from fourds_dist.training.identity import AnotherRunError, changes
 from fourds_dist.training.preflight import check
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.stages import from_source
@@ -94,7 +94,7 @@ def read_plan(path: str | Path, overrides: Sequence[str] = (), *, folder: Path |
     """
     own = [word for word in overrides if word.partition("=")[0].split(".")[0] in CompareConfig.model_fields]
     config = draft(path, own).build(CompareConfig)
-    base = draft(Path(path).parent / config.config if config.config else None)
+    base = draft(beside(str(path), config.config) if config.config else None)
     base = base.changed(_flat(config.changes), f"{path} (changes)")
     for word in overrides:
         if word not in own:
@@ -110,7 +110,7 @@ def make_plan(config: CompareConfig, base: Draft, folder: Path) -> Plan:
         ConfigError: keys or values that no run has.
     """
     settings = with_absolute_paths(base.build(Settings), folder)
-    url = f"{settings.run.dir.rstrip('/')}/{config.name}"
+    url = join(settings.run.dir, config.name)
     cells = [
         Cell(regime, source, target, seed, method)
         for regime, (source, target), seed, method in itertools.product(
@@ -141,27 +141,38 @@ def refuse_others(plan: Plan) -> None:
     for cell, run in plan.runs.items():
         try:
             with explained(run.run_url):
-                refuse_another(RunFolder(run.run_url), run)
+                changes(RunFolder(run.run_url), run, strict=True)
+        except AnotherRunError as error:
+            raise ConfigError(
+                f"{cell}: {error.what}; repeat its values to go on with the comparison, or give it another name"
+            ) from None
         except ConfigError as error:
-            raise ConfigError(f"{cell}: {error}; or give the comparison another name") from None
+            raise ConfigError(f"{cell}: {error}") from None
+
+
+def representatives(plan: Plan) -> list[Cell]:
+    """Cells by which all others are judged: of every method in every regime on the first pair, and of every pair with
+    the first method."""
+    first = next(iter(plan.runs))
+    return [
+        cell
+        for cell in plan.runs
+        if (cell.source, cell.target, cell.seed) == (first.source, first.target, first.seed)
+        or (cell.regime, cell.method, cell.seed) == (first.regime, first.method, first.seed)
+    ]
 
 
 def look_into(plan: Plan) -> None:
-    """Whether data and networks can be had: of every method in every regime on the first pair, and of every pair with
-    the first method.
+    """Whether data and networks of the representative cells can be had.
 
     Raises:
         ValueError: naming the cell, the key and the remedy.
     """
-    first = next(iter(plan.runs))
-    for cell in plan.runs:
-        on_first_pair = (cell.source, cell.target, cell.seed) == (first.source, first.target, first.seed)
-        of_first_method = (cell.regime, cell.method, cell.seed) == (first.regime, first.method, first.seed)
-        if on_first_pair or of_first_method:
-            try:
-                check(plan.given[cell])
-            except ValueError as error:
-                raise ValueError(f"{cell}: {error}") from None
+    for cell in representatives(plan):
+        try:
+            check(plan.given[cell])
+        except ValueError as error:
+            raise ValueError(f"{cell}: {error}") from None
 
 
 def _refuse_overruled(word: str, config: CompareConfig) -> None:

@@ -24,6 +24,8 @@ from fourds_dist.training.stop import Stopped
 
 GRACE_S = 60
 """How long runs may take to leave with a checkpoint, after Ctrl-C."""
+LEAVING_S = GRACE_S + 30.0
+"""Seconds for which a cell waits for the driver that holds its run: one of a killed comparison may still be leaving."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def attempted(settings: Settings) -> str | None:
         Stopped: by SIGTERM or Ctrl-C, with a checkpoint.
     """
     try:
-        run(settings)
+        run(settings, wait_s=LEAVING_S)
     except Stopped:
         raise
     except Exception as error:

@@ -13,77 +13,75 @@ from fourds_dist.data.fetch import Fetcher
 from fourds_dist.data.grey import is_range
 from fourds_dist.data.kept import Budget
 from fourds_dist.data.pixels import MOST_PIXELS
+from fourds_dist.effects import COURSE, NUMERICS, PLACE, SPEED, WEIGHTS
 
 MIB = 1 << 20
+
+
+Positive = Annotated[float, Field(gt=0)]
 
 
 class LoaderConfig(Section):
     """Reading, decoding and augmenting, for both domains."""
 
-    resize_px: int = Field(default=256, ge=1)
+    resize_px: Annotated[int, WEIGHTS] = Field(default=256, ge=1)
     """Side to which images are resized (both sides: other shapes are squeezed)."""
 
-    crop_px: int = Field(default=224, ge=1)
+    crop_px: Annotated[int, WEIGHTS] = Field(default=224, ge=1)
     """Side of the crop out of that: random in training, central in evaluation."""
 
-    flip: bool = True
+    flip: Annotated[bool, WEIGHTS] = True
     """Mirror half of the training images."""
 
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    mean: Annotated[tuple[float, float, float], WEIGHTS] = (0.485, 0.456, 0.406)
     """Per channel, of values in [0, 1]; ImageNet's."""
 
-    std: tuple[
-        Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
-    ] = (
-        0.229,
-        0.224,
-        0.225,
-    )
+    std: Annotated[tuple[Positive, Positive, Positive], WEIGHTS] = (0.229, 0.224, 0.225)
     """Per channel, of values in [0, 1]; ImageNet's."""
 
-    grey_range: tuple[float, float] | None = None
+    grey_range: Annotated[tuple[float, float] | None, WEIGHTS] = None
     """(black, white) by which images of more than 8 bits (16-bit, 32-bit, float) of both domains are read, e.g. [0,
     4095]. null: as the manifest of each data set says, where packing found it or was told."""
 
-    max_megapixels: float = Field(default=MOST_PIXELS / 1e6, gt=0)
+    max_megapixels: Annotated[float, COURSE] = Field(default=MOST_PIXELS / 1e6, gt=0)
     """Larger images count as broken: a small file can claim any size."""
 
-    source_fraction: float = Field(default=0.0, ge=0, lt=1)
+    source_fraction: Annotated[float, WEIGHTS.of("adapt", "distill")] = Field(default=0.0, ge=0, lt=1)
     """Share of source images in every batch of distillation, the rest being target images; each domain keeps its own
     place."""
 
-    shuffle_mib: float = Field(default=256.0, gt=0)
+    shuffle_mib: Annotated[float, NUMERICS] = Field(default=256.0, gt=0)
     """Encoded images held for shuffling, over all workers together. A split that is no larger is read once, held by
     every worker, and shuffled without limits."""
 
-    threads: int | None = Field(default=None, ge=1)
+    threads: Annotated[int | None, SPEED] = Field(default=None, ge=1)
     """Decoding threads of each worker; null: its share of the machine's cores."""
 
-    decoders: Literal["auto", "threads", "processes"] = "auto"
+    decoders: Annotated[Literal["auto", "threads", "processes"], SPEED] = "auto"
     """Where images are decoded: `threads` of the worker, or as many `processes` beside it. `auto`: processes
     where there are more than four threads."""
 
-    keep_decoded_mib: float = Field(default=512.0, ge=0)
+    keep_decoded_mib: Annotated[float, SPEED] = Field(default=512.0, ge=0)
     """Decoded images that each worker keeps in memory, of splits that shuffle_mib holds whole: small data sets are
     decoded once. Batches are the same as without; 0: none."""
 
-    read_threads: int = Field(default=16, ge=1)
+    read_threads: Annotated[int, SPEED] = Field(default=16, ge=1)
     """Ranged reads that each worker has under way at a time."""
 
-    prefetch_batches: int = Field(default=4, ge=1)
+    prefetch_batches: Annotated[int, SPEED] = Field(default=4, ge=1)
     """Batches that each worker makes ahead."""
 
-    patience_s: float = Field(default=120.0, ge=0)
+    patience_s: Annotated[float, COURSE] = Field(default=120.0, ge=0)
     """Seconds for which a failing read is tried again."""
 
-    max_bad_fraction: float = Field(default=0.001, ge=0, le=1)
+    max_bad_fraction: Annotated[float, COURSE] = Field(default=0.001, ge=0, le=1)
     """Share of a split's samples that may be broken; a broken one is logged and replaced by a neighbour (left out in
     evaluation), and the run stops once this budget is spent."""
 
-    cache_dir: str | None = None
+    cache_dir: Annotated[str | None, PLACE] = None
     """Folder on each node's disk that keeps what was read from object storage; null: none."""
 
-    cache_gib: float = Field(default=100.0, gt=0)
+    cache_gib: Annotated[float, SPEED] = Field(default=100.0, gt=0)
     """Limit of cache_dir, shared by the workers of a node."""
 
     @model_validator(mode="after")

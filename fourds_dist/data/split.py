@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -23,6 +23,7 @@ from fourds_dist.data.listing import sizes
 from fourds_dist.data.manifest import Manifest, Shard, index_url, read_manifest, shard_url
 from fourds_dist.data.order import generator
 from fourds_dist.data.url import matching, split_pattern
+from fourds_dist.effects import IMAGES, WEIGHTS
 
 SplitName = Literal["train", "val", "test"]
 
@@ -30,23 +31,23 @@ SplitName = Literal["train", "val", "test"]
 class StreamConfig(Section):
     """One domain's images."""
 
-    url: str | None = None
+    url: Annotated[str | None, IMAGES] = None
     """Dataset folder, a path or URL (s3://bucket/photos), as written by `python -m fourds_dist.pack`; or some of its
     shards: s3://bucket/photos/train-{00000..00099}.tar. Foreign tars need `pack index URL` once."""
 
-    labels_per_class: int | None = Field(default=None, ge=0)
+    labels_per_class: Annotated[int | None, WEIGHTS] = Field(default=None, ge=0)
     """Training labels to use in each class, drawn by run.seed; the other images count as unlabelled. null: all."""
 
-    unlabelled: Literal["keep", "drop"] = "keep"
+    unlabelled: Annotated[Literal["keep", "drop"], WEIGHTS] = "keep"
     """`drop` leaves unlabelled training images out of the stream, and with labels_per_class those whose label is not
     used."""
 
-    balance: float = Field(default=0.0, ge=0, le=1)
+    balance: Annotated[float, WEIGHTS] = Field(default=0.0, ge=0, le=1)
     """Sampling weights against class imbalance: a class of n training images is shown n^-balance times as often in each
     epoch, on average over images as often as without; 0 leaves the data as they are, 1 shows all classes equally
     often."""
 
-    labelled_fraction: float = Field(default=0.0, ge=0, lt=1)
+    labelled_fraction: Annotated[float, WEIGHTS] = Field(default=0.0, ge=0, lt=1)
     """Share of labelled images that every batch holds of this domain's at least, for targets with few labels: labelled
     and unlabelled images then come from orders of their own, the labelled ones more often. An epoch stays as long as
     without. 0: as they come."""

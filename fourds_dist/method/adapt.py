@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
 from fourds_dist.config import Section
+from fourds_dist.effects import WEIGHTS
 from fourds_dist.method.losses import UNLABELLED, class_confusion, cross_entropy
 from fourds_dist.method.output import Output, Predictor
 
@@ -21,14 +22,14 @@ from fourds_dist.method.output import Output, Predictor
 class AdaptConfig(Section):
     """How the teacher is adapted before it is distilled."""
 
-    method: Literal["none", "fine_tune", "mcc"] = "none"
+    method: Annotated[Literal["none", "fine_tune", "mcc"], WEIGHTS] = "none"
     """`none`: no such stage. `fine_tune`: cross-entropy on the labelled images. `mcc`: that and minimum class confusion
     on the unlabelled ones; without target labels it needs labelled source images (data.source_fraction > 0)."""
 
-    mcc_weight: float = Field(default=1.0, gt=0)
+    mcc_weight: Annotated[float, WEIGHTS.of("adapt")] = Field(default=1.0, gt=0)
     """Weight of the class confusion against cross-entropy."""
 
-    mcc_temperature: float = Field(default=2.5, gt=0)
+    mcc_temperature: Annotated[float, WEIGHTS.of("adapt")] = Field(default=2.5, gt=0)
     """Temperature of the predictions whose confusion is measured."""
 
 

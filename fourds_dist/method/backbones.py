@@ -24,7 +24,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torchvision
@@ -33,6 +33,7 @@ from torch.nn.parameter import is_lazy
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from fourds_dist.config import Section
+from fourds_dist.effects import WEIGHTS
 from fourds_dist.extras import remedy
 
 
@@ -74,15 +75,15 @@ DEFAULT_STAGES: dict[str, tuple[str, ...]] = {
 class BackboneConfig(Section):
     """A classifier and the stages that 4Ds works on."""
 
-    arch: str = "resnet18"
+    arch: Annotated[str, WEIGHTS] = "resnet18"
     """Architecture: a classifier's name in torchvision.models, resnet10 (one basic block a stage), `timm/NAME`, or an
     entry point `package.module:function` that is called with num_classes."""
 
-    stem: Literal["imagenet", "small"] = "imagenet"
+    stem: Annotated[Literal["imagenet", "small"], WEIGHTS] = "imagenet"
     """`imagenet`: as published (stride 4). `small`: 3x3 convolution of stride 2 and no pooling, for images of 32 to 96
     px (ResNets only)."""
 
-    stages: tuple[str, ...] | None = None
+    stages: Annotated[tuple[str, ...] | None, WEIGHTS.of("distill")] = None
     """Names of the submodules after which phases are compared and adapters sit; null: the family's own four."""
 
 

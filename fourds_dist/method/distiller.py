@@ -10,7 +10,7 @@ the released code's two (METHOD part 4): one module, one wrap, one engine.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fourds_dist.config import Section
+from fourds_dist.effects import WEIGHTS
 from fourds_dist.method.adapter import FourierAdapter
 from fourds_dist.method.gate import ChannelGate
 from fourds_dist.method.hint import FeatureHint
@@ -39,59 +40,61 @@ from fourds_dist.method.taps import StageTaps, anatomy
 class MethodConfig(Section):
     """How 4Ds distils."""
 
-    preset: Literal["mended", "authors", "cross_entropy", "distillation", "hint"] = "mended"
+    preset: Annotated[Literal["mended", "authors", "cross_entropy", "distillation", "hint"], WEIGHTS] = (
+        "mended"
+    )
     """Fills the keys below that are left out: `mended`, ours; `authors`, the released code with its mistakes; and
     methods to compare with: `cross_entropy` (the student alone), plain `distillation`, `hint` (FitNets)."""
 
-    teacher_batch_norm: Literal["adapt", "frozen"] = "adapt"
+    teacher_batch_norm: Annotated[Literal["adapt", "frozen"], WEIGHTS] = "adapt"
     """`adapt`: the teacher normalises by the target batch and its running statistics drift there (as released).
     `frozen`: the source's statistics stay."""
 
-    phase_loss: Literal["circular", "squared", "none"] = "circular"
+    phase_loss: Annotated[Literal["circular", "squared", "none"], WEIGHTS] = "circular"
     """`circular`: amplitude-weighted 1 - cos, stages balanced. `squared`: the released squared error of pooled angles
     under the gate."""
 
-    phase_weight: float = Field(default=0.1, ge=0)
+    phase_weight: Annotated[float, WEIGHTS] = Field(default=0.1, ge=0)
     """Weight of the phase loss in the student's loss."""
 
-    trust: Literal["better", "surer", "right", "all"] = "surer"
+    trust: Annotated[Literal["better", "surer", "right", "all"], WEIGHTS] = "surer"
     """`right`: distil each image in the measure of the teacher's probability for its true class (of its best guess,
     where unlabelled). `better`: so, but only images where that is above the student's own; `surer`: so, but only such
     of the unlabelled images. `all`: every image fully, as released."""
 
-    apprenticeship: float = Field(default=0.0, ge=0)
+    apprenticeship: Annotated[float, WEIGHTS] = Field(default=0.0, ge=0)
     """For students that do not know the classes yet (random or ImageNet weights, a last layer made for other classes):
     how long they are apprentices, which believe all that their teacher says and teach it nothing. An apprentice's
     standing is (its accuracy / its teacher's) ^ apprenticeship, by the validation split after every epoch; from 0 it
     rises to 1. Every image is trusted by 1 - standing, the rest by `trust`, and the adapters learn from the student in
     the measure of its standing. 0: students are never apprentices."""
 
-    distillation_weight: float = Field(default=1.0, ge=0)
+    distillation_weight: Annotated[float, WEIGHTS] = Field(default=1.0, ge=0)
     """Weight of distillation in the student's loss; 0: the student learns from labels (and phases or hints) alone."""
 
-    balance: Literal["never", "novices", "always"] = "never"
+    balance: Annotated[Literal["never", "novices", "always"], WEIGHTS] = "never"
     """For which students distillation is made half as loud as labels are, whatever the number of classes: its weight is
     distillation_weight times `losses.balance`. `novices`: those that do not know the classes yet."""
 
-    temperature: float = Field(default=4.0, gt=0)
+    temperature: Annotated[float, WEIGHTS] = Field(default=4.0, gt=0)
     """Temperature of both distillation losses."""
 
-    hint: Literal["none", "last", "all"] = "none"
+    hint: Annotated[Literal["none", "last", "all"], WEIGHTS] = "none"
     """Feature hints at no stage, the last or all: the student's maps resemble the teacher's."""
 
-    hint_weight: float = Field(default=1.0, gt=0)
+    hint_weight: Annotated[float, WEIGHTS] = Field(default=1.0, gt=0)
     """Weight of the hints, which are errors relative to the teacher's maps."""
 
-    adapters: bool = True
+    adapters: Annotated[bool, WEIGHTS] = True
     """Fourier adapters in the teacher; without them this is plain distillation."""
 
-    adapter_reduction: int = Field(default=4, ge=1)
+    adapter_reduction: Annotated[int, WEIGHTS] = Field(default=4, ge=1)
     """Channels / bottleneck width inside an adapter."""
 
-    adapter_temperature: float = Field(default=0.1, gt=0)
+    adapter_temperature: Annotated[float, WEIGHTS] = Field(default=0.1, gt=0)
     """Temperature of the softmax that mixes learnt and own amplitude."""
 
-    gate_reduction: int = Field(default=16, ge=1)
+    gate_reduction: Annotated[int, WEIGHTS] = Field(default=16, ge=1)
     """Channels / hidden width of the fusion gate (phase_loss: squared)."""
 
     @model_validator(mode="before")

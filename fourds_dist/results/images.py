@@ -31,6 +31,7 @@ from fourds_dist.data.text import composed
 from fourds_dist.data.threads import num_cores
 from fourds_dist.data.url import split_pattern
 from fourds_dist.results.preprocessing import Preprocessing
+from fourds_dist.storage import is_url, plain
 
 BATCH_SIZE = 128
 
@@ -176,8 +177,9 @@ def open_labelled(
     Raises:
         ValueError: nothing there, or classes that the student does not know.
     """
+    where = plain(where)
     folder, pattern = split_pattern(where)
-    if "://" in where or (pattern and where.endswith(".tar")) or Path(folder, MANIFEST).exists():
+    if is_url(where) or (pattern and where.endswith(".tar")) or Path(folder, MANIFEST).exists():
         opened = open_split(StreamConfig(url=where), split)
         if [*map(composed, opened.classes)] != [*map(composed, classes)]:
             raise ValueError(
@@ -243,8 +245,13 @@ def open_files(places: Sequence[str | Path]) -> FileImages:
     """
     paths: list[Path] = []
     every = ImageFiles()
-    for name in map(str, places):
-        place = Path(name)
+    for given in map(plain, map(str, places)):
+        if is_url(given):
+            raise ValueError(
+                f"{given}: images are read from this machine's disks; copy it here first (`fourds evaluate` reads data "
+                "sets at URLs)"
+            )
+        place = Path(given)
         if place.is_dir():
             found = find_images(place)
             found.check_open(remedy="")
@@ -254,11 +261,6 @@ def open_files(places: Sequence[str | Path]) -> FileImages:
             every.add(found)
         elif place.exists():
             paths.append(place)
-        elif "://" in name:
-            raise ValueError(
-                f"{name}: `fourds predict` reads local files and folders; copy it here, or give the URL of a dataset "
-                "folder to `fourds evaluate`"
-            )
         else:
             raise ValueError(f"{place}: no such file or folder")
     return FileImages(

@@ -14,7 +14,7 @@ from fourds_dist.results.page import Page
 from fourds_dist.results.run import Run
 from fourds_dist.results.scores import wilson
 from fourds_dist.results.sections import RunSections
-from fourds_dist.storage import check_writable, write_bytes
+from fourds_dist.storage import check_writable, plain, write_bytes
 
 PAGE, FOLDER = "report.html", "report"
 _log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def report(runs: Sequence[Run], dest: str | None = None, *, num_images: int | No
     """
     if len(runs) > 1 and dest is None:
         raise ValueError(f"{len(runs)} runs side by side need a place for their report; give --out FOLDER")
-    place = (dest or runs[0].url).rstrip("/")
+    place = plain(dest or runs[0].url)
     check_writable(place)
     looks = [_look(run, num_images) for run in runs]
     page = _page(runs[0], *looks[0]) if len(runs) == 1 else comparison(runs, looks)

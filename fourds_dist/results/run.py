@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from fourds_dist.config import load
+from fourds_dist.config import parsed
 from fourds_dist.settings import Settings
 from fourds_dist.storage import explained, locate
 from fourds_dist.training.outcome import Outcome
@@ -72,10 +70,7 @@ class Run:
         Raises:
             ConfigError: it was written by a version with other keys.
         """
-        with tempfile.TemporaryDirectory() as here:
-            path = Path(here, CONFIG)
-            path.write_text(self.config_text, encoding="utf-8")
-            return load(Settings, path)
+        return parsed(self.config_text, self.folder.path(CONFIG)).build(Settings)
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -164,7 +159,9 @@ def read_bytes(url: str, start: int | None = None, end: int | None = None) -> by
     fs, path = locate(url)
     with explained(url):
         try:
-            data = fs.cat_file(path, start, end)
+            data = fs.cat_file(
+                path, start=start, end=end
+            )  # the order of arguments differs between file systems
         except (FileNotFoundError, IsADirectoryError):
             raise ValueError(f"{url}: no such file") from None
     assert isinstance(data, bytes)

@@ -161,11 +161,6 @@ class RunSections:
         place, url = (shlex.quote(p) for p in (self.run.folder.path("config.yaml"), self.run.url))
         again = f"run.name={self.run.name}-again"
         command = f"python -m fourds_dist.train {place} {again}"
-        if not self.run.folder.is_local:
-            fetch = "import fsspec, sys; sys.stdout.buffer.write(fsspec.open(sys.argv[1]).open().read())"
-            command = (
-                f"python -c '{fetch}' {place} > config.yaml\npython -m fourds_dist.train config.yaml {again}"
-            )
         further = (
             f"python -m fourds_dist.evaluate {url}\npython -m fourds_dist.predict {url} IMAGE...\n"
             f"python -m fourds_dist.export {url} DEST"

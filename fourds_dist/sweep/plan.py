@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from fourds_dist.config import ConfigError, Draft, draft, leaves
+from fourds_dist.effects import NO_RESULT, affected, effect_on
 from fourds_dist.settings import Settings, with_absolute_paths
+from fourds_dist.storage import beside, join
 from fourds_dist.sweep.settings import SweepConfig
 from fourds_dist.sweep.space import Point, Space, expanded, keys_of, label
 from fourds_dist.training.preflight import check
-
-OWN = ("run.", "tracking.", "launch.", "prepare")
-"""Keys that a sweep sets itself, or that leave what a run computes as it is."""
 
 LOOKED_INTO = (
     "teacher.",
@@ -60,7 +59,7 @@ class Plan:
     @property
     def url(self) -> str:
         """Path or URL of the sweep's folder."""
-        return f"{self.run.run.dir.rstrip('/')}/{self.config.name}"
+        return join(self.run.run.dir, self.config.name)
 
     def max_epochs(self) -> int:
         """The longest that a trial may be."""
@@ -86,7 +85,7 @@ def read_plan(path: str | Path, overrides: Sequence[str] = (), *, folder: Path |
     """
     of_sweep = [word for word in overrides if not _is_of_run(word)]
     config = draft(path, of_sweep).build(SweepConfig)
-    file = Path(path).parent / config.config if config.config else None
+    file = beside(str(path), config.config) if config.config else None
     base = draft(file).changed(_flat(config.changes), f"{path} (changes)")
     _, base = with_words(Draft({}, {}), base, [word for word in overrides if _is_of_run(word)])
     return make_plan(config, _with_absolute_paths(base, folder or Path.cwd()))
@@ -115,7 +114,7 @@ def make_plan(config: SweepConfig, base: Draft) -> Plan:
         )
     varied = [own for key in config.space for own in keys_of(key)]
     for key in varied:
-        if key.startswith(OWN):
+        if key == "run.seed" or (key in affected(Settings) and effect_on(Settings, key) in NO_RESULT):
             raise ConfigError(f"space.{key}: this key is the sweep's own, or changes no result; take it out")
     conditions = [own for p in config.space.values() for key in p.when for own in keys_of(key)]
     for key in dict.fromkeys([*varied, *conditions]):

@@ -35,9 +35,8 @@ def write_results(plan: Plan, ledger: Ledger, console: Console) -> None:
     for name, png in page.pngs().items():
         write_bytes(f"{plan.url}/{FOLDER}/{name}", png)
     write_bytes(f"{plan.url}/{PAGE}", page.html().encode())
-    command = "" if "://" in plan.url else "python -m fourds_dist.train "
-    places = f"best: {command}{plan.url}/{BEST}\nreport: {plan.url}/{PAGE}"
-    console.print(words(places), soft_wrap=True)
+    places = f"best: python -m fourds_dist.train {plan.url}/{BEST}\nreport: {plan.url}/{PAGE}"
+    console.print(words(places), soft_wrap=True, highlight=False)
 
 
 def _counts(plan: Plan, ledger: Ledger) -> str:

@@ -17,12 +17,14 @@ from typing import Any
 
 from rich.console import Console
 
-from fourds_dist.config import ConfigError, differences, parsed, to_yaml
+from fourds_dist.config import ConfigError, differing, parsed, to_yaml
+from fourds_dist.effects import LEARNT, Effect, effect_on
 from fourds_dist.launch.ray_cluster import await_workers, cluster, ray
-from fourds_dist.storage import explained
+from fourds_dist.settings import Settings
+from fourds_dist.storage import explained, locate, parent
 from fourds_dist.sweep.course import Course
 from fourds_dist.sweep.driver import Trainable, room, run_trials, tune
-from fourds_dist.sweep.ledger import Ledger
+from fourds_dist.sweep.ledger import FILE, Ledger
 from fourds_dist.sweep.plan import Plan, look_into, make_plan, with_words
 from fourds_dist.sweep.report import write_results
 from fourds_dist.sweep.settings import SweepConfig
@@ -31,14 +33,12 @@ from fourds_dist.sweep.trial import epochs_of, run_trial
 from fourds_dist.sweep.view import SweepView
 from fourds_dist.terminal import words
 from fourds_dist.train import prepare
-from fourds_dist.training.run_folder import RunFolder
+from fourds_dist.training.identity import keep_images, same_images
+from fourds_dist.training.lease import held
+from fourds_dist.training.run_folder import CONFIG, RunFolder, refuse_memory
 from fourds_dist.training.stages import drop_checkpoints
 
 SWEEP, BASE, SPENT = "sweep.yaml", "base.yaml", "spent.json"
-MAY_CHANGE = ("budget", "concurrency", "retries", "scheduler", "config", "changes")
-RUN_MAY_CHANGE = ("launch.", "tracking.", "run.patience_s")
-"""What may differ when a sweep goes on; the rest decides what its trials are."""
-
 KEEP_EVERY_S = 20.0
 
 
@@ -49,11 +49,19 @@ def sweep(plan: Plan, *, resume: bool, console: Console) -> str | None:
         ConfigError: a sweep that cannot work, or another one in its folder; found before anything starts.
         RuntimeError: no room in the cluster, or Ray Tune failed.
     """
-    folder = RunFolder(plan.url)
+    refuse_memory(plan.url, is_one_process=False)
     claim(plan, resume=resume)
-    prepare(plan.run)
-    look_into(plan)
-    keep(plan)
+    with held(plan.url):
+        claim(plan, resume=resume)  # again: another driver may have been here meanwhile
+        prepare(plan.run)
+        look_into(plan)
+        keep(plan)
+        return _run_all(plan, console)
+
+
+def _run_all(plan: Plan, console: Console) -> str | None:
+    """Run what is left of a sweep whose folder is ours; see `sweep`."""
+    folder = RunFolder(plan.url)
     ledger = Ledger.read(plan.url, plan.config.mode)
     for trial in ledger.in_state("waiting", "running"):
         trial.history = list(epochs_of(RunFolder(folder.path(f"trials/{trial.name}")), plan.config.metric))
@@ -83,8 +91,8 @@ def read_sweep(url: str, overrides: Sequence[str] = ()) -> Plan:
         config = parsed(folder.read_text(SWEEP), folder.path(SWEEP))
         base = parsed(folder.read_text(BASE), folder.path(BASE))
     config, base = with_words(config, base, overrides)
-    parent = folder.url.rpartition("/")[0]  # where it lies now, should it have been moved
-    return make_plan(config.build(SweepConfig), base.changed({"run.dir": parent}, "the sweep's place"))
+    lies_in = parent(folder.url)  # now, should the sweep have been moved
+    return make_plan(config.build(SweepConfig), base.changed({"run.dir": lies_in}, "the sweep's place"))
 
 
 def run_plan(plan: Plan, ledger: Ledger, console: Console, trainable: Trainable | None = None) -> str | None:
@@ -134,7 +142,7 @@ def claim(plan: Plan, *, resume: bool) -> None:
     """
     folder = RunFolder(plan.url)
     with explained(folder.url):
-        is_there = folder.exists(SWEEP)
+        is_there = folder.exists(SWEEP) and _has_begun(folder)
     if is_there and not resume:
         raise ConfigError(
             f"{folder.url} holds a sweep already; --resume goes on with it (and adds trials, where budget.trials is "
@@ -142,14 +150,32 @@ def claim(plan: Plan, *, resume: bool) -> None:
         )
     if not is_there:
         return
-    held = read_sweep(folder.url)
-    changed = [d for d in differences(held.config, plan.config) if not d.startswith(MAY_CHANGE)]
-    changed += [d for d in differences(held.run, plan.run) if not d.startswith(RUN_MAY_CHANGE)]
+    before = read_sweep(folder.url)
+    changed = [
+        difference
+        for key, difference in differing(before.config, plan.config).items()
+        if effect_on(SweepConfig, key) in LEARNT
+    ]
+    for key, difference in differing(before.run, plan.run).items():
+        effect = effect_on(Settings, key)
+        are_others = effect == Effect.IMAGES and not same_images(
+            folder, before.run, plan.run, key.partition(".")[0]
+        )
+        if effect in LEARNT or are_others:
+            changed.append(difference)
     if changed:
         raise ConfigError(
             f"{folder.url} holds another sweep ({'; '.join(changed[:5])}); choose another name, or leave these as they "
-            "are. budget, concurrency, retries, scheduler, launch and tracking may change"
+            "are. What changes no trial may change: budget, concurrency, retries, scheduler, launch, tracking, "
+            "data.threads and the like"
         )
+
+
+def _has_begun(folder: RunFolder) -> bool:
+    """Whether a trial or a teacher of the sweep is there; a sweep that found no room has left neither."""
+    fs, path = locate(folder.url)
+    fs.invalidate_cache()
+    return bool(fs.glob(f"{path}/trials/*/{FILE}") or fs.glob(f"{path}/teachers/*/{CONFIG}"))
 
 
 def keep(plan: Plan) -> None:
@@ -158,6 +184,7 @@ def keep(plan: Plan) -> None:
     tree = plan.config.model_dump(mode="json", exclude_defaults=True, exclude={"config", "changes"})
     folder.write_text(SWEEP, to_yaml({"name": plan.config.name, **tree}))
     folder.write_text(BASE, to_yaml(plan.base.tree))
+    keep_images(folder, plan.run)
 
 
 def _tell_end(plan: Plan, ledger: Ledger, reason: str | None, console: Console) -> None:

@@ -15,11 +15,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from fourds_dist.config import Section
+from fourds_dist.effects import COURSE, PLACE, WEIGHTS
 from fourds_dist.sweep.space import Parameter, flattened
 
 
@@ -57,46 +58,46 @@ class SchedulerConfig(Section):
 class SweepConfig(Section):
     """A sweep."""
 
-    name: str = Field(default="sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Annotated[str, PLACE] = Field(default="sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the sweep, of its folder under run.dir, and of its group in W&B."""
 
-    config: str | None = None
+    config: Annotated[str | None, PLACE] = None
     """YAML file of the run that every trial changes, relative to the sweep's file; null: the defaults."""
 
-    changes: dict[str, Any] = Field(default_factory=dict)
+    changes: Annotated[dict[str, Any], PLACE] = Field(default_factory=dict)
     """Keys of that run with other values, dotted or nested, the same in all trials: its length, launch.workers and
     launch.cpus_per_worker, data. On the command line they go without `changes`."""
 
-    space: dict[str, Parameter]
+    space: Annotated[dict[str, Parameter], WEIGHTS]
     """Key, dotted or nested, -> one of `choice: [...]`, `grid: [...]`, `uniform: [low, high]`, `loguniform`, `randint`;
     with `when: {other.key: value}` it varies only there."""
 
-    metric: Literal["val/student", "val/teacher_adapted"] = "val/student"
+    metric: Annotated[Literal["val/student", "val/teacher_adapted"], WEIGHTS] = "val/student"
     """What is compared: the accuracy on the target's validation split at the end of an epoch, the best one counting."""
 
-    mode: Literal["max", "min"] = "max"
+    mode: Annotated[Literal["max", "min"], WEIGHTS] = "max"
     """Whether more or less of it is better."""
 
-    search: Literal["random", "optuna"] = "random"
+    search: Annotated[Literal["random", "optuna"], WEIGHTS] = "random"
     """`random`: drawn independently, grids gone through. `optuna`: TPE, which learns from the trials that are
     done."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: Annotated[int, WEIGHTS] = Field(default=0, ge=0)
     """Seed of what is drawn."""
 
-    seeds: int = Field(default=1, ge=1)
+    seeds: Annotated[int, WEIGHTS] = Field(default=1, ge=1)
     """Trials of each configuration, with run.seed, run.seed + 1, ...; compared by their mean."""
 
-    scheduler: SchedulerConfig = SchedulerConfig()
+    scheduler: Annotated[SchedulerConfig, COURSE] = SchedulerConfig()
     """Early stopping."""
 
-    budget: BudgetConfig = BudgetConfig()
+    budget: Annotated[BudgetConfig, COURSE] = BudgetConfig()
     """When it ends."""
 
-    concurrency: int | None = Field(default=None, ge=1)
+    concurrency: Annotated[int | None, COURSE] = Field(default=None, ge=1)
     """Trials at once; null: as many as the cluster has room for at the start. More than there is room for wait."""
 
-    retries: int = Field(default=1, ge=0)
+    retries: Annotated[int, COURSE] = Field(default=1, ge=0)
     """How often a failed trial goes on from its checkpoint before it is left out; besides launch.max_failures, within
     it."""
 

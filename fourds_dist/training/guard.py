@@ -134,6 +134,7 @@ class Guard:
 
 def _error(what: str, file: str) -> FloatingPointError:
     return FloatingPointError(
-        f"{what}; its images are named in {file}. Lower optim.lr, set optim.max_grad_norm, or let the run skip some "
-        "such steps by step.max_bad_steps"
+        f"{what}; its images are named in {file}. Give the same command with a lower optim.lr of this stage, with its "
+        "optim.max_grad_norm, or with step.max_bad_steps, by which the run skips some such steps; it goes on from the "
+        "newest checkpoint. Where that is spoilt already, give another run.name too"
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
 from pydantic import Field
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fourds_dist.config import Section
 from fourds_dist.data import TrainStream
+from fourds_dist.effects import COURSE, WEIGHTS
 from fourds_dist.method.distiller import Predictor
 from fourds_dist.training.evaluate import Accuracy, Measure
 from fourds_dist.training.guard import Guard
@@ -35,17 +36,17 @@ Emit = Callable[[Row], None]
 class StageConfig(Section):
     """Length, checkpoints and learning rates of one stage."""
 
-    epochs: int = Field(default=120, ge=1)
+    epochs: Annotated[int, WEIGHTS] = Field(default=120, ge=1)
     """Passes over the training split."""
 
-    global_batch_size: int = Field(default=32, ge=1)
+    global_batch_size: Annotated[int, WEIGHTS] = Field(default=32, ge=1)
     """Images per optimiser step, over all workers together."""
 
-    checkpoint_every_steps: int | None = Field(default=None, ge=1)
+    checkpoint_every_steps: Annotated[int | None, COURSE] = Field(default=None, ge=1)
     """Steps between two checkpoints, besides the one at the end of every epoch; null: those alone. They are written
     while training goes on."""
 
-    select: Measure = "accuracy"
+    select: Annotated[Measure, WEIGHTS] = "accuracy"
     """What the best epoch is chosen by on the validation split: `accuracy`, or `mean_per_class`, its mean over classes
     however many images each has. Among epochs within one standard error of the highest, the lowest loss decides."""
 

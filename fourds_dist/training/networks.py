@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torchvision
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 from torchvision.models.vision_transformer import interpolate_embeddings
 
+from fourds_dist.effects import WEIGHTS
 from fourds_dist.method.backbones import BackboneConfig, build_backbone
 from fourds_dist.training.class_order import last_layer
 from fourds_dist.training.weights import (
@@ -33,19 +34,19 @@ _log = logging.getLogger(__name__)
 class TeacherConfig(BackboneConfig):
     """The large network, trained on the source and frozen afterwards."""
 
-    arch: str = "resnet34"
+    arch: Annotated[str, WEIGHTS] = "resnet34"
     """Architecture: a classifier's name in torchvision.models, resnet10 (one basic block a stage), `timm/NAME`, or an
     entry point `package.module:function` that is called with num_classes."""
 
-    checkpoint: str | None = None
+    checkpoint: Annotated[str | None, WEIGHTS] = None
     """Path or URL of a teacher trained on the source (.safetensors or a state dict); its stage is then skipped."""
 
-    metadata: Metadata = "check"
+    metadata: Annotated[Metadata, WEIGHTS] = "check"
     """`check`: weights whose file names other classes, another architecture or other preprocessing than the run's are
     refused; the same classes in another order are reordered. `ignore`: weights are taken as they are, and a line says
     so."""
 
-    start: str = "random"
+    start: Annotated[str, WEIGHTS.of("source")] = "random"
     """First weights of the source stage: `random` (an entry point's own), `torchvision` (ImageNet weights, fetched;
     `torchvision://NAME` for others than the default), or a path or URL. All but the last layer need to fit."""
 
@@ -53,7 +54,7 @@ class TeacherConfig(BackboneConfig):
 class StudentConfig(BackboneConfig):
     """The small network that is to work on the target."""
 
-    start: str = "source"
+    start: Annotated[str, WEIGHTS] = "source"
     """First weights: `source` (trained on the source shards in the teacher's stage), or as teacher.start."""
 
     metadata: Metadata = "check"

@@ -14,44 +14,45 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fourds_dist.config import Section
+from fourds_dist.effects import RATES, WEIGHTS
 from fourds_dist.training.checkpoint import CheckpointRefusedError
 
 
 class OptimConfig(Section):
     """Learning rates and schedules of one stage."""
 
-    lr: float = Field(default=0.01, gt=0)
+    lr: Annotated[float, RATES] = Field(default=0.01, gt=0)
     """Learning rate of SGD (student and gate; in the source stage every network), for the whole global batch."""
 
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    momentum: Annotated[float, RATES] = Field(default=0.9, ge=0, lt=1)
     """Momentum of SGD."""
 
-    weight_decay: float = Field(default=5e-4, ge=0)
+    weight_decay: Annotated[float, RATES] = Field(default=5e-4, ge=0)
     """Weight decay of SGD."""
 
-    schedule: Literal["steps", "cosine", "constant"] = "steps"
+    schedule: Annotated[Literal["steps", "cosine", "constant"], WEIGHTS] = "steps"
     """Decay of SGD's learning rate."""
 
-    decay_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (1 / 3, 7 / 12, 5 / 6)
+    decay_at: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], WEIGHTS] = (1 / 3, 7 / 12, 5 / 6)
     """schedule=steps: shares of the run after which the rate is multiplied by decay_factor (epochs 40, 70, 100 of
     120)."""
 
-    decay_factor: float = Field(default=0.1, gt=0, le=1)
+    decay_factor: Annotated[float, WEIGHTS] = Field(default=0.1, gt=0, le=1)
     """schedule=steps: the multiplier at each of decay_at."""
 
-    warmup: float = Field(default=0.0, ge=0, lt=1)
+    warmup: Annotated[float, WEIGHTS] = Field(default=0.0, ge=0, lt=1)
     """Share of the run over which SGD's rate rises linearly from 0."""
 
-    adapter_lr: float = Field(default=1e-3, gt=0)
+    adapter_lr: Annotated[float, RATES.of("distill")] = Field(default=1e-3, gt=0)
     """Learning rate of AdamW (adapters); decays to 0 by a cosine over the run, step by step."""
 
-    adapter_eps: float = Field(default=1e-4, gt=0)
+    adapter_eps: Annotated[float, RATES.of("distill")] = Field(default=1e-4, gt=0)
     """AdamW's epsilon."""
 
-    adapter_weight_decay: float = Field(default=0.01, ge=0)
+    adapter_weight_decay: Annotated[float, RATES.of("distill")] = Field(default=0.01, ge=0)
     """AdamW's decoupled weight decay."""
 
-    max_grad_norm: float | None = Field(default=None, gt=0)
+    max_grad_norm: Annotated[float | None, RATES] = Field(default=None, gt=0)
     """Clip each optimiser's gradients to this L2 norm; null: no clipping."""
 
 

@@ -26,6 +26,26 @@ def check(settings: Settings) -> None:
     Raises:
         ValueError: naming the thing, the key and the remedy.
     """
+    _check_needs(settings)
+    classes = _check_shards(settings).classes
+    _check_batches(settings)
+    _check_launch(settings)
+    check_networks(settings, len(classes), classes)
+
+
+def check_before_packing(settings: Settings, num_classes: int) -> None:
+    """The part of `check` that needs no data, for data sets that are still to be packed.
+
+    Raises:
+        ValueError: naming the thing, the key and the remedy.
+    """
+    _check_needs(settings)
+    _check_launch(settings)
+    check_networks(settings, num_classes)
+
+
+def _check_needs(settings: Settings) -> None:
+    """There is something to run, and the domains that it needs are named."""
     if not stages_to_run(settings):
         raise ValueError(
             f"run.until={settings.run.until} leaves nothing to run: the teacher is given, and the student does not "
@@ -38,10 +58,6 @@ def check(settings: Settings) -> None:
             "source.url is not set: give the source domain's shards, or a trained teacher as teacher.checkpoint "
             "together with a student.start other than `source`"
         )
-    classes = _check_shards(settings).classes
-    _check_batches(settings)
-    _check_launch(settings)
-    check_networks(settings, len(classes), classes)
 
 
 def _check_launch(settings: Settings) -> None:

@@ -1,6 +1,8 @@
 """The folder of a run, on a local disk or in object storage, and what lies in it.
 
 config.yaml          the resolved configuration
+lease.json           which driver holds the folder, while one does
+images.json          which images the run began with
 metrics.jsonl        one line per event: steps, epochs, what was survived
 wandb.json           each stage's run in Weights & Biases, which goes on where the stage does
 source/, adapt/, distill/   checkpoints of the stages
@@ -16,20 +18,22 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import fsspec
 from pydantic import Field
 
-from fourds_dist.config import Section
+from fourds_dist.config import ConfigError, Section
+from fourds_dist.effects import COURSE, PLACE, WEIGHTS
 from fourds_dist.json_text import parsed_json
-from fourds_dist.storage import write_bytes
+from fourds_dist.storage import is_url, join, locate, plain, write_bytes
 from fourds_dist.training.patience import patiently
 
-METRICS = "metrics.jsonl"
+CONFIG, METRICS = "config.yaml", "metrics.jsonl"
 
 _log = logging.getLogger(__name__)
 
@@ -37,23 +41,24 @@ _log = logging.getLogger(__name__)
 class RunConfig(Section):
     """The run's name and place."""
 
-    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Annotated[str, PLACE] = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run and of its folder under run.dir; the same name with the same configuration goes on where it
-    stopped."""
+    stopped. Keys that change no weight may have other values then (data.threads, launch.workers, step.max_bad_steps,
+    run.until, ...), and those of a stage until it has begun."""
 
-    dir: str = "runs"
+    dir: Annotated[str, PLACE] = "runs"
     """Folder or URL (s3://...) under which runs lie; must be reachable from every node."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: Annotated[int, WEIGHTS] = Field(default=0, ge=0)
     """Seed of everything random: initial weights, order of samples, augmentation."""
 
-    until: Literal["source", "adapt", "distill"] = "distill"
+    until: Annotated[Literal["source", "adapt", "distill"], COURSE] = "distill"
     """The last stage to run. `source` leaves a trained teacher, which other runs take as teacher.checkpoint."""
 
-    keep_checkpoints: int = Field(default=2, ge=1)
+    keep_checkpoints: Annotated[int, COURSE] = Field(default=2, ge=1)
     """The newest checkpoints of a stage that stay; older ones go once a newer one is whole."""
 
-    patience_s: float = Field(default=300.0, ge=0)
+    patience_s: Annotated[float, COURSE] = Field(default=300.0, ge=0)
     """Seconds for which writing to run.dir is tried again where it fails: a store that is away, a disk that is full."""
 
 
@@ -69,21 +74,22 @@ class RunFolder:
     def __init__(
         self, url: str, *, patience_s: float = 0.0, note: Callable[[str], None] = _log.warning
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url = plain(url)
         self._patience_s, self._note = patience_s, note
 
     @property
     def is_local(self) -> bool:
         """Whether the folder lies on this machine's file system."""
-        return "://" not in self.url
+        return not is_url(self.url)
 
     def path(self, name: str) -> str:
         """Path or URL of an entry."""
-        return f"{self.url}/{name}"
+        return join(self.url, name)
 
     def exists(self, name: str) -> bool:
         """Whether an entry is there."""
-        fs, path = fsspec.core.url_to_fs(self.path(name))
+        fs, path = locate(self.path(name))
+        fs.invalidate_cache(path)  # other processes write here too
         return fs.exists(path)
 
     def read_text(self, name: str) -> str:
@@ -92,9 +98,11 @@ class RunFolder:
         Raises:
             ValueError: it is no text.
         """
-        fs, path = fsspec.core.url_to_fs(self.path(name))
+        fs, path = locate(self.path(name))
+        data = fs.cat_file(path)
+        assert isinstance(data, bytes)
         try:
-            return fs.cat_file(path).decode()
+            return data.decode()
         except UnicodeDecodeError as error:
             raise ValueError(
                 f"{self.path(name)} is no text in UTF-8 (byte {error.start}); restore it"
@@ -120,6 +128,15 @@ class RunFolder:
         """Write an entry, whole or not at all."""
         self.write_bytes(name, text.encode())
 
+    def note(self, stage: str, text: str) -> None:
+        """Add a line for people to metrics.jsonl, and show it."""
+        print(f"{self.url} {text}", file=sys.stderr)
+        row = {"stage": stage, "time": round(time.time(), 3), "event": "note", "step": 0, "text": text}
+        before = self.read_text(METRICS) if self.exists(METRICS) else ""
+        if before and not before.endswith("\n"):  # cut short by a kill
+            before = before.rpartition("\n")[0] + "\n"
+        self.write_text(METRICS, before + json.dumps(row) + "\n")
+
     def read_json(self, name: str) -> Any:
         """An entry's JSON.
 
@@ -134,6 +151,19 @@ class RunFolder:
     def write_json(self, name: str, value: Any) -> None:
         """Write an entry as JSON, whole or not at all."""
         self.write_text(name, json.dumps(value, indent=2) + "\n")
+
+
+def refuse_memory(url: str, *, is_one_process: bool) -> None:
+    """Refuse memory:// for what runs in several processes, each of which has a memory of its own.
+
+    Raises:
+        ConfigError: always then.
+    """
+    if url.startswith("memory:") and not is_one_process:
+        raise ConfigError(
+            f"{url} lies in the memory of one process; give run.dir a folder or a store's URL, or train in this "
+            "process alone (launch.runner=inline; for comparisons also through=here)"
+        )
 
 
 class MetricsFile:

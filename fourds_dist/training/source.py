@@ -9,16 +9,14 @@ import hashlib
 import json
 
 from fourds_dist.data import StreamConfig
+from fourds_dist.effects import Effect
 from fourds_dist.method import AdaptConfig, MethodConfig
 from fourds_dist.settings import Settings
+from fourds_dist.training.identity import depends_on
 from fourds_dist.training.loop import StageConfig
 
-HOW_DATA_COME = {"source_fraction", "threads", "decoders", "read_threads", "prefetch_batches", "patience_s",
-                 "cache_dir", "cache_gib", "max_megapixels"}  # fmt: skip
-"""Keys of `data` that change no batch of the source stage."""
-
-ADAMW = {"adapter_lr", "adapter_eps", "adapter_weight_decay"}
-"""Keys of `optim` for adapters, which the source stage has none of."""
+IDENTIFYING = {Effect.WEIGHTS, Effect.RATES, Effect.IMAGES, Effect.NUMERICS}
+"""Effects of the keys by which source stages are told apart: all that may change a bit of their weights."""
 
 
 def source_identity(settings: Settings, *, with_student: bool = True) -> str:
@@ -29,23 +27,9 @@ def source_identity(settings: Settings, *, with_student: bool = True) -> str:
     Args:
         with_student: also tell apart what the student is that is trained beside the teacher, if one is.
     """
-    teacher, student = settings.teacher, settings.student
-    unset = set() if settings.data.grey_range else {"grey_range"}  # as before the key was there
-    parts = {
-        "seed": settings.run.seed,
-        "source": settings.source.model_dump(mode="json"),
-        "data": settings.data.model_dump(mode="json", exclude=HOW_DATA_COME | unset),
-        "teacher": None
-        if teacher.checkpoint is not None
-        else teacher.model_dump(mode="json", exclude={"checkpoint", "stages"}),
-        "student": student.model_dump(mode="json", exclude={"stages"})
-        if with_student and student.start == "source"
-        else None,
-        "source_stage": settings.source_stage.model_dump(
-            mode="json", exclude={"checkpoint_every_steps": True, "optim": ADAMW}
-        ),
-        "step": settings.step.model_dump(mode="json", exclude={"log_every_steps"}),
-    }
+    parts = depends_on(settings, "source", IDENTIFYING)
+    if not with_student:
+        parts = {key: value for key, value in parts.items() if not key.startswith("student.")}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fourds_dist.config import Section
 from fourds_dist.data.batch import Batch, normalise
+from fourds_dist.effects import COURSE, LOG, NUMERICS, SPEED, WEIGHTS
 from fourds_dist.method.lean import hold_frozen_in, keep_less
 from fourds_dist.method.output import Output
 from fourds_dist.method.recompute import recompute_blocks
@@ -30,51 +31,51 @@ MAX_GRAPHS = 2  # whole batches, and the odd one at the end of an epoch
 class StepConfig(Section):
     """How a step computes."""
 
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Annotated[Literal["auto", "float32", "bfloat16"], WEIGHTS] = "auto"
     """`bfloat16`: networks under autocast, Fourier transforms and losses in float32. `auto`: bfloat16 on GPUs, float32
     on CPUs."""
 
-    channels_last: bool = True
+    channels_last: Annotated[bool, NUMERICS] = True
     """Keep images and convolution weights in channels-last memory format on GPUs (under DeepSpeed images alone)."""
 
-    lean: bool = True
+    lean: Annotated[bool, NUMERICS] = True
     """On GPUs, pooling, ReLUs and frozen convolutions keep only what their gradients need: a fourth less memory, and
     faster; the same results."""
 
-    activation_checkpointing: bool = False
+    activation_checkpointing: Annotated[bool, NUMERICS] = False
     """Let residual blocks, transformer layers and adapters run again in the backward pass instead of keeping what they
     computed: the same results in more time and less memory. Without compile."""
 
-    compile: bool = False
+    compile: Annotated[bool, NUMERICS] = False
     """Compile the task with torch.compile: about a minute at the start, some percent faster on GPUs."""
 
-    cuda_graph: bool | None = None
+    cuda_graph: Annotated[bool | None, NUMERICS] = None
     """Capture the step once, its all-reduces included, and replay it on every worker, so that the GPU never waits for
     Python; null: on GPUs with launch.strategy=ddp. true also captures launch.deepspeed=zero1. A step that cannot be
     captured runs without a graph, which the log says."""
 
-    overlap_networks: bool = True
+    overlap_networks: Annotated[bool, SPEED] = True
     """Captured steps: run teacher and student at the same time, on two CUDA streams. The same results, faster; most so
     with small batches."""
 
-    tune_convolutions: bool = True
+    tune_convolutions: Annotated[bool, NUMERICS] = True
     """Let cuDNN try its algorithms on every new shape, some seconds at the start, and keep the fastest."""
 
-    batch_norm: Literal["averaged", "synchronised"] = "averaged"
+    batch_norm: Annotated[Literal["averaged", "synchronised"], WEIGHTS] = "averaged"
     """Several workers: `averaged` normalises by each worker's batch and averages the running statistics before
     evaluation and saving; `synchronised` normalises by the global batch (GPUs only)."""
 
-    accumulation: int = Field(default=1, ge=1)
+    accumulation: Annotated[int, NUMERICS] = Field(default=1, ge=1)
     """Cut each worker's share of the batch into this many parts, one after another, to save memory."""
 
-    eval_batch_size_per_rank: int = Field(default=256, ge=1)
+    eval_batch_size_per_rank: Annotated[int, NUMERICS] = Field(default=256, ge=1)
     """Images per forward pass of evaluation, in each worker."""
 
-    log_every_steps: int = Field(default=10, ge=1)
+    log_every_steps: Annotated[int, LOG] = Field(default=10, ge=1)
     """Steps between two lines of metrics; only these steps wait for the device, and only at them does a run notice that
     it is to stop."""
 
-    max_bad_steps: int = Field(default=0, ge=0)
+    max_bad_steps: Annotated[int, COURSE] = Field(default=0, ge=0)
     """Steps with gradients that are not finite which a run may leave out; 0: the first loss that is not finite stops
     it. Weights that are not finite always do. Their images are named in bad_batch-*.json."""
 

@@ -85,7 +85,7 @@ def test_a_run_that_is_told_to_stop_is_the_last(
 ) -> None:
     began: list[str] = []
 
-    def told(settings: Settings) -> None:
+    def told(settings: Settings, *, wait_s: float) -> None:
         began.append(settings.run.name)
         raise Stopped("SIGTERM", 7)
 

@@ -172,6 +172,9 @@ def test_cells_of_another_configuration_are_refused(tmp_path: Path) -> None:
     Path(run.run_url).mkdir(parents=True)
     Path(run.run_url, "config.yaml").write_text(dump(run))
     refuse_others(plan)
+    refuse_others(comparison(tmp_path, DOMAINS, "distill.epochs=3"))  # nothing of it has begun
+    Path(run.run_url, "summary.json").write_text("{}")
+    refuse_others(comparison(tmp_path, DOMAINS, "data.threads=1"))
     with pytest.raises(ConfigError, match=rf"{cell}: .* another configuration \(distill.epochs: 1 -> 3\)"):
         refuse_others(comparison(tmp_path, DOMAINS, "distill.epochs=3"))
 

@@ -38,9 +38,12 @@ def test_who_may_have_a_folder(tmp_path: Path) -> None:
     claim(plan, resume=True)  # a job that is tried again may not have come as far as its folder
     claim(plan, resume=False)
     keep(plan)
+    claim(plan, resume=False)  # there was no room in the cluster, or Ctrl-C came before its first trial
+    ledger_of(plan, [{LR: 0.1, "method.phase_loss": "circular"}])
     with pytest.raises(ConfigError, match="holds a sweep already; --resume goes on with it"):
         claim(plan, resume=False)
     claim(small_plan(tmp_path, "budget.trials=20", "concurrency=2", "launch.workers=4"), resume=True)
+    claim(small_plan(tmp_path, "data.threads=1", "step.max_bad_steps=3"), resume=True)
     for words, told in (
         (("metric=val/teacher_adapted",), "metric: 'val/student' -> 'val/teacher_adapted'"),
         (("space.distill.optim.lr={uniform: [0.1, 1]}",), r"holds another sweep \(space.distill.optim.lr"),

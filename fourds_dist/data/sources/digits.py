@@ -25,7 +25,7 @@ from fourds_dist.data.sources.domain import Domain
 from fourds_dist.data.sources.photographs import NOTES, blend
 from fourds_dist.data.sources.png import png
 from fourds_dist.data.sources.splits import stratified
-from fourds_dist.storage import explained, locate
+from fourds_dist.storage import check_writable, explained, locate
 
 if TYPE_CHECKING:
     from fourds_dist.settings import Settings
@@ -57,8 +57,23 @@ def pack_quickstart(settings: Settings) -> None:
     """Pack both domains into source.url and target.url, where they are not there yet.
 
     Raises:
-        ValueError: a URL is missing, or its folder holds something else.
+        ValueError: a URL is missing, its folder holds something else, or nothing can be written there; neither is
+            packed then.
     """
+    for domain, url in missing_domains(settings):
+        from fourds_dist.data.pack.writer import pack_domain
+
+        print(f"packing {domain.name} into {url}", file=sys.stderr)
+        pack_domain(domain, url)
+
+
+def missing_domains(settings: Settings) -> list[tuple[Domain, str]]:
+    """The domains that `pack_quickstart` packs, and where.
+
+    Raises:
+        ValueError: as `pack_quickstart`.
+    """
+    missing: list[tuple[Domain, str]] = []
     for key, url, domain in zip(
         ("source.url", "target.url"), (settings.source.url, settings.target.url), digits(), strict=True
     ):
@@ -74,10 +89,9 @@ def pack_quickstart(settings: Settings) -> None:
                     f"{key}, or set prepare=null to use it as it is"
                 )
             continue
-        from fourds_dist.data.pack.writer import pack_domain
-
-        print(f"packing {domain.name} into {url}", file=sys.stderr)
-        pack_domain(domain, url)
+        check_writable(url)
+        missing.append((domain, url))
+    return missing
 
 
 def _is_made_from(manifest: Manifest, domain: Domain) -> bool:

@@ -1,0 +1,100 @@
+"""A real S3 server for tests: rclone's, over HTTP, which checks signatures."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import fsspec.config
+import pytest
+
+from fourds_dist.launch.parent_death import bound
+from tests import s3
+
+
+@dataclass
+class S3Server:
+    """A running server; buckets are folders under `root`."""
+
+    endpoint: str
+    """http://127.0.0.1:PORT"""
+    root: Path
+    environment: dict[str, str]
+    """What a process needs to reach it; set in this one while the fixture lives."""
+    _numbers: Iterator[int] = field(default_factory=count)
+
+    def new_bucket(self) -> str:
+        """URL of a fresh, empty bucket, which the server knows."""
+        name = f"bucket-{next(self._numbers)}"
+        (self.root / name).mkdir()
+        time.sleep(0.1)
+        return f"s3://{name}"
+
+    def path(self, url: str) -> Path:
+        """Where an object lies on the server's disk, to look at it or to harm it; the server sees that within 0.1 s."""
+        return self.root / url.removeprefix("s3://")
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server of this session, reached by plain s3:// URLs: credentials and endpoint are in the environment."""
+    root = tmp_path_factory.mktemp("s3")
+    process = subprocess.Popen(
+        bound(s3.serving(str(root), "127.0.0.1:0", str(root.with_name("rclone.conf")))),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        endpoint = _endpoint(process)
+        environment = {
+            **s3.reaching(endpoint),
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": str(root.with_name("no-config")),
+            "AWS_SHARED_CREDENTIALS_FILE": str(root.with_name("no-credentials")),
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+                patch.delenv(name, raising=False)
+            # fsspec reads FSSPEC_* once, when it is imported.
+            patch.setitem(fsspec.config.conf, "s3", {"endpoint_url": endpoint})
+            forget_connections()
+            yield S3Server(endpoint, root, environment)
+        forget_connections()
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def forget_connections() -> None:
+    """Make fsspec look at the environment again: it keeps a file system for each set of arguments."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def _endpoint(process: subprocess.Popen[str]) -> str:
+    """The address the server says it listens on; its later lines are read and dropped, or it would block."""
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if match := re.search(r"Starting s3 server on \[(http://[^/\]]+)", line):
+            threading.Thread(target=lambda stderr=process.stderr: [None for _ in stderr], daemon=True).start()
+            return match[1]
+    raise RuntimeError("rclone did not start:\n" + "".join(lines))
