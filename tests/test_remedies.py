@@ -22,7 +22,7 @@ import wandb
 
 from fourds_dist.cli import available
 from fourds_dist.compare.settings import CompareConfig
-from fourds_dist.config import Section, _fields, _section_of
+from fourds_dist.config import Section, _fields, section_of
 from fourds_dist.data.pack.command_line import parser_of
 from fourds_dist.settings import Settings
 from fourds_dist.sweep.settings import SweepConfig
@@ -136,7 +136,7 @@ def keys() -> frozenset[str]:
 
 
 def sections(root: type[Section]) -> set[str]:
-    return {name for name, field in root.model_fields.items() if _section_of(field.annotation) is not None}
+    return {name for name, field in root.model_fields.items() if section_of(field.annotation) is not None}
 
 
 def test_messages_are_found() -> None:

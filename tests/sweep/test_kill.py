@@ -17,7 +17,7 @@ from fourds_dist.launch.parent_death import bound
 from fourds_dist.sweep.ledger import Ledger
 from fourds_dist.sweep.trial import epochs_of
 from fourds_dist.training.run_folder import RunFolder
-from tests.data.conftest import S3Server, s3_server  # noqa: F401
+from tests.s3_server import S3Server
 from tests.kill import SHORT, LocalCluster, pack, places
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1800)]
