@@ -17,8 +17,8 @@ from fourds_dist.launch.parent_death import bound
 from fourds_dist.sweep.ledger import Ledger
 from fourds_dist.sweep.trial import epochs_of
 from fourds_dist.training.run_folder import RunFolder
-from tests.s3_server import S3Server
 from tests.kill import SHORT, LocalCluster, pack, places
+from tests.s3_server import S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1800)]
 TRIALS, EPOCHS = 4, 3
@@ -98,7 +98,7 @@ def test_a_worker_a_node_and_the_driver(tmp_path: Path) -> None:
         cluster.close()
 
 
-def test_the_driver_of_a_sweep_in_an_object_store(s3_server: S3Server, tmp_path: Path) -> None:  # noqa: F811
+def test_the_driver_of_a_sweep_in_an_object_store(s3_server: S3Server, tmp_path: Path) -> None:
     bucket = s3_server.new_bucket()
     cluster = LocalCluster(2)
     try:
