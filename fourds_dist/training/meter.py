@@ -135,11 +135,7 @@ class Meter:
         if self._shares is None or len(self._shares) < 1 + BOTTLENECK_ROWS:
             return None
         rows, self._shares = self._shares[1:], None
-        mean = {name: sum(row.get(name, 0.0) for row in rows) / len(rows) for name in rows[0]}
-        for name, (least, text) in BOTTLENECKS.items():
-            if mean.get(name, 0.0) >= least:
-                return text.format(share=mean[name])
-        return None
+        return bottleneck({name: sum(row.get(name, 0.0) for row in rows) / len(rows) for name in rows[0]})
 
     def _wait_for_device(self) -> float | None:
         """Seconds that the host waited for the steps that it had queued; None on a CPU."""
@@ -171,3 +167,15 @@ class Meter:
         }
         self._begin(step)
         return row
+
+
+def bottleneck(shares: dict[str, float]) -> str | None:
+    """What a run of such shares is bound by, in one line; None: by its GPU.
+
+    >>> print(bottleneck({"data_wait_share": 0.05, "host_busy_share": 0.3}))
+    None
+    """
+    for name, (least, text) in BOTTLENECKS.items():
+        if shares.get(name, 0.0) >= least:
+            return text.format(share=shares[name])
+    return None

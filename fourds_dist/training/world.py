@@ -35,6 +35,11 @@ class World:
         """
         if not dist.is_initialized() and group_size() is not None:
             backend = "nccl" if torch.cuda.is_available() else "gloo"
+            if backend == "nccl" and not dist.is_nccl_available():
+                raise ValueError(
+                    "this PyTorch was built without NCCL, which workers on GPUs need; install PyTorch's CUDA build, or "
+                    "set CUDA_VISIBLE_DEVICES='' to train on CPUs"
+                )
             dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
         if torch.cuda.is_available():
             # Ray shows each worker its own GPU alone; torchrun shows all of them.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fourds_dist.data import LoaderConfig, StreamConfig, TrainStream, open_split
 from fourds_dist.method.distiller import Output
-from fourds_dist.training.meter import Meter
+from fourds_dist.training.meter import Meter, bottleneck
 from fourds_dist.training.world import World
 from tests.data import shards
 from tests.data.shards import SIDE, write_dataset
@@ -68,3 +68,24 @@ def test_a_broken_image_counts_once_whichever_ranks_meet_it(
     assert first == sorted(first)
     # Both meet all of them in time: a plain sum would count twice, and half the budget each would end the run.
     assert len(met_by_first) == len(met_by_second) == len(broken)
+
+
+@pytest.mark.parametrize(
+    ("shares", "what"),
+    [
+        ({"data_wait_share": 0.31, "host_busy_share": 0.69}, "bound by data: 31%"),
+        (
+            {"data_wait_share": 0.1, "network_wait_share": 0.25, "host_busy_share": 0.3},
+            "bound by the network: 25%",
+        ),
+        (
+            {"data_wait_share": 0.02, "network_wait_share": 0.0, "host_busy_share": 0.97},
+            "bound by Python: 97%",
+        ),
+        ({"data_wait_share": 0.02, "network_wait_share": 0.02, "host_busy_share": 0.2}, None),
+        ({"data_wait_share": 0.1}, None),  # a CPU, which waits for nobody
+    ],
+)
+def test_a_run_says_what_bounds_it(shares: dict[str, float], what: str | None) -> None:
+    found = bottleneck(shares)
+    assert found is None if what is None else found is not None and found.startswith(what)
