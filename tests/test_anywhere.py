@@ -225,6 +225,7 @@ def test_killed_in_the_middle_of_a_stage_and_started_again(
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_sweep_in_a_store_and_its_best(
     tmp_path: Path, shards: dict[str, str], s3_server: S3Server, capsys: pytest.CaptureFixture[str]

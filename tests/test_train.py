@@ -213,6 +213,21 @@ class TestRefused:
         assert "method.temperature" in refused("method.temperature=-1")
         assert "one configuration at a time" in refused("other.yaml")
 
+    def test_nothing_is_packed_for_what_cannot_work(self, refused, tmp_path) -> None:
+        packed = tmp_path / "packed"
+        fresh = ("prepare=digits", f"source.url={packed}/source", f"target.url={packed}/target")
+        assert "did you mean 'resnet18'" in refused(*fresh, "student.arch=resnet1")
+        assert "leaves nothing to run" in refused(
+            *fresh, "run.until=source", "teacher.checkpoint=x", "student.start=random"
+        )
+        assert "prepare: digits needs target.url" in refused(*fresh, "target.url=null")
+        assert not packed.exists()
+
+    def test_places_that_cannot_be(self, refused) -> None:
+        assert "did you mean s3://bucket/runs?" in refused("run.dir=s3:/bucket/runs")
+        message = refused("run.dir=memory://runs", "launch.runner=ray")
+        assert "lies in the memory of one process" in message
+
     def test_no_credentials(self, refused, monkeypatch, tmp_path) -> None:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
             monkeypatch.delenv(name, raising=False)
@@ -224,6 +239,22 @@ class TestRefused:
             assert "s3://no-such-bucket/photos" in message
             assert "no credentials were found" in message
             assert "AWS_ACCESS_KEY_ID" in message
+
+
+def test_a_run_that_is_done_stays_as_it_is(shards: Path, tmp_path: Path, capsys) -> None:
+    given = arguments(shards, tmp_path, "run.name=done", "launch.runner=inline", "run.until=source")
+    given.append("source_stage.epochs=1")
+    assert main(given) == 0
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+    new = tmp_path / "new"
+    assert main([*given, "prepare=digits", f"source.url={new}"]) == 1
+    assert (
+        f"holds a run of another configuration (source.url: '{shards}/source' -> '{new}')"
+        in capsys.readouterr().err
+    )
+    # Its data may be gone.
+    assert main([*given, f"target.url={new}"]) == 0
+    assert before == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
 
 
 @pytest.mark.ray

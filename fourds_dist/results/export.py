@@ -21,7 +21,7 @@ from fourds_dist.data import LoaderConfig
 from fourds_dist.data.index import UNLABELLED
 from fourds_dist.data.samples import Sample, SampleReader
 from fourds_dist.results.card import model_card, preparation_code
-from fourds_dist.results.formats import FILES, Writer
+from fourds_dist.results.formats import FILES, Writer, check_packages
 from fourds_dist.results.images import FileImages, ShardImages, open_labelled
 from fourds_dist.results.loading import load_student
 from fourds_dist.results.preprocessing import Preprocessing
@@ -102,6 +102,7 @@ def export(
     if unknown or not formats:
         named = f"unknown format {unknown[0]!r}" if unknown else "no format"
         raise ValueError(f"{named}; there are {', '.join(FILES)}")
+    check_packages(formats)
     check_writable(dest)
     where = data or student.about.get("domain")
     if not where:
@@ -110,7 +111,8 @@ def export(
     check_preparation(student.preprocessing, _encoded(images))
     pixels, labels = _some(images, student, NUM_COMPARED)
     about = {**student.about, "format": "fourds_dist", "preprocessing": student.preprocessing.to_json()}
-    writer = Writer(student, about, lambda: _calibration(images, student))
+    calibration = _calibration(images, student) if "int8" in formats else pixels
+    writer = Writer(student, about, lambda: calibration)
     expected = student.run(pixels)
     done: list[Exported] = []
     refused: dict[str, str] = {}

@@ -12,11 +12,12 @@ inside. Every file carries the same description: architecture, classes, preproce
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ FILES = {
     "int8": "student.int8.onnx",
 }
 """Format -> its file."""
+PACKAGES = dict.fromkeys(("onnx", "int8"), ("onnx", "onnxscript", "onnxruntime"))
+"""Format -> what it needs besides."""
 
 
 class Shipped(nn.Module):
@@ -174,6 +177,18 @@ class _Calibration:
         if given is None:
             raise StopIteration
         return given
+
+
+def check_packages(formats: Iterable[str]) -> None:
+    """Refuse formats whose packages are not installed, before any is written.
+
+    Raises:
+        ValueError: naming the format, the package and the remedy.
+    """
+    for format_ in formats:
+        for package in PACKAGES.get(format_, ()):
+            if importlib.util.find_spec(package) is None:
+                raise ValueError(f"{format_} needs {package}: pip install 'fourds_dist[export]'")
 
 
 @contextlib.contextmanager
