@@ -40,7 +40,7 @@ FILES = {
     "int8": "student.int8.onnx",
 }
 """Format -> its file."""
-PACKAGES = dict.fromkeys(("onnx", "int8"), ("onnx", "onnxscript", "onnxruntime"))
+PACKAGES: dict[str, tuple[str, ...]] = dict.fromkeys(("onnx", "int8"), ("onnx", "onnxscript", "onnxruntime"))
 """Format -> what it needs besides."""
 
 
@@ -188,7 +188,7 @@ def check_packages(formats: Iterable[str]) -> None:
     for format_ in formats:
         for package in PACKAGES.get(format_, ()):
             if importlib.util.find_spec(package) is None:
-                raise ValueError(f"{format_} needs {package}: pip install 'fourds_dist[export]'")
+                raise ValueError(f"{format_} needs {package}: {remedy('export')}")
 
 
 @contextlib.contextmanager
