@@ -19,7 +19,7 @@ MODULES = (
     "fourds_dist.method.adapter",
     "fourds_dist.method.distiller",
     "fourds_dist.ops.operators",
-    "fourds_dist.results.preprocessing",
+    "fourds_dist.data.preprocessing",
     "fourds_dist.results.scores",
     "fourds_dist.results.loading",
     "fourds_dist.results.run",

@@ -93,6 +93,6 @@ def test_of_a_folder_of_splits_the_one_asked_for_is_taken(tmp_path: Path) -> Non
 
 def test_a_url_is_not_a_file() -> None:
     with pytest.raises(
-        ValueError, match=r"s3://b/x\.jpg: `fourds predict` reads local files.*`fourds evaluate`"
+        ValueError, match=r"s3://b/x\.jpg: images are read from this machine's disks.*`fourds evaluate`"
     ):
         open_files(["s3://b/x.jpg"])

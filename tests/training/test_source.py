@@ -20,12 +20,13 @@ from tests.compare.small import CHANGES, write_domains
 OTHERS: dict[str, Any] = {
     "run": {"name": "other", "keep_checkpoints": 1, "patience_s": 100},
     "data": {"source_fraction": 0.25, "threads": 2, "read_threads": 2, "prefetch_batches": 1,
-             "patience_s": 60, "cache_gib": 1, "keep_decoded_mib": 0, "max_bad_fraction": 0.5},
+             "patience_s": 60, "cache_gib": 1, "keep_decoded_mib": 0, "max_bad_fraction": 0.5,
+             "max_megapixels": 1.0},
     "teacher": {"stages": ["layer2"]},
     "student": {"stages": ["layer2"]},
     "source_stage": {"checkpoint_every_steps": 1,
                      "optim": {"adapter_lr": 0.5, "adapter_eps": 0.1, "adapter_weight_decay": 0.5}},
-    "step": {"log_every_steps": 3, "max_bad_steps": 2},
+    "step": {"log_every_steps": 3, "max_bad_steps": 2, "overlap_networks": False},
 }  # fmt: skip
 """Another value of every key that bears on the source stage, but on no weight of it."""
 
