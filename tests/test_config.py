@@ -143,7 +143,7 @@ def test_aliases_are_copies(tmp_path: Path) -> None:
     garage = load(Garage, path, ["first.power=3"])
     assert (garage.first.power, garage.second.power) == (3.0, 2.0)
     for text, told in (
-        ("first: &me { power: *me }\n", "an alias of itself"),
+        ("first: &me { power: *me }\n", r"an alias \(\*name\) holds itself"),
         ("".join(_bomb()), "more than 100000 values"),
         (f"first: {'[' * 1500}\n", "too deep inside others"),
     ):

@@ -147,7 +147,8 @@ class TestRefused:
     def refused(self, shards: Path, tmp_path: Path, capsys):
         def check(*changes: str) -> str:
             runs = tmp_path / "runs"
-            assert main(arguments(shards, runs, "launch.runner=inline", *changes)) == 1
+            given = arguments(shards, runs, "launch.runner=inline", "launch.workers=1", *changes)
+            assert main(given) == 1
             assert not runs.exists()
             message = capsys.readouterr().err
             assert message.startswith("error: ")
@@ -260,7 +261,8 @@ def test_a_run_that_is_done_stays_as_it_is(shards: Path, tmp_path: Path, capsys)
 @pytest.mark.ray
 @pytest.mark.timeout(1200)
 def test_more_workers_than_the_cluster_has(local_ray: None, shards: Path, tmp_path: Path, capsys) -> None:
-    given = ("run.name=many", "launch.workers=30", "launch.wait_s=3")
+    sizes = ("source_stage.global_batch_size=60", "distill.global_batch_size=60")
+    given = ("run.name=many", "launch.workers=30", "launch.wait_s=3", *sizes)
     assert main(arguments(shards, tmp_path, *given)) == 1
     message = capsys.readouterr()
     assert "waiting up to 3 s for 30 workers with 1 CPU each" in message.out

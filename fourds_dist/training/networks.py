@@ -57,7 +57,7 @@ class StudentConfig(BackboneConfig):
     start: Annotated[str, WEIGHTS] = "source"
     """First weights: `source` (trained on the source shards in the teacher's stage), or as teacher.start."""
 
-    metadata: Metadata = "check"
+    metadata: Annotated[Metadata, WEIGHTS] = "check"
     """As teacher.metadata, for a file under student.start."""
 
 

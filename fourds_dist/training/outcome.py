@@ -73,7 +73,7 @@ class Outcome:
     def show(self, console: Console) -> None:
         """Print the table."""
         table = Table(title=words(f"{self.run}: accuracy on test splits"), title_justify="left")
-        table.add_column("network")
+        table.add_column("network", no_wrap=True)
         for column in ("parameters", "source", "target", "mean over classes", "images/s"):
             table.add_column(column, justify="right")
         for line in self.lines:

@@ -116,14 +116,29 @@ def test_tables_take_ratios_within_rounds(capsys):
 def test_memory_counts_a_process_and_its_children():
     import multiprocessing
 
-    before = peers.memory_bytes(os.getpid())
-    gate = multiprocessing.get_context("fork").Event()
+    # Of a process of its own: this one's other children (Ray's among them) come and go.
+    fork = multiprocessing.get_context("fork")
+    gate = fork.Event()
+    parent = fork.Process(target=_hold_in_child, args=(gate, os.getpid()))
+    parent.start()
+    try:
+        assert gate.wait(300)
+        assert parent.pid is not None
+        (child,) = set(peers.family(parent.pid)) - {parent.pid}
+        alone = peers.memory_bytes(child)
+        assert alone > 60 << 20
+        assert peers.memory_bytes(parent.pid) >= alone
+    finally:
+        parent.kill()
+        parent.join()
+
+
+def _hold_in_child(gate, parent: int) -> None:
+    import multiprocessing
+
+    die_with_parent(parent)
     child = multiprocessing.get_context("fork").Process(target=_hold, args=(gate, os.getpid()))
     child.start()
-    assert gate.wait(300)
-    assert child.pid in peers.family(os.getpid())
-    assert peers.memory_bytes(os.getpid()) - before > 60 << 20
-    child.terminate()
     child.join()
 
 

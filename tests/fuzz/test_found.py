@@ -96,7 +96,7 @@ FOUND = {
     ),
     "weights without data": ("weights", {"weights.pt": saved({"x": torch.zeros(2, device="meta")})}, r"x"),
     "weights of a sparse tensor": ("weights", {"weights.pt": saved({"x": torch.eye(2).to_sparse()})}, r"x"),
-    "a checkpoint that is half a pickle": ("checkpoint", {"state.pt": b"\x80\x02Q."}, "no PyTorch file"),
+    "a checkpoint that is half a pickle": ("checkpoint", {"state.pt": b"\x80\x02Q."}, "torch.save did not write"),
     "a checkpoint whose format is a list": ("checkpoint", {"state.pt": saved({"format": [FORMAT]})}, "not one of"),
     "digits whose archive is damaged": (
         "usps", dict.fromkeys(("zip.train.gz", "zip.test.gz"), HALF_OF_GZIP), "zip.train.gz cannot be read",

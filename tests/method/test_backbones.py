@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from itertools import pairwise
 from types import ModuleType, SimpleNamespace
@@ -12,6 +13,7 @@ import torch
 import torchvision
 from torch import nn
 
+from fourds_dist.extras import remedy
 from fourds_dist.method import BackboneConfig, build_backbone
 from fourds_dist.method.backbones import DEFAULT_STAGES, stage_names
 from fourds_dist.method.taps import anatomy
@@ -131,7 +133,7 @@ def test_looking_leaves_the_network_as_it_was() -> None:
 
 def test_timm_is_asked_for_when_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ValueError, match=r"'timm/convnext_atto' needs timm.*pip install timm"):
+    with pytest.raises(ValueError, match=f"'timm/convnext_atto' needs timm.*{re.escape(remedy('timm'))}"):
         build_backbone(BackboneConfig(arch="timm/convnext_atto"), 5)
 
     asked: dict[str, Any] = {}
