@@ -145,10 +145,10 @@ def test_aliases_are_copies(tmp_path: Path) -> None:
     for text, told in (
         ("first: &me { power: *me }\n", r"an alias \(\*name\) holds itself"),
         ("".join(_bomb()), "more than 100000 values"),
-        (f"first: {'[' * 1500}\n", "too deep inside others"),
+        (f"first: {'[' * 1500}\n", "nested too deeply"),
     ):
         path.write_text(text)
-        with pytest.raises(ConfigError, match=rf"garage\.yaml holds .*{told}"):
+        with pytest.raises(ConfigError, match=rf"garage\.yaml .*{told}"):
             load(Garage, path)
 
 

@@ -101,6 +101,7 @@ def test_a_public_bucket_is_read_as_the_message_says(tmp_path: Path, monkeypatch
             m for line in lines if (m := re.search(r"Starting s3 server on \[(http://[^/\]]+)", line))
         )
         monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": match[1]})
+        monkeypatch.setenv("FSSPEC_S3_ENDPOINT_URL", match[1])  # the session's server may stand there
         s3fs.S3FileSystem.clear_instance_cache()
         refused = pytest.raises(ValueError, match=r"no credentials were found; .*with FSSPEC_S3_ANON=true")
         with refused as error, explained("s3://public/x"):

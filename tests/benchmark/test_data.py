@@ -146,7 +146,7 @@ def _hold(gate, parent: int) -> None:
     die_with_parent(parent)
     held = np.ones(64 << 20, np.uint8)
     gate.set()
-    __import__("time").sleep(1000 + held[0])
+    __import__("time").sleep(1000 + int(held[0]))
 
 
 def test_feeding_tells_waiting_from_working(monkeypatch):
