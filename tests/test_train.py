@@ -60,7 +60,8 @@ def rows(run: Path) -> list[dict[str, Any]]:
 def test_two_workers_on_ray_from_shards_to_a_student(
     local_ray: None, shards: Path, tmp_path: Path, capsys
 ) -> None:
-    given = arguments(shards, tmp_path, "run.name=two", "launch.workers=2", "launch.cpus_per_worker=0.5")
+    changes = ("run.name=two", "launch.workers=2", "launch.cpus_per_worker=0.5", "distill.epochs=6")
+    given = arguments(shards, tmp_path, *changes)
     assert main(given) == 0
     out = capsys.readouterr().out
     assert "teacher with adapters" in out
@@ -91,8 +92,8 @@ def test_two_workers_on_ray_from_shards_to_a_student(
     # The same command again finds it done and prints the same table; another configuration is refused.
     assert main(given) == 0
     assert capsys.readouterr().out == out
-    assert main([*given, "distill.epochs=2"]) == 1
-    assert "holds a run of another configuration (distill.epochs: 1 -> 2)" in capsys.readouterr().err
+    assert main([*given, "distill.epochs=7"]) == 1
+    assert "holds a run of another configuration (distill.epochs: 6 -> 7)" in capsys.readouterr().err
 
 
 def test_one_process_without_ray(shards: Path, tmp_path: Path, capsys, caplog, monkeypatch) -> None:
