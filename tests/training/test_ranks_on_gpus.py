@@ -1,6 +1,6 @@
 """Captured steps on several GPUs: they train as steps without a graph do, and a rank that is lost ends the others.
 
-python -m pytest --gpu tests/training/test_ranks_on_gpus.py    (two GPUs)
+python -m pytest tests/training/test_ranks_on_gpus.py    (needs two GPUs)
 """
 
 from __future__ import annotations
