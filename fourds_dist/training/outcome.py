@@ -92,7 +92,7 @@ class Outcome:
             samples += f" and {self.lines[0].source.num_samples} source"
         workers = f"{self.num_workers} worker{'s' if self.num_workers > 1 else ''}"
         text = (
-            f"{samples} images tested, each once; chance {self.chance:.1%}; img/s: images a second in inference, per worker.\n"
+            f"{samples} images tested, each once; chance {self.chance:.1%}; img/s: inference, per worker.\n"
             f"Student of epoch {self.selected_epoch}, chosen on the validation split "
             f"by {CHOSEN_BY[self.selected_by]} and loss ({self.validation_accuracy:.1%}); distilled at "
             f"{self.train_images_per_s:.0f} images/s on {workers}."
