@@ -98,7 +98,7 @@ class CudaGraphStep:
 
 @contextmanager
 def no_trace(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Steps inside leave buffers and the device's random state as they were, and no gradients of the last one."""
+    """Steps inside leave buffers and the device's random state as they were; their last gradients stay."""
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
     random_state = torch.cuda.get_rng_state(device)
     try:
@@ -151,7 +151,6 @@ class HangWatch:
     """
 
     def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
         self._queued: deque[tuple[float, torch.cuda.Event]] = deque()
         done = threading.Event()
         weakref.finalize(self, done.set)

@@ -155,15 +155,11 @@ class GradientBuckets:
 
 def broadcast(task: nn.Module, group: dist.ProcessGroup | None = None) -> None:
     """Give every rank the parameters and buffers of rank 0."""
-    tensors: dict[torch.dtype, list[Tensor]] = {}
-    for tensor in (*task.parameters(), *task.buffers()):
-        tensors.setdefault(tensor.dtype, []).append(tensor.detach())
-    for same_dtype in tensors.values():
-        for tensor in same_dtype:
-            whole = tensor.contiguous()
-            dist.broadcast(whole, 0, group=group)
-            if whole.data_ptr() != tensor.data_ptr():
-                tensor.copy_(whole)
+    for tensor in (x.detach() for x in (*task.parameters(), *task.buffers())):
+        whole = tensor.contiguous()
+        dist.broadcast(whole, 0, group=group)
+        if whole.data_ptr() != tensor.data_ptr():
+            tensor.copy_(whole)
 
 
 def _own_group(world: World) -> dist.ProcessGroup | None:
