@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fourds_dist.launch.leftovers import end_marked, mark, watch
-from tests.s3_server import s3_server  # noqa: F401  (a fixture)
+from tests.s3_server import no_credentials, s3_server  # noqa: F401  (fixtures)
 
 # A test's time says how busy the machine is, not whether the code is right.
 hypothesis.settings.register_profile("unhurried", deadline=None)

@@ -77,19 +77,12 @@ def test_what_is_explained_and_what_passes() -> None:
             raise error
 
 
+@pytest.mark.usefixtures("no_credentials")
 def test_a_public_bucket_is_read_as_the_message_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import s3fs
 
     (tmp_path / "root/public").mkdir(parents=True)
     (tmp_path / "root/public/x").write_text("there")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in {
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
-    }.items():
-        monkeypatch.setenv(name, value)
     command = serving(str(tmp_path / "root"), "127.0.0.1:0", str(tmp_path / "rclone.conf"))
     at = command.index("--auth-key")
     del command[at : at + 2]  # whoever asks may read

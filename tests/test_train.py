@@ -20,7 +20,6 @@ from fourds_dist.data.sources.digits import digits
 from fourds_dist.method import BackboneConfig, build_backbone
 from fourds_dist.settings import Settings
 from fourds_dist.train import QUICKSTART, main
-from tests.data.conftest import forget_connections
 from tests.data.shards import write_dataset
 
 SHORT = (
@@ -230,12 +229,8 @@ class TestRefused:
         message = refused("run.dir=memory://runs", "launch.runner=ray")
         assert "lies in the memory of one process" in message
 
-    def test_no_credentials(self, refused, monkeypatch, tmp_path) -> None:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("HOME", str(tmp_path))
-        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        forget_connections()  # of tests that had credentials
+    @pytest.mark.usefixtures("no_credentials")
+    def test_no_credentials(self, refused) -> None:
         for key in ("target.url", "run.dir"):
             message = refused(f"{key}=s3://no-such-bucket/photos")
             assert "s3://no-such-bucket/photos" in message

@@ -128,6 +128,8 @@ def test_every_kind_is_told_by_its_count(proxied, local, kind):
         assert counts["retry"] == 0
     elif kind == "reset":  # aiohttp itself asks again, once, where it was a connection it had kept
         assert 2 <= counts["connection"] == counts["retry"] < faults
+    elif kind == "hang":  # on a busy machine an answer that no fault holds up may also come too late
+        assert counts["timeout"] == counts["retry"] >= faults
     else:
         assert counts[KIND_OF[kind]] == counts["retry"] == faults
 
