@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 
 import hypothesis
@@ -22,6 +24,12 @@ hypothesis.settings.load_profile("unhurried")
 # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C; some send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+if (
+    sys.dont_write_bytecode
+):  # the tests start hundreds of processes, and each would compile PyTorch's sources again
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="fourds-bytecode-")
+    sys.dont_write_bytecode = bool(os.environ.pop("PYTHONDONTWRITEBYTECODE", ""))
+    atexit.register(shutil.rmtree, sys.pycache_prefix, ignore_errors=True)
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # before Ray is imported; see launch.ray_cluster
 os.environ.setdefault("WANDB_MODE", "disabled")  # only the tests of tracking switch it on
 
