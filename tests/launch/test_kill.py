@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 
 from fourds_dist.launch.parent_death import bound
 from fourds_dist.train import QUICKSTART, main
+from fourds_dist.training.run_folder import event_of
 from tests.kill import RESULTS, SHORT, pack, places
 
 FASTER = ("source_stage.epochs=3", "distill.epochs=1", "launch.cpus_per_worker=0.5")
@@ -34,13 +36,8 @@ def kill_a_worker(metrics: Path, killed: list[int], over: threading.Event) -> No
     while not killed and not over.wait(0.05):
         if not (metrics.parent / "source" / "checkpoint-00000005" / "state.pt").exists():
             continue
-        with suppress(psutil.NoSuchProcess):
-            workers = [
-                process
-                for process in psutil.Process().children(recursive=True)
-                if "RayTrainWorker" in " ".join(process.cmdline())
-            ]
-            for worker in workers[:1]:
+        for worker in training_workers()[:1]:
+            with suppress(psutil.NoSuchProcess):
                 worker.suspend()
                 if is_in_the_middle(metrics):
                     worker.kill()
@@ -49,12 +46,24 @@ def kill_a_worker(metrics: Path, killed: list[int], over: threading.Event) -> No
                     worker.resume()
 
 
+def training_workers() -> list[psutil.Process]:
+    """Training workers below this process; one that leaves meanwhile hides no other."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
 def is_in_the_middle(metrics: Path) -> bool:
     """Whether the source stage has begun its steps and has some before it."""
-    rows = [json.loads(line) for line in metrics.read_text().splitlines() if line.endswith("}")]
-    start = next(row for row in rows if row["event"] == "start")
+    rows = [row for line in metrics.read_text().splitlines() if (row := event_of(line)) is not None]
+    starts = [row for row in rows if row["event"] == "start"]
+    if not starts:
+        return False
     step = max(row["step"] for row in rows if row["stage"] == "source")
-    return 5 <= step < start["num_epochs"] * start["num_steps_per_epoch"] - MARGIN_STEPS
+    return 5 <= step < starts[0]["num_epochs"] * starts[0]["num_steps_per_epoch"] - MARGIN_STEPS
 
 
 @pytest.mark.ray
@@ -83,11 +92,13 @@ def test_a_killed_worker_changes_nothing(local_ray: None, tmp_path: Path) -> Non
     killed: list[int] = []
     over = threading.Event()
     metrics = tmp_path / "disturbed" / "metrics.jsonl"
-    killer = threading.Thread(target=kill_a_worker, args=(metrics, killed, over))
-    killer.start()
-    assert main([*given, "run.name=disturbed"]) == 0
-    over.set()
-    killer.join()
+    with ThreadPoolExecutor(1) as pool:
+        killer = pool.submit(kill_a_worker, metrics, killed, over)
+        try:
+            assert main([*given, "run.name=disturbed"]) == 0
+        finally:
+            over.set()
+        killer.result()  # raises what ended the killer
     assert killed
     assert undisturbed.wait(600) == 0
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from fourds_dist.data import Batch
@@ -27,6 +26,7 @@ from fourds_dist.training.snapshot import Place, capture, resume
 from fourds_dist.training.step import StepConfig, TrainStep
 from fourds_dist.training.strategy import make_strategy
 from fourds_dist.training.world import World
+from tests.ranks import run_ranks
 from tests.training.tiny import NUM_CLASSES, SIDE, tiny_four_ds
 
 GLOBAL_BATCH_SIZE, NUM_STEPS = 12, 20
@@ -170,7 +170,7 @@ def leave() -> None:
 def in_processes(ranks: int, folder: Path, jobs: list[Job]) -> None:
     """Run jobs on a number of ranks; weights go to `label`.weights."""
     (folder / f"group{ranks}").unlink(missing_ok=True)
-    mp.spawn(_rank, (ranks, folder, jobs), nprocs=ranks)  # pyright: ignore[reportPrivateImportUsage]
+    run_ranks(_rank, (ranks, folder, jobs), num_ranks=ranks)
 
 
 def single() -> dict[str, Tensor]:

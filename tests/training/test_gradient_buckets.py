@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from fourds_dist.training import gradient_buckets
 from fourds_dist.training.gradient_buckets import GradientBuckets
 from fourds_dist.training.world import World
+from tests.ranks import run_ranks
 
 
 class Pair(nn.Module):
@@ -85,4 +85,4 @@ def _rank(rank: int, folder: Path) -> None:
 
 
 def test_gradients_are_sums_over_the_ranks(tmp_path: Path) -> None:
-    mp.spawn(_rank, (tmp_path,), nprocs=2)  # pyright: ignore[reportPrivateImportUsage]
+    run_ranks(_rank, (tmp_path,))

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from fourds_dist.data import Batch
 from fourds_dist.method.output import Output
 from fourds_dist.training.guard import Guard
 from fourds_dist.training.world import World
+from tests.ranks import run_ranks
 
 
 def _rank(rank: int, folder: Path) -> None:
@@ -37,6 +37,6 @@ def _rank(rank: int, folder: Path) -> None:
 
 
 def test_weights_that_are_not_finite_stop_every_rank(tmp_path: Path) -> None:
-    mp.spawn(_rank, (tmp_path,), nprocs=2)  # pyright: ignore[reportPrivateImportUsage]
+    run_ranks(_rank, (tmp_path,))
     told = json.loads((tmp_path / "bad_batch-00000003.json").read_text())
     assert told["keys_by_step_and_rank"] == {"3": [["shard/0"], ["shard/1"]]}

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch import nn
 
@@ -27,6 +26,7 @@ from fourds_dist.training.stop import Stopped
 from fourds_dist.training.store import FolderStore
 from fourds_dist.training.weights import encode_weights
 from tests.data.shards import CLASSES, write_dataset
+from tests.ranks import run_ranks
 from tests.training.tiny import NUM_CLASSES, tiny_network
 
 SMALL = (
@@ -205,7 +205,7 @@ def test_ranks_draw_other_numbers_and_the_first_the_same_as_alone(data: Path, tm
     for name in ("alone", "two"):
         given = settings(data, tmp_path, f"run.name={name}", "run.until=source")
         if name == "two":
-            mp.spawn(_rank, (given, str(tmp_path / "group")), nprocs=2)  # pyright: ignore
+            run_ranks(_rank, (given, str(tmp_path / "group")))
         else:
             run_stage("source", given, store(RunFolder(given.run_url), "source"))
         checkpoints = FolderStore(f"{given.run_url}/source")
@@ -230,7 +230,7 @@ def test_a_layer_that_no_loss_reaches_is_named_and_stays_over_any_number_of_work
     for name in ("alone", "two"):
         given = settings(data, tmp_path, *idle, f"run.name={name}")
         if name == "two":
-            mp.spawn(_idle_rank, (given, str(tmp_path / "idle")), nprocs=2)  # pyright: ignore
+            run_ranks(_idle_rank, (given, str(tmp_path / "idle")))
         else:
             run_stage("source", given, store(RunFolder(given.run_url), "source"))
         (note,) = [row["text"] for row in rows(tmp_path / name) if row["event"] == "note"]

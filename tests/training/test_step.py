@@ -23,6 +23,7 @@ from fourds_dist.training import step as step_module
 from fourds_dist.training.optim import OptimConfig, Optimizers
 from fourds_dist.training.step import StepConfig, TrainStep
 from fourds_dist.training.world import World
+from tests.ranks import run_ranks
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 CPU = World(0, 1, torch.device("cpu"))
@@ -109,9 +110,7 @@ def test_ranks_with_unequal_shares_get_the_global_mean_gradient(tmp_path: Path) 
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.start_processes(
-        train_a_share, (port, str(tmp_path)), nprocs=2, start_method="spawn"
-    )
+    run_ranks(train_a_share, (port, str(tmp_path)))
     whole = make_plain()
     TrainStep(whole, CPU, StepConfig(), **MEAN_STD)(make_batch(8))
     (reduced, method), (again, method_again) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))

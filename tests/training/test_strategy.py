@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from fourds_dist.training.optim import OptimConfig
 from fourds_dist.training.step import StepConfig, TrainStep
 from fourds_dist.training.strategy import make_strategy
 from fourds_dist.training.world import World
 from fourds_dist.training.zero import MixedOptimizer, read_config
+from tests.ranks import run_ranks
 from tests.training.parity import (
     DIVIDED,
     GLOBAL_BATCH_SIZE,
@@ -84,7 +84,7 @@ def _broken_gradient(rank: int, folder: Path) -> None:
 
 def test_a_step_that_zero_leaves_out_is_told_on_every_rank(tmp_path: Path) -> None:
     (tmp_path / "clipping.yaml").write_text("{gradient_clipping: 1.0, zero_optimization: {stage: 1}}")
-    mp.spawn(_broken_gradient, (tmp_path,), nprocs=2)  # pyright: ignore[reportPrivateImportUsage]
+    run_ranks(_broken_gradient, (tmp_path,))
 
 
 @pytest.mark.slow

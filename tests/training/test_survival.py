@@ -23,6 +23,7 @@ from fourds_dist.training.stop import told_by_signals
 from fourds_dist.training.store import FolderStore
 from fourds_dist.training.strategy import Replicated
 from fourds_dist.training.world import World
+from tests.ranks import run_ranks
 from tests.training.tiny import NUM_CLASSES, SIDE, tiny_four_ds
 
 GLOBAL_BATCH_SIZE, STEPS_PER_EPOCH, EPOCHS = 12, 6, 2
@@ -91,7 +92,7 @@ def _rank(rank: int, ranks: int, folder: Path, group: str, kill_at: int | None) 
 
 def run(ranks: int, folder: Path, group: str = "group", kill_at: int | None = None) -> Any:
     folder.mkdir(exist_ok=True)
-    mp.spawn(_rank, (ranks, folder, group, kill_at), nprocs=ranks)  # pyright: ignore[reportPrivateImportUsage]
+    run_ranks(_rank, (ranks, folder, group, kill_at), num_ranks=ranks)
     return torch.load(folder / "end0.pt", weights_only=True)
 
 
