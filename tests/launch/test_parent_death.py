@@ -64,19 +64,25 @@ if __name__ == "__main__":
     print("ready", flush=True)
     time.sleep(1000)
 """
-SESSION = """
+SESSION = '''
 import os, subprocess, sys, time
 from fourds_dist.config import to_yaml
 from fourds_dist.launch.leftovers import mark, watch
 watch("LEFTOVERS", mark("LEFTOVERS"), grace_s=0)
-child = "import subprocess, time; subprocess.Popen(['sleep', '1000'], stdout=-3); print(flush=True); time.sleep(1000)"
+child = """
+import subprocess, time
+subprocess.Popen(['sleep', '1000'], stdout=-3)
+subprocess.Popen(['/bin/sleep', '1000'], stdout=-3, env={})  # hides its mark, as Ray's agents do
+print(flush=True)
+time.sleep(1000)
+"""
 child = subprocess.Popen([sys.executable, "-c", child], start_new_session=True, stdout=subprocess.PIPE)
 child.stdout.readline()
 gone = "import subprocess; subprocess.Popen(['sleep', '1000'], start_new_session=True)"
 subprocess.run([sys.executable, "-c", gone])
 print(f"mark {os.environ['LEFTOVERS']}\\nready", flush=True)
 time.sleep(1000)
-"""
+'''
 RAY = """
 import os, time
 from fourds_dist.launch.ray_cluster import connected, ray
