@@ -149,6 +149,10 @@ class Wandb:
         """Put the files of an offline run into the run's folder in its store."""
         if self._scratch is None:
             return
+        import wandb
+
+        if wandb.run is None:  # the caller has no run of its own in this process
+            wandb.teardown()  # W&B's process writes after `finish` has returned; this waits for its end
         root = Path(self._scratch)
         for file in sorted(root.glob("wandb/offline-run-*/**/*")):
             if file.is_file() and not file.is_symlink():
