@@ -9,8 +9,8 @@ import pytest
 from fourds_dist import tune
 from fourds_dist.compare.__main__ import main as compare_main
 from fourds_dist.config import ConfigError
-from fourds_dist.launch.ranks import GROUP, TORCHRUN, group_size
 from fourds_dist.train import QUICKSTART, load_run, main
+from fourds_dist.training.rank_variables import GROUP, TORCHRUN, group_size
 
 RANK_1_OF_4 = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 INLINE = "launch.runner=inline"

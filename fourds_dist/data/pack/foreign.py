@@ -204,12 +204,11 @@ def index_foreign(
 def _refuse_unwritable(folder: str, *, beside_tars: bool) -> None:
     """Refuse a folder for manifest and indices that cannot be written, before any tar is read."""
     remedy = "give a folder for the manifest and the indices by --to DEST"
-    if folder.startswith(("http://", "https://")):
-        raise ValueError(f"{folder}: nothing can be written over HTTP; {remedy}")
     try:
         check_writable(folder)
     except ValueError as error:
-        raise ValueError(f"{error}; {remedy}" if beside_tars else str(error)) from None
+        cause = str(error).removesuffix("; give another place")
+        raise ValueError(f"{cause}; {remedy}" if beside_tars else str(error)) from None
 
 
 def _refuse_nothing_left(folder: str, found: Sequence[ShardLabels], faults: Sequence[TarFault]) -> None:

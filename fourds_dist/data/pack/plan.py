@@ -9,6 +9,7 @@ shard read from end to end is a random sample of its split, and equal input and 
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 import re
 import tempfile
@@ -158,8 +159,6 @@ def make_plan(
     Raises:
         ValueError: no images, a label or split that there is not, or no training split left.
     """
-    if shard_bytes < 1:
-        raise ValueError(f"shards of {shard_bytes} bytes cannot hold anything")
     entries = _gather(domain, spool, on_progress)
     equal = equal_images(
         [entry.size for entry in entries], lambda n, *span: entries[n].read_part(spool, *span)
@@ -257,16 +256,11 @@ def _cut(entries: Sequence[Entry], split: str, shard_bytes: int) -> Iterable[Pla
         return []
     sizes = np.array([entry.tar_bytes for entry in entries], dtype=np.int64)
     ends = np.cumsum(sizes)
-    num_shards = max(1, round(int(ends[-1]) / shard_bytes))
+    num_shards = min(len(entries), max(1, round(int(ends[-1]) / shard_bytes)))
     middle = ends - sizes // 2
     place = np.minimum(middle * num_shards // ends[-1], num_shards - 1)
-    groups = (
-        [np.flatnonzero(place == n) for n in range(num_shards)]
-        if num_shards > 1
-        else [np.arange(len(entries))]
-    )
-    groups = [group for group in groups if len(group)]
+    begins = [0, *(np.flatnonzero(np.diff(place)) + 1).tolist(), len(entries)]
     return [
-        PlannedShard(f"{split}-{n:05}.tar", split, tuple(entries[int(i)] for i in group))
-        for n, group in enumerate(groups)
+        PlannedShard(f"{split}-{n:05}.tar", split, tuple(entries[begin:end]))
+        for n, (begin, end) in enumerate(itertools.pairwise(begins))
     ]
