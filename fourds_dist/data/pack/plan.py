@@ -27,7 +27,7 @@ from fourds_dist.data.pack.doubles import equal_images, joined, read_part
 from fourds_dist.data.pack.example import Example
 from fourds_dist.data.pack.leaks import leaks
 from fourds_dist.data.sources.domain import Domain
-from fourds_dist.data.sources.splits import stratified
+from fourds_dist.data.sources.splits import check_fractions, stratified
 from fourds_dist.data.text import composed, shown
 
 OnProgress = Callable[[str, int, int | None], None]
@@ -144,6 +144,17 @@ class Plan:
         return {split: tuple(map(int, count[:-1])) for split, count in counts.items()}
 
 
+def check_numbers(shard_bytes: int, val_fraction: float, test_fraction: float) -> None:
+    """Refuse numbers by which nothing can be packed.
+
+    Raises:
+        ValueError: naming them.
+    """
+    check_fractions(val_fraction, test_fraction)
+    if not shard_bytes >= 1:
+        raise ValueError(f"shards of {shard_bytes} bytes cannot hold anything")
+
+
 def make_plan(
     domain: Domain,
     spool: Spool,
@@ -159,6 +170,7 @@ def make_plan(
     Raises:
         ValueError: no images, a label or split that there is not, or no training split left.
     """
+    check_numbers(shard_bytes, val_fraction, test_fraction)
     entries = _gather(domain, spool, on_progress)
     equal = equal_images(
         [entry.size for entry in entries], lambda n, *span: entries[n].read_part(spool, *span)

@@ -38,9 +38,8 @@ from fourds_dist.data.pack.destination import (
     left_by_crash,
 )
 from fourds_dist.data.pack.measuring import common_root, grey_of, sources_of
-from fourds_dist.data.pack.plan import OnProgress, Plan, PlannedShard, Spool, make_plan
+from fourds_dist.data.pack.plan import OnProgress, Plan, PlannedShard, Spool, check_numbers, make_plan
 from fourds_dist.data.sources.domain import Domain
-from fourds_dist.data.sources.splits import check_fractions
 from fourds_dist.storage import explained, is_local, locate, put_file, write_bytes
 
 SHARD_BYTES = 128 << 20
@@ -79,9 +78,7 @@ def pack_domain(
             folder then holds no manifest and nothing of this run, or still the finished dataset it held before.
     """
     url = url.rstrip("/")
-    check_fractions(val_fraction, test_fraction)
-    if not shard_bytes >= 1:
-        raise ValueError(f"shards of {shard_bytes} bytes cannot hold anything")
+    check_numbers(shard_bytes, val_fraction, test_fraction)
     # Notes that are not JSON and class lists that cannot be are refused here too.
     format_manifest(Manifest(domain.name, domain.classes, {}, {}, domain.notes))
     with _write_errors(url):
