@@ -30,10 +30,13 @@ from fourds_dist.data.manifest import (
 from fourds_dist.data.pack.listing import common_folder, expand, splits_by_name, version_of
 from fourds_dist.data.pack.plan import OnProgress
 from fourds_dist.data.pack.shard_labels import ShardLabels, classes_of, renumbered
+from fourds_dist.data.pack.tar_doubles import Prints, tar_leaks
 from fourds_dist.data.pack.tar_grey import grey_note, with_grey_range
 from fourds_dist.data.tar import TarFault
 from fourds_dist.storage import check_writable, explained, locate, write_bytes
 
+MOST_COMPARED = 10_000
+"""Tars indexed earlier whose indices are read once more, to find equal images."""
 _READ_BYTES = 8 << 20
 
 
@@ -143,27 +146,29 @@ def index_foreign(
 
     our_names = _packed_by_us(held)
 
-    def one(tar: str) -> tuple[ShardLabels, bool]:
+    def one(tar: str) -> tuple[ShardLabels, Prints, bool]:
         where, stamp, fitting = index_url(folder, names[tar]), version_of(tar) + how, list_of(tar)
         with contextlib.suppress(ValueError, FileNotFoundError):
             if (index := _read_index(where)).stamp == stamp:
                 there = ShardLabels.of(index)
                 if fitting is None or there.positions(fitting) is not None:
-                    return there, False
+                    return there, Prints.of(index), False
         mine: list[TarFault] = []
         index = reading.index(tar, fitting, mine, stamp)
         if mine:  # what is left out is told each time, so such an index is not taken for current
             index = dataclasses.replace(index, stamp="")
             faults.extend(mine)
         _write_index(where, index)
-        return ShardLabels.of(index), True
+        return ShardLabels.of(index), Prints.of(index), True
 
     found: list[ShardLabels] = []
+    prints: list[Prints] = []
     num_read = 0
     with ThreadPoolExecutor(num_threads) as pool:
         try:
-            for labels, was_read in pool.map(one, tars):
+            for labels, of_images, was_read in pool.map(one, tars):
                 found.append(labels)
+                prints.append(of_images)
                 num_read += was_read
                 on_progress("indexing", len(found), len(tars))
         except BaseException:
@@ -173,8 +178,9 @@ def index_foreign(
     final = known if known is not None else ClassList(classes_of(folder, tars, found))
     shards: dict[str, list[Shard]] = {}
     counts: dict[str, Counter[str]] = {}
-    for tar, labels in zip(tars, found, strict=True):
+    for number, (tar, labels) in enumerate(zip(tars, found, strict=True)):
         fitting = list_of(tar) or final
+        prints[number] = prints[number].placed(labels.positions(fitting))
         if labels.needs_renumbering(fitting):
             where = index_url(folder, names[tar])
             _write_index(where, renumbered(_read_index(where), fitting))
@@ -183,10 +189,11 @@ def index_foreign(
         )
         counts.setdefault(splits[tar], Counter()).update(labels.counts(fitting))
     notes: dict[str, object] = {"class list": "given"} if classes is not None or _is_given(held) else {}
+    remarks: list[str] = []
     unclear = [names[tar] for tar in tars if told[tar] is None]
     if unclear and len(unclear) < len(tars):
         text = f"no split in the names of {len(unclear)} tars, which count as train: {', '.join(unclear[:5])}"
-        notes["remarks"] = [text]
+        remarks.append(text)
     foreign = {splits[tar] for tar in tars if names[tar] not in our_names}
     indexed: dict[str, dict[str, Any]] = {
         split: {
@@ -197,8 +204,51 @@ def index_foreign(
     }
     manifest = _merged(held, folder, name, final.names, shards, counts, indexed, notes)
     manifest = with_grey_range(manifest, held, grey_range)
+    ours_now = [(names[tar], splits[tar], of_images) for tar, of_images in zip(tars, prints, strict=True)]
+    remarks += _leaks(manifest, folder, ours_now, num_threads)
+    if remarks:
+        manifest = dataclasses.replace(manifest, notes={**manifest.notes, "remarks": remarks})
     write_manifest(folder, manifest)
     return Indexed(folder, manifest, num_read, tuple(faults))
+
+
+def _leaks(
+    manifest: Manifest, folder: str, indexed: Sequence[tuple[str, str, Prints]], num_threads: int
+) -> list[str]:
+    """On equal images of all splits, those included that were indexed earlier.
+
+    Args:
+        indexed: (name, split, prints) of the shards that were indexed now.
+    """
+    known = {name for name, _, _ in indexed}
+    others = [
+        (shard.name, split)
+        for split, shards in manifest.splits.items()
+        for shard in shards
+        if shard.name not in known
+    ]
+
+    def prints_of(name: str) -> Prints | None:
+        with contextlib.suppress(
+            ValueError, FileNotFoundError
+        ):  # training and `verify` say what is wrong with it
+            return Prints.of(_read_index(index_url(folder, name)))
+        return None
+
+    compared = others[:MOST_COMPARED]
+    with ThreadPoolExecutor(num_threads) as pool:
+        held = list(pool.map(prints_of, (name for name, _ in compared)))
+    there = [(*one, found) for one, found in zip(compared, held, strict=True) if found is not None]
+    shards = [*indexed, *there]
+
+    def title(number: int, row: int) -> str:
+        name = shards[number][0]
+        return f"{name}/{_read_index(index_url(folder, name)).keys[row]}"
+
+    lines = tar_leaks([(split, one) for _, split, one in shards], manifest.classes, title)
+    if num_left := len(others) - len(there):
+        lines.append(f"not compared for equal images: {num_left} tars that were indexed earlier")
+    return lines
 
 
 def _refuse_unwritable(folder: str, *, beside_tars: bool) -> None:
