@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 MOST_IMAGES = 65536
 """That a command takes at a time."""
+MOST = 1_000_000
+"""Of whatever else is counted."""
 
 
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -38,3 +42,15 @@ def real(least: float, below: float) -> Callable[[str], float]:
         return number
 
     return parsed
+
+
+def output_file(text: str) -> Path:
+    """The type of an option: a local file to write, in a folder that is there and can be written."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder; give a file in it")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: there is no folder {path.parent}; make it first")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text} cannot be written; give another place")
+    return path
