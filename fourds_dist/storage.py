@@ -151,8 +151,7 @@ def check_writable(folder: str) -> None:
         ValueError: it cannot be written, or nothing can be made below its nearest parent.
     """
     fs, path = locate(folder)
-    if _protocol(folder) in ("http", "https"):
-        raise ValueError(f"{folder}: nothing can be written over HTTP; give another place")
+    refuse_http(folder)
     try:
         if is_local(fs):
             here = next(place for place in (Path(path), *Path(path).parents) if place.exists())
@@ -172,6 +171,16 @@ def check_writable(folder: str) -> None:
         raise ValueError(f"{folder}: nothing can be written there; give another place") from None
     except OSError as error:
         raise ValueError(f"{folder} cannot be written ({_short(error)}); give another place") from None
+
+
+def refuse_http(place: str) -> None:
+    """Refuse an address of the web as a place to write, before it is asked for anything.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if _protocol(place) in ("http", "https"):
+        raise ValueError(f"{place}: nothing can be written over HTTP; give another place")
 
 
 def check_file(url: str) -> None:

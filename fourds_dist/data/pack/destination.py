@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fourds_dist.data.manifest import MANIFEST, Manifest, read_manifest
 from fourds_dist.data.pack.claim import PACKING, check_free
-from fourds_dist.storage import check_writable, explained, locate
+from fourds_dist.storage import check_writable, explained, locate, refuse_http
 
 
 def check_destination(
@@ -28,6 +28,7 @@ def check_destination(
             a folder that cannot be written.
     """
     url = url.rstrip("/")
+    refuse_http(url)
     check_free(url)
     with explained(url):
         held = held_dataset(url)

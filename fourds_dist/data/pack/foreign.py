@@ -124,6 +124,7 @@ def index_foreign(
         ValueError: no tars match, a place that cannot be written, a faulty tar, labels that do not fit together, or
             faults that left no labels; the message says what and where.
     """
+    LabelField.parse(reading.label)  # refuses what is none
     tars = [tar for url in urls for tar in expand(url)]
     if repeated := next((tar for tar, count in Counter(tars).items() if count > 1), None):
         raise ValueError(f"{repeated} is given twice")

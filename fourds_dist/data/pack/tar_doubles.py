@@ -87,9 +87,11 @@ def tar_leaks(
 
     lines = [some_equal(len(rows), len(lengths), "their sizes and CRC-32 are equal")]
     if found := two_of(labels):
-        num, first, other = found
-        lines.append(several_classes(num, *((named(at), classes[labels[at]]) for at in (first, other))))
+        num, *two = found
+        first, other = ((named(at), classes[int(labels[at])]) for at in two)
+        lines.append(several_classes(num, first, other))
     if found := two_of(splits):
-        num, first, other = found
-        lines.append(several_splits(num, *((named(at), SPLITS[splits[at]]) for at in (first, other))))
+        num, *two = found
+        first, other = ((named(at), SPLITS[splits[at]]) for at in two)
+        lines.append(several_splits(num, first, other))
     return lines
