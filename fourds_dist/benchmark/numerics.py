@@ -33,6 +33,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from fourds_dist.benchmark.step import known_architectures
 from fourds_dist.benchmark.timing import device_name, table, usable_device
 from fourds_dist.data.batch import Batch
 from fourds_dist.data.pack.example import Example
@@ -242,6 +243,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Train, print the curves side by side and the verdict, write the JSON."""
+    known_architectures(options.teacher, options.student)
     device = torch.device(options.device)
     print(f"4Ds on digits -> digits over photographs, {options.teacher} -> {options.student}")
     print(

@@ -38,6 +38,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from fourds_dist.benchmark.step import known_architectures
 from fourds_dist.benchmark.timing import device_name
 from fourds_dist.data.batch import Batch
 from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, build_backbone
@@ -116,9 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Measure and print."""
-    with torch.device("meta"):  # an unknown architecture is refused before any process starts
-        for arch in (options.teacher, options.student):
-            build_backbone(BackboneConfig(arch=arch), NUM_CLASSES)
+    known_architectures(options.teacher, options.student)
     rows: list[Row] = []
     for scaling in options.scaling:
         for strategy in options.strategies:

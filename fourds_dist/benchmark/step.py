@@ -258,6 +258,17 @@ def line_of(row: Row) -> str:
     ).rstrip()
 
 
+def known_architectures(*names: str) -> None:
+    """Refuse networks that cannot be built, before any is trained.
+
+    Raises:
+        ValueError: naming the architecture.
+    """
+    with torch.device("meta"):
+        for name in names:
+            build_backbone(BackboneConfig(arch=name), NUM_CLASSES)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `benchmark step`."""
     parser.add_argument(

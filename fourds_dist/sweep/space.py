@@ -16,6 +16,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Self
 
@@ -228,6 +229,10 @@ class Space:
 
     def grid(self) -> list[Point]:
         """All combinations of the grids' values, each once; a single empty point where there is no grid."""
+        return self._grid
+
+    @cached_property
+    def _grid(self) -> list[Point]:
         grids = {key: self.parameters[key] for key in self.grid_keys}
         points: dict[str, Point] = {}
         for values in itertools.product(*(parameter.values for parameter in grids.values())):

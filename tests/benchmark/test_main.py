@@ -46,6 +46,7 @@ def test_words(
     ("words", "message"),
     [
         ("scaling --teacher resnet33", "error: architecture 'resnet33' is not a torchvision classifier"),
+        ("numerics --student resnet33", "error: architecture 'resnet33' is not a torchvision classifier"),
         ("data --data kept --cores 9999", "error: --cores 9999: this process may run on"),
     ],
 )
