@@ -33,6 +33,9 @@ from fourds_dist.data.text import composed, shown
 OnProgress = Callable[[str, int, int | None], None]
 """(what is being done, how many are done, of how many if that is known)"""
 
+MOST_SHARDS = 1 << 20
+"""Of a split."""
+
 _LONGEST_KEY = 120
 
 
@@ -268,7 +271,7 @@ def _cut(entries: Sequence[Entry], split: str, shard_bytes: int) -> Iterable[Pla
         return []
     sizes = np.array([entry.tar_bytes for entry in entries], dtype=np.int64)
     ends = np.cumsum(sizes)
-    num_shards = min(len(entries), max(1, round(int(ends[-1]) / shard_bytes)))
+    num_shards = min(MOST_SHARDS, max(1, round(int(ends[-1]) / shard_bytes)))
     middle = ends - sizes // 2
     place = np.minimum(middle * num_shards // ends[-1], num_shards - 1)
     begins = [0, *(np.flatnonzero(np.diff(place)) + 1).tolist(), len(entries)]
