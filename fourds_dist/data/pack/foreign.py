@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -20,23 +20,22 @@ from fourds_dist.data.index import ShardIndex, index_tar
 from fourds_dist.data.label import LabelField
 from fourds_dist.data.manifest import (
     MANIFEST,
-    SPLITS,
     Manifest,
     Shard,
     index_url,
     read_manifest,
     write_manifest,
 )
+from fourds_dist.data.pack.index_files import read_index, write_index
 from fourds_dist.data.pack.listing import common_folder, expand, splits_by_name, version_of
+from fourds_dist.data.pack.merging import merged
 from fourds_dist.data.pack.plan import OnProgress
 from fourds_dist.data.pack.shard_labels import ShardLabels, classes_of, renumbered
-from fourds_dist.data.pack.tar_doubles import Prints, tar_leaks
+from fourds_dist.data.pack.tar_doubles import Prints, all_leaks
 from fourds_dist.data.pack.tar_grey import grey_note, with_grey_range
 from fourds_dist.data.tar import TarFault
-from fourds_dist.storage import check_writable, explained, locate, write_bytes
+from fourds_dist.storage import check_writable, explained, locate
 
-MOST_COMPARED = 10_000
-"""Tars indexed earlier whose indices are read once more, to find equal images."""
 _READ_BYTES = 8 << 20
 
 
@@ -150,7 +149,7 @@ def index_foreign(
     def one(tar: str) -> tuple[ShardLabels, Prints, bool]:
         where, stamp, fitting = index_url(folder, names[tar]), version_of(tar) + how, list_of(tar)
         with contextlib.suppress(ValueError, FileNotFoundError):
-            if (index := _read_index(where)).stamp == stamp:
+            if (index := read_index(where)).stamp == stamp:
                 there = ShardLabels.of(index)
                 if fitting is None or there.positions(fitting) is not None:
                     return there, Prints.of(index), False
@@ -159,7 +158,7 @@ def index_foreign(
         if mine:  # what is left out is told each time, so such an index is not taken for current
             index = dataclasses.replace(index, stamp="")
             faults.extend(mine)
-        _write_index(where, index)
+        write_index(where, index)
         return ShardLabels.of(index), Prints.of(index), True
 
     found: list[ShardLabels] = []
@@ -184,7 +183,7 @@ def index_foreign(
         prints[number] = prints[number].placed(labels.positions(fitting))
         if labels.needs_renumbering(fitting):
             where = index_url(folder, names[tar])
-            _write_index(where, renumbered(_read_index(where), fitting))
+            write_index(where, renumbered(read_index(where), fitting))
         shards.setdefault(splits[tar], []).append(
             Shard(names[tar], labels.num_samples, labels.num_bytes, labels.sha256 or None)
         )
@@ -203,53 +202,14 @@ def index_foreign(
         }
         for split in foreign
     }
-    manifest = _merged(held, folder, name, final.names, shards, counts, indexed, notes)
+    manifest = merged(held, folder, name, final.names, shards, counts, indexed, notes)
     manifest = with_grey_range(manifest, held, grey_range)
     ours_now = [(names[tar], splits[tar], of_images) for tar, of_images in zip(tars, prints, strict=True)]
-    remarks += _leaks(manifest, folder, ours_now, num_threads)
+    remarks += all_leaks(manifest, folder, ours_now, num_threads)
     if remarks:
         manifest = dataclasses.replace(manifest, notes={**manifest.notes, "remarks": remarks})
     write_manifest(folder, manifest)
     return Indexed(folder, manifest, num_read, tuple(faults))
-
-
-def _leaks(
-    manifest: Manifest, folder: str, indexed: Sequence[tuple[str, str, Prints]], num_threads: int
-) -> list[str]:
-    """On equal images of all splits, those included that were indexed earlier.
-
-    Args:
-        indexed: (name, split, prints) of the shards that were indexed now.
-    """
-    known = {name for name, _, _ in indexed}
-    others = [
-        (shard.name, split)
-        for split, shards in manifest.splits.items()
-        for shard in shards
-        if shard.name not in known
-    ]
-
-    def prints_of(name: str) -> Prints | None:
-        with contextlib.suppress(
-            ValueError, FileNotFoundError
-        ):  # training and `verify` say what is wrong with it
-            return Prints.of(_read_index(index_url(folder, name)))
-        return None
-
-    compared = others[:MOST_COMPARED]
-    with ThreadPoolExecutor(num_threads) as pool:
-        held = list(pool.map(prints_of, (name for name, _ in compared)))
-    there = [(*one, found) for one, found in zip(compared, held, strict=True) if found is not None]
-    shards = [*indexed, *there]
-
-    def title(number: int, row: int) -> str:
-        name = shards[number][0]
-        return f"{name}/{_read_index(index_url(folder, name)).keys[row]}"
-
-    lines = tar_leaks([(split, one) for _, split, one in shards], manifest.classes, title)
-    if num_left := len(others) - len(there):
-        lines.append(f"not compared for equal images: {num_left} tars that were indexed earlier")
-    return lines
 
 
 def _refuse_unwritable(folder: str, *, beside_tars: bool) -> None:
@@ -310,58 +270,3 @@ def _agreed(
     if classes is None and _is_given(held):
         return ClassList(held.classes), None
     return (None if classes is None else ClassList(classes)), None
-
-
-def _read_index(where: str) -> ShardIndex:
-    fs, path = locate(where)
-    with explained(where):
-        return ShardIndex.from_bytes(fs.cat_file(path), where)  # pyright: ignore[reportArgumentType]
-
-
-def _write_index(where: str, index: ShardIndex) -> None:
-    with explained(where):
-        write_bytes(where, index.to_bytes())
-
-
-def _merged(
-    held: Manifest | None,
-    folder: str,
-    name: str | None,
-    classes: tuple[str, ...],
-    shards: Mapping[str, list[Shard]],
-    counts: Mapping[str, Counter[str]],
-    indexed: Mapping[str, Mapping[str, Any]],
-    notes: Mapping[str, object],
-) -> Manifest:
-    mine = {split: tuple(listed) for split, listed in shards.items()}
-    my_counts = {split: tuple(count[name] for name in classes) for split, count in counts.items()}
-    if held is None:
-        order = [split for split in SPLITS if split in mine]
-        splits = {split: mine[split] for split in order}
-        my_counts = {split: my_counts[split] for split in order}
-        name = name or folder.rpartition("/")[2]
-        return Manifest(name, classes, splits, my_counts, {"indexed": dict(indexed), **notes})
-    moved = {shard.name for listed in mine.values() for shard in listed}
-    splits, all_counts = {**held.splits, **mine}, {**held.class_counts, **my_counts}
-    for split in set(held.splits) - set(mine):
-        left = tuple(shard for shard in held.splits[split] if shard.name not in moved)
-        if left != held.splits[split]:
-            splits[split], all_counts[split] = left, _counted(folder, left, len(classes))
-    order = [split for split in SPLITS if splits.get(split)]
-    kept = {key: value for key, value in held.notes.items() if key != "remarks"}
-    return Manifest(
-        held.name,
-        classes,
-        {split: splits[split] for split in order},
-        {split: all_counts[split] for split in order},
-        {**kept, "indexed": {**held.notes.get("indexed", {}), **indexed}, **notes},
-    )
-
-
-def _counted(folder: str, shards: Sequence[Shard], num_classes: int) -> tuple[int, ...]:
-    """Labelled images of each class, by the indices of shards that are in the manifest already."""
-    counts = [0] * num_classes
-    for shard in shards:
-        for position, count in ShardLabels.of(_read_index(index_url(folder, shard.name))).by_label.items():
-            counts[position] += count
-    return tuple(counts)

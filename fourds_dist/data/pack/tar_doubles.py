@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from fourds_dist.data.index import UNLABELLED, ShardIndex
-from fourds_dist.data.manifest import SPLITS
+from fourds_dist.data.manifest import SPLITS, Manifest, index_url
+from fourds_dist.data.pack.index_files import read_index
 from fourds_dist.data.pack.leaks import several_classes, several_splits, some_equal
+
+MOST_COMPARED = 10_000
+"""Tars indexed earlier whose indices are read once more, to find equal images."""
 
 
 @dataclass(frozen=True)
@@ -94,4 +100,43 @@ def tar_leaks(
         num, *two = found
         first, other = ((named(at), SPLITS[splits[at]]) for at in two)
         lines.append(several_splits(num, first, other))
+    return lines
+
+
+def all_leaks(
+    manifest: Manifest, folder: str, indexed: Sequence[tuple[str, str, Prints]], num_threads: int
+) -> list[str]:
+    """On equal images of all splits, those included that were indexed earlier.
+
+    Args:
+        indexed: (name, split, prints) of the shards that were indexed now.
+    """
+    known = {name for name, _, _ in indexed}
+    others = [
+        (shard.name, split)
+        for split, shards in manifest.splits.items()
+        for shard in shards
+        if shard.name not in known
+    ]
+
+    def prints_of(name: str) -> Prints | None:
+        with contextlib.suppress(
+            ValueError, FileNotFoundError
+        ):  # training and `verify` say what is wrong with it
+            return Prints.of(read_index(index_url(folder, name)))
+        return None
+
+    compared = others[:MOST_COMPARED]
+    with ThreadPoolExecutor(num_threads) as pool:
+        held = list(pool.map(prints_of, (name for name, _ in compared)))
+    there = [(*one, found) for one, found in zip(compared, held, strict=True) if found is not None]
+    shards = [*indexed, *there]
+
+    def title(number: int, row: int) -> str:
+        name = shards[number][0]
+        return f"{name}/{read_index(index_url(folder, name)).keys[row]}"
+
+    lines = tar_leaks([(split, one) for _, split, one in shards], manifest.classes, title)
+    if num_left := len(others) - len(there):
+        lines.append(f"not compared for equal images: {num_left} tars that were indexed earlier")
     return lines
