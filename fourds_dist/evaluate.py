@@ -14,9 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 
 from fourds_dist.command import Answer, answered
-from fourds_dist.image_options import add_image_options, with_image_options
+from fourds_dist.data.image_options import ImageOptions, add_grey_range, add_max_megapixels
+from fourds_dist.option_types import MOST_IMAGES, whole
 from fourds_dist.terminal import say
 
 
@@ -36,11 +38,14 @@ def parser() -> argparse.ArgumentParser:
         default="test",
         help="of a dataset folder (default: test)",
     )
-    parser.add_argument("--batch-size", type=int, default=128, help="images per forward pass (default: 128)")
+    parser.add_argument(
+        "--batch-size", type=whole(1, MOST_IMAGES), default=128, help="images per forward pass (default: 128)"
+    )
     parser.add_argument(
         "--json", metavar="FILE", help="also write everything there, path or URL; -: only JSON, to stdout"
     )
-    add_image_options(parser)
+    add_grey_range(parser, "as the student was trained")
+    add_max_megapixels(parser, "as in training")
     parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
     return parser
 
@@ -56,11 +61,13 @@ def _evaluate(options: argparse.Namespace) -> Answer:
     from fourds_dist.results.images import open_labelled
     from fourds_dist.results.loading import load_student
     from fourds_dist.results.measure import measure
-    from fourds_dist.storage import check_writable, parent, write_bytes
+    from fourds_dist.storage import check_file, write_bytes
 
+    looks = ImageOptions.of(options)
     if options.json not in (None, "-"):
-        check_writable(parent(options.json))
-    student = with_image_options(load_student(options.student), options)
+        check_file(options.json)
+    student = load_student(options.student)
+    student = replace(student, preprocessing=looks.changed(student.preprocessing))
     data, key = options.data, "DATA"
     if data is None:
         data, key = student.about.get("domain"), "its target"

@@ -16,6 +16,7 @@ import argparse
 import sys
 
 from fourds_dist.command import Answer, answered
+from fourds_dist.option_types import real
 from fourds_dist.terminal import say
 
 DEFAULT = "safetensors,torch-export,onnx"
@@ -37,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
                         "(default: the test split of the student's target)")  # fmt: skip
     parser.add_argument(
         "--max-loss",
-        type=float,
+        type=real(0, 1),
         default=0.01,
         metavar="X",
         help="accuracy that int8 may lose (default: 0.01)",
@@ -54,10 +55,11 @@ def main(arguments: list[str] | None = None) -> int:
 def _export(options: argparse.Namespace) -> Answer:
     from rich.console import Console
 
-    from fourds_dist.results.export import export, show
+    from fourds_dist.results.export import check_request, export, show
     from fourds_dist.results.loading import load_student
 
-    formats = [name.strip() for name in options.formats.split(",") if name.strip()]
+    formats = list(dict.fromkeys(name.strip() for name in options.formats.split(",") if name.strip()))
+    check_request(options.dest, formats)
     student = load_student(options.student)
     done, refused = export(student, options.dest, formats, data=options.data, most_loss=options.max_loss)
     if done:

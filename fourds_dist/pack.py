@@ -16,8 +16,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
 from fourds_dist.data.pack.command_line import parser_of
 from fourds_dist.data.pack.report import PackProgress, show
@@ -31,8 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry of `python -m fourds_dist.pack`; gives the exit status."""
     write_any_name()
     options = parser_of(__doc__).parse_args(arguments)
+    from fourds_dist.data.image_options import ImageOptions
+    from fourds_dist.data.pixels import allow_pixels
+
     try:
-        _check_image_options(options)
+        images = ImageOptions.of(options)
+        options.grey_range, options.most_pixels = images.grey_range, images.most_pixels
+        allow_pixels(images.most_pixels)
         match options.subcommand:
             case "folder":
                 return _pack_folder(options)
@@ -57,15 +61,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _pack_folder(options: Namespace) -> int:
-    from fourds_dist.data.pack.claim import check_free
     from fourds_dist.data.sources.folder import image_folder
 
-    check_free(options.destination)
+    name, classes = options.name or _last_part(options.destination), _classes(options)
+    _check_pack(options, {options.destination: name}, classes)
     with PackProgress("images") as progress:
         domain = image_folder(
             options.source,
-            name=options.name or _last_part(options.destination),
-            classes=_classes(options),
+            name=name,
+            classes=classes,
             unlabelled=options.unlabelled,
             layout=options.layout,
             group=options.group,
@@ -82,17 +86,17 @@ def _pack_folder(options: Namespace) -> int:
 
 
 def _pack_list(options: Namespace) -> int:
-    from fourds_dist.data.pack.claim import check_free
     from fourds_dist.data.sources.list_file import image_list
 
-    check_free(options.destination)
+    name, classes = options.name or _last_part(options.destination), _classes(options)
+    _check_pack(options, {options.destination: name}, classes)
     with PackProgress("images") as progress:
         domain = image_list(
             options.source,
             root=options.root,
             group=options.group,
-            name=options.name or _last_part(options.destination),
-            classes=_classes(options),
+            name=name,
+            classes=classes,
             skip_bad=options.skip_bad,
             decode=options.decode,
             num_threads=options.threads,
@@ -107,13 +111,32 @@ def _pack_source(options: Namespace) -> int:
     for argument in source.arguments:
         if argument.many and told[argument.name] is not None:
             told[argument.name] = tuple(told[argument.name])
+    names = source.chosen(told.get("domains"))
+    _check_pack(options, {_below(options.destination, name): name for name in names})
     with PackProgress("images") as progress:
         if source.checks_files:
             told |= {"num_threads": options.threads, "on_progress": progress}
         domains = source.domains(**told)
-    return _pack(
-        ((domain, f"{options.destination.rstrip('/')}/{domain.name}") for domain in domains), options
-    )
+    return _pack(((domain, _below(options.destination, domain.name)) for domain in domains), options)
+
+
+def _check_pack(
+    options: Namespace, destinations: Mapping[str, str], classes: tuple[str, ...] | None = None
+) -> None:
+    """Refuse what could not be packed in the end, before any image is looked at.
+
+    Args:
+        destinations: URL of each dataset folder -> name of the dataset.
+    """
+    from fourds_dist.data.pack.destination import check_destination
+    from fourds_dist.data.sources.folder import group_expression
+    from fourds_dist.data.sources.splits import check_fractions
+
+    check_fractions(getattr(options, "val_fraction", 0), getattr(options, "test_fraction", 0))
+    if getattr(options, "group", None) is not None:
+        group_expression(options.group)
+    for url, name in destinations.items():
+        check_destination(url, name=name, classes=classes, overwrite=options.overwrite)
 
 
 def _pack(work: Iterable[tuple[Domain, str]], options: Namespace) -> int:
@@ -198,15 +221,22 @@ def _verify(options: Namespace) -> int:
 
 def _sheet(options: Namespace) -> int:
     from fourds_dist.data.manifest import read_manifest
-    from fourds_dist.data.sources.sheet import contact_sheet, packed_examples
+    from fourds_dist.data.sources.sheet import check_size, contact_sheet, packed_examples, picture
+    from fourds_dist.storage import check_file, write_bytes
 
-    if Path(options.out).suffix.lower() not in (".png", ".jpg", ".webp"):
-        raise ValueError(f"{options.out}: name a picture to write last, e.g. sheet.png")
+    check_size(
+        options.out,
+        num_domains=len(options.urls),
+        num_classes=options.classes,
+        images_per_class=options.images,
+    )
+    check_file(options.out)
     titles = [_last_part(url) for url in options.urls]
     urls = {
         title if titles.count(title) == 1 else url: url
         for title, url in zip(titles, options.urls, strict=True)
     }
+    grey_ranges = {title: read_manifest(url).grey_range for title, url in urls.items()}
     domains = {
         title: packed_examples(url, images_per_class=options.images, seed=options.seed)
         for title, url in urls.items()
@@ -216,9 +246,9 @@ def _sheet(options: Namespace) -> int:
         num_classes=options.classes,
         images_per_class=options.images,
         seed=options.seed,
-        grey_ranges={title: read_manifest(url).grey_range for title, url in urls.items()},
+        grey_ranges=grey_ranges,
     )
-    sheet.save(options.out)
+    write_bytes(options.out, picture(sheet, options.out))
     say(options.out)
     return 0
 
@@ -229,20 +259,8 @@ def _classes(options: Namespace) -> tuple[str, ...] | None:
     return None if options.classes is None else read_classes(options.classes)
 
 
-def _check_image_options(options: Namespace) -> None:
-    """What holds for all images of the command."""
-    from fourds_dist.data.grey import is_range
-    from fourds_dist.data.pixels import MOST_PIXELS, allow_pixels
-
-    if given := getattr(options, "grey_range", None):
-        options.grey_range = tuple(given)
-        if not is_range(options.grey_range):
-            raise ValueError(f"--grey-range {given[0]:g} {given[1]:g}: give the lower number first")
-    megapixels = getattr(options, "max_megapixels", None)
-    if megapixels is not None and megapixels <= 0:
-        raise ValueError(f"--max-megapixels {megapixels:g}: give more than 0")
-    options.most_pixels = MOST_PIXELS if megapixels is None else round(megapixels * 1e6)
-    allow_pixels(options.most_pixels)
+def _below(destination: str, name: str) -> str:
+    return f"{destination.rstrip('/')}/{name}"
 
 
 def _last_part(url: str) -> str:

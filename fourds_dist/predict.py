@@ -13,9 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 
 from fourds_dist.command import Answer, answered
-from fourds_dist.image_options import add_image_options, with_image_options
+from fourds_dist.data.image_options import ImageOptions, add_grey_range, add_max_megapixels
 from fourds_dist.terminal import say
 
 
@@ -32,7 +33,8 @@ def parser() -> argparse.ArgumentParser:
         "--top", type=int, default=1, metavar="N", help="the N likeliest classes (default: 1)"
     )
     parser.add_argument("--json", action="store_true", help="a line of JSON per image instead of the table")
-    add_image_options(parser)
+    add_grey_range(parser, "as the student was trained")
+    add_max_megapixels(parser, "as in training")
     parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
     return parser
 
@@ -48,8 +50,10 @@ def _predict(options: argparse.Namespace) -> Answer:
 
     if options.top < 1:
         raise ValueError(f"--top {options.top}: give 1 or more")
+    looks = ImageOptions.of(options)
     images = open_files(options.files)
-    student = with_image_options(load_student(options.student), options)
+    student = load_student(options.student)
+    student = replace(student, preprocessing=looks.changed(student.preprocessing))
     width = max(len(str(path)) for path in images.paths)
     for told in student.ranked(images, options.top):
         if options.json:

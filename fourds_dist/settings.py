@@ -17,7 +17,7 @@ from fourds_dist.effects import EACH_SAYS, LOG, PLACE, SPEED, WEIGHTS
 from fourds_dist.launch.settings import LaunchConfig
 from fourds_dist.method import AdaptConfig, MethodConfig
 from fourds_dist.storage import is_url, join, plain
-from fourds_dist.training.loop import StageConfig
+from fourds_dist.training.loop import MOST_IMAGES, StageConfig
 from fourds_dist.training.networks import StudentConfig, TeacherConfig
 from fourds_dist.training.run_folder import RunConfig
 from fourds_dist.training.step import StepConfig
@@ -27,7 +27,7 @@ from fourds_dist.training.tracking import TrackingConfig
 class SourceStageConfig(StageConfig):
     """The same of the source stage."""
 
-    global_batch_size: Annotated[int, WEIGHTS] = Field(default=64, ge=1)
+    global_batch_size: Annotated[int, WEIGHTS] = Field(default=64, ge=1, le=MOST_IMAGES)
     """Images per optimiser step, over all workers together."""
 
 

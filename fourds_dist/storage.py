@@ -151,17 +151,50 @@ def check_writable(folder: str) -> None:
         ValueError: it cannot be written, or nothing can be made below its nearest parent.
     """
     fs, path = locate(folder)
+    refuse_http(folder)
     try:
         if is_local(fs):
             here = next(place for place in (Path(path), *Path(path).parents) if place.exists())
             with tempfile.TemporaryFile(dir=here):
                 return
-        probe = f"{folder.rstrip('/')}/.fourds-{uuid.uuid4().hex[:8]}"
         with explained(folder):
-            write_bytes(probe, b"fourds")
-            fs.rm(locate(probe)[1])
+            if _protocol(folder) not in _OBJECT_STORES:  # those have no folders that would have to be made
+                while path.strip("/") and not fs.exists(path):
+                    path = fs._parent(path)
+                if fs.isfile(path):
+                    raise NotADirectoryError(f"{path} is a file")
+            probe = f"{path.rstrip('/')}/.fourds-{uuid.uuid4().hex[:8]}"
+            fs.pipe_file(probe, b"fourds")
+            fs.rm_file(probe)
+            fs.invalidate_cache()
+    except NotImplementedError:
+        raise ValueError(f"{folder}: nothing can be written there; give another place") from None
     except OSError as error:
         raise ValueError(f"{folder} cannot be written ({_short(error)}); give another place") from None
+
+
+def refuse_http(place: str) -> None:
+    """Refuse an address of the web as a place to write, before it is asked for anything.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if _protocol(place) in ("http", "https"):
+        raise ValueError(f"{place}: nothing can be written over HTTP; give another place")
+
+
+def check_file(url: str) -> None:
+    """Refuse a place at which no file can be written, before work goes into what is to stand in it.
+
+    Raises:
+        ValueError: a folder is there, or its own folder cannot be written.
+    """
+    fs, path = locate(url)
+    with explained(url):
+        is_folder = url.endswith("/") or (is_local(fs) and Path(path).is_dir())
+    if is_folder:
+        raise ValueError(f"{url} is a folder; give a file in it")
+    check_writable(parent(url))
 
 
 def write_bytes(url: str, data: bytes) -> None:

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from fourds_dist.command import interrupt_at_sigterm, keys
 from fourds_dist.config import ConfigError, Draft, draft, dump, shipped
-from fourds_dist.launch.ranks import fitted
+from fourds_dist.launch.ranks import fitted, leave_with_torchrun
 from fourds_dist.launch.ray_job import is_job, left_behind
 from fourds_dist.settings import Settings, relative_inputs, with_absolute_paths
 from fourds_dist.storage import explained
@@ -127,6 +127,7 @@ def run(settings: Settings, *, wait_s: float = 0.0) -> bool:
         else:
             from fourds_dist.training.inline import run_inline
 
+            leave_with_torchrun()
             world.barrier()
             run_inline(settings, world)
     return is_main

@@ -9,7 +9,8 @@ from typing import Literal
 import pytest
 from pydantic import Field
 
-from fourds_dist.config import ConfigError, Section, describe, differences, dump, load
+from fourds_dist.config import ConfigError, Section, describe, differences, draft, dump, load
+from fourds_dist.settings import Settings
 from fourds_dist.storage import write_bytes
 
 
@@ -179,3 +180,16 @@ def test_bases_that_go_in_circles_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text("base: a.yaml\n")
     with pytest.raises(ConfigError, match="its own base"):
         load(Car, tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "data.resize_px", "data.crop_px", "data.threads", "data.read_threads", "data.prefetch_batches",
+        "distill.epochs", "distill.global_batch_size", "source_stage.global_batch_size", "step.accumulation",
+        "step.eval_batch_size_per_rank", "launch.workers",
+    ],
+)  # fmt: skip
+def test_a_number_that_nothing_could_hold_is_refused(key: str) -> None:
+    with pytest.raises(ConfigError, match=key.rpartition(".")[2]):
+        draft(None, [f"{key}=999999999999"]).build(Settings)

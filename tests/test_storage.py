@@ -12,6 +12,7 @@ import pytest
 from fourds_dist import extras
 from fourds_dist.storage import (
     beside,
+    check_file,
     check_writable,
     explained,
     join,
@@ -130,6 +131,35 @@ class TestWritable:
         for place in (tmp_path / "file", tmp_path / "file" / "runs"):
             with pytest.raises(ValueError, match=f"^{place} cannot be written .*give another place"):
                 check_writable(str(place))
+
+    def test_a_store_is_left_as_it_was(self) -> None:
+        memory = fsspec.filesystem("memory")
+        memory.store.clear()
+        memory.pseudo_dirs[:] = [""]
+        memory.pipe_file("/there/x", b"x")
+        for place in ("memory://there/a/b", "memory://new/a", "memory://"):
+            check_writable(place)
+        check_file("memory://new/a.json")
+        assert memory.find("/", withdirs=True) == ["/there", "/there/x"]
+        for place in ("memory://there/x", "memory://there/x/y"):
+            with pytest.raises(ValueError, match=r"/there/x is a file.*give another place"):
+                check_writable(place)
+
+    @pytest.mark.parametrize(
+        "place", ["http://127.0.0.1:9/x", "https://127.0.0.1:9/x", "simplecache::http://h/x"]
+    )
+    def test_the_web_takes_nothing_and_is_not_asked(self, place: str) -> None:
+        for check in (check_writable, check_file):
+            with pytest.raises(ValueError, match="nothing can be written over HTTP; give another place"):
+                check(place)
+
+    def test_a_file_is_not_a_folder(self, tmp_path: Path) -> None:
+        check_file(str(tmp_path / "new" / "x.json"))
+        check_file(f"file://{tmp_path}/x.json")
+        for place in (str(tmp_path), f"{tmp_path}/new/", f"file://{tmp_path}"):
+            with pytest.raises(ValueError, match="is a folder; give a file in it"):
+                check_file(place)
+        assert not list(tmp_path.iterdir())
 
     def test_a_disk_that_takes_nothing(self) -> None:
         with pytest.raises(ValueError, match="cannot be written"):

@@ -33,7 +33,10 @@ def main(arguments: list[str] | None = None) -> None:
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     options = parser.parse_args(arguments)
-    options.run(options)
+    try:
+        options.run(options)
+    except ValueError as error:  # what a person can mend; anything else is a fault of ours
+        raise SystemExit(f"error: {error}") from None
 
 
 if __name__ == "__main__":

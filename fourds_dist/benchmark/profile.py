@@ -9,13 +9,13 @@ import argparse
 import json
 import re
 from collections import Counter
-from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from fourds_dist.benchmark.step import FORMS, WARM_UP_STEPS, build_step
-from fourds_dist.benchmark.timing import device_name, table
+from fourds_dist.benchmark.timing import device_name, table, usable_device
+from fourds_dist.option_types import MOST, output_file, whole
 
 KINDS = {
     "Fourier": r"^(fourier_mix|pooled_phase|phase_disparity)(_backward)?$|^transpose$|fourds::|fft",
@@ -60,13 +60,15 @@ def kernel_times(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `benchmark profile`."""
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device", type=usable_device, default="cuda" if torch.cuda.is_available() else "cpu"
+    )
     parser.add_argument("--row", default="fast", choices=list(FORMS))
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--image-size", type=int, default=224, help="side in pixels")
-    parser.add_argument("--steps", type=int, default=5, help="steps to take the mean of")
-    parser.add_argument("--top", type=int, default=25, help="kernels to list")
-    parser.add_argument("--json", type=Path, help="write every kernel's time to this file")
+    parser.add_argument("--batch", type=whole(1, MOST), default=256)
+    parser.add_argument("--image-size", type=whole(1, MOST), default=224, help="side in pixels")
+    parser.add_argument("--steps", type=whole(1, MOST), default=5, help="steps to take the mean of")
+    parser.add_argument("--top", type=whole(1, MOST), default=25, help="kernels to list")
+    parser.add_argument("--json", type=output_file, help="write every kernel's time to this file")
 
 
 def run(options: argparse.Namespace) -> None:

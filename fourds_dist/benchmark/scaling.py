@@ -38,10 +38,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from fourds_dist.benchmark.step import known_architectures
 from fourds_dist.benchmark.timing import device_name
 from fourds_dist.data.batch import Batch
 from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, build_backbone
 from fourds_dist.method.backbones import num_parameters, stage_names
+from fourds_dist.option_types import MOST, output_file, whole
 from fourds_dist.training.optim import OptimConfig
 from fourds_dist.training.step import StepConfig, TrainStep
 from fourds_dist.training.strategy import make_strategy
@@ -92,25 +94,30 @@ class Row:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `scaling`."""
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="numbers of workers")
-    parser.add_argument("--batch", type=int, default=256, help="images per worker (weak) or in all (strong)")
+    parser.add_argument(
+        "--workers", type=whole(1, MOST), nargs="+", default=[1, 2], help="numbers of workers"
+    )
+    parser.add_argument(
+        "--batch", type=whole(1, MOST), default=256, help="images per worker (weak) or in all (strong)"
+    )
     parser.add_argument("--scaling", nargs="+", choices=("weak", "strong"), default=["weak"])
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=["ddp"])
     parser.add_argument("--teacher", default="resnet34", help="architecture, as teacher.arch")
     parser.add_argument("--student", default="resnet18", help="architecture, as student.arch")
-    parser.add_argument("--image-px", type=int, default=224)
+    parser.add_argument("--image-px", type=whole(1, MOST), default=224)
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
-    parser.add_argument("--steps", type=int, default=20, help="steps of a round")
+    parser.add_argument("--steps", type=whole(1, MOST), default=20, help="steps of a round")
     parser.add_argument("--no-cuda-graph", action="store_true", help="as step.cuda_graph=false")
     parser.add_argument("--through", choices=THROUGH, default="spawn", help="what starts the workers")
     parser.add_argument(
         "--activation-checkpointing", action="store_true", help="as step.activation_checkpointing"
     )
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--json", type=output_file, help="file for the figures")
 
 
 def run(options: argparse.Namespace) -> None:
     """Measure and print."""
+    known_architectures(options.teacher, options.student)
     rows: list[Row] = []
     for scaling in options.scaling:
         for strategy in options.strategies:

@@ -22,18 +22,18 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fourds_dist.benchmark.timing import device_name
+from fourds_dist.benchmark.timing import device_name, usable_device
 from fourds_dist.data.batch import Batch
 from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, build_backbone
 from fourds_dist.method.adapter import FourierAdapter
 from fourds_dist.method.taps import StageTaps
 from fourds_dist.ops import use_backend
+from fourds_dist.option_types import MOST, output_file, whole
 from fourds_dist.training.optim import OptimConfig, Optimizers
 from fourds_dist.training.step import StepConfig, TrainStep
 from fourds_dist.training.world import World
@@ -258,14 +258,29 @@ def line_of(row: Row) -> str:
     ).rstrip()
 
 
+def known_architectures(*names: str) -> None:
+    """Refuse networks that cannot be built, before any is trained.
+
+    Raises:
+        ValueError: naming the architecture.
+    """
+    with torch.device("meta"):
+        for name in names:
+            build_backbone(BackboneConfig(arch=name), NUM_CLASSES)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `benchmark step`."""
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--batches", type=int, nargs="+", default=[32, 128, 256])
+    parser.add_argument(
+        "--device", type=usable_device, default="cuda" if torch.cuda.is_available() else "cpu"
+    )
+    parser.add_argument("--batches", type=whole(1, MOST), nargs="+", default=[32, 128, 256])
     parser.add_argument("--rows", nargs="+", default=["released", "ceiling", "fast"], choices=list(FORMS))
-    parser.add_argument("--image-size", type=int, default=224, help="side in pixels")
-    parser.add_argument("--steps", type=int, default=20, help="steps in each of three timed rounds")
-    parser.add_argument("--json", type=Path, help="write the figures to this file, row by row")
+    parser.add_argument("--image-size", type=whole(1, MOST), default=224, help="side in pixels")
+    parser.add_argument(
+        "--steps", type=whole(1, MOST), default=20, help="steps in each of three timed rounds"
+    )
+    parser.add_argument("--json", type=output_file, help="write the figures to this file, row by row")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -24,6 +24,7 @@ import psutil
 from rich.console import Console
 
 from fourds_dist.launch.ray_cluster import connected
+from fourds_dist.option_types import MOST, whole
 from fourds_dist.sweep.ledger import FINAL, Ledger, Trial
 from fourds_dist.sweep.plan import Plan, read_plan
 from fourds_dist.sweep.run import run_plan, tune
@@ -75,8 +76,8 @@ class MarkedLedger(Ledger):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The benchmark's options."""
-    parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--concurrency", type=int, default=8)
+    parser.add_argument("--trials", type=whole(1, MOST), default=200)
+    parser.add_argument("--concurrency", type=whole(1, MOST), default=8)
     parser.add_argument("--search", default="random", choices=("random", "optuna"))
     parser.add_argument("--scheduler", default="asha", choices=("asha", "hyperband", "median", "none"))
 

@@ -4,6 +4,7 @@ On CUDA a call is captured in a graph and its replays are timed with events, so 
 Python's; `hot` replays follow one another, before a `cold` one a buffer larger than the L2 cache is written.
 """
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -76,6 +77,16 @@ def time_cpu(call: Callable[[], object], num_repeats: int) -> Timing:
             call()
             seconds[cold].append(time.perf_counter() - start)
     return Timing(1e3 * statistics.median(seconds[False]), 1e3 * statistics.median(seconds[True]))
+
+
+def usable_device(text: str) -> str:
+    """The type of an option: a device that this PyTorch has."""
+    try:
+        torch.empty(1, device=text)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        cause = str(error).splitlines()[0]
+        raise argparse.ArgumentTypeError(f"{text} cannot be used ({cause[:200]}); give cpu or cuda") from None
+    return text
 
 
 def device_name(device: torch.device) -> str:

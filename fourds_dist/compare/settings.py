@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, Literal, Self
 
@@ -25,6 +26,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 Changes = dict[str, Any]
 """Keys of a run, dotted or nested, and their values."""
+
+
+MOST_CELLS = 100_000
 
 
 class CompareConfig(Section):
@@ -58,7 +62,7 @@ class CompareConfig(Section):
     baselines: tuple[str, ...] | None = None
     """Methods that each of the others is compared with; null: the first method is compared with all others."""
 
-    parallel: int | None = Field(default=None, ge=1)
+    parallel: int | None = Field(default=None, ge=1, le=10_000)
     """Cells at once; null: as many as the cluster or this machine has room for."""
 
     through: Literal["ray", "processes", "here"] = "ray"
@@ -96,6 +100,11 @@ class CompareConfig(Section):
         for key, values in (("seeds", self.seeds), ("pairs", self.all_pairs)):
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{key}: give at least one, and none twice")
+        lists = (self.regimes, self.all_pairs, self.seeds, self.methods)
+        if (num := math.prod(map(len, lists))) > MOST_CELLS:
+            raise ValueError(
+                f"regimes x pairs x seeds x methods are {num} cells, and at most {MOST_CELLS} are allowed"
+            )
         if self.through == "here" and (self.parallel or 1) > 1:
             raise ValueError(
                 f"parallel={self.parallel} needs through=ray or processes; `here` runs one cell after the other"

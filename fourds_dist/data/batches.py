@@ -14,14 +14,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fourds_dist.data.batch import Batch
-from fourds_dist.data.decode import IMAGES_PER_TASK, Encoded, crop_resized, decode_into
+from fourds_dist.data.decode import IMAGES_PER_TASK, Encoded, Sizes, crop_resized, decode_into
 from fourds_dist.data.decode_process import decode_processes
 from fourds_dist.data.grey import GreyRange
 from fourds_dist.data.lanes import Draw
@@ -164,9 +163,8 @@ class _Decoder:
 
     def __init__(self, how: Decoding) -> None:
         self.crop_px = how.crop_px
-        self._sizes = {"resize_px": how.resize_px, "crop_px": how.crop_px}
-        decode = decode_processes(how.threads) if how.in_processes else decode_into
-        self._decode = partial(decode, **self._sizes, most_pixels=how.most_pixels)
+        self._sizes = Sizes(how.resize_px, how.crop_px, how.most_pixels)
+        self._decode = decode_processes(how.threads) if how.in_processes else decode_into
         self._how = how
 
     def __call__(
@@ -181,9 +179,8 @@ class _Decoder:
             except ValueError as error:
                 messages[i] = str(error)
         if rest:
-            images: list[Encoded] = [(samples[i].data, places[i]) for i in rest]
-            ranges = [self._range(samples[i]) for i in rest]
-            said = self._decode(images, [out[i] for i in rest], grey_ranges=ranges)
+            images = [Encoded(samples[i].data, places[i], self._range(samples[i])) for i in rest]
+            said = self._decode(images, [out[i] for i in rest], self._sizes)
             for i, message in zip(rest, said, strict=True):
                 messages[i] = message
         return messages
@@ -202,7 +199,8 @@ class _Decoder:
         )
         if whole_CHW is None:
             return False
-        out_CHW.copy_(crop_resized(whole_CHW, **self._sizes, place=place))
+        resize_px, crop_px, _ = self._sizes
+        out_CHW.copy_(crop_resized(whole_CHW, resize_px=resize_px, crop_px=crop_px, place=place))
         return True
 
 

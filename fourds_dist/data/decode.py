@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,8 +33,22 @@ WHOLE_PX = 1 << 20
 IMAGES_PER_TASK = 8
 """Images that a decoder takes at a time."""
 
-Encoded = tuple[bytes | memoryview, tuple[float, float]]
-"""An encoded file, and the place of its crop (see `decode`)."""
+
+class Encoded(NamedTuple):
+    """An encoded file, and how it is decoded by itself; see `decode`."""
+
+    data: bytes | memoryview
+    place: tuple[float, float]
+    grey_range: GreyRange | None = None
+
+
+class Sizes(NamedTuple):
+    """Of all images of a call; see `decode`."""
+
+    resize_px: int
+    crop_px: int
+    most_pixels: int | None = None
+
 
 _PLACE = re.compile(r"^\w+, \S+:\d+, ")
 """torchvision's messages begin with a line of its source."""
@@ -97,26 +112,12 @@ def crop_resized(
     return F.interpolate(crop_1CHW, size=size, mode="bilinear", antialias=True, align_corners=False)[0]
 
 
-def decode_into(
-    images: Sequence[Encoded],
-    out: Sequence[Tensor],
-    *,
-    resize_px: int,
-    crop_px: int,
-    grey_ranges: Sequence[GreyRange | None] | None = None,
-    most_pixels: int | None = None,
-) -> list[str | None]:
-    """Decode images into tensors of shape (3, crop_px, crop_px); what is wrong with each, None where nothing is.
-
-    Args:
-        grey_ranges: of each image, see `decode`; None: none has one.
-    """
+def decode_into(images: Sequence[Encoded], out: Sequence[Tensor], sizes: Sizes) -> list[str | None]:
+    """Decode images into tensors of shape (3, crop_px, crop_px); what is wrong with each, None where nothing is."""
     messages: list[str | None] = []
-    ranges = grey_ranges or [None] * len(images)
-    sizes = {"resize_px": resize_px, "crop_px": crop_px, "most_pixels": most_pixels}
-    for (data, place), out_CHW, grey_range in zip(images, out, ranges, strict=True):
+    for image, out_CHW in zip(images, out, strict=True):
         try:
-            out_CHW.copy_(decode(data, place=place, grey_range=grey_range, **sizes))
+            out_CHW.copy_(decode(**image._asdict(), **sizes._asdict()))
             messages.append(None)
         except ValueError as error:
             messages.append(str(error))

@@ -31,8 +31,7 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from fourds_dist.data.decode import IMAGES_PER_TASK, Encoded, decode_into
-from fourds_dist.data.grey import GreyRange
+from fourds_dist.data.decode import IMAGES_PER_TASK, Encoded, Sizes, decode_into
 
 _HEADER, _IMAGE, _LENGTH = struct.Struct("<IHHQ"), struct.Struct("<Idddd"), struct.Struct("<H")
 _NO_RANGE = (math.nan, math.nan)
@@ -48,44 +47,25 @@ class DecodeProcesses:
         for _ in range(num_processes):
             self._free.put(None)
 
-    def __call__(
-        self,
-        images: Sequence[Encoded],
-        out: Sequence[Tensor],
-        *,
-        resize_px: int,
-        crop_px: int,
-        grey_ranges: Sequence[GreyRange | None] | None = None,
-        most_pixels: int | None = None,
-    ) -> list[str | None]:
+    def __call__(self, images: Sequence[Encoded], out: Sequence[Tensor], sizes: Sizes) -> list[str | None]:
         """See `decode_into`; at most IMAGES_PER_TASK images at a time."""
-        how = (resize_px, crop_px, most_pixels or 0)
-        ranges = grey_ranges or [None] * len(images)
         try:
-            return self._decode(images, out, ranges, how)
+            return self._decode(images, out, sizes)
         except (OSError, EOFError):
             # Killed, by the system's memory guard most likely: once more, one by one, in case that it was an image.
-            return [self._alone(*image, how) for image in zip(images, out, ranges, strict=True)]
+            return [self._alone(*image, sizes) for image in zip(images, out, strict=True)]
 
-    def _alone(
-        self, image: Encoded, out: Tensor, grey_range: GreyRange | None, how: tuple[int, int, int]
-    ) -> str | None:
+    def _alone(self, image: Encoded, out: Tensor, sizes: Sizes) -> str | None:
         try:
-            return self._decode([image], [out], [grey_range], how)[0]
+            return self._decode([image], [out], sizes)[0]
         except (OSError, EOFError):
             return "it ends the process that decodes it"
 
-    def _decode(
-        self,
-        images: Sequence[Encoded],
-        out: Sequence[Tensor],
-        ranges: Sequence[GreyRange | None],
-        how: tuple[int, int, int],
-    ) -> list[str | None]:
+    def _decode(self, images: Sequence[Encoded], out: Sequence[Tensor], sizes: Sizes) -> list[str | None]:
         worker = self._free.get()
         try:
             worker = worker or _Worker()
-            return worker.decode(images, out, ranges, how)
+            return worker.decode(images, out, sizes)
         except BaseException:  # it may be dead, or have an answer left that belongs to nobody
             if worker:
                 worker.close()
@@ -117,29 +97,22 @@ class _Worker:
         )
         self._finish = weakref.finalize(self, _finish, self._process, self._memory_fd)
 
-    def decode(
-        self,
-        images: Sequence[Encoded],
-        out: Sequence[Tensor],
-        ranges: Sequence[GreyRange | None],
-        how: tuple[int, int, int],
-    ) -> list[str | None]:
-        """Ask the process; `how` is (resize_px, crop_px, most_pixels or 0)."""
+    def decode(self, images: Sequence[Encoded], out: Sequence[Tensor], sizes: Sizes) -> list[str | None]:
+        """Ask the process."""
         assert len(images) <= IMAGES_PER_TASK
         requests, answers = self._process.stdin, self._process.stdout
         assert requests is not None
         assert answers is not None
-        crop_px = how[1]
+        resize_px, crop_px, most_pixels = sizes
         image_bytes = 3 * crop_px * crop_px
         if self._pixels is None or len(self._pixels) < IMAGES_PER_TASK * image_bytes:
             os.ftruncate(self._memory_fd, IMAGES_PER_TASK * image_bytes)
             self._pixels = mmap.mmap(self._memory_fd, IMAGES_PER_TASK * image_bytes)
-        head = [_HEADER.pack(len(images), *how)]
+        head = [_HEADER.pack(len(images), resize_px, crop_px, most_pixels or 0)]
         head += [
-            _IMAGE.pack(len(data), *place, *(grey_range or _NO_RANGE))
-            for (data, place), grey_range in zip(images, ranges, strict=True)
+            _IMAGE.pack(len(data), *place, *(grey_range or _NO_RANGE)) for data, place, grey_range in images
         ]
-        requests.write(b"".join([*head, *(data for data, _ in images)]))
+        requests.write(b"".join([*head, *(image.data for image in images)]))
         requests.flush()
         lengths = [_LENGTH.unpack(_exactly(answers, _LENGTH.size))[0] for _ in images]
         messages = [
@@ -181,15 +154,20 @@ def serve(memory_fd: int, requests: IO[bytes], answers: IO[bytes]) -> None:
     while len(head := requests.read(_HEADER.size)) == _HEADER.size:
         num_images, resize_px, crop_px, most_pixels = _HEADER.unpack(head)
         places = [_IMAGE.unpack(_exactly(requests, _IMAGE.size)) for _ in range(num_images)]
-        images = [(memoryview(_exactly(requests, size)), (down, right)) for size, down, right, *_ in places]
-        ranges = [None if math.isnan(black) else (black, white) for *_, black, white in places]
+        images = [
+            Encoded(
+                memoryview(_exactly(requests, size)),
+                (down, right),
+                None if math.isnan(black) else (black, white),
+            )
+            for size, down, right, black, white in places
+        ]
         image_bytes = 3 * crop_px * crop_px
         if pixels is None or len(pixels) < IMAGES_PER_TASK * image_bytes:
             pixels = mmap.mmap(memory_fd, IMAGES_PER_TASK * image_bytes)
         whole = torch.frombuffer(pixels, dtype=torch.uint8, count=num_images * image_bytes)
         out = whole.view(num_images, crop_px, crop_px, 3).permute(0, 3, 1, 2)
-        sizes = {"resize_px": resize_px, "crop_px": crop_px, "most_pixels": most_pixels or None}
-        messages = decode_into(images, list(out), grey_ranges=ranges, **sizes)
+        messages = decode_into(images, list(out), Sizes(resize_px, crop_px, most_pixels or None))
         told = [(message or "").encode()[:_LONGEST_MESSAGE_BYTES] for message in messages]
         answers.write(b"".join([*(_LENGTH.pack(len(text)) for text in told), *told]))
         answers.flush()

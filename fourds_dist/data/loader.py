@@ -16,6 +16,10 @@ from fourds_dist.data.pixels import MOST_PIXELS
 from fourds_dist.effects import COURSE, NUMERICS, PLACE, SPEED, WEIGHTS
 
 MIB = 1 << 20
+MOST_PX = 8192
+"""A side of images, in pixels."""
+MOST_WORKING = 1024
+"""Threads, processes or batches at a time of one worker."""
 
 
 Positive = Annotated[float, Field(gt=0)]
@@ -24,10 +28,10 @@ Positive = Annotated[float, Field(gt=0)]
 class LoaderConfig(Section):
     """Reading, decoding and augmenting, for both domains."""
 
-    resize_px: Annotated[int, WEIGHTS] = Field(default=256, ge=1)
+    resize_px: Annotated[int, WEIGHTS] = Field(default=256, ge=1, le=MOST_PX)
     """Side to which images are resized (both sides: other shapes are squeezed)."""
 
-    crop_px: Annotated[int, WEIGHTS] = Field(default=224, ge=1)
+    crop_px: Annotated[int, WEIGHTS] = Field(default=224, ge=1, le=MOST_PX)
     """Side of the crop out of that: random in training, central in evaluation."""
 
     flip: Annotated[bool, WEIGHTS] = True
@@ -54,7 +58,7 @@ class LoaderConfig(Section):
     """Encoded images held for shuffling, over all workers together. A split that is no larger is read once, held by
     every worker, and shuffled without limits."""
 
-    threads: Annotated[int | None, SPEED] = Field(default=None, ge=1)
+    threads: Annotated[int | None, SPEED] = Field(default=None, ge=1, le=MOST_WORKING)
     """Decoding threads of each worker; null: its share of the machine's cores."""
 
     decoders: Annotated[Literal["auto", "threads", "processes"], SPEED] = "auto"
@@ -65,10 +69,10 @@ class LoaderConfig(Section):
     """Decoded images that each worker keeps in memory, of splits that shuffle_mib holds whole: small data sets are
     decoded once. Batches are the same as without; 0: none."""
 
-    read_threads: Annotated[int, SPEED] = Field(default=16, ge=1)
+    read_threads: Annotated[int, SPEED] = Field(default=16, ge=1, le=MOST_WORKING)
     """Ranged reads that each worker has under way at a time."""
 
-    prefetch_batches: Annotated[int, SPEED] = Field(default=4, ge=1)
+    prefetch_batches: Annotated[int, SPEED] = Field(default=4, ge=1, le=MOST_WORKING)
     """Batches that each worker makes ahead."""
 
     patience_s: Annotated[float, COURSE] = Field(default=120.0, ge=0)

@@ -337,6 +337,6 @@ def _balanced(shown: np.ndarray, labels: np.ndarray, balance: float, seed: int) 
     order = order[np.argsort(inverse[order], kind="stable")]
     times = np.zeros(len(shown), dtype=np.int64)
     times[order] = np.diff(np.floor(np.cumsum(wanted[order]) + 0.5), prepend=0).astype(np.int64)
-    return np.concatenate(
-        [shown[times > round_] for round_ in range(int(times.max(initial=0)))] or [shown[:0]]
-    )
+    rows = np.repeat(np.arange(len(shown)), times)
+    round_ = np.arange(len(rows)) - np.repeat(np.cumsum(times) - times, times)
+    return shown[rows[np.argsort(round_, kind="stable")]]

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from fourds_dist.config import Section
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=65536)]
 
 
 class LaunchConfig(Section):

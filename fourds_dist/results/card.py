@@ -19,6 +19,8 @@ from fourds_dist.results.student import Student
 if TYPE_CHECKING:
     from fourds_dist.results.export import Exported
 
+MADE_BY = "It was distilled by 4Ds"
+"""In every card: what tells a card from another README.md."""
 MOST_CLASSES = 40
 
 

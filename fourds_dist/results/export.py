@@ -20,15 +20,16 @@ from torch import Tensor
 from fourds_dist.data import LoaderConfig
 from fourds_dist.data.index import UNLABELLED
 from fourds_dist.data.samples import Sample, SampleReader
-from fourds_dist.results.card import model_card, preparation_code
+from fourds_dist.results.card import MADE_BY, model_card, preparation_code
 from fourds_dist.results.formats import FILES, Writer, check_packages
 from fourds_dist.results.images import FileImages, ShardImages, open_labelled
 from fourds_dist.results.loading import load_student
 from fourds_dist.results.preprocessing import Preprocessing
 from fourds_dist.results.student import Student
-from fourds_dist.storage import check_writable, locate, write_bytes
+from fourds_dist.storage import check_writable, explained, locate, read_text, write_bytes
 from fourds_dist.terminal import words
 
+CARD = "README.md"
 NUM_COMPARED = 256
 NUM_CALIBRATION = 128
 CLOSE = 1e-3
@@ -83,6 +84,26 @@ class Exported:
         return None
 
 
+def check_request(dest: str, formats: Sequence[str]) -> None:
+    """Refuse what cannot be exported, whatever the student is.
+
+    Raises:
+        ValueError: unknown format, missing packages, a place that cannot be written, or that has a README.md which is
+            no model card.
+    """
+    unknown = [f for f in formats if f not in FILES]
+    if unknown or not formats:
+        named = f"unknown format {unknown[0]!r}" if unknown else "no format"
+        raise ValueError(f"{named}; there are {', '.join(FILES)}")
+    check_packages(formats)
+    check_writable(dest)
+    card = f"{dest.rstrip('/')}/{CARD}"
+    fs, path = locate(card)
+    with explained(card):
+        if fs.exists(path) and MADE_BY not in read_text(card):
+            raise ValueError(f"{card} is there and is no model card of ours; give another folder")
+
+
 def export(
     student: Student, dest: str, formats: Sequence[str], *, data: str | None = None, most_loss: float = 0.01
 ) -> tuple[list[Exported], dict[str, str]]:
@@ -98,12 +119,7 @@ def export(
     Raises:
         ValueError: unknown format, no data, missing packages.
     """
-    unknown = [f for f in formats if f not in FILES]
-    if unknown or not formats:
-        named = f"unknown format {unknown[0]!r}" if unknown else "no format"
-        raise ValueError(f"{named}; there are {', '.join(FILES)}")
-    check_packages(formats)
-    check_writable(dest)
+    check_request(dest, formats)
     where = data or student.about.get("domain")
     if not where:
         raise ValueError(f"{student.origin} does not say what its target is; give labelled images by --data")
@@ -123,11 +139,15 @@ def export(
             why = seen.refusal(most_loss)
             if why is None:
                 done.append(seen)
-                _put(path, f"{dest.rstrip('/')}/{path.name}")
             else:
                 refused[format_] = why
+        card = model_card(student, done, images.where) if done else ""
+        for (
+            seen
+        ) in done:  # once all formats are written and compared: one that cannot be written leaves nothing
+            _put(Path(here, seen.file), f"{dest.rstrip('/')}/{seen.file}")
     if done:
-        write_bytes(f"{dest.rstrip('/')}/README.md", model_card(student, done, images.where).encode())
+        write_bytes(f"{dest.rstrip('/')}/{CARD}", card.encode())
     return done, refused
 
 

@@ -27,7 +27,7 @@ from fourds_dist.sweep.space import Parameter, flattened
 class BudgetConfig(Section):
     """When a sweep has tried enough; the first that is spent ends it."""
 
-    trials: int | None = Field(default=None, ge=1)
+    trials: int | None = Field(default=None, ge=1, le=1_000_000)
     """Trials in all, every seed of a configuration being one; null: a grid once, otherwise until hours or epochs are
     spent."""
 
@@ -85,7 +85,7 @@ class SweepConfig(Section):
     seed: Annotated[int, WEIGHTS] = Field(default=0, ge=0)
     """Seed of what is drawn."""
 
-    seeds: Annotated[int, WEIGHTS] = Field(default=1, ge=1)
+    seeds: Annotated[int, WEIGHTS] = Field(default=1, ge=1, le=10_000)
     """Trials of each configuration, with run.seed, run.seed + 1, ...; compared by their mean."""
 
     scheduler: Annotated[SchedulerConfig, COURSE] = SchedulerConfig()
@@ -94,7 +94,7 @@ class SweepConfig(Section):
     budget: Annotated[BudgetConfig, COURSE] = BudgetConfig()
     """When it ends."""
 
-    concurrency: Annotated[int | None, COURSE] = Field(default=None, ge=1)
+    concurrency: Annotated[int | None, COURSE] = Field(default=None, ge=1, le=10_000)
     """Trials at once; null: as many as the cluster has room for at the start. More than there is room for wait."""
 
     retries: Annotated[int, COURSE] = Field(default=1, ge=0)

@@ -16,6 +16,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Self
 
@@ -119,6 +120,9 @@ class Parameter(Section):
         return label(value) if self.kind in ("choice", "grid") else value
 
 
+MOST_POINTS = 100_000
+"""Of all grids of a space together."""
+
 KINDS = ("choice", "grid", "uniform", "loguniform", "randint")
 
 
@@ -176,6 +180,13 @@ class Space:
             ) from None
         self.parameters = {key: parameters[key] for key in order}
         self._base = base
+        sizes = {key: len(parameters[key].values) for key in self.grid_keys}
+        if (num := math.prod(sizes.values())) > MOST_POINTS:
+            shown = " x ".join(f"{size} of {key}" for key, size in sizes.items())
+            raise ConfigError(
+                f"space: its grids are {num} points ({shown}), and at most {MOST_POINTS} are allowed; make some of "
+                "them a choice"
+            )
         for key, parameter in self.parameters.items():
             self._refuse_impossible(key, parameter)
             drawn = [k for k in needs[key] if parameters[k].kind != "grid"]
@@ -218,6 +229,10 @@ class Space:
 
     def grid(self) -> list[Point]:
         """All combinations of the grids' values, each once; a single empty point where there is no grid."""
+        return self._grid
+
+    @cached_property
+    def _grid(self) -> list[Point]:
         grids = {key: self.parameters[key] for key in self.grid_keys}
         points: dict[str, Point] = {}
         for values in itertools.product(*(parameter.values for parameter in grids.values())):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch.distributed as dist
 
-from fourds_dist.launch.ranks import leave_with_torchrun
 from fourds_dist.settings import Settings
 from fourds_dist.training.progress import ProgressView
 from fourds_dist.training.run_folder import RunFolder
@@ -24,7 +23,6 @@ def run_inline(settings: Settings, world: World) -> None:
     Raises:
         Stopped: by SIGTERM or Ctrl-C, with a checkpoint.
     """
-    leave_with_torchrun()
     folder = RunFolder(settings.run_url)
     view = ProgressView()
     try:

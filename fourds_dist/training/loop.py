@@ -33,13 +33,18 @@ from fourds_dist.training.world import World
 Emit = Callable[[Row], None]
 
 
+MOST_EPOCHS = 1_000_000
+MOST_IMAGES = 1 << 20
+"""In a global batch."""
+
+
 class StageConfig(Section):
     """Length, checkpoints and learning rates of one stage."""
 
-    epochs: Annotated[int, WEIGHTS] = Field(default=120, ge=1)
+    epochs: Annotated[int, WEIGHTS] = Field(default=120, ge=1, le=MOST_EPOCHS)
     """Passes over the training split."""
 
-    global_batch_size: Annotated[int, WEIGHTS] = Field(default=32, ge=1)
+    global_batch_size: Annotated[int, WEIGHTS] = Field(default=32, ge=1, le=MOST_IMAGES)
     """Images per optimiser step, over all workers together."""
 
     checkpoint_every_steps: Annotated[int | None, COURSE] = Field(default=None, ge=1)

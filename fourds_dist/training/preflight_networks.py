@@ -14,6 +14,7 @@ from fourds_dist.method.backbones import BackboneConfig, stage_names
 from fourds_dist.method.recompute import recompute_blocks
 from fourds_dist.method.taps import anatomy, what_is
 from fourds_dist.settings import Settings
+from fourds_dist.training.grey_ranges import grey_ranges_of
 from fourds_dist.training.networks import build
 from fourds_dist.training.stage import SECTION, StageName, stage_config
 from fourds_dist.training.stages import stages_to_run
@@ -46,7 +47,7 @@ def check_networks(settings: Settings, num_classes: int, classes: Sequence[str] 
             settings.teacher.checkpoint,
             networks["teacher"],
             what="teacher.checkpoint",
-            run=None if classes is None else About.of_run(settings, settings.teacher, classes),
+            run=_needs(settings, settings.teacher, classes),
             metadata=settings.teacher.metadata,
             image_size=settings.data.crop_px,
             tell=lambda text: None,  # the stage that uses them tells
@@ -56,6 +57,13 @@ def check_networks(settings: Settings, num_classes: int, classes: Sequence[str] 
         _check_tasks(settings, on_meta, stages, num_classes)
     except Exception:  # of the meta device or of the networks: only the CPU can tell
         _check_tasks(settings, _build(settings, num_classes, None), stages, num_classes)
+
+
+def _needs(settings: Settings, network: BackboneConfig, classes: Sequence[str] | None) -> About | None:
+    """What the run needs a network to be; None: not known before its data are there."""
+    if classes is None:
+        return None
+    return About.of_run(settings, network, classes, grey_ranges_of(settings))
 
 
 def _build(settings: Settings, num_classes: int, classes: Sequence[str] | None) -> dict[str, nn.Module]:
@@ -74,7 +82,7 @@ def _build(settings: Settings, num_classes: int, classes: Sequence[str] | None) 
                 start=starts[name] if classes is not None else "random",
                 key=f"{name}.start",
                 image_size=settings.data.crop_px,
-                run=None if classes is None else About.of_run(settings, config, classes),
+                run=_needs(settings, config, classes),
                 tell=lambda text: None,
             )
         except ValueError as error:

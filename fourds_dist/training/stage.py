@@ -30,6 +30,7 @@ from fourds_dist.method.backbones import BackboneConfig
 from fourds_dist.method.distiller import Predictor
 from fourds_dist.settings import Settings
 from fourds_dist.training.evaluate import Accuracy, ImagesOfBatch, evaluate
+from fourds_dist.training.grey_ranges import grey_ranges_of
 from fourds_dist.training.loop import StageConfig, Surroundings, fit
 from fourds_dist.training.meter import Row
 from fourds_dist.training.networks import metadata
@@ -211,7 +212,7 @@ class Stage:
 
     def needs(self, network: BackboneConfig, classes: tuple[str, ...]) -> About:
         """What the run needs a network to be, to hold against what files of weights say of themselves."""
-        return About.of_run(self.settings, network, classes)
+        return About.of_run(self.settings, network, classes, grey_ranges_of(self.settings))
 
     def about(self, network: BackboneConfig, classes: tuple[str, ...], **more: Any) -> dict[str, str]:
         """What a file of weights says of itself: network, classes, and how an image becomes its input."""

@@ -65,10 +65,10 @@ class StepConfig(Section):
     """Several workers: `averaged` normalises by each worker's batch and averages the running statistics before
     evaluation and saving; `synchronised` normalises by the global batch (GPUs only)."""
 
-    accumulation: Annotated[int, NUMERICS] = Field(default=1, ge=1)
+    accumulation: Annotated[int, NUMERICS] = Field(default=1, ge=1, le=65536)
     """Cut each worker's share of the batch into this many parts, one after another, to save memory."""
 
-    eval_batch_size_per_rank: Annotated[int, NUMERICS] = Field(default=256, ge=1)
+    eval_batch_size_per_rank: Annotated[int, NUMERICS] = Field(default=256, ge=1, le=65536)
     """Images per forward pass of evaluation, in each worker."""
 
     log_every_steps: Annotated[int, LOG] = Field(default=10, ge=1)

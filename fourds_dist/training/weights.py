@@ -22,6 +22,7 @@ from fourds_dist.training.weights_about import (
     class_order,
     other_architecture,
     other_classes,
+    other_grey_range,
     other_preprocessing,
 )
 from fourds_dist.training.weights_file import WeightsFile, read_file
@@ -29,9 +30,6 @@ from fourds_dist.training.weights_names import Found, find_tensors
 
 Metadata = Literal["check", "ignore"]
 Tell = Callable[[str], None]
-
-LIMITS = {"max_megapixels"}
-"""What a file's preprocessing says that changes no image."""
 
 _log = logging.getLogger(__name__)
 
@@ -246,10 +244,13 @@ def _check_preprocessing(
     tell: Tell,
     keys: Iterable[str] = PREPROCESSING_KEYS,
 ) -> None:
-    others = other_preprocessing(about, run, set(about.preprocessing) - set(PREPROCESSING_KEYS) - LIMITS)
-    if others:
-        tell(f"{file.where} was trained on images read in another way: {', '.join(others)}")
     differs = other_preprocessing(about, run, keys)
+    if (grey := other_grey_range(about, run)) is not None:
+        text, is_far = grey
+        if is_far:
+            differs.append(text)
+        else:
+            tell(f"{file.where} was trained on images read by another grey range: {text}")
     if not differs:
         return
     text = f"{file.where} was trained on images prepared in another way: {', '.join(differs)}"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from fourds_dist.data.grey import GreyRange, is_range
 from fourds_dist.json_text import parsed_json
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ NESTED = ("hyper_parameters", "args", "config", "cfg", "meta", "metadata", "data
 PREPROCESSING_KEYS = ("resize_px", "crop_px", "mean", "std")
 """The keys of `data` by which an image becomes a network's input."""
 
+GREY_TOLERANCE = 0.1
+"""Of the ends of a grey range, as a share of its width."""
 TOLERANCE = 1e-3
 """Of means and standard deviations, in [0, 1] units: authors round them."""
 
@@ -39,17 +42,27 @@ class About:
     stem: str | None = None
     classes: tuple[str, ...] | None = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    grey_ranges: tuple[GreyRange, ...] = ()
+    """Of the run's domains, or of the file; empty where there are no images of more than 8 bits."""
+    has_source: bool = False
+    """Whether the run reads images of the source."""
 
     @classmethod
     def of_run(
-        cls, settings: Settings, network: BackboneConfig, classes: Sequence[str], **more: Any
+        cls,
+        settings: Settings,
+        network: BackboneConfig,
+        classes: Sequence[str],
+        grey_ranges: Sequence[GreyRange] = (),
     ) -> About:
         """What a run needs its network to be.
 
         Args:
-            more: what else is known of how its images are prepared, by the names in a file's metadata.
+            grey_ranges: by which the images of its domains are read.
         """
-        return cls(network.arch, network.stem, tuple(classes), {**preprocessing_of(settings), **more})
+        has_source = settings.source.url is not None
+        prepared = preprocessing_of(settings)
+        return cls(network.arch, network.stem, tuple(classes), prepared, tuple(grey_ranges), has_source)
 
     @classmethod
     def of_file(cls, about: Mapping[str, Any]) -> About:
@@ -66,7 +79,9 @@ class About:
         if is_ours:
             told = {**told, **_json(about.get("preprocessing"))}
         arch, stem = (about.get(key) if is_ours else None for key in ("arch", "stem"))
-        return cls(arch, stem, classes, told)
+        grey_range = told.pop("grey_range", None)
+        grey_range = tuple(grey_range) if isinstance(grey_range, list) else None
+        return cls(arch, stem, classes, told, (grey_range,) if is_range(grey_range) else ())  # pyright: ignore[reportArgumentType]
 
 
 def preprocessing_of(settings: Settings) -> dict[str, Any]:
@@ -113,6 +128,24 @@ def other_preprocessing(file: About, run: About, keys: Iterable[str] = PREPROCES
         if theirs is not None and ours is not None and not _same(theirs, ours):
             told.append(f"data.{key} is {_plain(theirs)} in the file and {_plain(ours)} in the run")
     return told
+
+
+def other_grey_range(file: About, run: About) -> tuple[str, bool] | None:
+    """How the grey range that a file names differs from those of all domains of the run, and whether by much.
+
+    Ranges are measured, so those of two data sets of one kind differ a little. A file for a domain that the run does
+    not read may name any range. None: one of them is the file's, or one side names none.
+    """
+    if not file.grey_ranges or not run.grey_ranges:
+        return None
+    (theirs,) = file.grey_ranges
+    span = theirs[1] - theirs[0]
+    away = [max(abs(a - b) for a, b in zip(theirs, ours, strict=True)) / span for ours in run.grey_ranges]
+    if min(away) < TOLERANCE:
+        return None
+    ours = " and ".join(dict.fromkeys(_range(ours) for ours in run.grey_ranges))
+    text = f"data.grey_range is {_range(theirs)} in the file and {ours} in the run"
+    return text, run.has_source and min(away) > GREY_TOLERANCE
 
 
 def other_architecture(file: About, run: About) -> str | None:
@@ -212,6 +245,10 @@ def _plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_plain(v) for v in value)}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _range(values: GreyRange) -> str:
+    return f"[{values[0]:.10g}, {values[1]:.10g}]"
 
 
 def _some(names: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fourds_dist.launch.ranks import group_size
+from fourds_dist.training.rank_variables import group_size
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,7 @@ def test_a_teacher_of_one_s_own_is_taken_as_it_is(tmp_path: Path) -> None:
         ({"pairs": [["a", "x"]]}, "pairs: there is no domain 'x'; there are a, b, c"),
         ({"pairs": [["a", "a"]]}, "is one domain twice"),
         ({"baselines": ["none"]}, "there is no method 'none'"),
+        ({"seeds": list(range(10_000))}, "are 180000 cells, and at most 100000 are allowed"),
         ({"baselines": list(METHODS)}, "every method is one"),
         ({"methods": {"a method": {}}}, "'a method' becomes part of a folder's name"),
         ({"methods": {}}, "methods is empty"),

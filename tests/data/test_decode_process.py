@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fourds_dist.data import LoaderConfig, StreamConfig, TrainStream, open_split
-from fourds_dist.data.decode import decode_into
+from fourds_dist.data.decode import Encoded, Sizes, decode_into
 from fourds_dist.data.decode_process import DecodeProcesses, _Worker
 from tests.data.shards import SIDE, image_of, write_dataset
 from tests.data.test_decode import BROKEN, FORMATS
@@ -34,10 +34,10 @@ def pids(of: DecodeProcesses) -> list[int]:
 @pytest.mark.parametrize("crop_px", [24, 32, 16])
 def test_the_same_pixels_and_words_as_here(processes, crop_px) -> None:
     for data in ([*FORMATS.values()][:8], [*BROKEN.values(), *FORMATS.values()][:8]):
-        images = [(image, (0.3, 0.8)) for image in data]
+        images = [Encoded(image, (0.3, 0.8)) for image in data]
         there, here = (torch.zeros(len(data), 3, crop_px, crop_px, dtype=torch.uint8) for _ in range(2))
-        said = processes(images, list(there), resize_px=32, crop_px=crop_px)
-        assert said == decode_into(images, list(here), resize_px=32, crop_px=crop_px)
+        said = processes(images, list(there), Sizes(32, crop_px))
+        assert said == decode_into(images, list(here), Sizes(32, crop_px))
         assert torch.equal(there, here)
 
 
@@ -45,7 +45,7 @@ def test_a_killed_one_is_replaced(processes) -> None:
     (pid,) = pids(processes)
     os.kill(pid, signal.SIGKILL)
     out = torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8)
-    assert processes([(image_of(300), (0.5, 0.5))], list(out), resize_px=SIDE, crop_px=SIDE) == [None]
+    assert processes([Encoded(image_of(300), (0.5, 0.5))], list(out), Sizes(SIDE, SIDE)) == [None]
     assert out[0, :, 0, 0].tolist() == [300 % 256, 1, 7]
     assert pids(processes) != [pid]
 
@@ -55,15 +55,15 @@ def test_an_image_that_kills_its_decoder_is_told_and_others_are_decoded(monkeypa
     whole = _Worker.decode
 
     def decode(self, images, *others):
-        if any(data == b"deadly" for data, _ in images):
+        if any(image.data == b"deadly" for image in images):
             os.kill(self._process.pid, signal.SIGKILL)
         return whole(self, images, *others)
 
     monkeypatch.setattr(_Worker, "decode", decode)
     processes = DecodeProcesses(1)
     out = torch.zeros(3, 3, SIDE, SIDE, dtype=torch.uint8)
-    images = [(data, (0.5, 0.5)) for data in (image_of(1), b"deadly", image_of(2))]
-    said = processes(images, list(out), resize_px=SIDE, crop_px=SIDE)
+    images = [Encoded(data, (0.5, 0.5)) for data in (image_of(1), b"deadly", image_of(2))]
+    said = processes(images, list(out), Sizes(SIDE, SIDE))
     assert said == [None, "it ends the process that decodes it", None]
     assert out[::2, 0, 0, 0].tolist() == [1, 2]
 
@@ -73,7 +73,7 @@ def test_none_outlives_the_process_it_works_for() -> None:
         "import os, signal\n"
         "from fourds_dist.data.decode_process import DecodeProcesses\n"
         "processes = DecodeProcesses(1)\n"
-        "processes([], [], resize_px=8, crop_px=8)\n"
+        "processes([], [], (8, 8, None))\n"
         "print(processes._free.get()._process.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from braceexpand import braceexpand
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from fourds_dist.data.manifest import read_manifest
 from fourds_dist.data.split import StreamConfig, open_split
-from fourds_dist.data.url import matching, split_pattern
+from fourds_dist.data.url import MOST_GLOBS, MOST_NAMES, _number_of_names, expanded, matching, split_pattern
 from fourds_dist.pack import main
 from tests.data.conftest import S3Server
 
@@ -58,3 +61,43 @@ def test_a_name_that_is_the_pattern() -> None:
     assert matching(names, "train [12].tar") == {"train 1.tar"}
     assert matching(names, "a{b.tar") == {"a{b.tar"}
     assert matching(names, "a{c.tar") == set()
+
+
+HUGE = [
+    ("train-{0..999999999}.tar", "1000000000 names"),
+    ("train-{0..1000000}.tar", "1000001 names"),
+    ("train-{999999999..0}.tar", "1000000000 names"),
+    ("train-{-1000000..1000000..1}.tar", "2000001 names"),
+    ("train-{0..9}{0..999}{0..999}.tar", "10000000 names"),
+    ("train-" + "{a,a}" * 40 + ".tar", "1099511627776 names"),
+    ("train-{{a,b}" + "{0..999}" * 3 + "}.tar", "2000000000 names"),
+    ("train-{x,{0..999999999}}.tar", "1000000001 names"),
+    ("train-{0.." + "9" * 5000 + "}.tar", "over 10^18 names"),
+    ("train-{0..9999999}{0..999999999999}.tar", "over 10^18 names"),
+    ("train-{0..9999}*.tar", "10000 globs"),
+]
+
+
+@pytest.mark.parametrize(("pattern", "number"), HUGE, ids=[str(n) for n in range(len(HUGE))])
+def test_a_range_of_any_size_is_refused_before_it_is_made(tmp_path: Path, pattern: str, number: str) -> None:
+    most = MOST_GLOBS if "globs" in number else MOST_NAMES
+    for make in (lambda: expanded(pattern, pattern), lambda: matching(["train-1.tar"], pattern)):
+        with pytest.raises(ValueError, match=f"stands for .*{most} are allowed; give a smaller") as error:
+            make()
+        assert f"{pattern} stands for {number}," in str(error.value)
+
+
+def test_large_steps_make_small_ranges() -> None:
+    assert expanded("{0..999999999..500000000}", "it") == ["0", "500000000"]
+    assert expanded("{a..e..2}{,x}{,x}", "it") == ["a", "ax", "axx", "c", "cx", "cxx", "e", "ex", "exx"]
+    with pytest.raises(ValueError, match="p: its braces do not match or lie more than 50 deep"):
+        expanded("{" * 3000 + "}" * 3000, "p")
+
+
+@given(st.text("{},.12ax\\-*", max_size=14))
+def test_names_are_counted_as_they_are_expanded(pattern: str) -> None:
+    number = _number_of_names(pattern)
+    if number is not None:
+        assert number == len(list(braceexpand(pattern)))
+    else:
+        assert pattern.count("{") + pattern.count("}") > 0

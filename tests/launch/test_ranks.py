@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
 
+import fourds_dist
 from fourds_dist import tune
 from fourds_dist.compare.__main__ import main as compare_main
 from fourds_dist.config import ConfigError
-from fourds_dist.launch.ranks import GROUP, TORCHRUN, group_size
 from fourds_dist.train import QUICKSTART, load_run, main
+from fourds_dist.training.rank_variables import GROUP, TORCHRUN, group_size
 
 RANK_1_OF_4 = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 INLINE = "launch.runner=inline"
@@ -104,3 +106,31 @@ def test_a_number_of_workers_that_inline_cannot_have_is_refused(
     assert load_run(None, [INLINE, "launch.workers=4"]).launch.workers == 4
     with pytest.raises(ConfigError, match="trains in the 4 processes of torchrun"):
         load_run(None, [INLINE, "launch.workers=2"])
+
+
+def test_inner_packages_import_no_outer_ones() -> None:
+    """ops, method and data are below training, which is below launch, sweep, compare and results."""
+    inner = {"ops": 0, "method": 1, "data": 1, "training": 2}
+    outer = (
+        "launch",
+        "sweep",
+        "compare",
+        "results",
+        "benchmark",
+        "train",
+        "tune",
+        "pack",
+        "command",
+        "evaluate",
+        "predict",
+    )
+    root = Path(fourds_dist.__file__).parent
+    wrong = []
+    for package, level in inner.items():
+        above = {name for name, other in inner.items() if other > level} | set(outer)
+        for path in (root / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                named = node.module if isinstance(node, ast.ImportFrom) else None
+                if named and named.startswith("fourds_dist.") and named.split(".")[1] in above:
+                    wrong.append(f"{path.relative_to(root)} imports {named}")
+    assert wrong == []

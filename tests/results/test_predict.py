@@ -64,5 +64,8 @@ def test_classes_named_like_markup_are_shown_as_they_are(
 
 def test_a_batch_size_that_is_none(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, data = str(workplace / "runs" / "digits"), str(workplace / "shards" / "digits")
-    assert evaluate([run, data, "--batch-size", "0"]) == 1
-    assert capsys.readouterr().err == "error: a batch size of 0: give 1 or more\n"
+    for number in ("0", "-3", "1000000000", "many"):
+        with pytest.raises(SystemExit) as left:
+            evaluate([run, data, "--batch-size", number])
+        assert left.value.code == 2
+        assert "give 1 to 65536" in capsys.readouterr().err

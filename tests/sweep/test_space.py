@@ -89,6 +89,10 @@ def test_conditions_on_keys_that_do_not_vary() -> None:
             "go in a circle",
         ),
         ({"a": {"grid": [1], "when": {"b": 1}}, "b": {"choice": [1]}}, "a grid cannot depend on b"),
+        (
+            {name: {"grid": list(range(10))} for name in "abcdefghijkl"},
+            r"space: its grids are 1000000000000 points \(10 of a x 10 of b x .*\), and at most 100000 are allowed",
+        ),
     ],
 )
 def test_refused(parameters: dict, message: str) -> None:

@@ -6,8 +6,10 @@ import argparse
 import collections
 import json
 import pickle
+import re
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +304,41 @@ def test_what_a_file_says_of_itself_is_refused_unless_ignored(
         loaded(file, RUN)
     _, told = loaded(file, RUN, metadata="ignore")
     assert len(told) == 1
+
+
+SCANS = replace(RUN, grey_ranges=((0.0, 4095.0), (0.0, 65535.0)), has_source=True)
+
+
+def with_range(state: State, path: Path, grey_range: object) -> Path:
+    return ours(state, path, preprocessing=json.dumps({"grey_range": grey_range}))
+
+
+@pytest.mark.parametrize("grey_range", [[0, 4095], [0, 65535], [0.0, 4095.0], None, "wide", [4095, 0], [0]])
+def test_a_grey_range_of_one_of_the_domains_or_none_is_no_difference(
+    tmp_path: Path, state: State, grey_range: object
+) -> None:
+    file = with_range(state, tmp_path / "w.safetensors", grey_range)
+    for run in (SCANS, RUN):
+        assert loaded(file, run)[1] == []
+
+
+def test_another_grey_range_is_refused_unless_ignored(tmp_path: Path, state: State) -> None:
+    file = with_range(state, tmp_path / "w.safetensors", [0, 1020])
+    named = r"data\.grey_range is \[0, 1020\] in the file and \[0, 4095\] and \[0, 65535\] in the run"
+    with pytest.raises(ValueError, match=rf"{named}\. Set these keys .* teacher\.metadata=ignore"):
+        loaded(file, SCANS)
+    (told,) = loaded(file, SCANS, metadata="ignore")[1]
+    assert re.search(f"{named}; teacher.metadata=ignore ignores this", told)
+    (told,) = loaded(file, replace(SCANS, has_source=False))[
+        1
+    ]  # made for a source that the run does not read
+    assert re.search(f"read by another grey range: {named}", told)
+    assert loaded(file, replace(SCANS, grey_ranges=((0.0, 1020.0),)))[1] == []
+
+
+def test_a_range_that_was_measured_on_other_images_differs_a_little(tmp_path: Path, state: State) -> None:
+    (told,) = loaded(with_range(state, tmp_path / "w.safetensors", [0, 4080]), SCANS)[1]
+    assert "data.grey_range is [0, 4080] in the file and [0, 4095] and [0, 65535] in the run" in told
 
 
 def test_other_trainers_means_are_compared_too(tmp_path: Path, state: State) -> None:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
+from fourds_dist.data.image_options import add_grey_range, add_max_megapixels
 from fourds_dist.data.sources import SOURCES, Argument, folder, folder_layout, list_file
+from fourds_dist.option_types import real, whole
 
 _CLASSES = "class names, one a line, in label order; or another dataset folder, whose classes are taken"
+_GREY_RANGE = "as the files say, or the smallest and largest value of all"
+_MEGAPIXELS = "89; see data.max_megapixels"
+_MOST_THREADS = 256
 
 
 def parser_of(description: str | None) -> argparse.ArgumentParser:
@@ -30,7 +36,10 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
         )
         added.add_argument("--traceback", action="store_true", help="show where an error was raised")
         added.add_argument(
-            "--threads", type=_at_least_one, default=2, help="shards or images at a time (default 2)"
+            "--threads",
+            type=whole(1, _MOST_THREADS),
+            default=2,
+            help="shards or images at a time (default 2)",
         )
         return added
 
@@ -80,22 +89,23 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
     one.add_argument(
         "--decode", action="store_true", help="decode every image; those that cannot be decoded are faulty"
     )
-    _add_image_options(one)
+    add_grey_range(one, _GREY_RANGE)
+    add_max_megapixels(one, _MEGAPIXELS)
     one.add_argument("--no-checksum", action="store_true", help="do without the SHA-256 of each tar")
 
     one = add("verify", "read a dataset over: sizes, checksums, indices, counts")
     one.add_argument("url", metavar="URL", help="dataset folder")
     one.add_argument("--decode", action="store_true", help="also decode every image, as training does")
-    _add_max_megapixels(one)
+    add_max_megapixels(one, _MEGAPIXELS)
 
     one = add("sheet", "a picture of several datasets side by side, a row per class")
     one.add_argument("urls", metavar="URL", nargs="+", help="dataset folders")
     one.add_argument("out", metavar="OUT.png", help="the picture")
-    one.add_argument("--images", type=_at_least_one, default=6, help="of each class (default 6)")
+    one.add_argument("--images", type=whole(1, 64), default=6, help="of each class (default 6)")
     one.add_argument(
-        "--classes", type=_at_least_one, default=16, help="number of classes to show (default 16)"
+        "--classes", type=whole(1, 256), default=16, help="number of classes to show (default 16)"
     )
-    one.add_argument("--seed", type=int, default=0, help="decides which are shown (default 0)")
+    one.add_argument("--seed", type=whole(0), default=0, help="decides which are shown (default 0)")
 
     for name, source in SOURCES.items():
         one = add(name, source.help)
@@ -126,13 +136,13 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
         "one group come to one split",
     )
     parser.add_argument(
-        "--val-fraction", type=float, default=0.1, help="of each class, where no split is given (0.1)"
+        "--val-fraction", type=real(0, 1), default=0.1, help="of each class, where no split is given (0.1)"
     )
     parser.add_argument(
-        "--test-fraction", type=float, default=0.2, help="of each class, where no split is given (0.2)"
+        "--test-fraction", type=real(0, 1), default=0.2, help="of each class, where no split is given (0.2)"
     )
     parser.add_argument(
-        "--seed", type=int, default=42, help="decides splits and the order in the shards (42)"
+        "--seed", type=whole(0), default=42, help="decides splits and the order in the shards (42)"
     )
     parser.add_argument(
         "--skip-bad",
@@ -146,30 +156,12 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_pack_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--shard-mb", type=float, default=128, help="size of a shard to aim at, in MB (128)")
+    parser.add_argument(
+        "--shard-mb", type=real(1e-6, 1e9), default=128, help="size of a shard to aim at, in MB (128)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace another dataset that is there")
-    _add_image_options(parser)
-
-
-def _add_image_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--grey-range",
-        type=float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="black and white of images of more than 8 bits, e.g. 0 4095 (default: as the files say, or the smallest "
-        "and largest value of all)",
-    )
-    _add_max_megapixels(parser)
-
-
-def _add_max_megapixels(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--max-megapixels",
-        type=float,
-        metavar="N",
-        help="images may be so large (default 89); see data.max_megapixels",
-    )
+    add_grey_range(parser, _GREY_RANGE)
+    add_max_megapixels(parser, _MEGAPIXELS)
 
 
 def _keywords(argument: Argument) -> dict[str, Any]:
@@ -177,7 +169,7 @@ def _keywords(argument: Argument) -> dict[str, Any]:
         return {"action": "store_true", "help": argument.help}
     shown = "" if argument.default is None else f" (default {argument.default})"
     keywords: dict[str, Any] = {
-        "type": argument.type,
+        "type": _checked(argument),
         "default": argument.default,
         "help": argument.help + shown,
     }
@@ -188,7 +180,10 @@ def _keywords(argument: Argument) -> dict[str, Any]:
     return keywords
 
 
-def _at_least_one(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
-    return number
+def _checked(argument: Argument) -> Callable[[str], Any]:
+    """The argument's type with its limits."""
+    if argument.type is int and argument.least is not None:
+        return whole(int(argument.least), None if argument.most is None else int(argument.most))
+    if argument.type is float and argument.least is not None and argument.most is not None:
+        return real(argument.least, argument.most)
+    return argument.type

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -20,19 +20,21 @@ from fourds_dist.data.index import ShardIndex, index_tar
 from fourds_dist.data.label import LabelField
 from fourds_dist.data.manifest import (
     MANIFEST,
-    SPLITS,
     Manifest,
     Shard,
     index_url,
     read_manifest,
     write_manifest,
 )
+from fourds_dist.data.pack.index_files import read_index, write_index
 from fourds_dist.data.pack.listing import common_folder, expand, splits_by_name, version_of
+from fourds_dist.data.pack.merging import merged
 from fourds_dist.data.pack.plan import OnProgress
 from fourds_dist.data.pack.shard_labels import ShardLabels, classes_of, renumbered
+from fourds_dist.data.pack.tar_doubles import Prints, all_leaks
 from fourds_dist.data.pack.tar_grey import grey_note, with_grey_range
 from fourds_dist.data.tar import TarFault
-from fourds_dist.storage import check_writable, explained, locate, write_bytes
+from fourds_dist.storage import check_writable, explained, locate
 
 _READ_BYTES = 8 << 20
 
@@ -121,6 +123,7 @@ def index_foreign(
         ValueError: no tars match, a place that cannot be written, a faulty tar, labels that do not fit together, or
             faults that left no labels; the message says what and where.
     """
+    LabelField.parse(reading.label)  # refuses what is none
     tars = [tar for url in urls for tar in expand(url)]
     if repeated := next((tar for tar, count in Counter(tars).items() if count > 1), None):
         raise ValueError(f"{repeated} is given twice")
@@ -143,27 +146,29 @@ def index_foreign(
 
     our_names = _packed_by_us(held)
 
-    def one(tar: str) -> tuple[ShardLabels, bool]:
+    def one(tar: str) -> tuple[ShardLabels, Prints, bool]:
         where, stamp, fitting = index_url(folder, names[tar]), version_of(tar) + how, list_of(tar)
         with contextlib.suppress(ValueError, FileNotFoundError):
-            if (index := _read_index(where)).stamp == stamp:
+            if (index := read_index(where)).stamp == stamp:
                 there = ShardLabels.of(index)
                 if fitting is None or there.positions(fitting) is not None:
-                    return there, False
+                    return there, Prints.of(index), False
         mine: list[TarFault] = []
         index = reading.index(tar, fitting, mine, stamp)
         if mine:  # what is left out is told each time, so such an index is not taken for current
             index = dataclasses.replace(index, stamp="")
             faults.extend(mine)
-        _write_index(where, index)
-        return ShardLabels.of(index), True
+        write_index(where, index)
+        return ShardLabels.of(index), Prints.of(index), True
 
     found: list[ShardLabels] = []
+    prints: list[Prints] = []
     num_read = 0
     with ThreadPoolExecutor(num_threads) as pool:
         try:
-            for labels, was_read in pool.map(one, tars):
+            for labels, of_images, was_read in pool.map(one, tars):
                 found.append(labels)
+                prints.append(of_images)
                 num_read += was_read
                 on_progress("indexing", len(found), len(tars))
         except BaseException:
@@ -173,20 +178,22 @@ def index_foreign(
     final = known if known is not None else ClassList(classes_of(folder, tars, found))
     shards: dict[str, list[Shard]] = {}
     counts: dict[str, Counter[str]] = {}
-    for tar, labels in zip(tars, found, strict=True):
+    for number, (tar, labels) in enumerate(zip(tars, found, strict=True)):
         fitting = list_of(tar) or final
+        prints[number] = prints[number].placed(labels.positions(fitting))
         if labels.needs_renumbering(fitting):
             where = index_url(folder, names[tar])
-            _write_index(where, renumbered(_read_index(where), fitting))
+            write_index(where, renumbered(read_index(where), fitting))
         shards.setdefault(splits[tar], []).append(
             Shard(names[tar], labels.num_samples, labels.num_bytes, labels.sha256 or None)
         )
         counts.setdefault(splits[tar], Counter()).update(labels.counts(fitting))
     notes: dict[str, object] = {"class list": "given"} if classes is not None or _is_given(held) else {}
+    remarks: list[str] = []
     unclear = [names[tar] for tar in tars if told[tar] is None]
     if unclear and len(unclear) < len(tars):
         text = f"no split in the names of {len(unclear)} tars, which count as train: {', '.join(unclear[:5])}"
-        notes["remarks"] = [text]
+        remarks.append(text)
     foreign = {splits[tar] for tar in tars if names[tar] not in our_names}
     indexed: dict[str, dict[str, Any]] = {
         split: {
@@ -195,8 +202,12 @@ def index_foreign(
         }
         for split in foreign
     }
-    manifest = _merged(held, folder, name, final.names, shards, counts, indexed, notes)
+    manifest = merged(held, folder, name, final.names, shards, counts, indexed, notes)
     manifest = with_grey_range(manifest, held, grey_range)
+    ours_now = [(names[tar], splits[tar], of_images) for tar, of_images in zip(tars, prints, strict=True)]
+    remarks += all_leaks(manifest, folder, ours_now, num_threads)
+    if remarks:
+        manifest = dataclasses.replace(manifest, notes={**manifest.notes, "remarks": remarks})
     write_manifest(folder, manifest)
     return Indexed(folder, manifest, num_read, tuple(faults))
 
@@ -204,12 +215,11 @@ def index_foreign(
 def _refuse_unwritable(folder: str, *, beside_tars: bool) -> None:
     """Refuse a folder for manifest and indices that cannot be written, before any tar is read."""
     remedy = "give a folder for the manifest and the indices by --to DEST"
-    if folder.startswith(("http://", "https://")):
-        raise ValueError(f"{folder}: nothing can be written over HTTP; {remedy}")
     try:
         check_writable(folder)
     except ValueError as error:
-        raise ValueError(f"{error}; {remedy}" if beside_tars else str(error)) from None
+        cause = str(error).removesuffix("; give another place")
+        raise ValueError(f"{cause}; {remedy}" if beside_tars else str(error)) from None
 
 
 def _refuse_nothing_left(folder: str, found: Sequence[ShardLabels], faults: Sequence[TarFault]) -> None:
@@ -260,58 +270,3 @@ def _agreed(
     if classes is None and _is_given(held):
         return ClassList(held.classes), None
     return (None if classes is None else ClassList(classes)), None
-
-
-def _read_index(where: str) -> ShardIndex:
-    fs, path = locate(where)
-    with explained(where):
-        return ShardIndex.from_bytes(fs.cat_file(path), where)  # pyright: ignore[reportArgumentType]
-
-
-def _write_index(where: str, index: ShardIndex) -> None:
-    with explained(where):
-        write_bytes(where, index.to_bytes())
-
-
-def _merged(
-    held: Manifest | None,
-    folder: str,
-    name: str | None,
-    classes: tuple[str, ...],
-    shards: Mapping[str, list[Shard]],
-    counts: Mapping[str, Counter[str]],
-    indexed: Mapping[str, Mapping[str, Any]],
-    notes: Mapping[str, object],
-) -> Manifest:
-    mine = {split: tuple(listed) for split, listed in shards.items()}
-    my_counts = {split: tuple(count[name] for name in classes) for split, count in counts.items()}
-    if held is None:
-        order = [split for split in SPLITS if split in mine]
-        splits = {split: mine[split] for split in order}
-        my_counts = {split: my_counts[split] for split in order}
-        name = name or folder.rpartition("/")[2]
-        return Manifest(name, classes, splits, my_counts, {"indexed": dict(indexed), **notes})
-    moved = {shard.name for listed in mine.values() for shard in listed}
-    splits, all_counts = {**held.splits, **mine}, {**held.class_counts, **my_counts}
-    for split in set(held.splits) - set(mine):
-        left = tuple(shard for shard in held.splits[split] if shard.name not in moved)
-        if left != held.splits[split]:
-            splits[split], all_counts[split] = left, _counted(folder, left, len(classes))
-    order = [split for split in SPLITS if splits.get(split)]
-    kept = {key: value for key, value in held.notes.items() if key != "remarks"}
-    return Manifest(
-        held.name,
-        classes,
-        {split: splits[split] for split in order},
-        {split: all_counts[split] for split in order},
-        {**kept, "indexed": {**held.notes.get("indexed", {}), **indexed}, **notes},
-    )
-
-
-def _counted(folder: str, shards: Sequence[Shard], num_classes: int) -> tuple[int, ...]:
-    """Labelled images of each class, by the indices of shards that are in the manifest already."""
-    counts = [0] * num_classes
-    for shard in shards:
-        for position, count in ShardLabels.of(_read_index(index_url(folder, shard.name))).by_label.items():
-            counts[position] += count
-    return tuple(counts)

@@ -7,18 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import braceexpand
-
 from fourds_dist.data.listing import sizes
 from fourds_dist.data.split_names import split_named, splits_of
-from fourds_dist.data.url import split_pattern
+from fourds_dist.data.url import expanded, split_pattern
 from fourds_dist.storage import explained, is_local, locate
 
 _HTTP = ("http://", "https://")
-MOST_NAMES = 1_000_000
-"""That a brace range may stand for."""
-
-_RANGE = re.compile(r"\{(-?[0-9]+)\.\.(-?[0-9]+)")
 _GLOB = re.compile(r"[*?\[]")
 _DECOMPRESS = {
     "gz": "gunzip -k", "tgz": "gunzip -k", "z": "uncompress", "bz2": "bunzip2 -k", "tbz2": "bunzip2 -k",
@@ -41,27 +35,10 @@ def expand(url: str) -> list[str]:
     folder, pattern = split_pattern(url)
     if pattern is None:
         return _of_folder(folder)
-    options = _options(pattern, url)
+    options = expanded(pattern, url)
     if any(_GLOB.search(option) for option in options):
         return _fitting(folder, options, url)
     return _named(folder, options, url)
-
-
-def _options(pattern: str, url: str) -> list[str]:
-    """The names and globs that braces stand for."""
-    too_many = f"{url} stands for more than {MOST_NAMES} names; give a smaller range"
-    if any(abs(int(last) - int(first)) > MOST_NAMES for first, last in _RANGE.findall(pattern)):
-        raise ValueError(too_many)
-    try:
-        expanded = braceexpand.braceexpand(pattern)
-    except ValueError:
-        raise ValueError(f"{url}: its braces do not match; give a range such as {{000..099}}") from None
-    options: dict[str, None] = {}
-    for option in expanded:
-        options[option] = None
-        if len(options) > MOST_NAMES:
-            raise ValueError(too_many)
-    return list(options)
 
 
 def _of_folder(folder: str) -> list[str]:

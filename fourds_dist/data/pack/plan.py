@@ -9,6 +9,7 @@ shard read from end to end is a random sample of its split, and equal input and 
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 import re
 import tempfile
@@ -26,11 +27,14 @@ from fourds_dist.data.pack.doubles import equal_images, joined, read_part
 from fourds_dist.data.pack.example import Example
 from fourds_dist.data.pack.leaks import leaks
 from fourds_dist.data.sources.domain import Domain
-from fourds_dist.data.sources.splits import stratified
+from fourds_dist.data.sources.splits import check_fractions, stratified
 from fourds_dist.data.text import composed, shown
 
 OnProgress = Callable[[str, int, int | None], None]
 """(what is being done, how many are done, of how many if that is known)"""
+
+MOST_SHARDS = 1 << 20
+"""Of a split."""
 
 _LONGEST_KEY = 120
 
@@ -143,6 +147,17 @@ class Plan:
         return {split: tuple(map(int, count[:-1])) for split, count in counts.items()}
 
 
+def check_numbers(shard_bytes: int, val_fraction: float, test_fraction: float) -> None:
+    """Refuse numbers by which nothing can be packed.
+
+    Raises:
+        ValueError: naming them.
+    """
+    check_fractions(val_fraction, test_fraction)
+    if not shard_bytes >= 1:
+        raise ValueError(f"shards of {shard_bytes} bytes cannot hold anything")
+
+
 def make_plan(
     domain: Domain,
     spool: Spool,
@@ -158,8 +173,7 @@ def make_plan(
     Raises:
         ValueError: no images, a label or split that there is not, or no training split left.
     """
-    if shard_bytes < 1:
-        raise ValueError(f"shards of {shard_bytes} bytes cannot hold anything")
+    check_numbers(shard_bytes, val_fraction, test_fraction)
     entries = _gather(domain, spool, on_progress)
     equal = equal_images(
         [entry.size for entry in entries], lambda n, *span: entries[n].read_part(spool, *span)
@@ -257,16 +271,11 @@ def _cut(entries: Sequence[Entry], split: str, shard_bytes: int) -> Iterable[Pla
         return []
     sizes = np.array([entry.tar_bytes for entry in entries], dtype=np.int64)
     ends = np.cumsum(sizes)
-    num_shards = max(1, round(int(ends[-1]) / shard_bytes))
+    num_shards = min(MOST_SHARDS, max(1, round(int(ends[-1]) / shard_bytes)))
     middle = ends - sizes // 2
     place = np.minimum(middle * num_shards // ends[-1], num_shards - 1)
-    groups = (
-        [np.flatnonzero(place == n) for n in range(num_shards)]
-        if num_shards > 1
-        else [np.arange(len(entries))]
-    )
-    groups = [group for group in groups if len(group)]
+    begins = [0, *(np.flatnonzero(np.diff(place)) + 1).tolist(), len(entries)]
     return [
-        PlannedShard(f"{split}-{n:05}.tar", split, tuple(entries[int(i)] for i in group))
-        for n, group in enumerate(groups)
+        PlannedShard(f"{split}-{n:05}.tar", split, tuple(entries[begin:end]))
+        for n, (begin, end) in enumerate(itertools.pairwise(begins))
     ]

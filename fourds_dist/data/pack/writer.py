@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -28,13 +27,18 @@ from fourds_dist.data.manifest import (
     format_manifest,
     index_url,
     parse_manifest,
-    read_manifest,
     shard_url,
     write_manifest,
 )
 from fourds_dist.data.pack.claim import PACKING, Claim
+from fourds_dist.data.pack.destination import (
+    check_destination,
+    held_dataset,
+    holds_another,
+    left_by_crash,
+)
 from fourds_dist.data.pack.measuring import common_root, grey_of, sources_of
-from fourds_dist.data.pack.plan import OnProgress, Plan, PlannedShard, Spool, make_plan
+from fourds_dist.data.pack.plan import OnProgress, Plan, PlannedShard, Spool, check_numbers, make_plan
 from fourds_dist.data.sources.domain import Domain
 from fourds_dist.storage import explained, is_local, locate, put_file, write_bytes
 
@@ -74,9 +78,16 @@ def pack_domain(
             folder then holds no manifest and nothing of this run, or still the finished dataset it held before.
     """
     url = url.rstrip("/")
+    check_numbers(shard_bytes, val_fraction, test_fraction)
+    # Notes that are not JSON and class lists that cannot be are refused here too.
+    format_manifest(Manifest(domain.name, domain.classes, {}, {}, domain.notes))
+    with _write_errors(url):
+        check_destination(url, name=domain.name, classes=domain.classes, overwrite=overwrite)
     with _write_errors(url), Claim(url) as claim, Spool() as spool:
         with explained(url):
-            held = _held(url)
+            held = held_dataset(url)
+            if held is None:
+                _remove_shards(url, left_by_crash(url))
         with _write_errors(url):
             plan = make_plan(
                 domain,
@@ -87,6 +98,10 @@ def pack_domain(
                 seed=seed,
                 on_progress=on_progress,
             )
+        with explained(url), _write_errors(url):
+            is_same = held is not None and _is_same(url, held, plan, spool, on_progress)
+        if held is not None and not is_same and not overwrite:
+            raise ValueError(holds_another(url, held))
         packing = {"seed": seed, "shard_bytes": shard_bytes}
         if plan.num_drawn:
             packing |= {"val_fraction": val_fraction, "test_fraction": test_fraction}
@@ -97,11 +112,8 @@ def pack_domain(
             grey = grey_of(plan, spool, num_threads, on_progress) if grey_range is None else None
         if grey is not None:
             grey_range, notes["grey"] = grey.range, asdict(grey)
-        format_manifest(
-            Manifest(plan.name, plan.classes, {}, {}, notes)
-        )  # notes that are not JSON: before writing
         with explained(url), _write_errors(url):
-            if held is not None and _is_same(url, held, plan, spool, on_progress):
+            if held is not None and is_same:
                 _remove(url, [PACKING])
                 if held.grey_range == grey_range:
                     return held
@@ -111,10 +123,6 @@ def pack_domain(
                 write_manifest(url, held)
                 on_progress("writing", 0, 0)
                 return held
-            if held is not None and not overwrite:
-                raise ValueError(
-                    f"{url} holds another dataset ({held.name}: {_num_images(held)} images); --overwrite replaces it"
-                )
             old = [shard.name for shards in held.splits.values() for shard in shards] if held else []
             names = [shard.name for shard in plan.shards]
             claim.list_shards(sorted({*old, *names}))
@@ -147,35 +155,6 @@ def pack_domain(
             write_manifest(url, manifest)
             _remove(url, [PACKING])
     return manifest
-
-
-def _held(url: str) -> Manifest | None:
-    """The finished dataset in the folder, if there is one; what a crash has left is removed.
-
-    Raises:
-        ValueError: the folder holds tars that are not ours to replace, or a manifest that cannot be read.
-    """
-    fs, folder = locate(url)
-    fs.invalidate_cache()
-    if not fs.exists(folder):
-        return None
-    if not fs.isdir(folder):
-        raise ValueError(f"{url} is a file; give a folder to pack into")
-    if fs.exists(f"{folder}/{MANIFEST}"):
-        return read_manifest(url)
-    if fs.exists(f"{folder}/{PACKING}"):
-        try:
-            left = [str(name) for name in json.loads(fs.cat_file(f"{folder}/{PACKING}"))["shards"]]
-        except (ValueError, KeyError, TypeError):
-            left = []  # cut short itself, so nothing had been written yet
-        _remove_shards(url, left)
-    tars = [name for name in fs.ls(folder, detail=False) if name.endswith(".tar")]
-    if tars:
-        raise ValueError(
-            f"{url} holds {len(tars)} tars that were not packed by fourds_dist; choose another folder, or use them by "
-            f"`python -m fourds_dist.pack index {url}`"
-        )
-    return None
 
 
 def _is_same(url: str, held: Manifest, plan: Plan, spool: Spool, on_progress: OnProgress) -> bool:
@@ -287,7 +266,3 @@ def _write_errors(url: str) -> Iterator[None]:
                 f"{url} cannot be written: {error}; check the address and its permissions"
             ) from None
         raise
-
-
-def _num_images(manifest: Manifest) -> int:
-    return sum(manifest.num_samples(split) for split in manifest.splits)

@@ -131,6 +131,18 @@ def image_folder(
     )
 
 
+def group_expression(pattern: str) -> re.Pattern[str]:
+    """What `grouped` looks for.
+
+    Raises:
+        ValueError: no regular expression.
+    """
+    try:
+        return re.compile(composed(pattern))
+    except re.error as error:
+        raise ValueError(f"--group '{pattern}' is no regular expression: {error}") from None
+
+
 def grouped(files: Sequence[ImageFile], paths: Sequence[str], pattern: str) -> list[ImageFile]:
     """The files with their groups: what a regular expression finds in each path.
 
@@ -141,10 +153,7 @@ def grouped(files: Sequence[ImageFile], paths: Sequence[str], pattern: str) -> l
     Raises:
         ValueError: no regular expression, or one that finds nothing in a path.
     """
-    try:
-        expression = re.compile(composed(pattern))
-    except re.error as error:
-        raise ValueError(f"--group '{pattern}' is no regular expression: {error}") from None
+    expression = group_expression(pattern)
     made, lacking = [], []
     for file, path in zip(files, paths, strict=True):
         match = expression.search(composed(path))

@@ -119,3 +119,8 @@ LAYOUTS: dict[str, Layout] = {
     ),
 }
 """Name of the subcommand -> layout."""
+
+
+def folder_of(layout: str, domain: str) -> str:
+    """Name of the dataset folder of a domain."""
+    return domain if len(LAYOUTS[layout].domains) == 1 else f"{layout}-{domain}"

@@ -23,7 +23,7 @@ from fourds_dist.data.pack.example import Example
 from fourds_dist.data.pack.plan import OnProgress
 from fourds_dist.data.sources.domain import Domain
 from fourds_dist.data.sources.files import check_images
-from fourds_dist.data.sources.layouts import LAYOUTS, Layout
+from fourds_dist.data.sources.layouts import LAYOUTS, Layout, folder_of
 from fourds_dist.data.sources.splits import stratified
 from fourds_dist.data.text import composed
 
@@ -80,7 +80,7 @@ def paper(
     extensions = _checked(clear, skip_bad, decode, num_threads, on_progress)
     made = []
     for name, pictures in clear.items():
-        title = name if len(known.domains) == 1 else f"{layout}-{name}"
+        title = folder_of(layout, name)
         good = [picture for picture in pictures if extensions[picture.path] is not None]
         if not good:
             raise ValueError(f"{known.title}: no image of the domain {name!r} can be read")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
@@ -17,6 +19,51 @@ from fourds_dist.storage import explained, locate
 _LABEL_PIXELS = 110
 _TITLE_PIXELS = 16
 _GAP_PIXELS = 8
+TILE_PIXELS = 48
+
+
+_FORMATS = {
+    ".png": ("PNG", 1 << 20),
+    ".jpg": ("JPEG", 65_500),
+    ".jpeg": ("JPEG", 65_500),
+    ".webp": ("WEBP", 16_383),
+}
+"""Ending of a picture's name -> Pillow's name of the format, and its longest side in pixels."""
+_MOST_PIXELS = 1 << 28
+
+
+def check_size(out: str, *, num_domains: int, num_classes: int, images_per_class: int) -> None:
+    """Refuse a sheet that no picture of the kind that `out` names can hold.
+
+    Raises:
+        ValueError: `out` is no name of a picture, or the sheet is too large.
+    """
+    if _ending(out) not in _FORMATS:
+        raise ValueError(f"{out}: name a picture to write last, e.g. sheet.png")
+    name, longest = _FORMATS[_ending(out)]
+    width, height = _size(num_domains, num_classes, images_per_class, TILE_PIXELS)
+    if max(width, height) > longest or width * height > _MOST_PIXELS:
+        raise ValueError(
+            f"{out}: a sheet of {width} x {height} pixels is too large for {name}; give fewer datasets, --images or "
+            "--classes"
+        )
+
+
+def picture(sheet: Image.Image, out: str) -> bytes:
+    """The sheet as a file of the kind that `out` names."""
+    file = io.BytesIO()
+    sheet.save(file, _FORMATS[_ending(out)][0])
+    return file.getvalue()
+
+
+def _ending(out: str) -> str:
+    return posixpath.splitext(out)[1].lower()
+
+
+def _size(num_domains: int, num_classes: int, images_per_class: int, tile_pixels: int) -> tuple[int, int]:
+    """(width, height) in pixels."""
+    block = images_per_class * tile_pixels + _GAP_PIXELS
+    return _LABEL_PIXELS + block * num_domains, _TITLE_PIXELS + tile_pixels * num_classes
 
 
 def contact_sheet(
@@ -24,7 +71,7 @@ def contact_sheet(
     *,
     num_classes: int = 16,
     images_per_class: int = 6,
-    tile_pixels: int = 48,
+    tile_pixels: int = TILE_PIXELS,
     seed: int = 0,
     grey_ranges: Mapping[str, GreyRange | None] | None = None,
 ) -> Image.Image:
@@ -42,7 +89,7 @@ def contact_sheet(
     block = images_per_class * tile_pixels + _GAP_PIXELS
     sheet = Image.new(
         "RGB",
-        (_LABEL_PIXELS + block * len(shown), _TITLE_PIXELS + tile_pixels * len(classes)),
+        _size(len(shown), len(classes), images_per_class, tile_pixels),
         (200, 200, 200),
     )
     draw = ImageDraw.Draw(sheet)

@@ -13,6 +13,17 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 
+def check_fractions(val_fraction: float, test_fraction: float) -> None:
+    """Refuse shares that leave no training split, or are none.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if not (val_fraction >= 0 and test_fraction >= 0 and val_fraction + test_fraction < 1):
+        raise ValueError(f"val {val_fraction} and test {test_fraction} leave no training split; both must be "
+                         "0 or more and together below 1")  # fmt: skip
+
+
 def stratified(
     labels: Sequence[Hashable],
     *,
@@ -29,9 +40,7 @@ def stratified(
         groups: the group of each identity; those of one group come to one split, and the counts of each class are met
             as nearly as groups allow. None: each is by itself.
     """
-    if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
-        raise ValueError(f"val {val_fraction} and test {test_fraction} leave no training split; both must be "
-                         "0 or more and together below 1")  # fmt: skip
+    check_fractions(val_fraction, test_fraction)
     members: dict[Hashable, list[int]] = {}
     for identity, label in enumerate(labels):
         members.setdefault(label, []).append(identity)
