@@ -17,6 +17,7 @@ from fourds_dist.export import main
 from fourds_dist.method.backbones import BackboneConfig, build_backbone
 from fourds_dist.results import formats
 from fourds_dist.results.card import build_code
+from fourds_dist.results.export import export
 from fourds_dist.results.loading import load_student
 from fourds_dist.results.preprocessing import Preprocessing
 from fourds_dist.results.student import Student, description
@@ -131,18 +132,12 @@ def test_a_file_that_says_something_else_is_refused_and_not_written(
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"student.safetensors", "README.md"}
 
 
-def test_int8_that_loses_too_much_is_refused(workplace: Path, tmp_path: Path, capsys) -> None:
-    given = [
-        str(workplace / "runs" / "digits"),
-        str(tmp_path / "out"),
-        "--formats",
-        "int8",
-        "--max-loss",
-        "-1",
-    ]
-    assert main(given) == 1
-    assert re.search(r"int8 is refused and not written: it loses -?\d+\.\d points", capsys.readouterr().err)
-    assert not (tmp_path / "out").exists()
+def test_int8_that_loses_too_much_is_refused(workplace: Path, tmp_path: Path) -> None:
+    student, out = load_student(str(workplace / "runs" / "digits")), tmp_path / "out"
+    done, refused = export(student, str(out), ["int8"], most_loss=-1.0)
+    assert done == []
+    assert re.match(r"it loses -?\d+\.\d points", refused["int8"])
+    assert not out.exists()
 
 
 def test_unknown_formats_and_programs_are_refused(
