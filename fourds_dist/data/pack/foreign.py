@@ -9,9 +9,10 @@ import contextlib
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fourds_dist.data.class_list import ClassList
@@ -20,21 +21,24 @@ from fourds_dist.data.index import ShardIndex, index_tar
 from fourds_dist.data.label import LabelField
 from fourds_dist.data.manifest import (
     MANIFEST,
-    SPLITS,
     Manifest,
     Shard,
     index_url,
     read_manifest,
     write_manifest,
 )
+from fourds_dist.data.pack.equal_samples import ShardPrints, equal_samples, positions
+from fourds_dist.data.pack.foreign_manifest import merged, read_index, write_index
 from fourds_dist.data.pack.listing import common_folder, expand, splits_by_name, version_of
 from fourds_dist.data.pack.plan import OnProgress
 from fourds_dist.data.pack.shard_labels import ShardLabels, classes_of, renumbered
 from fourds_dist.data.pack.tar_grey import grey_note, with_grey_range
 from fourds_dist.data.tar import TarFault
-from fourds_dist.storage import check_writable, explained, locate, write_bytes
+from fourds_dist.storage import check_writable, explained, locate
 
 _READ_BYTES = 8 << 20
+_READING = 2
+"""Raised whenever indices are made in another way, so that older ones are made again."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def index_foreign(
     splits = {tar: told[tar] or "train" for tar in tars}
     held = _held(folder)
     known, ours = _agreed(classes, held, set(splits.values()), folder)
-    how = repr(dataclasses.astuple(reading))
+    how = f"{_READING}:{dataclasses.astuple(reading)!r}"
     if known is not None and known.named(-1) is not None:
         how += ":-1"  # is a class, not the mark of unlabelled samples
     faults: list[TarFault] = []
@@ -146,7 +150,7 @@ def index_foreign(
     def one(tar: str) -> tuple[ShardLabels, bool]:
         where, stamp, fitting = index_url(folder, names[tar]), version_of(tar) + how, list_of(tar)
         with contextlib.suppress(ValueError, FileNotFoundError):
-            if (index := _read_index(where)).stamp == stamp:
+            if (index := read_index(where)).stamp == stamp:
                 there = ShardLabels.of(index)
                 if fitting is None or there.positions(fitting) is not None:
                     return there, False
@@ -155,7 +159,7 @@ def index_foreign(
         if mine:  # what is left out is told each time, so such an index is not taken for current
             index = dataclasses.replace(index, stamp="")
             faults.extend(mine)
-        _write_index(where, index)
+        write_index(where, index)
         return ShardLabels.of(index), True
 
     found: list[ShardLabels] = []
@@ -177,16 +181,32 @@ def index_foreign(
         fitting = list_of(tar) or final
         if labels.needs_renumbering(fitting):
             where = index_url(folder, names[tar])
-            _write_index(where, renumbered(_read_index(where), fitting))
+            write_index(where, renumbered(read_index(where), fitting))
         shards.setdefault(splits[tar], []).append(
             Shard(names[tar], labels.num_samples, labels.num_bytes, labels.sha256 or None)
         )
         counts.setdefault(splits[tar], Counter()).update(labels.counts(fitting))
+    prints: list[ShardPrints] = []
+    for tar, labels in zip(tars, found, strict=True):
+        where, by_label = index_url(folder, names[tar]), labels.positions(list_of(tar) or final) or {}
+        prints.append(
+            ShardPrints(
+                splits[tar],
+                labels.prints,
+                positions(labels.labels, by_label),
+                tar,
+                partial(read_index, where),
+            )
+        )
+    prints += _held_elsewhere(held, folder, set(names.values()), set(splits.values()))
+    remarks = [*_other_images(found, reading), *equal_samples(prints, final.names)]
     notes: dict[str, object] = {"class list": "given"} if classes is not None or _is_given(held) else {}
     unclear = [names[tar] for tar in tars if told[tar] is None]
     if unclear and len(unclear) < len(tars):
         text = f"no split in the names of {len(unclear)} tars, which count as train: {', '.join(unclear[:5])}"
-        notes["remarks"] = [text]
+        remarks.insert(0, text)
+    if remarks:
+        notes["remarks"] = remarks
     foreign = {splits[tar] for tar in tars if names[tar] not in our_names}
     indexed: dict[str, dict[str, Any]] = {
         split: {
@@ -195,10 +215,42 @@ def index_foreign(
         }
         for split in foreign
     }
-    manifest = _merged(held, folder, name, final.names, shards, counts, indexed, notes)
+    manifest = merged(held, folder, name, final.names, shards, counts, indexed, notes)
     manifest = with_grey_range(manifest, held, grey_range)
     write_manifest(folder, manifest)
     return Indexed(folder, manifest, num_read, tuple(faults))
+
+
+def _held_elsewhere(
+    held: Manifest | None, folder: str, given: set[str], replaced: set[str]
+) -> list[ShardPrints]:
+    """What is compared of the shards that other splits of the manifest list and that are not given anew."""
+    prints: list[ShardPrints] = []
+    for split, shards in held.splits.items() if held is not None else ():
+        for shard in shards if split not in replaced else ():
+            where = index_url(folder, shard.name)
+            with contextlib.suppress(ValueError, OSError):
+                if shard.name not in given:
+                    index = read_index(where)
+                    labels = ShardLabels.of(index)
+                    prints.append(
+                        ShardPrints(
+                            split, labels.prints, labels.labels, shard.name, partial(read_index, where)
+                        )
+                    )
+    return prints
+
+
+def _other_images(found: Sequence[ShardLabels], reading: Reading) -> list[str]:
+    """A sentence on images that are not taken since their samples have others."""
+    others = sum((Counter(labels.other_images) for labels in found), Counter())
+    if not others or reading.image is not None:
+        return []
+    listed = ", ".join(f"{count} {field}" for field, count in others.most_common())
+    return [
+        f"samples have further images beside the one that is taken: {listed}; if one of these is meant, say --image "
+        f"{others.most_common(1)[0][0]}"
+    ]
 
 
 def _refuse_unwritable(folder: str, *, beside_tars: bool) -> None:
@@ -260,58 +312,3 @@ def _agreed(
     if classes is None and _is_given(held):
         return ClassList(held.classes), None
     return (None if classes is None else ClassList(classes)), None
-
-
-def _read_index(where: str) -> ShardIndex:
-    fs, path = locate(where)
-    with explained(where):
-        return ShardIndex.from_bytes(fs.cat_file(path), where)  # pyright: ignore[reportArgumentType]
-
-
-def _write_index(where: str, index: ShardIndex) -> None:
-    with explained(where):
-        write_bytes(where, index.to_bytes())
-
-
-def _merged(
-    held: Manifest | None,
-    folder: str,
-    name: str | None,
-    classes: tuple[str, ...],
-    shards: Mapping[str, list[Shard]],
-    counts: Mapping[str, Counter[str]],
-    indexed: Mapping[str, Mapping[str, Any]],
-    notes: Mapping[str, object],
-) -> Manifest:
-    mine = {split: tuple(listed) for split, listed in shards.items()}
-    my_counts = {split: tuple(count[name] for name in classes) for split, count in counts.items()}
-    if held is None:
-        order = [split for split in SPLITS if split in mine]
-        splits = {split: mine[split] for split in order}
-        my_counts = {split: my_counts[split] for split in order}
-        name = name or folder.rpartition("/")[2]
-        return Manifest(name, classes, splits, my_counts, {"indexed": dict(indexed), **notes})
-    moved = {shard.name for listed in mine.values() for shard in listed}
-    splits, all_counts = {**held.splits, **mine}, {**held.class_counts, **my_counts}
-    for split in set(held.splits) - set(mine):
-        left = tuple(shard for shard in held.splits[split] if shard.name not in moved)
-        if left != held.splits[split]:
-            splits[split], all_counts[split] = left, _counted(folder, left, len(classes))
-    order = [split for split in SPLITS if splits.get(split)]
-    kept = {key: value for key, value in held.notes.items() if key != "remarks"}
-    return Manifest(
-        held.name,
-        classes,
-        {split: splits[split] for split in order},
-        {split: all_counts[split] for split in order},
-        {**kept, "indexed": {**held.notes.get("indexed", {}), **indexed}, **notes},
-    )
-
-
-def _counted(folder: str, shards: Sequence[Shard], num_classes: int) -> tuple[int, ...]:
-    """Labelled images of each class, by the indices of shards that are in the manifest already."""
-    counts = [0] * num_classes
-    for shard in shards:
-        for position, count in ShardLabels.of(_read_index(index_url(folder, shard.name))).by_label.items():
-            counts[position] += count
-    return tuple(counts)

@@ -8,22 +8,43 @@ from typing import TYPE_CHECKING
 from fourds_dist.data.index import UNLABELLED
 
 if TYPE_CHECKING:
-    from fourds_dist.data.pack.plan import Entry
+    from typing import Protocol
+
+    class Entry(Protocol):
+        """A sample of a data set."""
+
+        @property
+        def label(self) -> int: ...
+        @property
+        def split(self) -> str | None: ...
+        @property
+        def group(self) -> str | None: ...
+        @property
+        def title(self) -> str:
+            """For messages."""
+            ...
 
 
-def leaks(entries: Sequence[Entry], equal: Sequence[Sequence[int]], classes: Sequence[str]) -> list[str]:
+def leaks(
+    entries: Sequence[Entry],
+    equal: Sequence[Sequence[int]],
+    classes: Sequence[str],
+    *,
+    are_drawn: bool = True,
+) -> list[str]:
     """A sentence each: on equal images, those of several classes or splits, and groups in several splits.
 
     Args:
         equal: numbers of the entries that are equal, a list for each set.
+        are_drawn: splits that are not given are drawn.
     """
     sets = [[entries[n] for n in numbers] for numbers in equal]
     lines = []
     if sets:
         num = sum(map(len, sets))
         lines.append(
-            f"{num} images are equal byte for byte to others ({len(sets)} are different); where splits are drawn, "
-            "equal images come to one split"
+            f"{num} images are equal byte for byte to others ({len(sets)} are different)"
+            f"{'; where splits are drawn, equal images come to one split' if are_drawn else ''}"
         )
     if two := [each for each in sets if len({entry.label for entry in each} - {UNLABELLED}) > 1]:
         first, other = _two(two[0], lambda entry: entry.label)
