@@ -61,7 +61,9 @@ def test_names_that_do_not_tell_are_for_training(tmp_path: Path) -> None:
     assert [shard.name for shard in manifest.splits["train"]] == ["part-0.tar"]
     assert manifest.num_samples("val") == 3
     assert manifest.notes["remarks"][0] == "no split in the names of 1 tars, which count as train: part-0.tar"
-    assert "equal images in several given splits: 2" in manifest.notes["remarks"][2]  # the tars have the same ones
+    assert (
+        "equal images in several given splits: 2" in manifest.notes["remarks"][2]
+    )  # the tars have the same ones
     tars(tmp_path / "other", part_0=2, part_1=2)
     manifest = index_foreign([f"{tmp_path}/other"]).manifest
     assert (set(manifest.splits), "remarks" in manifest.notes) == ({"train"}, False)
