@@ -97,7 +97,7 @@ def image_list(
     if group is not None:
         files = grouped(files, paths, group)
     named = {image.part for image in files}
-    if None not in named and "train" in named:
+    if None not in named and "train" in named and len(named) > 1:
         files = with_splits(files, val_fraction, test_fraction, seed)
     remarks = [f"columns that were not read: {', '.join(read.unread)}"] if read.unread else []
     return files_domain(

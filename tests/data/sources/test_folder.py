@@ -234,7 +234,8 @@ def test_folders_named_by_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("Cat", "cat"), ("golden_retriever", "golden-retriever"), ("cat ", "cat"), ("01", "1"), ("\uff43\uff41\uff54", "cat"),
+        ("Cat", "cat"), ("golden_retriever", "golden-retriever"), ("cat ", "cat"), ("01", "1"),
+        ("\uff43\uff41\uff54", "cat"),
         ("tabby\u00a0cat", "tabby cat"), ("cat\u200b", "cat"), ("Cats.", "cats"),
     ],
 )  # fmt: skip
