@@ -189,7 +189,7 @@ def refuse_doubtful(names: Iterable[str], where: str, what: str = "") -> None:
             )
     bare = set(first)
     for name in known:
-        for separator in "|;,&+":
+        for separator in "|;,&+ ":
             parts = [part.strip() for part in name.split(separator)]
             num_known = sum(_bare(part) in bare for part in parts)
             if len(parts) > 1 and (num_known == len(parts) or (num_known and separator in "|;")):

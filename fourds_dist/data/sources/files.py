@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from fourds_dist.data.frames import has_more_frames
 from fourds_dist.data.pack.plan import OnProgress
-from fourds_dist.data.text import shown
 from fourds_dist.data.truncation import truncation_of
 
 FORMATS = {
@@ -62,16 +62,6 @@ def check_images(
     return extensions
 
 
-def frames_remark(several: Sequence[Path]) -> list[str]:
-    """A sentence on files of several frames, if there are any."""
-    if not several:
-        return []
-    return [
-        f"files of several frames (animations, stacks of pages): {len(several)} (first: {shown(several[0])}); the "
-        "first frame of each is taken, so write the others out as files if they are meant"
-    ]
-
-
 def _check(path: Path, decode: bool) -> tuple[str | None, str, bool]:
     """(extension, why it cannot be read, whether it has several frames)."""
     try:
@@ -87,8 +77,7 @@ def _check(path: Path, decode: bool) -> tuple[str | None, str, bool]:
                     f"a {image.format} file, which is not among {', '.join(sorted(set(FORMATS.values())))}",
                     False,
                 )
-            # An MPO's further frames are previews and second views of the same photograph.
-            has_more = image.format != "MPO" and getattr(image, "is_animated", False)
+            has_more = has_more_frames(image)
             if not decode:
                 image.verify()
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:

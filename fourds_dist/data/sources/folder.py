@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import cast
 
 from fourds_dist.data.class_list import ClassList, in_order, refuse_doubtful
+from fourds_dist.data.frames import frames_remark
 from fourds_dist.data.image_files import DATASETS, ImageFiles, find_images
 from fourds_dist.data.pack.doubles import equal_files, joined
 from fourds_dist.data.pack.example import Example
 from fourds_dist.data.pack.plan import OnProgress
 from fourds_dist.data.sources.domain import Domain
-from fourds_dist.data.sources.files import check_images, frames_remark
+from fourds_dist.data.sources.files import check_images
 from fourds_dist.data.sources.folder_layout import ClassFolder, arrange, none_of
 from fourds_dist.data.sources.splits import stratified
 from fourds_dist.data.text import check_text, composed, shown
@@ -116,6 +117,11 @@ def image_folder(
             f"{', '.join(known.names[:8])}"
         )
     named = {label: known.names[position] for label, position in meant.items() if position is not None}
+    if by_place := [label for label in in_order(named) if known.named(label) is None]:
+        remarks.append(
+            f"class folders named by numbers are read as places in the class list, from 0: {by_place[0]} is "
+            f"{named[by_place[0]]}, ..."
+        )
     files = [replace(file, label=file.label and named[file.label]) for file in files]
     files = with_splits(files, val_fraction, test_fraction, seed)
     return files_domain(

@@ -242,7 +242,7 @@ def test_splits_that_a_list_lacks_are_drawn_from_its_training_part(place: Path) 
 
 
 def test_labels_that_look_like_several_are_refused(place: Path) -> None:
-    for text in ("cat|dog", "dog; cat", "cat, dog", "dog+cat"):
+    for text in ("cat|dog", "dog; cat", "cat, dog", "dog+cat", "cat dog"):
         rows = [f'photos/{name},"{label}"' for name, label in zip(IMAGES, (text, "dog", "cat"), strict=True)]
         with pytest.raises(ValueError, match="looks like several labels of one image"):
             listed(place, "\n".join(["path,label", *rows]))
