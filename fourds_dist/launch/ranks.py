@@ -16,6 +16,13 @@ from fourds_dist.launch.settings import LaunchConfig
 
 GROUP = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 TORCHRUN = "TORCHELASTIC_RUN_ID"
+TASKS = {
+    "SLURM_STEP_NUM_TASKS": "srun",
+    "OMPI_COMM_WORLD_SIZE": "mpirun",
+    "MV2_COMM_WORLD_SIZE": "mpirun",
+    "PMI_SIZE": "mpirun",
+}
+"""Variable with the number of processes that a launcher started, which sets none of GROUP -> the launcher."""
 
 
 def group_size(environment: Mapping[str, str] | None = None) -> int | None:
@@ -40,6 +47,32 @@ def group_size(environment: Mapping[str, str] | None = None) -> int | None:
             f"the environment tells of ranks ({there}), but {', '.join(missing)} is not set; {_REMEDY}"
         )
     return None
+
+
+def _refuse_tasks() -> None:
+    """Refuse to be one of several processes that srun or mpirun started and that know nothing of each other.
+
+    Ray's workers and drivers may inherit the variables of the srun that started their cluster, and are not concerned.
+
+    Raises:
+        ConfigError: with what to do instead.
+    """
+    for name, launcher in TASKS.items():
+        if (num := os.environ.get(name, "")).isdecimal() and int(num) > 1:
+            raise ConfigError(
+                f"{launcher} started {num} processes ({name}={num}), each of which would train a run of its own in the "
+                f"same folder; {_one_a_node(launcher)}"
+            )
+
+
+def _one_a_node(launcher: str) -> str:
+    alone = {"srun": "srun --ntasks 1", "mpirun": "mpirun -n 1"}[launcher]
+    each = {"srun": "srun --ntasks-per-node 1", "mpirun": "mpirun --map-by ppr:1:node"}[launcher]
+    return (
+        f"start one process ({alone} ...), or for several ranks one torchrun on each node ({each} torchrun --nnodes N "
+        "--nproc-per-node M --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m fourds_dist.train ... "
+        "launch.runner=inline)"
+    )
 
 
 def refuse_launcher(what: str) -> None:
@@ -71,11 +104,14 @@ def fitted(launch: LaunchConfig, given: Draft, file: Draft) -> LaunchConfig:
         file: the same without what was given over the file.
 
     Raises:
-        ConfigError: torchrun with launch.runner=ray, or launch.workers that runner=inline cannot have.
+        ConfigError: torchrun with launch.runner=ray, launch.workers that runner=inline cannot have, or several
+            processes that each would train alone.
     """
     if launch.runner == "ray":
         refuse_launcher("launch.runner=ray")
         return launch
+    if group_size() is None:
+        _refuse_tasks()
     size = group_size() or 1
     if launch.workers == 1 or launch.min_workers <= size <= launch.max_workers:
         return launch

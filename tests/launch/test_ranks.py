@@ -9,7 +9,7 @@ import pytest
 from fourds_dist import tune
 from fourds_dist.compare.__main__ import main as compare_main
 from fourds_dist.config import ConfigError
-from fourds_dist.launch.ranks import GROUP, TORCHRUN, group_size
+from fourds_dist.launch.ranks import GROUP, TASKS, TORCHRUN, group_size
 from fourds_dist.train import QUICKSTART, load_run, main
 
 RANK_1_OF_4 = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -19,7 +19,7 @@ INLINE = "launch.runner=inline"
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch):
     """Sets what a launcher sets, and nothing else of that kind."""
-    for name in (*GROUP, TORCHRUN):
+    for name in (*GROUP, *TASKS, TORCHRUN):
         monkeypatch.delenv(name, raising=False)
 
     def by(**variables: str) -> None:
@@ -104,3 +104,19 @@ def test_a_number_of_workers_that_inline_cannot_have_is_refused(
     assert load_run(None, [INLINE, "launch.workers=4"]).launch.workers == 4
     with pytest.raises(ConfigError, match="trains in the 4 processes of torchrun"):
         load_run(None, [INLINE, "launch.workers=2"])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_processes_that_know_nothing_of_each_other_are_refused(launched, name: str) -> None:
+    launched(**{name: "4"})
+    with pytest.raises(
+        ConfigError, match=rf"started 4 processes \({name}=4\), each of which would train a run of its"
+    ):
+        load_run(None, [INLINE])
+    assert (
+        load_run(None, ["launch.runner=ray"]).launch.runner == "ray"
+    )  # the cluster may have been started so
+    launched(**RANK_1_OF_4)
+    assert load_run(None, [INLINE]).launch.runner == "inline"
+    launched(**{name: "1"})
+    assert load_run(None, [INLINE]).launch.runner == "inline"
