@@ -66,12 +66,10 @@ def _refuse_tasks() -> None:
 
 
 def _one_a_node(launcher: str) -> str:
-    alone = {"srun": "srun --ntasks 1", "mpirun": "mpirun -n 1"}[launcher]
-    each = {"srun": "srun --ntasks-per-node 1", "mpirun": "mpirun --map-by ppr:1:node"}[launcher]
+    alone = {"srun": "srun -n 1", "mpirun": "mpirun -n 1"}[launcher]
     return (
-        f"start one process ({alone} ...), or for several ranks one torchrun on each node ({each} torchrun --nnodes N "
-        "--nproc-per-node M --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m fourds_dist.train ... "
-        "launch.runner=inline)"
+        f"start one process (`{alone} ...`), or for several ranks one torchrun on each node, and let that start "
+        "`-m fourds_dist.train ... launch.runner=inline`"
     )
 
 
