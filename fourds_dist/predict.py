@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from fourds_dist.command import Answer, answered
 from fourds_dist.data.image_options import ImageOptions, add_grey_range, add_max_megapixels
-from fourds_dist.terminal import say
+from fourds_dist.terminal import in_line, say
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,7 +54,7 @@ def _predict(options: argparse.Namespace) -> Answer:
     images = open_files(options.files)
     student = load_student(options.student)
     student = replace(student, preprocessing=looks.changed(student.preprocessing))
-    width = max(len(str(path)) for path in images.paths)
+    width = max(len(in_line(str(path))) for path in images.paths)
     for told in student.ranked(images, options.top):
         if options.json:
             ranking = [{"class": name, "probability": p} for name, p in told.ranking]
@@ -69,11 +69,13 @@ def _predict(options: argparse.Namespace) -> Answer:
                 )
             )
         else:
-            say(f"{told.file:<{width}}  " + "  ".join(f"{name} {p:6.1%}" for name, p in told.ranking))
+            say(
+                f"{in_line(told.file):<{width}}  " + "  ".join(f"{name} {p:6.1%}" for name, p in told.ranking)
+            )
     for line in images.left_out:
         say(line, file=sys.stderr)
     for path, why in images.unreadable.items():
-        say(f"{path}: not read: {why}", file=sys.stderr)
+        say(f"{in_line(str(path))}: not read: {why}", file=sys.stderr)
     return 1 if images.unreadable else 0
 
 

@@ -30,6 +30,11 @@ def harmless(text: str) -> str:
     return "".join(_spelled(c) if _steers(c) else c for c in text)
 
 
+def in_line(text: str) -> str:
+    r"""The same with ends of lines and tabs spelled out too, as in `\n`: a name in a listing takes one line."""
+    return harmless(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def words(text: str) -> Text:
     """The text for rich, neither read as markup nor obeyed by the terminal."""
     from rich.text import Text  # here, since errors are printed without rich

@@ -13,7 +13,7 @@ import fourds_dist
 from fourds_dist.compare.tables import Table
 from fourds_dist.data.manifest import Manifest, Shard
 from fourds_dist.data.pack.report import show
-from fourds_dist.terminal import harmless, say, words
+from fourds_dist.terminal import harmless, in_line, say, words
 from fourds_dist.training.evaluate import Accuracy
 from fourds_dist.training.outcome import Line, Outcome
 
@@ -72,3 +72,7 @@ def _is_bare(value: ast.expr) -> bool:
     return isinstance(value, ast.JoinedStr | ast.BinOp) and any(
         isinstance(node, ast.FormattedValue) for node in ast.walk(value)
     )
+
+
+def test_a_name_in_a_listing_takes_one_line() -> None:
+    assert in_line("a\nb\tc\x1b[2J ü") == "a\\nb\\tc\\x1b[2J ü"

@@ -15,6 +15,7 @@ the list names it.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -143,6 +144,7 @@ def deduced(
     _refuse_ids(names or set(map(str, counts)), num_images, where, remedy)
     if len(names) == len(counts):
         _refuse_figures(names, where)
+        refuse_doubtful(names, where, "the labels ")
         return in_order(names)
     numbers = {value: label for label, value in values.items() if value is not None}
     if (least := min(numbers)) < 0:
@@ -163,6 +165,53 @@ def deduced(
             "a line each: the numbers themselves where they are codes, or all names in label order"
         )
     return tuple(map(str, range(largest + 1)))
+
+
+def refuse_doubtful(names: Iterable[str], where: str, what: str = "") -> None:
+    """Refuse class names that differ in spelling alone (Cat and cat, golden_retriever and golden-retriever, 1 and 01),
+    and names that list other ones (cat|dog): nobody but the user knows whether they are classes of their own.
+
+    Args:
+        where: the data set, for messages.
+        what: has these names, for messages.
+
+    Raises:
+        ValueError: naming two of them, with what to do.
+    """
+    known = sorted(set(names))
+    first: dict[str, str] = {}
+    for name in known:
+        other = first.setdefault(_bare(name), name)
+        if other != name:
+            raise ValueError(
+                f"{where} has {what}{other!r} and {name!r}, which differ in spelling alone; give them one name, or "
+                "name all classes by --classes FILE, a line each, if these are two"
+            )
+    bare = set(first)
+    for name in known:
+        for separator in "|;,&+ ":
+            parts = [part.strip() for part in name.split(separator)]
+            num_known = sum(_bare(part) in bare for part in parts)
+            if len(parts) > 1 and (num_known == len(parts) or (num_known and separator in "|;")):
+                beside = " and ".join(repr(part) for part in parts if _bare(part) in bare)
+                raise ValueError(
+                    f"{where} has {what}{name!r} beside {beside}: it looks "
+                    "like several labels of one image, of which a classifier takes one; give each image one, or name "
+                    "all classes by --classes FILE, a line each, if this is one of its own"
+                )
+
+
+def _bare(name: str) -> str:
+    """What is left of a name without what people spell differently: case, spaces, dashes, underscores, width; names of
+    less than two letters stay as they are."""
+    if (number := number_of(name)) is not None:
+        return str(number)
+    if sum(map(str.isalpha, name)) < 2:
+        return name
+    text = unicodedata.normalize("NFKC", name).casefold()
+    text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
+    text = re.sub(r"(?<!\w)-(?=[0-9])", "minus ", text)
+    return re.sub(r"[\s_\-]+", " ", text).strip(" .")
 
 
 def look_like_ids(num_classes: int, num_images: int) -> bool:

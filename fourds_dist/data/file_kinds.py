@@ -84,6 +84,36 @@ _LEFT_BY_SYSTEMS = frozenset(
 _LEFT_PREFIXES = (".", "~$", "@eadir@", "synophoto_thumb_", "synofile_thumb_", "thumbs.db:", "desktop.ini:")
 
 
+_BEGINNINGS = (
+    b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+",
+    *(b"P%d" % n for n in range(1, 7)),
+)  # fmt: skip
+"""First bytes of the formats that are read, but for WebP."""
+
+_OTHER_BEGINNINGS = {
+    b"\0\0\0\x0cjP": "a JPEG 2000 image", b"\xff\x4f\xff\x51": "a JPEG 2000 image", b"\xff\x0a": "a JPEG XL image",
+    b"\0\0\0\x0cJXL": "a JPEG XL image", b"8BPS": "a Photoshop image", b"\x93NUMPY": "a NumPy array",
+    b"%PDF": "a PDF", b"PK\x03\x04": "a zip archive", b"\x1f\x8b": "compressed by gzip", b"SIMPLE": "a FITS image",
+    b"version https://git-lfs": "a pointer of Git LFS", b"\0\5\x16\7": "what macOS leaves beside a file",
+}  # fmt: skip
+
+
+def other_kind(head: bytes) -> str | None:
+    """What a file that is named as an image is by its first bytes, and what to do; None where it may be an image.
+
+    Args:
+        head: its first 32 bytes, or all of a shorter file.
+    """
+    if head.startswith(_BEGINNINGS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+        return None
+    if head.lstrip()[:1] in (b"<", b"{"):
+        return "it is a page of HTML, XML or JSON, probably an error of a download"
+    if head[4:8] == b"ftyp":
+        return f"it is {'an AVIF' if head[8:11] == b'avi' else 'a HEIC'} image; convert it to JPEG or PNG"
+    known = next((kind for begin, kind in _OTHER_BEGINNINGS.items() if head.startswith(begin)), None)
+    return known and f"it is {known}{'; convert it to JPEG or PNG' if 'image' in known else ''}"
+
+
 def is_left_by_system(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or is what an operating system, a NAS or a tool leaves behind.
 

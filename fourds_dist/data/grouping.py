@@ -11,11 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fourds_dist.data.class_list import ClassList, Label
+from fourds_dist.data.file_kinds import UNREAD_FORMATS, extension_of
 from fourds_dist.data.label import LabelField
-from fourds_dist.data.tar import MOST_KEPT_BYTES, Member, TarFault
+from fourds_dist.data.tar import Member, TarFault
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm", "pbm")
 """Fields that are images. Of several in a sample, the first in this order is the image."""
+
+MOST_LABEL_BYTES = 1 << 20
+"""No label needs more."""
 
 MOST_FIELDS = 64
 """A tar with more kinds of fields has dots in its samples' names, which are then not what their writer meant."""
@@ -208,6 +212,18 @@ class Grouping:
         if len(compound) == 1:
             return compound[0]
         if not compound:
+            unread = {
+                field: kind
+                for field in self._members
+                if (kind := UNREAD_FORMATS.get(extension_of(f"x.{field}")))
+            }
+            if unread:
+                field, kind = min(unread.items())
+                what, remedy = (
+                    f"has an image in a format that is not read: {field} ({kind})",
+                    "convert it to JPEG or PNG",
+                )
+                raise self._about("no image", what, remedy=f"{remedy} and write the tar again")
             raise self._about("no image", f"has no image, but {present}")
         what = f"has several images, none of them plain: {', '.join(sorted(compound)[:5])}"
         remedy = f"say which is meant, e.g. --image {compound[0]}; if each is a sample, their names must hold no dots"
@@ -249,7 +265,9 @@ class Grouping:
         if self._label.folder is not None:
             return self._label.of_path(member.name)
         if member.content is None:
-            raise ValueError(f"its {member.size} bytes are more than the {MOST_KEPT_BYTES} of a class's name")
+            raise ValueError(
+                f"its {member.size} bytes are more than the {MOST_LABEL_BYTES} of a class's name"
+            )
         value = self._label.read(member.content)
         if self._classes is not None or value in (None, -1):
             return value

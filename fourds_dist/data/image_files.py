@@ -17,6 +17,16 @@ from fourds_dist.data.text import shown
 
 DATASETS = "dataset folders"
 """Name under which folders of shards are counted."""
+LOOPS = "links to a folder above"
+"""What `left_folders` counts links under that lead back to where the search began or above."""
+
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst")
+_TABLES = (
+    ".parquet", ".arrow", ".feather", ".tfrecord", ".tfrecords", ".lmdb", ".mdb", ".h5", ".hdf5", ".mat", ".rec",
+    ".mds", ".beton", ".pkl",
+)  # fmt: skip
+"""Files that may hold images, which nothing here reads."""
+
 _SHOWN = 5
 
 
@@ -90,6 +100,13 @@ class ImageFiles:
             return (
                 f"it holds {bare} files without an extension; give images their extension (.jpg, .png, ...)"
             )
+        if packed := [kind for kind in self.others if kind in _ARCHIVES]:
+            return f"it holds {self.others[packed[0]]} {packed[0]}: unpack what is in it first"
+        if tables := [kind for kind in self.others if kind in _TABLES]:
+            return (
+                f"it holds {self.others[tables[0]]} {tables[0]}, which are not read: write the images in them out as "
+                "files, a folder for each class"
+            )
         if self.others:
             return "it holds " + ", ".join(f"{num} {kind}" for kind, num in sorted(self.others.items()))
         if self.left_folders:
@@ -106,11 +123,15 @@ def find_images(folder: Path, *, leave_out: Path | None = None) -> ImageFiles:
         leave_out: a folder that is not looked into either: where the images are going to.
     """
     found = ImageFiles()
+    top = os.path.realpath(folder)
     met: set[str] = set()
     pending = [folder]
     while pending:
         here = pending.pop()
         if (place := os.path.realpath(here)) in met:
+            continue
+        if here != folder and f"{top}{os.sep}".startswith(f"{place.rstrip(os.sep)}{os.sep}"):
+            found.left_folders[LOOPS] += 1
             continue
         met.add(place)
         pending += reversed(_look_into(here, found, leave_out))

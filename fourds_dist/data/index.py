@@ -184,7 +184,7 @@ def index_tar(
         on_fault=on_fault,
     )
     images = TarImages(where, label.extension, image, on_fault, measure=measure, decode=decode)
-    stream = TarStream(file, where, keep=images.wants, checksum=checksum)
+    stream = TarStream(file, where, keep=images.most_kept, checksum=checksum)
     for item in stream:
         grouping.add(images.passed(item))
     samples = images.good(grouping.finish())

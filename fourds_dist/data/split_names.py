@@ -13,9 +13,18 @@ import unicodedata
 from collections.abc import Collection, Iterable
 
 _WORDS = {
-    "train": ("train", "training", "trn", "trains", "trainings", "trainval"),
-    "val": ("val", "valid", "validation", "validate", "validating", "vali", "vld", "dev", "devel"),
-    "test": ("test", "testing", "tst", "tests"),
+    "train": (
+        "train", "training", "trn", "trains", "trainings", "trainval",
+        "训练", "訓練", "学習", "トレーニング", "훈련", "학습", "обучение", "обучающая", "обучающий", "обучающие",
+    ),
+    "val": (
+        "val", "valid", "validation", "validate", "validating", "vali", "vld", "dev", "devel",
+        "验证", "驗證", "検証", "검증", "валидация", "валидационная", "валидационный",
+    ),
+    "test": (
+        "test", "testing", "tst", "tests",
+        "测试", "測試", "テスト", "테스트", "тест", "тестовая", "тестовый", "тестовые",
+    ),
     "open": ("eval", "evaluation", "evaluate", "holdout", "heldout"),
 }  # fmt: skip
 """Split -> its words; "open" are words that mean test, but validation where there is another test split."""
@@ -25,7 +34,8 @@ _SPLIT = {word: split for split, words in _WORDS.items() for word in words}
 _FILLER_WORDS = (
     "set sets data dataset datasets split splits image images img imgs im ims photo photos picture pictures pic pics "
     "file files sample samples part parts subset subsets fold folds folder dir only full all jpg jpeg png frames "
-    "crops my new the of for and"
+    "crops my new the of for and "
+    "集 数据 数据集 數據 數據集 图像 图片 圖像 セット データ データセット 用 데이터 데이터셋 세트 выборка данные набор"
 )
 _FILLERS = frozenset(_FILLER_WORDS.split())
 """Words beside a split's that say nothing: training_set, images_test, train only."""

@@ -17,8 +17,8 @@ from typing import BinaryIO
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
 _CHUNK_BYTES = 1 << 20
-MOST_KEPT_BYTES = 1 << 20
-"""Data of a larger member is not kept: no label needs it."""
+HEAD_BYTES = 32
+"""Of each file, which tell its format."""
 _LONGEST_NAME_BYTES = 1 << 20
 _LONGEST_END_BYTES = 1 << 20
 """More zeros than any blocking factor leaves at the end are a file that was allocated but never filled."""
@@ -63,7 +63,9 @@ class Member:
     size: int
     crc32: int
     content: bytes | None
-    """Its data, where the caller wanted to keep it and there is no more of it than MOST_KEPT_BYTES."""
+    """Its data, where the caller wanted to keep so much of it."""
+    head: bytes = b""
+    """Its first HEAD_BYTES."""
 
 
 class TarStream:
@@ -72,14 +74,14 @@ class TarStream:
     Args:
         file: at the tar's first byte.
         where: the tar's name for messages.
-        keep: for which names the data is kept.
+        keep: the most bytes of a file of that name whose data is kept; 0: none.
         checksum: take the whole file's SHA-256.
 
     Once iterated over to the end, `num_bytes` and `sha256` (None without `checksum`) speak of the whole file.
     """
 
     def __init__(
-        self, file: BinaryIO, where: str, *, keep: Callable[[str], bool], checksum: bool = True
+        self, file: BinaryIO, where: str, *, keep: Callable[[str], int], checksum: bool = True
     ) -> None:
         self._file = file
         self._where = where
@@ -146,12 +148,13 @@ class TarStream:
             raise self._fault(
                 "garbled", begin, name, f"a size of {size}", "the shard is damaged: copy or pack it again"
             )
-        offset, crc, kept = self.num_bytes, 0, [] if size <= MOST_KEPT_BYTES and self._keep(name) else None
-        left = size
+        offset, crc, kept = self.num_bytes, 0, [] if size <= self._keep(name) else None
+        left, head = size, b""
         while left:
             chunk = self._read(min(left, _CHUNK_BYTES))
             if not chunk:
                 raise self._cut(begin, name, f"inside a member: {left} of its {size} bytes are missing")
+            head = head or chunk[:HEAD_BYTES]
             crc = zlib.crc32(chunk, crc)
             left -= len(chunk)
             if kept is not None:
@@ -160,7 +163,7 @@ class TarStream:
         if len(self._read(padding)) < padding:
             raise self._cut(begin, name, "in the padding after a member")
         content = None if kept is None else b"".join(kept)
-        return Member(name, False, begin, offset, size, crc, content)
+        return Member(name, False, begin, offset, size, crc, content, head)
 
     def _block(self, begin: int) -> bytes:
         block, self._seen = self._seen or self._read(BLOCK), b""

@@ -1,13 +1,17 @@
-"""The images of a tar while it is indexed: their grey values, and whether they can be decoded at all."""
+"""The images of a tar while it is indexed: their formats and grey values, and whether they can be decoded at all."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+from fourds_dist.data.file_kinds import other_kind
 from fourds_dist.data.grey import DEEP, Grey, joined, measured, to_json
-from fourds_dist.data.grouping import IMAGES, OnFault, Sample, name_parts
+from fourds_dist.data.grouping import IMAGES, MOST_LABEL_BYTES, OnFault, Sample, name_parts
 from fourds_dist.data.tar import Member, TarFault
+
+MOST_IMAGE_BYTES = 1 << 30
+"""A larger file is not looked at, and refused where it has to be."""
 
 
 class TarImages:
@@ -36,16 +40,22 @@ class TarImages:
         self._greys: dict[int, Grey] = {}  # offset of the image -> what it holds
         self._faults: dict[int, str] = {}
 
-    def wants(self, name: str) -> bool:
-        """Whether a member's bytes are needed."""
+    def most_kept(self, name: str) -> int:
+        """Up to how many bytes of a member are needed."""
         extension = name_parts(name)[1]
-        return extension == self._label or self._is_image(extension)
+        if self._is_image(extension):
+            return MOST_IMAGE_BYTES
+        return MOST_LABEL_BYTES if extension == self._label else 0
 
     def passed(self, item: Member | TarFault) -> Member | TarFault:
         """The member without the bytes of an image, which are looked at."""
-        if isinstance(item, TarFault) or item.content is None:
+        if isinstance(item, TarFault):
             return item
         extension = name_parts(item.name)[1]
+        if item.content is None:
+            if item.size > MOST_IMAGE_BYTES and self._is_image(extension):
+                self._faults[item.offset] = f"its {item.size} bytes are more than {MOST_IMAGE_BYTES}"
+            return item
         if self._is_image(extension):
             try:
                 if (grey := measured(item.content)) is not None:
@@ -57,7 +67,7 @@ class TarImages:
         return item if extension == self._label else replace(item, content=None)
 
     def good(self, samples: Sequence[Sample]) -> list[Sample]:
-        """The samples whose image can be decoded, as far as that was tried.
+        """The samples whose image begins as an image does, and can be decoded as far as that was tried.
 
         Raises:
             TarFault: without `on_fault`, the first that cannot.
@@ -65,7 +75,8 @@ class TarImages:
         whole = []
         for sample in samples:
             image = sample.members[sample.image]
-            if (why := self._faults.get(image.offset)) is None:
+            why = other_kind(image.head) or self._faults.get(image.offset)
+            if why is None:
                 whole.append(sample)
                 continue
             what = f"sample {sample.key!r} has an image that cannot be read: {why}"

@@ -11,6 +11,38 @@ from fourds_dist.launch.parent_death import leave_with_parent
 from fourds_dist.launch.settings import LaunchConfig
 from fourds_dist.training.rank_variables import TORCHRUN, group_size
 
+TASKS = {
+    "SLURM_STEP_NUM_TASKS": "srun",
+    "OMPI_COMM_WORLD_SIZE": "mpirun",
+    "MV2_COMM_WORLD_SIZE": "mpirun",
+    "PMI_SIZE": "mpirun",
+}
+"""Variable with the number of processes that a launcher started, which sets none of GROUP -> the launcher."""
+
+
+def _refuse_tasks() -> None:
+    """Refuse to be one of several processes that srun or mpirun started and that know nothing of each other.
+
+    Ray's workers and drivers may inherit the variables of the srun that started their cluster, and are not concerned.
+
+    Raises:
+        ConfigError: with what to do instead.
+    """
+    for name, launcher in TASKS.items():
+        if (num := os.environ.get(name, "")).isdecimal() and int(num) > 1:
+            raise ConfigError(
+                f"{launcher} started {num} processes ({name}={num}), each of which would train a run of its own in the "
+                f"same folder; {_one_a_node(launcher)}"
+            )
+
+
+def _one_a_node(launcher: str) -> str:
+    alone = {"srun": "srun -n 1", "mpirun": "mpirun -n 1"}[launcher]
+    return (
+        f"start one process (`{alone} ...`), or for several ranks one torchrun on each node, and let that start "
+        "`-m fourds_dist.train ... launch.runner=inline`"
+    )
+
 
 def refuse_launcher(what: str) -> None:
     """Refuse a launcher of ranks for a command that starts its own workers.
@@ -41,11 +73,14 @@ def fitted(launch: LaunchConfig, given: Draft, file: Draft) -> LaunchConfig:
         file: the same without what was given over the file.
 
     Raises:
-        ConfigError: torchrun with launch.runner=ray, or launch.workers that runner=inline cannot have.
+        ConfigError: torchrun with launch.runner=ray, launch.workers that runner=inline cannot have, or several
+            processes that each would train alone.
     """
     if launch.runner == "ray":
         refuse_launcher("launch.runner=ray")
         return launch
+    if group_size() is None:
+        _refuse_tasks()
     size = group_size() or 1
     if launch.workers == 1 or launch.min_workers <= size <= launch.max_workers:
         return launch

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from fourds_dist.data import Split, StreamConfig, evaluation_batches, open_split
 from fourds_dist.data.class_list import ClassList
+from fourds_dist.data.frames import file_has_more_frames, frames_remark
 from fourds_dist.data.image_files import ImageFiles, find_images, images_in
 from fourds_dist.data.index import UNLABELLED
 from fourds_dist.data.manifest import MANIFEST
@@ -134,8 +135,15 @@ class FileImages:
     labels: Sequence[int]
     unreadable: dict[Path, str] = field(default_factory=dict)
     """Files that `batches` could not read, with the reason."""
-    left_out: tuple[str, ...] = ()
-    """What was not looked at, a sentence each."""
+    not_looked_at: tuple[str, ...] = ()
+    """A sentence each."""
+    several: list[Path] = field(default_factory=list)
+    """Files of several frames that `batches` met."""
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What was not looked at, a sentence each; whole once `batches` has ended."""
+        return (*self.not_looked_at, *frames_remark(self.several))
 
     @property
     def num_images(self) -> int:
@@ -147,10 +155,14 @@ class FileImages:
 
         def read(path: Path) -> Tensor | None:
             try:
-                return preprocessing.pixels(path.read_bytes())
+                data = path.read_bytes()
+                pixels = preprocessing.pixels(data)
             except (ValueError, OSError) as error:
                 self.unreadable[path] = str(error)
                 return None
+            if file_has_more_frames(data):
+                self.several.append(path)
+            return pixels
 
         with ThreadPoolExecutor(max(1, int(num_cores()))) as pool:
             for begin in range(0, len(self.paths), batch_size):
@@ -219,6 +231,13 @@ def open_labelled(
     left_out = (
         [f"left out: {beside} images outside class folders (first: {found.paths[0]})"] if beside else []
     )
+    if any(name not in numbers for name in names.values()):
+        first, name = next((folder, name) for folder, name in names.items() if name not in numbers)
+        meant = classes[known.position(name) or 0]
+        left_out.append(
+            "class folders named by numbers are read as places among the student's classes, from 0: "
+            f"{first.name} is {meant}, ..."
+        )
     paths: list[tuple[Path, int]] = []
     for folder, name in names.items():
         inside_class = find_images(folder)
@@ -233,7 +252,7 @@ def open_labelled(
         where,
         [path for path, _ in paths],
         [label for _, label in paths],
-        left_out=(*left_out, *found.left_out()),
+        not_looked_at=(*left_out, *found.left_out()),
     )
 
 
@@ -264,7 +283,7 @@ def open_files(places: Sequence[str | Path]) -> FileImages:
         else:
             raise ValueError(f"{place}: no such file or folder")
     return FileImages(
-        ", ".join(map(str, places)), paths, [UNLABELLED] * len(paths), left_out=tuple(every.left_out())
+        ", ".join(map(str, places)), paths, [UNLABELLED] * len(paths), not_looked_at=tuple(every.left_out())
     )
 
 

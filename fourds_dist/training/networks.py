@@ -124,7 +124,7 @@ def begin(
         found.weights.update(positions)
     free = ["conv1.weight"] if config.stem == "small" else []
     metadata: Metadata = getattr(config, "metadata", "check")
-    about = About.of_file(file.about)
+    about = About.of_file(file.about, run=run, tensors=file.tensors, own=network.state_dict())
     if run is not None:
         check_start(file, about, run, key, metadata, tell)
         if metadata == "check" and other_classes(about, run) and image_size is not None:

@@ -140,7 +140,8 @@ def judge_teacher(stage: Stage, url: str) -> None:
     Its classes may be in another order, or its images prepared in another way. The source's validation split judges, or
     the target's where there is no source.
     """
-    about = About.of_file(read_file(url, what="teacher.checkpoint").about)
+    file = read_file(url, what="teacher.checkpoint")
+    about = About.of_file(file.about, tensors=file.tensors)
     is_checked = stage.settings.teacher.metadata == "check"
     if is_checked and about.classes is not None and "mean" in about.preprocessing:
         return

@@ -126,6 +126,17 @@ class Wandb:
             self._give_up(error)
 
     def _start(self, mode: Mode) -> None:
+        # W&B refuses other spellings than its own (OFFLINE) though a mode is given to it.
+        was = os.environ.get("WANDB_MODE")
+        if was is not None:
+            os.environ["WANDB_MODE"] = mode
+        try:
+            self._start_run(mode)
+        finally:
+            if was is not None:
+                os.environ["WANDB_MODE"] = was
+
+    def _start_run(self, mode: Mode) -> None:
         import wandb
 
         quiet = wandb.Settings(silent=True, console="off", init_timeout=30)

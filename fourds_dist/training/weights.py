@@ -26,6 +26,7 @@ from fourds_dist.training.weights_about import (
     other_preprocessing,
 )
 from fourds_dist.training.weights_file import WeightsFile, read_file
+from fourds_dist.training.weights_form import form_of
 from fourds_dist.training.weights_names import Found, find_tensors
 
 Metadata = Literal["check", "ignore"]
@@ -108,14 +109,14 @@ def load_weights(
     file = read_file(url, what=what)
     own = network.state_dict()
     found = find_tensors(file.tensors, own, role=what.partition(".")[0])
-    about = About.of_file(file.about)
+    about = About.of_file(file.about, run=run, tensors=file.tensors, own=own)
     problem = _mismatch(own, found)
     if run is not None:
         _check_classes(file, about, run, what, metadata, tell)
     if problem:
         raise ValueError(
             f"{file.where} does not fit the configured {type(network).__name__}: "
-            f"{problem}{_hint(file, about, run, what, problem)}"
+            f"{problem}{_hint(file, found, about, run, what, problem)}"
         )
     if run is not None:
         _check_architecture(file, about, run, what, metadata, tell)
@@ -153,9 +154,9 @@ def fill(network: nn.Module, found: Found, where: str) -> None:
     for name, tensor in found.weights.items():
         is_float = own[name].is_floating_point()
         if is_float and (not tensor.is_floating_point() or tensor.element_size() == 1):
+            remedy = "real ones" if tensor.is_complex() else "weights that are not quantised"
             raise ValueError(
-                f"{where}: {name} is {tensor.dtype} where {own[name].dtype} is needed; give weights that are "
-                "not quantised"
+                f"{where}: {name} is {tensor.dtype} where {own[name].dtype} is needed; give {remedy}"
             )
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(
@@ -262,7 +263,10 @@ def _check_preprocessing(
     )
 
 
-def _hint(file: WeightsFile, about: About, run: About | None, what: str, problem: str) -> str:
+def _hint(file: WeightsFile, found: Found, about: About, run: About | None, what: str, problem: str) -> str:
+    form = form_of(found)
+    if form is not None:
+        return f"; {form}"
     other = None if run is None else other_architecture(about, run)
     role = what.partition(".")[0]
     if all(name.startswith(("adapters.", "teacher.")) for name in file.tensors):

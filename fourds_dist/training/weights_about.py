@@ -1,13 +1,11 @@
 """What a file of weights says of itself, held against the run: classes, preprocessing, architecture.
 
-Runs write `arch`, `stem`, `classes` and `preprocessing` into the metadata of their safetensors files. Other trainers
-leave `classes` or `class_to_idx`, `mean` and `std` beside the tensors, some of them inside `hyper_parameters`, `args`,
-`config` or `meta`.
+Runs write `arch`, `stem`, `classes` and `preprocessing` into the metadata of their safetensors files. What other
+trainers leave is found by `weights_description`.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,15 +14,19 @@ from torch import Tensor
 
 from fourds_dist.data.grey import GreyRange, is_range
 from fourds_dist.json_text import parsed_json
+from fourds_dist.training.weights_description import (
+    Place,
+    class_names,
+    input_normaliser,
+    normalisation,
+    places,
+    plain_name,
+)
 
 if TYPE_CHECKING:
     from fourds_dist.method.backbones import BackboneConfig
     from fourds_dist.settings import Settings
 
-CLASS_KEYS = ("classes", "class_names", "classnames", "class_to_idx", "idx_to_class", "label_names",
-              "id2label", "label2id", "CLASSES")  # fmt: skip
-NESTED = ("hyper_parameters", "args", "config", "cfg", "meta", "metadata", "dataset_meta", "preprocessing",
-          "data_config", "pretrained_cfg", "transform", "normalize")  # fmt: skip
 PREPROCESSING_KEYS = ("resize_px", "crop_px", "mean", "std")
 """The keys of `data` by which an image becomes a network's input."""
 
@@ -65,23 +67,38 @@ class About:
         return cls(network.arch, network.stem, tuple(classes), prepared, tuple(grey_ranges), has_source)
 
     @classmethod
-    def of_file(cls, about: Mapping[str, Any]) -> About:
-        """What a file says, from the values beside its tensors; what cannot be understood is left out."""
-        places = list(_places(about))
-        classes = next(filter(None, (_classes(p[k]) for p in places for k in CLASS_KEYS if k in p)), None)
+    def of_file(
+        cls,
+        about: Mapping[str, Any],
+        *,
+        run: About | None = None,
+        tensors: Mapping[str, Tensor] | None = None,
+        own: Mapping[str, Any] | None = None,
+    ) -> About:
+        """What a file says, from the values beside its tensors; what cannot be understood is left out.
+
+        Args:
+            run: whose classes tell which of several lists are class names.
+            tensors: the file's; a layer among them that normalises images says how these are prepared.
+            own: the state dict of the run's network, whose own layers say nothing of the images.
+        """
+        found = places(about)
         is_ours = about.get("format") == "fourds_dist"
-        told: dict[str, Any] = {}
-        for place in places:
-            for key in PREPROCESSING_KEYS if is_ours else ("mean", "std"):
-                value = _numbers(place.get(key))
-                if value is not None:
-                    told.setdefault(key, value)
         if is_ours:
-            told = {**told, **_json(about.get("preprocessing"))}
-        arch, stem = (about.get(key) if is_ours else None for key in ("arch", "stem"))
+            classes = tuple(str(about["classes"]).split("\n")) if "classes" in about else None
+        else:
+            classes = class_names(found, None if run is None else run.classes)
+        told: dict[str, Any] = dict(normalisation(found))
+        layer = input_normaliser(tensors or {}, own or {})
+        if layer:
+            told = normalisation([Place(layer, is_known=True)])
+        if not is_ours:
+            return cls(None, None, classes, told)
+        told |= _json(about.get("preprocessing"))
         grey_range = told.pop("grey_range", None)
         grey_range = tuple(grey_range) if isinstance(grey_range, list) else None
-        return cls(arch, stem, classes, told, (grey_range,) if is_range(grey_range) else ())  # pyright: ignore[reportArgumentType]
+        grey_ranges = (grey_range,) if is_range(grey_range) else ()
+        return cls(about.get("arch"), about.get("stem"), classes, told, grey_ranges)  # pyright: ignore[reportArgumentType]
 
 
 def preprocessing_of(settings: Settings) -> dict[str, Any]:
@@ -94,8 +111,8 @@ def class_order(file: About, run: About) -> list[int] | None:
     names none."""
     if file.classes is None or run.classes is None:
         return None
-    theirs = {_name(name): place for place, name in enumerate(file.classes)}
-    ours = [_name(name) for name in run.classes]
+    theirs = {plain_name(name): place for place, name in enumerate(file.classes)}
+    ours = [plain_name(name) for name in run.classes]
     if len(theirs) != len(file.classes) or set(theirs) != set(ours) or len(ours) != len(theirs):
         return None
     return [theirs[name] for name in ours]
@@ -105,14 +122,14 @@ def other_classes(file: About, run: About) -> str | None:
     """How the class names of a file differ from the run's; None: the same names, or one side names none."""
     if file.classes is None or run.classes is None or class_order(file, run) is not None:
         return None
-    theirs, ours = ({_name(name) for name in names} for names in (file.classes, run.classes))
+    theirs, ours = ({plain_name(name) for name in names} for names in (file.classes, run.classes))
     parts = []
     if len(file.classes) != len(run.classes):
         parts.append(f"it has {len(file.classes)} classes, the data have {len(run.classes)}")
     if ours - theirs:
-        parts.append(f"it lacks {_some(n for n in run.classes if _name(n) not in theirs)}")
+        parts.append(f"it lacks {_some(n for n in run.classes if plain_name(n) not in theirs)}")
     if theirs - ours:
-        parts.append(f"the data lack its {_some(n for n in file.classes if _name(n) not in ours)}")
+        parts.append(f"the data lack its {_some(n for n in file.classes if plain_name(n) not in ours)}")
     return "; ".join(parts) or "its class names are not distinct"
 
 
@@ -158,75 +175,12 @@ def other_architecture(file: About, run: About) -> str | None:
     return ", ".join(differs) or None
 
 
-def _places(about: Mapping[str, Any], depth: int = 0) -> Iterable[Mapping[str, Any]]:
-    """The mapping, and the mappings in it that hold settings; objects count by their attributes."""
-    yield about
-    for key in NESTED if depth < 3 else ():
-        inner = about.get(key)
-        if isinstance(inner, str):
-            inner = _json(inner)
-        attributes = getattr(inner, "__dict__", None)
-        for place in (inner, attributes):
-            if isinstance(place, Mapping) and place:
-                yield from _places(place, depth + 1)
-
-
 def _json(text: Any) -> dict[str, Any]:
     try:
         value = parsed_json(text)
     except (TypeError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _classes(value: Any) -> tuple[str, ...] | None:
-    """Class names in their order, from a list, a text with a name a line, or a dictionary from or to numbers."""
-    if isinstance(value, str):
-        try:
-            return _classes(parsed_json(value))
-        except ValueError:
-            return tuple(value.split("\n")) if "\n" in value else None
-    if isinstance(value, Mapping) and value:
-        to_numbers = all(_is_number(v) and not isinstance(v, str) for v in value.values())
-        pairs = [(k, v) if to_numbers else (v, k) for k, v in value.items()]
-        if not all(isinstance(name, str) and _is_number(place) for name, place in pairs):
-            return None
-        by_place = {int(place): name for name, place in pairs}
-        return (
-            tuple(by_place[n] for n in range(len(by_place)))
-            if set(by_place) == set(range(len(pairs)))
-            else None
-        )
-    if isinstance(value, Sequence) or hasattr(value, "tolist"):
-        names = list(value.tolist() if hasattr(value, "tolist") else value)  # pyright: ignore[reportAttributeAccessIssue]
-        return tuple(names) if names and all(isinstance(name, str) for name in names) else None
-    return None
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool):
-        return False
-    return (
-        isinstance(value, int) or (isinstance(value, str) and value.isdigit()) or hasattr(value, "__index__")
-    )
-
-
-def _numbers(value: Any) -> Any:
-    """One number or three, in [0, 1] units."""
-    if isinstance(value, Tensor) or hasattr(value, "tolist"):
-        value = value.flatten().tolist() if hasattr(value, "flatten") else value.tolist()
-    if (
-        isinstance(value, (list, tuple))
-        and len(value) == 3
-        and all(isinstance(v, (int, float)) for v in value)
-    ):
-        scale = 255 if max(value) > 1 else 1
-        return tuple(v / scale for v in value)
-    return None
-
-
-def _name(name: str) -> str:
-    return unicodedata.normalize("NFC", name).strip()
 
 
 def _same(theirs: Any, ours: Any) -> bool:

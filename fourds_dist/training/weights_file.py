@@ -6,6 +6,7 @@ them, joined by dots (`state_dict.module.conv1.weight`); `weights_names` finds t
 
 from __future__ import annotations
 
+import contextlib
 import re
 import zipfile
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
+import numpy as np
+import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
@@ -33,6 +36,11 @@ OTHER_FILES = (
 """What a folder of weights of other makers holds, by the names of Hugging Face."""
 
 SHARD_INDEX = ".index.json"
+
+SETTINGS_BESIDE = ("config.json", "preprocessor_config.json")
+"""Files beside weights in which Hugging Face keeps class names and the normalisation of images."""
+
+_HUGGING_FACE = re.compile(r"(model|pytorch_model|open_clip\w*)\b.*\.(safetensors|bin|index\.json)$")
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ def read_file(url: str, *, what: str, is_alone: bool = True) -> WeightsFile:
     if url.endswith(".safetensors") or _is_safetensors(data):
         try:
             tensors = load_safetensors(data)
-            about = _metadata(data)
+            about, where = _with_settings_beside(url, where, _metadata(data))
         except Exception as error:  # safetensors raises exceptions of its own without a common base
             raise ValueError(
                 _another_kind(data, url, where) or f"{where} is truncated or no safetensors file ({error})"
@@ -89,13 +97,13 @@ def read_file(url: str, *, what: str, is_alone: bool = True) -> WeightsFile:
             f"{where} is a checkpoint of a run's stage, which holds no whole network; give a file of weights that the "
             f"run left: {_run_s_files(url, what)}"
         )
-    tensors = _flattened(held)
+    tensors = _flattened(held) or _flattened(held, arrays=True)
     if not tensors:
         raise ValueError(f"{where} holds no state dict (names to tensors)")
     about = held if isinstance(held, Mapping) else {}
-    return WeightsFile(
-        where, tensors, {str(k): v for k, v in about.items() if not isinstance(v, Tensor) or v.numel() == 3}
-    )
+    values = {str(k): v for k, v in about.items() if not isinstance(v, Tensor) or v.numel() == 3}
+    values, where = _with_settings_beside(url, where, values)
+    return WeightsFile(where, tensors, values)
 
 
 def _read(url: str, what: str) -> bytes:
@@ -120,18 +128,40 @@ def _read_shards(url: str, data: bytes, what: str) -> WeightsFile:
     folder = url.rpartition("/")[0]
     files = [read_file(f"{folder}/{name}" if folder else name, what=what, is_alone=False) for name in names]
     tensors = {name: tensor for file in files for name, tensor in file.tensors.items()}
-    return WeightsFile(f"{what}: {url}", tensors, {})
+    about = {key: value for file in reversed(files) for key, value in file.about.items()}
+    about, where = _with_settings_beside(url, f"{what}: {url}", about)
+    return WeightsFile(where, tensors, about)
 
 
-def _flattened(value: Any, prefix: str = "") -> dict[str, Tensor]:
-    """Tensors in nested dictionaries, by the keys that lead to them."""
+def _with_settings_beside(url: str, where: str, about: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """What a file says, with the settings that lie beside it where it is one of Hugging Face's; and both by name."""
+    folder, slash, name = url.rpartition("/")
+    values, read = dict(about), []
+    if about.get("format") == "fourds_dist" or not _HUGGING_FACE.match(name):
+        return values, where
+    for settings in SETTINGS_BESIDE:
+        fs, path = locate(f"{folder}{slash}{settings}")
+        with contextlib.suppress(OSError, ValueError):
+            held = parsed_json(fs.cat_file(path))
+            if isinstance(held, dict):
+                values.setdefault(settings, held)
+                read.append(settings)
+    return values, f"{where} (with {', '.join(read)})" if read else where
+
+
+def _flattened(value: Any, prefix: str = "", *, arrays: bool = False) -> dict[str, Tensor]:
+    """Tensors in nested dictionaries and lists, by the keys that lead to them; or arrays, as tensors."""
     found: dict[str, Tensor] = {}
+    if isinstance(value, list | tuple):
+        value = dict(enumerate(value)) if any(isinstance(inner, Mapping) for inner in value) else {}
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if isinstance(inner, Tensor):
                 found[f"{prefix}{key}"] = inner
+            elif arrays and isinstance(inner, np.ndarray) and inner.dtype.kind in "fiu":
+                found[f"{prefix}{key}"] = torch.from_numpy(np.array(inner))
             else:
-                found |= _flattened(inner, f"{prefix}{key}.")
+                found |= _flattened(inner, f"{prefix}{key}.", arrays=arrays)
     return found
 
 

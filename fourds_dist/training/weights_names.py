@@ -151,9 +151,13 @@ def _prefixes(
     return counts, fits
 
 
-def _preference(prefix: str, role: str) -> tuple[int, int]:
+def _preference(prefix: str, role: str) -> tuple[int, int, int]:
     parts = prefix.lower()
-    return int(bool(role) and role in parts), int(any(word in parts for word in AVERAGES))
+    return (
+        int(bool(role) and role in parts),
+        int("best" in parts),
+        int(any(word in parts for word in AVERAGES)),
+    )
 
 
 def _fill_from_elsewhere(

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from fourds_dist.data.file_kinds import UNREAD_FORMATS, is_image, is_left_by_system, kind_of
+from fourds_dist.data.file_kinds import UNREAD_FORMATS, is_image, is_left_by_system, kind_of, other_kind
 from fourds_dist.data.text import composed
 
 
@@ -40,3 +40,19 @@ def test_other_files_are_counted_by_kind() -> None:
 
 def test_one_unicode_form() -> None:
     assert composed(unicodedata.normalize("NFD", "Köter")) == "Köter"
+
+
+@pytest.mark.parametrize(
+    ("head", "why"),
+    [
+        (b"\xff\xd8\xff\xe0", None), (b"\x89PNG\r\n\x1a\n", None), (b"RIFF\1\2\3\4WEBPVP8 ", None), (b"II*\0", None),
+        (b"P5\n3 3", None), (b"GIF89a", None), (b"BM\1", None),
+        (b"\n<!DOCTYPE html>", "a page of HTML"), (b'{"error": 404}', "a page of HTML, XML or JSON"),
+        (b"\0\0\0\x0cjP  ", "a JPEG 2000 image; convert"), (b"\0\0\0 ftypavif", "an AVIF image; convert"),
+        (b"\0\0\0 ftypheic", "a HEIC image; convert"), (b"an unknown format", None), (b"", None),
+        (b"version https://git-lfs.github.com", "a pointer of Git LFS"), (b"PK\3\4", "a zip archive"),
+    ],
+)  # fmt: skip
+def test_files_that_are_no_images_are_known_by_their_beginning(head: bytes, why: str | None) -> None:
+    found = other_kind(head)
+    assert found is None if why is None else why in str(found)

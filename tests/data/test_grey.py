@@ -206,6 +206,19 @@ def test_foreign_tars_have_one_range_over_all_splits(tmp_path: Path, capsys) -> 
     assert read_manifest(url).grey_range == (0, 4095)
 
 
+def test_large_files_in_tars_are_measured_and_decoded_too(tmp_path: Path, capsys) -> None:
+    values = (np.arange(800 * 800, dtype=np.uint16) % 4096).reshape(800, 800)
+    large = encoded(Image.fromarray(values), "PNG", compress_level=0)
+    assert len(large) > 1 << 20
+    (tmp_path / "train-0.tar").write_bytes(tar_bytes([("0.png", large), ("0.cls", b"0")]))
+    assert main(["index", str(tmp_path)]) == 0
+    assert read_manifest(str(tmp_path)).grey_range == (0, 4095)
+    broken = large[: len(large) // 2] + bytes(len(large) - len(large) // 2)
+    (tmp_path / "train-0.tar").write_bytes(tar_bytes([("0.png", broken), ("0.cls", b"0")]))
+    assert main(["index", str(tmp_path), "--decode"]) == 1
+    assert "sample '0' has an image that cannot be read" in capsys.readouterr().err
+
+
 def test_masks_beside_the_image_have_no_part_in_it(tmp_path: Path) -> None:
     photo = encoded(Image.new("RGB", (8, 8)), "JPEG")
     members = [("0.jpg", photo), ("0.depth.png", png16(u16(1, 900))), ("0.cls", b"0")]

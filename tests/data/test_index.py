@@ -208,6 +208,16 @@ FAULTY: dict[str, tuple[bytes, str, str]] = {
         "several images",
         "none of them plain: 1.jpg, 2.jpg",
     ),
+    "a format that is not read": (
+        tar_bytes([("a.jp2", b"x"), ("a.cls", b"1")]),
+        "no image",
+        r"a format that is not read: jp2 \(JPEG 2000\); convert it to JPEG",
+    ),
+    "a page of an error": (
+        tar_bytes([("a.jpg", b"<html>404"), ("a.cls", b"1"), ("b.jpg", JPEG), ("b.cls", b"1")]),
+        "unreadable image",
+        "sample 'a' has an image that cannot be read: it is a page of HTML",
+    ),
     "an empty image": (tar_bytes([("a.cls", b"1"), ("a.jpg", b"")]), "empty image", "has an empty image"),
     "no label": (
         tar_bytes([("a.jpg", JPEG), ("a.txt", b"cat")]),

@@ -11,6 +11,7 @@ import fourds_dist
 from fourds_dist import tune
 from fourds_dist.compare.__main__ import main as compare_main
 from fourds_dist.config import ConfigError
+from fourds_dist.launch.ranks import TASKS
 from fourds_dist.train import QUICKSTART, load_run, main
 from fourds_dist.training.rank_variables import GROUP, TORCHRUN, group_size
 
@@ -21,7 +22,7 @@ INLINE = "launch.runner=inline"
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch):
     """Sets what a launcher sets, and nothing else of that kind."""
-    for name in (*GROUP, TORCHRUN):
+    for name in (*GROUP, *TASKS, TORCHRUN):
         monkeypatch.delenv(name, raising=False)
 
     def by(**variables: str) -> None:
@@ -134,3 +135,19 @@ def test_inner_packages_import_no_outer_ones() -> None:
                 if named and named.startswith("fourds_dist.") and named.split(".")[1] in above:
                     wrong.append(f"{path.relative_to(root)} imports {named}")
     assert wrong == []
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_processes_that_know_nothing_of_each_other_are_refused(launched, name: str) -> None:
+    launched(**{name: "4"})
+    with pytest.raises(
+        ConfigError, match=rf"started 4 processes \({name}=4\), each of which would train a run of its"
+    ):
+        load_run(None, [INLINE])
+    assert (
+        load_run(None, ["launch.runner=ray"]).launch.runner == "ray"
+    )  # the cluster may have been started so
+    launched(**RANK_1_OF_4)
+    assert load_run(None, [INLINE]).launch.runner == "inline"
+    launched(**{name: "1"})
+    assert load_run(None, [INLINE]).launch.runner == "inline"

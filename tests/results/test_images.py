@@ -96,3 +96,20 @@ def test_a_url_is_not_a_file() -> None:
         ValueError, match=r"s3://b/x\.jpg: images are read from this machine's disks.*`fourds evaluate`"
     ):
         open_files(["s3://b/x.jpg"])
+
+
+def test_files_of_several_frames_are_told(tmp_path: Path) -> None:
+    folder_of(tmp_path, ["a.png", "b.jpg"])
+    frame = Image.new("RGB", (8, 8), "red")
+    frame.save(tmp_path / "stack.tif", save_all=True, append_images=[Image.new("RGB", (8, 8))])
+    images = open_files([tmp_path])
+    assert sum(len(batch.names) for batch in images.batches(PLAIN)) == 3
+    (line,) = images.left_out
+    assert f"1 (first: {tmp_path}/stack.tif); the first frame of each is taken" in line
+
+
+def test_folders_named_by_numbers_are_told_to_be_places(tmp_path: Path) -> None:
+    folder_of(tmp_path, ["1/a.png", "0/b.png"])
+    images = open_labelled(str(tmp_path), ("bee", "ant"))
+    assert "read as places among the student's classes, from 0: 0 is bee" in images.left_out[0]
+    assert open_labelled(str(tmp_path), ("1", "0")).left_out == ()

@@ -69,3 +69,12 @@ def test_a_batch_size_that_is_none(workplace: Path, capsys: pytest.CaptureFixtur
             evaluate([run, data, "--batch-size", number])
         assert left.value.code == 2
         assert "give 1 to 65536" in capsys.readouterr().err
+
+
+def test_a_name_with_an_end_of_line_takes_one_line(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "se\nven.png").write_bytes((workplace / "seven.png").read_bytes())
+    assert predict([str(workplace / "runs" / "digits"), str(tmp_path)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{tmp_path}/se\\nven.png  ")

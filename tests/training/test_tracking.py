@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -154,6 +155,22 @@ def test_a_stage_that_goes_on_is_the_same_run(tmp_path: Path, monkeypatch: pytes
     assert first == again
     assert len({first, other_stage, other_run}) == 3
     assert {resume for _, resume in started} == {"allow"}
+
+
+@pytest.mark.parametrize("value", ["OFFLINE", " offline", "ofline"])
+def test_a_mode_in_another_spelling_starts_a_run(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    started: list[tuple[object, str | None]] = []
+    monkeypatch.setattr(
+        wandb, "init", lambda **options: started.append((options["mode"], os.environ["WANDB_MODE"]))
+    )
+    monkeypatch.setenv("WANDB_MODE", value)
+    Wandb(TrackingConfig(), RunFolder(str(tmp_path / "run")), "source", {})
+    assert started == [("offline", "offline")]
+    assert os.environ["WANDB_MODE"] == value
 
 
 def test_failure_is_told_once_and_swallowed(

@@ -37,6 +37,8 @@ from fourds_dist.data.tar import TarFault
 from fourds_dist.storage import check_writable, explained, locate
 
 _READ_BYTES = 8 << 20
+_READING = 2
+"""Raised whenever indices are made in another way, so that older ones are made again."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def index_foreign(
     splits = {tar: told[tar] or "train" for tar in tars}
     held = _held(folder)
     known, ours = _agreed(classes, held, set(splits.values()), folder)
-    how = repr(dataclasses.astuple(reading))
+    how = f"{_READING}:{dataclasses.astuple(reading)!r}"
     if known is not None and known.named(-1) is not None:
         how += ":-1"  # is a class, not the mark of unlabelled samples
     faults: list[TarFault] = []
@@ -189,11 +191,11 @@ def index_foreign(
         )
         counts.setdefault(splits[tar], Counter()).update(labels.counts(fitting))
     notes: dict[str, object] = {"class list": "given"} if classes is not None or _is_given(held) else {}
-    remarks: list[str] = []
+    remarks = _other_images(found, reading)
     unclear = [names[tar] for tar in tars if told[tar] is None]
     if unclear and len(unclear) < len(tars):
         text = f"no split in the names of {len(unclear)} tars, which count as train: {', '.join(unclear[:5])}"
-        remarks.append(text)
+        remarks.insert(0, text)
     foreign = {splits[tar] for tar in tars if names[tar] not in our_names}
     indexed: dict[str, dict[str, Any]] = {
         split: {
@@ -210,6 +212,18 @@ def index_foreign(
         manifest = dataclasses.replace(manifest, notes={**manifest.notes, "remarks": remarks})
     write_manifest(folder, manifest)
     return Indexed(folder, manifest, num_read, tuple(faults))
+
+
+def _other_images(found: Sequence[ShardLabels], reading: Reading) -> list[str]:
+    """A sentence on images that are not taken since their samples have others."""
+    others = sum((Counter(labels.other_images) for labels in found), Counter())
+    if not others or reading.image is not None:
+        return []
+    listed = ", ".join(f"{count} {field}" for field, count in others.most_common())
+    return [
+        f"samples have further images beside the one that is taken: {listed}; if one of these is meant, say --image "
+        f"{others.most_common(1)[0][0]}"
+    ]
 
 
 def _refuse_unwritable(folder: str, *, beside_tars: bool) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from fourds_dist.data.class_list import ClassList, Label, deduced, number_of
 from fourds_dist.data.grey import Grey, from_json
+from fourds_dist.data.grouping import IMAGES
 from fourds_dist.data.index import UNLABELLED, ShardIndex
 
 
@@ -29,6 +30,8 @@ class ShardLabels:
     """Key of a sample with the largest label; empty where none has one."""
     grey: Grey | None
     """What the images of more than 8 bits hold."""
+    other_images: Mapping[str, int]
+    """Field of an image that is not taken, since another is -> samples."""
 
     @classmethod
     def of(cls, index: ShardIndex) -> ShardLabels:
@@ -37,7 +40,22 @@ class ShardLabels:
         by_label = dict(zip(labels.tolist(), counts.tolist(), strict=True))
         last = str(index.keys[int(index.labels.argmax())]) if by_label else ""
         grey = from_json(index.grey)
-        return cls(len(index), index.num_bytes, index.sha256, index.classes, by_label, last, grey)
+        others = {
+            field: num
+            for column, field in enumerate(index.fields)
+            if field in IMAGES
+            and (num := int(((index.fields_sizes[:, column] > 0) & (index.extensions != field)).sum()))
+        }
+        return cls(
+            len(index),
+            index.num_bytes,
+            index.sha256,
+            index.classes,
+            by_label,
+            last,
+            grey,
+            others,
+        )
 
     @property
     def num_labelled(self) -> int:

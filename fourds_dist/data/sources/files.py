@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from fourds_dist.data.frames import has_more_frames
 from fourds_dist.data.pack.plan import OnProgress
 from fourds_dist.data.truncation import truncation_of
 
@@ -21,12 +22,20 @@ _TOLD = 5
 
 
 def check_images(
-    paths: Sequence[Path], *, skip_bad: bool, decode: bool, num_threads: int, on_progress: OnProgress
+    paths: Sequence[Path],
+    *,
+    skip_bad: bool,
+    decode: bool,
+    num_threads: int,
+    on_progress: OnProgress,
+    several: list[Path] | None = None,
 ) -> list[str | None]:
     """The extension that each file's content asks for; None for files that cannot be read, if they may be skipped.
 
     Args:
         decode: decode every image whole, not just its header (PNG: its checksums).
+
+        several: takes the files of several frames (animations, stacks of pages), of which only the first is read.
 
     Raises:
         ValueError: naming the first files that cannot be read, without `skip_bad`; or none can.
@@ -36,8 +45,12 @@ def check_images(
     with warnings.catch_warnings(), ThreadPoolExecutor(num_threads) as pool:
         # An image so large that Pillow warns of it is no training image; it is refused with its reason.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for path, (extension, why) in zip(paths, pool.map(lambda p: _check(p, decode), paths), strict=True):
+        for path, (extension, why, has_more) in zip(
+            paths, pool.map(lambda p: _check(p, decode), paths), strict=True
+        ):
             extensions.append(extension)
+            if has_more and several is not None:
+                several.append(path)
             if extension is None:
                 bad.append((path, why))
             on_progress("checking", len(extensions), len(paths))
@@ -49,31 +62,36 @@ def check_images(
     return extensions
 
 
-def _check(path: Path, decode: bool) -> tuple[str | None, str]:
+def _check(path: Path, decode: bool) -> tuple[str | None, str, bool]:
+    """(extension, why it cannot be read, whether it has several frames)."""
     try:
         if decode:
             _decode(path)
         elif (why := truncation_of(path)) is not None:
-            return None, why
+            return None, why, False
         with Image.open(path) as image:
             extension = FORMATS.get(image.format or "")
             if extension is None:
                 return (
                     None,
                     f"a {image.format} file, which is not among {', '.join(sorted(set(FORMATS.values())))}",
+                    False,
                 )
+            has_more = has_more_frames(image)
             if not decode:
                 image.verify()
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         return (
             None,
             f"{error} Where it is none, allow more by --max-megapixels here, and by data.max_megapixels in runs",
+            False,
         )
     except (
         Exception
     ) as error:  # Pillow's plugins raise whatever comes: OSError, SyntaxError, struct.error, ...
-        return None, " ".join(str(error).replace(repr(str(path)), "").split())[:200] or type(error).__name__
-    return extension, ""
+        why = " ".join(str(error).replace(repr(str(path)), "").split())[:200] or type(error).__name__
+        return None, why, False
+    return extension, "", has_more
 
 
 def _decode(path: Path) -> None:

@@ -18,8 +18,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
-from fourds_dist.data.class_list import ClassList, in_order
+from fourds_dist.data.class_list import ClassList, in_order, refuse_doubtful
+from fourds_dist.data.frames import frames_remark
 from fourds_dist.data.image_files import DATASETS, ImageFiles, find_images
 from fourds_dist.data.pack.doubles import equal_files, joined
 from fourds_dist.data.pack.example import Example
@@ -105,6 +107,8 @@ def image_folder(
     if group is not None:
         files = grouped(files, [file.path.relative_to(root).as_posix() for file in files], group)
     present = {file.label for file in files if file.label is not None}
+    if classes is None:
+        refuse_doubtful(present, str(folder), "the class folders ")
     known = ClassList(classes if classes is not None else in_order(present))
     meant = {label: known.position(label) for label in present}
     if unknown := in_order(label for label, position in meant.items() if position is None):
@@ -113,8 +117,13 @@ def image_folder(
             f"{', '.join(known.names[:8])}"
         )
     named = {label: known.names[position] for label, position in meant.items() if position is not None}
+    if by_place := [label for label in in_order(named) if known.named(label) is None]:
+        remarks.append(
+            f"class folders named by numbers are read as places in the class list, from 0: {by_place[0]} is "
+            f"{named[by_place[0]]}, ..."
+        )
     files = [replace(file, label=file.label and named[file.label]) for file in files]
-    files = _with_splits(files, val_fraction, test_fraction, seed)
+    files = with_splits(files, val_fraction, test_fraction, seed)
     return files_domain(
         name or root.resolve().name,
         known.names,
@@ -184,8 +193,10 @@ def files_domain(
     Raises:
         ValueError: files that cannot be read.
     """
+    several: list[Path] = []
     extensions = check_images(
         [file.path for file in files],
+        several=several,
         skip_bad=skip_bad,
         decode=decode,
         num_threads=num_threads,
@@ -199,7 +210,10 @@ def files_domain(
         for file, extension in good:
             yield Example(file.key, file.path, extension, file.label, file.part, file.group)
 
-    return Domain(name, classes, produce, notes=notes | {"unreadable": len(files) - len(good)})
+    notes = notes | {"unreadable": len(files) - len(good)}
+    if several:
+        notes["remarks"] = [*cast("list[str]", notes.get("remarks", [])), *frames_remark(several)]
+    return Domain(name, classes, produce, notes=notes)
 
 
 def _by_class(
@@ -218,6 +232,8 @@ def _by_class(
         every.add(found)
         if not found.paths and not found.closed and not _is_around_datasets(found):
             empty.append((folder, found))
+    if classes is None:
+        _refuse_other_classes(files, root)
     present = {*(file.label for file in files), *(classes or ())}
     for folder, found in empty:
         # With a class list, or in a layout of splits, a class may be without images in one place.
@@ -230,6 +246,22 @@ def _by_class(
     return files, every, arranged.remarks
 
 
+def _refuse_other_classes(files: Sequence[ImageFile], root: Path) -> None:
+    """Refuse a split none of whose class folders are in the training split: they are no classes (test/images/1.jpg)."""
+    by_split: dict[str | None, dict[str | None, None]] = {}
+    for file in files:
+        by_split.setdefault(file.part, {})[file.label] = None
+    training = by_split.get("train", {})
+    for split, labels in by_split.items():
+        if len(training) > 1 and not set(labels) & set(training):
+            names = [", ".join(str(name) for name in list(each)[:4]) for each in (labels, training)]
+            raise ValueError(
+                f"{root}: the folders of {split} ({names[0]}) are other ones than those of train ({names[1]}), so its "
+                "images have no label of the training classes; sort them into the folders of train, list them with "
+                "their labels (`pack list`), or move the split away"
+            )
+
+
 def _is_around_datasets(found: ImageFiles) -> bool:
     """Whether a folder holds nothing but dataset folders, as where DEST lies below SRC."""
     return bool(found.left_folders[DATASETS]) and not found.others and not found.unread
@@ -239,7 +271,7 @@ def _key(path: Path, root: Path) -> str:
     return "-".join(path.relative_to(root).with_suffix("").parts)
 
 
-def _with_splits(
+def with_splits(
     files: list[ImageFile], val_fraction: float, test_fraction: float, seed: int
 ) -> list[ImageFile]:
     """Splits that the folder lacks, drawn from its training part; nothing where it names none or all."""

@@ -22,55 +22,23 @@ from fourds_dist.data.text import check_text, composed, shown
 LAYOUTS = ("CLASS", "SPLIT/CLASS", "CLASS/SPLIT")
 """What --layout takes."""
 
-_MASKS = frozenset(
-    [
-        *(
-            "ground_truth",
-            "groundtruth",
-            "gt",
-            "mask",
-            "masks",
-            "label",
-            "labels",
-            "annotation",
-            "annotations",
-        ),
-        *("segmentation", "segmentations", "label_masks", "seg_masks"),
-    ]
+_MASK_NAMES = (
+    "ground_truth groundtruth gt mask masks label labels annotation annotations segmentation segmentations label_masks "
+    "seg_masks"
 )
+_MASKS = frozenset(_MASK_NAMES.split())
 """Folders of these names beside images hold no photographs."""
 
-_SPLIT_LIKE = frozenset(
-    [
-        *(
-            "fold",
-            "part",
-            "partition",
-            "subset",
-            "batch",
-            "split",
-            "set",
-            "phase",
-            "stage",
-            "unlabeled",
-            "labeled",
-            "labelled",
-            "unlabelled",
-        ),
-        *(
-            "entrenamiento",
-            "prueba",
-            "validacion",
-            "treino",
-            "treinamento",
-            "teste",
-            "apprentissage",
-            "entrainement",
-        ),
-        *("trainieren", "trainingsdaten", "testdaten", "validierung", "validierungsdaten", "addestramento"),
-    ]
+_SPLIT_LIKE_WORDS = (
+    "fold part partition subset batch split set phase stage unlabeled labeled labelled unlabelled entrenamiento prueba "
+    "validacion treino treinamento teste apprentissage entrainement trainieren trainingsdaten testdaten validierung "
+    "validierungsdaten addestramento tr te ts va ood iid seen unseen gallery query external internal insample "
+    "outofsample"
 )
+_SPLIT_LIKE = frozenset(_SPLIT_LIKE_WORDS.split())
 """Words of further spellings and languages that make a folder look like a split, though they do not say which."""
+
+_OF_SAMPLE = re.compile(r"(?<![^\W_])(in|out[\W_]?of)[\W_]sample(?![^\W_])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -162,9 +130,13 @@ class _Reader:
         below = {top: self._below(top) for top in tops}
         if splits:
             self._refuse_wrapped({top: folders for top, (_, folders) in below.items()}, "SPLIT/CLASS")
+            self._refuse_no_class(
+                [folder for _, folders in below.values() for folder in folders], "SPLIT/CLASS"
+            )
             return "SPLIT/CLASS"
         self._refuse_splits_in_classes(below)
         self._refuse_wrapped({self._root: tops}, "CLASS")
+        self._refuse_no_class(tops, "CLASS")
         self._refuse_likely_splits(below)
         return "CLASS"
 
@@ -213,6 +185,17 @@ class _Reader:
                     f"({instead}), or {lone.name} is the only class (say --layout {layout})"
                 )
 
+    def _refuse_no_class(self, folders: list[Path], layout: str) -> None:
+        """A name that says nothing (images, JPEGImages) would be the only class."""
+        names = {composed(folder.name) for folder in folders}
+        name = min(names, default="")
+        says_nothing = len(names) == 1 and not split_in(name) and not rest_of(name)
+        if says_nothing and not self._classes and any(self._below(folder)[0] for folder in folders):
+            raise ValueError(
+                f"{self._root}: {name!r} would be the only class. Sort its images into a folder for each class, or "
+                f"list them with their classes (`pack list`); if {name!r} is a class, say --layout {layout}"
+            )
+
     def _refuse_likely_splits(self, below: dict[Path, tuple[int, list[Path]]]) -> None:
         """Sub-folders that hold the same folders each, and no images: classes within splits, if names look so."""
         inner = [{folder.name for folder in folders} for _, folders in below.values()]
@@ -223,10 +206,12 @@ class _Reader:
             return
         names = ", ".join(top.name for top in list(below)[:4])
         parts = ", ".join(sorted(shared)[:4])
-        if all(_looks_like_split(top.name) for top in below):
+        same = all(each == shared for each in inner) and len(shared) > max(2, len(below))
+        if same or all(_looks_like_split(top.name) for top in below):
             raise ValueError(
                 f"{self._root} has the sub-folders {names}, which all hold {parts}: either {parts} are the classes "
-                f"(rename {names} to train, val and test), or {names} are (say --layout CLASS)"
+                f"(rename {names} to train, val and test where these are splits, or pack each of them by itself), or "
+                f"{names} are (say --layout CLASS)"
             )
         if len(shared) > 1:
             self._made.remarks.append(
@@ -268,7 +253,8 @@ def _split_group(names: Collection[str]) -> set[str]:
 
 
 def _looks_like_split(name: str) -> bool:
-    words = [word.lower() for word in re.findall(r"[^\W\d_]+", name)]
+    name = _OF_SAMPLE.sub(lambda match: re.sub(r"[\W_]", "", match[0]), name)
+    words = [word.lower() for word in re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))]
     known = ("train", "training", "test", "testing", "valid", "validation")
     return split_in(name) is not None or any(
         word in _SPLIT_LIKE or difflib.get_close_matches(word, known, n=1, cutoff=0.8) for word in words
@@ -277,5 +263,7 @@ def _looks_like_split(name: str) -> bool:
 
 def none_of(folder: Path, found: ImageFiles) -> str:
     """Why a class folder has no images, and what to do."""
+    instead = found.instead()
+    is_told = bool(found.unread) or instead.endswith(("first", "for each class"))
     remedy = "; remove it, or name the class in --classes FILE to keep it as an empty class"
-    return f"{folder}: no images in this class folder: {found.instead()}{'' if found.unread else remedy}"
+    return f"{folder}: no images in this class folder: {instead}{'' if is_told else remedy}"

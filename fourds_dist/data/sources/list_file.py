@@ -16,6 +16,7 @@ python -m fourds_dist.pack list photos.txt DEST
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from fourds_dist.data.file_kinds import is_image
 from fourds_dist.data.manifest import MANIFEST, first_repeated, read_manifest
 from fourds_dist.data.pack.plan import OnProgress
 from fourds_dist.data.sources.domain import Domain
-from fourds_dist.data.sources.folder import ImageFile, files_domain, grouped
+from fourds_dist.data.sources.folder import ImageFile, files_domain, grouped, with_splits
 from fourds_dist.data.sources.rows import Row, decoded, read_rows, read_text
 from fourds_dist.data.text import composed
 from fourds_dist.storage import explained, locate
@@ -41,6 +42,9 @@ def image_list(
     name: str | None = None,
     classes: Sequence[str] | None = None,
     group: str | None = None,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    seed: int = 42,
     skip_bad: bool = False,
     decode: bool = False,
     num_threads: int = 2,
@@ -53,6 +57,7 @@ def image_list(
         name: of the domain; None: the file's, without extension.
         classes: in label order. None: labels that are all numbers from 0 stand for themselves; names are sorted.
         group: a regular expression that finds an image's group in its path; None: the list's column, if it has one.
+        val_fraction, test_fraction, seed: for splits that the list lacks where it names others.
         skip_bad: leave out images that are missing or cannot be read, and count them in the notes.
         decode: decode every image to see whether it can be read, not just its header.
 
@@ -83,13 +88,17 @@ def image_list(
         files.append(ImageFile(path, key, labels[row.line], row.split, row.group))
         paths.append(row.path)
     if missing and (not skip_bad or not files):
+        elsewhere = _elsewhere(file, folder, missing[0].partition(": ")[2])
         raise ValueError(
             f"{file}: {len(missing)} of {len(read.rows)} images are not there (paths are relative to "
-            f"{'the list' if root is None else folder}; first: {missing[0]}); {_elsewhere(file, folder, read.rows)}"
+            f"{'the list' if root is None else folder}; first: {missing[0]}); {elsewhere}"
             "correct it, or leave them out by --skip-bad"
         )
     if group is not None:
         files = grouped(files, paths, group)
+    named = {image.part for image in files}
+    if None not in named and "train" in named and len(named) > 1:
+        files = with_splits(files, val_fraction, test_fraction, seed)
     remarks = [f"columns that were not read: {', '.join(read.unread)}"] if read.unread else []
     return files_domain(
         name or file.stem,
@@ -196,9 +205,17 @@ def _there(folder: Path, path: str) -> Path | None:
     return None
 
 
-def _elsewhere(file: Path, folder: Path, rows: Sequence[Row]) -> str:
-    """Where the images are, if a folder above the list holds the first."""
+def _elsewhere(file: Path, folder: Path, path: str) -> str:
+    """Where the images are, if a folder above the list holds the first that is missing, or why it cannot be there."""
+    if re.match(r"[a-z][a-z0-9+.-]+://", path, re.IGNORECASE):
+        return "they are URLs, and a list names files of this machine: download them and list these; or "
     for above in list(file.resolve().parents)[:4]:
-        if above != folder.resolve() and _there(above, rows[0].path) is not None:
+        if above != folder.resolve() and _there(above, path) is not None:
             return f"they are relative to {above}: give --root {above}; else "
+    parts = path.replace("\\", "/").split("/")
+    is_absolute = path.startswith("/") or re.match(r"[A-Za-z]:", path) is not None
+    for depth in range(1, len(parts)):
+        if is_absolute and _there(folder, "/".join(parts[depth:])) is not None:
+            begin = path[: len(path) - len("/".join(parts[depth:]))]
+            return f"they begin with {begin!r}, a folder of another machine: take that away from each path; else "
     return ""

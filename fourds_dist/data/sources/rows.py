@@ -1,4 +1,4 @@
-"""Rows of a list of images: plain lines, CSV in its dialects (commas, semicolons, tabs, quotes), or JSON lines.
+"""Rows of a list of images: plain lines, CSV in its dialects (commas, semicolons, tabs, quotes), or JSON.
 
 The whole file decides which it is. A header names the columns; without one they are path, label, split, group.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fourds_dist.data.class_list import Label, as_label
 from fourds_dist.data.file_kinds import is_image
+from fourds_dist.data.sources.columns import FLAGS, one_hot, split_by_flags
+from fourds_dist.data.sources.json_rows import json_table
 from fourds_dist.data.split_names import split_named, splits_of
 from fourds_dist.data.text import composed
 
@@ -70,8 +71,13 @@ def read_rows(file: Path) -> Rows:
     if not text.strip():
         raise ValueError(f"{file} is empty")
     first = text.lstrip().partition("\n")[0]
-    if file.suffix.lower() in (".jsonl", ".ndjson") or first.startswith("{"):
-        return _of_table(file, *_json_lines(file, text))
+    if (
+        file.suffix.lower() in (".json", ".jsonl", ".ndjson")
+        or first.startswith(("{", "[{", "[["))
+        or first == "["
+    ):
+        names, objects = json_table(file, text)
+        return _of_table(file, names, [_Cells(number, cells) for number, cells in objects])
     delimiter, header = _dialect(file, text)
     if delimiter is None:
         return _of_lines(file, text)
@@ -166,23 +172,6 @@ def _table(file: Path, text: str, delimiter: str) -> Iterable[_Cells]:
         ) from None
 
 
-def _json_lines(file: Path, text: str) -> tuple[list[str], list[_Cells]]:
-    names: dict[str, None] = {}
-    objects: list[tuple[int, dict[str, object]]] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{file}, line {number}: no JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{file}, line {number}: no JSON object; give one a line, with path and label")  # noqa: TRY004
-        names |= dict.fromkeys(row)
-        objects.append((number, row))
-    return list(names), [_Cells(number, [row.get(name) for name in names]) for number, row in objects]
-
-
 def _of_table(file: Path, header: Sequence[str], table: Sequence[_Cells], *, is_given: bool = True) -> Rows:
     column: dict[str, int] = {}
     for meaning, names in COLUMNS.items():
@@ -192,6 +181,18 @@ def _of_table(file: Path, header: Sequence[str], table: Sequence[_Cells], *, is_
                 raise ValueError(f"{file}: its header names the column {header[places[0]]!r} twice")
             if places and meaning not in column:
                 column[meaning] = places[0]
+    if "path" in column and "label" not in column and is_given:
+        try:
+            labels = one_hot(header, [row.cells for row in table], column["path"])
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from None
+        if labels is not None:
+            pairs = zip(table, labels, strict=True)
+            table = [_Cells(row.line, (row.cells[column["path"]], label)) for row, label in pairs]
+            return _of_table(file, ("path", "label"), table)
+    flags = {n: plain for n, name in enumerate(header) if is_given and (plain := _plain(str(name))) in FLAGS}
+    if "split" in column:
+        flags = {}
     if "path" not in column or "label" not in column:
         lacking = "path" if "path" not in column else "label"
         raise ValueError(
@@ -213,11 +214,15 @@ def _of_table(file: Path, header: Sequence[str], table: Sequence[_Cells], *, is_
         )
         if not isinstance(path, str) or not path:
             raise ValueError(f"{file}, line {row.line}: there is no path")
+        if flags:
+            try:
+                split = split_by_flags([(name, cells[n]) for n, name in flags.items()])
+            except ValueError as error:
+                raise ValueError(f"{file}, line {row.line}: {error}") from None
         rows.append((row.line, path, label, _cell(split), _cell(group)))
+    read = {*column.values(), *flags}
     unread = [
-        str(name)
-        for place, name in enumerate(header)
-        if is_given and str(name).strip() and place not in column.values()
+        str(name) for place, name in enumerate(header) if is_given and str(name).strip() and place not in read
     ]
     return Rows(_made(file, rows), tuple(unread))
 

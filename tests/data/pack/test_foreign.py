@@ -426,3 +426,40 @@ def privileged() -> Iterator[None]:
     finally:
         if os.getuid() == 0:
             os.seteuid(user)
+
+
+def test_equal_images_are_told_over_all_tars(tmp_path: Path) -> None:
+    named(tmp_path, "train-0.tar", ["cat", "dog", "cat"])
+    named(tmp_path, "train-1.tar", ["cat"])
+    named(tmp_path, "test-0.tar", ["cat", "cat"])
+    reading = Reading(label="txt")
+    remarks = index_foreign([str(tmp_path)], reading=reading).manifest.notes["remarks"]
+    assert remarks[0] == "5 images are equal byte for byte to others (2 are different)"
+    assert (
+        f"several classes: 1 (first: {tmp_path}/test-0.tar/1 is cat, {tmp_path}/train-0.tar/1 is dog)"
+        in remarks[1]
+    )
+    assert "equal images in several given splits: 2" in remarks[2]
+    one_by_one = tmp_path / "one"
+    for split in ("train", "test"):
+        url = f"{tmp_path}/{split}-*.tar"
+        done = index_foreign([url], reading=reading, split=split, to=str(one_by_one))
+    assert "5 images are equal byte for byte" in done.manifest.notes["remarks"][0]
+    again = index_foreign([f"{tmp_path}/*.tar"], reading=reading, to=str(one_by_one))
+    assert (again.num_read, again.manifest.notes["remarks"][0]) == (0, done.manifest.notes["remarks"][0])
+
+
+def test_images_that_are_not_taken_are_told(tmp_path: Path) -> None:
+    members = [
+        (f"{n}.{x}", data)
+        for n in range(3)
+        for x, data in (("jpg", JPEG), ("png", b"\x89PNG"), ("cls", b"0"))
+    ]
+    (tmp_path / "train-0.tar").write_bytes(
+        tar_bytes([*members[:-3], ("2.jpg", JPEG + b"2"), ("2.cls", b"0")])
+    )
+    remarks = index_foreign([str(tmp_path)]).manifest.notes["remarks"]
+    assert (
+        "further images beside the one that is taken: 2 png; if one of these is meant, say --image png"
+        in remarks[0]
+    )

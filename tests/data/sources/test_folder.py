@@ -229,3 +229,72 @@ def test_folders_named_by_numbers(tmp_path: Path) -> None:
     assert all(e.label == e.key.partition("-")[0] for e in listed)
     with pytest.raises(ValueError, match="folders that the class list lacks: 10, 11"):
         image_folder(tmp_path / "f", classes=tuple(map(str, range(10))))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Cat", "cat"), ("golden_retriever", "golden-retriever"), ("cat ", "cat"), ("01", "1"),
+        ("\uff43\uff41\uff54", "cat"),
+        ("tabby\u00a0cat", "tabby cat"), ("cat\u200b", "cat"), ("Cats.", "cats"),
+    ],
+)  # fmt: skip
+def test_classes_that_differ_in_spelling_alone_are_refused(tmp_path: Path, one: str, other: str) -> None:
+    for n, path in enumerate((f"train/{one}", f"test/{other}", "train/dog", "test/dog")):
+        image(tmp_path / path / f"{n}.png")
+    with pytest.raises(
+        ValueError, match="differ in spelling alone; give them one name, or name all classes by --cl"
+    ):
+        folder(tmp_path)
+    assert folder(tmp_path, classes=(one, other, "dog")).classes == (one, other, "dog")
+
+
+def test_letters_and_signs_are_classes_of_their_own(tmp_path: Path) -> None:
+    names = ("A", "a", "C", "C++", "C#", "-5 deg", "5 deg", "1.0 mm", "10 mm")
+    for name in names:
+        image(tmp_path / name / "1.png")
+    assert set(folder(tmp_path).classes) == set(names)
+
+
+def test_a_split_of_other_folders_than_the_training_classes_is_refused(tmp_path: Path) -> None:
+    for path in ("train/n01/images/a", "train/n02/images/b", "val/images/c"):
+        image(tmp_path / f"{path}.png")
+    with pytest.raises(
+        ValueError, match=r"folders of val \(images\) are other ones than those of train \(n01, n02\)"
+    ):
+        folder(tmp_path)
+    image(tmp_path / "val/n01/d.png")
+    assert folder(tmp_path).classes == ("images", "n01", "n02")
+
+
+def test_a_link_to_a_folder_above_is_not_followed(tmp_path: Path) -> None:
+    for label in ("cat", "dog"):
+        image(tmp_path / "set" / label / "1.png")
+    (tmp_path / "set/cat/all").symlink_to("..")
+    (tmp_path / "set/cat/self").symlink_to(".")
+    domain = folder(tmp_path / "set")
+    assert found(domain) == {"cat-1": ("cat", None, "png"), "dog-1": ("dog", None, "png")}
+    assert domain.notes["remarks"] == ["folders not looked into: 1 links to a folder above"]
+
+
+def test_files_of_several_frames_are_told(tmp_path: Path) -> None:
+    first = Image.new("RGB", (8, 8), "red")
+    more = [Image.new("RGB", (8, 8), "blue")]
+    (tmp_path / "cat").mkdir()
+    for name in ("a.tif", "b.gif", "c.webp", "d.png", "e.mpo", "f.png"):
+        first.save(tmp_path / "cat" / name, save_all=name != "f.png", append_images=more)
+    (remark,) = folder(tmp_path).notes["remarks"]  # pyright: ignore[reportGeneralTypeIssues]
+    assert "several frames (animations, stacks of pages): 4 (first:" in remark
+
+
+def test_archives_and_tables_say_what_to_do_with_them(tmp_path: Path) -> None:
+    image(tmp_path / "cat" / "1.png")
+    for name, message in (
+        ("x.zip", "unpack what is in it first$"),
+        ("train-0.parquet", "write the images in them out"),
+    ):
+        (tmp_path / "dog").mkdir(exist_ok=True)
+        (tmp_path / "dog" / name).write_bytes(b"PK")
+        with pytest.raises(ValueError, match=message):
+            folder(tmp_path)
+        (tmp_path / "dog" / name).unlink()

@@ -120,3 +120,45 @@ def test_a_name_that_is_no_utf8_is_refused_with_its_folder(tmp_path: Path) -> No
     with pytest.raises(ValueError, match=r"not in UTF-8: K\\xf6ter; rename it") as error:
         read(tmp_path)
     str(error.value).encode()
+
+
+def test_languages_say_which_split_they_mean(tmp_path: Path) -> None:
+    for train, test in (
+        ("训练集", "测试集"),
+        ("学習", "テスト"),
+        ("훈련데이터", "테스트"),
+        ("обучающая выборка", "тест"),
+    ):
+        root = files(
+            tmp_path / train, *(f"{split}/{label}/1.jpg" for split in (train, test) for label in "猫狗")
+        )
+        assert read(root)[f"{train}/猫"] == ("猫", "train")
+        assert read(root)[f"{test}/狗"] == ("狗", "test")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("imagesTr", "imagesTs"),
+        ("in_sample", "out-of-sample"),
+        ("art_painting", "cartoon", "photo", "sketch"),
+    ],
+)
+def test_parts_and_domains_around_the_classes_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    files(tmp_path, *(f"{part}/{label}/1.jpg" for part in names for label in ("a", "b", "c", "d", "e")))
+    with pytest.raises(
+        ValueError, match=r"are the classes \(rename .* or pack each of them by itself\), or .* are"
+    ):
+        read(tmp_path)
+    assert set(read(tmp_path, layout="CLASS")) == set(names)
+
+
+@pytest.mark.parametrize("place", ["{}", "train/{}", "Test/{}"])
+def test_a_name_that_says_nothing_is_no_class(tmp_path: Path, place: str) -> None:
+    for name in ("images", "JPEGImages", "all_pictures"):
+        root = files(tmp_path / name, f"{place.format(name)}/Abyssinian_1.jpg")
+        with pytest.raises(
+            ValueError, match=rf"'{name}' would be the only class.* say --layout (SPLIT/)?CLASS"
+        ):
+            read(root)
+        assert read(root, layout="SPLIT/CLASS" if "/" in place else "CLASS")

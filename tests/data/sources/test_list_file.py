@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,90 @@ def test_a_class_list_of_many_names(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("\n".join([*names, names[7]]))
     with pytest.raises(ValueError, match="names the class 'person 7' twice"):
         read_classes(tmp_path / "classes.txt")
+
+
+def test_a_column_for_each_class(place: Path) -> None:
+    paths = [f"photos/{name}" for name in IMAGES]
+    rows = [f"{path},{int(n == 0)}.0,{int(n > 0)},FALSE" for n, path in enumerate(paths)]
+    domain = listed(place, "\n".join(["image,MEL,NV,BCC", *rows]))
+    assert domain.classes == ("MEL", "NV")
+    assert [label for label, _ in labels(domain)] == ["MEL", "NV", "NV"]
+    with pytest.raises(
+        ValueError, match=r"list.txt: it has a column for each class, and in row 1 .* 2 of them are true"
+    ):
+        listed(place, f"image,a,b\n{paths[0]},1,1\n")
+    with pytest.raises(ValueError, match="no column is called label"):
+        listed(place, f"image,a,b\n{paths[0]},3,1\n")
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "splits"),
+    [
+        ("is_train", ("1", "1", "0"), ["train", "train", "test"]),
+        ("is_valid", ("True", "False", "False"), ["val", "train", "train"]),
+        ("is_test,is_val", ("0,0", "1,0", "0,1"), ["train", "test", "val"]),
+    ],
+)
+def test_flags_are_splits(place: Path, header: str, cells: tuple[str, ...], splits: list[str]) -> None:
+    rows = [
+        f"photos/{name},{'cat' if n else 'dog'},{cell}"
+        for n, (name, cell) in enumerate(zip(IMAGES, cells, strict=True))
+    ]
+    domain = listed(place, "\n".join([f"path,label,{header}", *rows]), val_fraction=0, test_fraction=0)
+    assert [split for _, split in labels(domain)] == splits
+    assert domain.notes["remarks"] == []
+    with pytest.raises(ValueError, match=r"line 2: 'maybe' in the column istest is neither true nor false"):
+        listed(place, "path,label,is_test\nphotos/a.png,cat,maybe\n")
+
+
+def test_json_in_its_forms(place: Path) -> None:
+    paths = [f"photos/{name}" for name in IMAGES]
+    objects = [{"file_name": path, "label": n % 2} for n, path in enumerate(paths)]
+    forms = (
+        objects,
+        dict(zip(paths, (0, 1, 0), strict=True)),
+        {"labels": [[p, n % 2] for n, p in enumerate(paths)]},
+    )
+    for form in forms:
+        for indent in (None, 1):
+            domain = listed(place, json.dumps(form, indent=indent))
+            assert [label for label, _ in labels(domain)] == ["0", "1", "0"]
+    with pytest.raises(ValueError, match=r"is COCO's: .* write a list of one label for each image"):
+        listed(place, json.dumps({"images": [], "annotations": [], "categories": []}))
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("https://x.org/a.jpg", "they are URLs, and a list names files of this machine: download them"),
+        (
+            "C:\\data\\photos\\a.png",
+            r"begin with 'C:\\\\data\\\\', a folder of another machine: take that away",
+        ),
+        ("/home/x/photos/a.png", "begin with '/home/x/', a folder of another machine"),
+    ],
+)
+def test_why_images_are_not_there(place: Path, path: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        listed(place, f"path,label\n{path},cat\n")
+
+
+def test_splits_that_a_list_lacks_are_drawn_from_its_training_part(place: Path) -> None:
+    rows = []
+    for n in range(20):
+        Image.new("RGB", (4, 4), (n, 0, 0)).save(place / f"{n}.png")
+        rows.append(f"{n}.png,{'cat' if n % 2 else 'dog'},{'test' if n > 15 else 'train'}")
+    told = [split for _, split in labels(listed(place, "\n".join(["path,label,split", *rows])))]
+    assert (told.count("val"), told[16:]) == (2, ["test"] * 4)
+
+
+def test_labels_that_look_like_several_are_refused(place: Path) -> None:
+    for text in ("cat|dog", "dog; cat", "cat, dog", "dog+cat", "cat dog"):
+        rows = [f'photos/{name},"{label}"' for name, label in zip(IMAGES, (text, "dog", "cat"), strict=True)]
+        with pytest.raises(ValueError, match="looks like several labels of one image"):
+            listed(place, "\n".join(["path,label", *rows]))
+    rows = [
+        f'photos/{name},"{label}"'
+        for name, label in zip(IMAGES, ("tench, Tinca", "cat", "dog & co"), strict=True)
+    ]
+    assert listed(place, "\n".join(["path,label", *rows])).classes == ("cat", "dog & co", "tench, Tinca")

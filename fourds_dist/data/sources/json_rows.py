@@ -1,0 +1,64 @@
+"""Lists of images in JSON: an object a line, an array of objects, or an object from images to labels."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fourds_dist.data.file_kinds import is_image
+from fourds_dist.json_text import parsed_json
+
+Cells = tuple[int, Sequence[object]]
+"""(line from 1, or number of the object; its values)"""
+
+
+def json_table(file: Path, text: str) -> tuple[list[str], list[Cells]]:
+    """(names of columns, rows) of a file in JSON.
+
+    Raises:
+        ValueError: naming file and line of what is no list of images.
+    """
+    whole: Any = None
+    with contextlib.suppress(ValueError):
+        whole = parsed_json(text)
+    if isinstance(whole, dict):
+        if {"images", "annotations"} <= set(whole):
+            raise ValueError(
+                f"{file} is COCO's: images with any number of annotations each; write a list of one label for each "
+                "image, as CSV with the columns path and label"
+            )
+        if isinstance(whole.get("labels"), list):
+            whole = whole["labels"]
+        elif whole and all(map(is_image, whole)):
+            whole = [list(pair) for pair in whole.items()]
+        else:
+            whole = [whole]
+    if isinstance(whole, list) and whole and all(map(_is_pair, whole)):
+        return ["path", "label"], list(enumerate(whole, start=1))
+    objects: list[tuple[int, Any]] = _lines(file, text) if whole is None else list(enumerate(whole, start=1))
+    names: dict[str, None] = {}
+    for number, row in objects:
+        if not isinstance(row, dict):
+            raise ValueError(  # noqa: TRY004  (of the data)
+                f"{file}, line {number}: no JSON object; give one for each image, with path and label"
+            )
+        names |= dict.fromkeys(row)
+    return list(names), [(number, [row.get(name) for name in names]) for number, row in objects]
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and is_image(value[0])
+
+
+def _lines(file: Path, text: str) -> list[tuple[int, object]]:
+    objects: list[tuple[int, object]] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                objects.append((number, json.loads(line)))
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{file}, line {number}: no JSON ({error})") from None
+    return objects
