@@ -16,12 +16,14 @@ def entry_point(name: str, *, what: str, takes: str) -> Callable[..., Any]:
         takes: the arguments that the function is called with, for the error message.
 
     Raises:
-        ValueError: no such module, no such function in it, or nothing that can be called.
+        ValueError: another form, no such module, no such function in it, or nothing that can be called.
     """
     module_name, _, function_name = name.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), function_name)):
+        raise ValueError(f"{what} {name!r}: the name has the form package.module:function")
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, ValueError) as error:  # a name that begins with a colon or a dot is no module's
+    except ImportError as error:
         raise ValueError(
             f"{what} {name!r}: {module_name!r} cannot be imported ({error}); install it, or put its folder on "
             "PYTHONPATH on every machine"

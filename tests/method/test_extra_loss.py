@@ -64,9 +64,11 @@ def test_the_teacher_takes_part_for_it_alone() -> None:
     [
         ("nowhere.to_be_found:loss", "'nowhere.to_be_found' cannot be imported"),
         (f"{HERE}:nothing", "has no 'nothing'"),
-        (HERE, "has no ''"),
+        (HERE, "the form package.module:function"),
+        (".relative:loss", "the form package.module:function"),
+        (f"{HERE}:batch()", "the form package.module:function"),
         (f"{HERE}:NO_FUNCTION", "a function that takes logits, maps and labels is needed"),
-        (":loss", "'' cannot be imported"),
+        (":loss", "the form package.module:function"),
     ],
 )
 def test_a_name_of_no_function_is_refused(name: str, words: str) -> None:
