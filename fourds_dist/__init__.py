@@ -2,7 +2,7 @@
 
 For notebooks and programs, a handful of names; each is imported when it is first asked for:
 
-    fit            both stages as configured; gives the finished run
+    fit            runs all stages as configured; gives the finished run
     load_student   the student of a run, a checkpoint or a file, ready to look at images
     Run            a run's folder, read back
     FourDs         the method as a module: a batch in, named losses out

@@ -29,6 +29,14 @@ def test_every_file_of_the_package_is_in_it_and_nothing_else(wheel: zipfile.ZipF
     assert {Path(name).suffix for name in packed} >= {".py", ".j2", ".cu", ".cuh", ".yaml"}
 
 
+def test_documents_and_pictures_are_a_small_part_of_it(wheel: zipfile.ZipFile) -> None:
+    beside_code = (".md", ".svg", ".png", ".jpg", ".gif", ".html")
+    sizes = {f.filename: f.file_size for f in wheel.infolist() if f.filename.endswith(beside_code)}
+    assert "fourds_dist/method/overview.svg" in sizes
+    assert max(sizes.values()) < 40_000, max(sizes, key=sizes.__getitem__)
+    assert sum(sizes.values()) < 200_000
+
+
 def test_it_brings_the_command(wheel: zipfile.ZipFile) -> None:
     (entries,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert "fourds = fourds_dist.cli:main" in wheel.read(entries).decode()

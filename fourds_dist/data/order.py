@@ -10,17 +10,8 @@ r of N owns the lanes from r C / N to (r + 1) C / N: it reads no byte that anoth
 run goes on with exactly the samples not yet seen. Block boundaries are staggered over the lanes, so that reading is
 even. An epoch is S // G steps; which samples are left over differs from epoch to epoch.
 
-How well it mixes shows in data that lie sorted by class (shards written by `pack` are random samples of their split, so
-that nothing is left to mix). With the default data.shuffle_mib=256, batches of 256, and in brackets a full shuffle:
-
-                                                      1.28 M images of 110 kB    100,000 of 60 kB
-    shards in a batch                                     191  (232 of 1281)      88  (92 of 100)
-    classes in a batch, of 1,000 sorted ones              187  (226)             193  (227)
-    neighbours in a shard are apart, share of an epoch  0.034  (0.333)         0.036  (0.333)
-    a pair of a batch meets again in the next epoch       1.3  (1) x chance      1.0  (1) x chance
-
-A larger shuffle_mib brings all of these nearer. Blocks are what is shuffled, so neighbours stay within a block's time.
-`tests/data/test_order.py` holds the figures of the second column.
+README.md beside this file says how well that mixes, and `tests/data/test_order.py` holds those figures. A larger
+data.shuffle_mib mixes better. Blocks are what is shuffled, so neighbours stay within a block's time.
 
 Nothing here reads, waits or draws from a global generator.
 """

@@ -1,4 +1,4 @@
-"""Both stages as Ray Train runs: in the running cluster where there is one, else in a local one.
+"""A run's stages as Ray Train runs: in the running cluster where there is one, else in a local one.
 
 Each stage is one `TorchTrainer.fit()`, stored under the run's folder by the stage's name; a run that is started again
 under the same name goes on from its newest checkpoint.

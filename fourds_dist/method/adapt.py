@@ -1,7 +1,7 @@
 """The stage between source and distillation in two-stage methods: the whole teacher adapts to the target first.
 
 4Ds does without it; it is there to compare with. Fine-tuning learns from target labels, minimum class confusion
-(arXiv 1912.03699) from images without any. Distillation then takes the adapted teacher: `method.preset=distillation`.
+(Eq. 24) from images without any. Distillation then takes the adapted teacher: `method.preset=distillation`.
 """
 
 from __future__ import annotations

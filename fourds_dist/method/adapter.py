@@ -2,7 +2,7 @@
 
 For a stage's output h, with a = BN(W2 ReLU(BN(W1 h))) and w = softmax(theta / temperature):
 
-    out = F^-1( (w0 |F(a)| + w1 |F(h)|) * exp(i angle F(h)) )
+    out = F^-1( (w0 |F(a)| + w1 |F(h)|) * exp(i angle F(h)) )                (Eq. 2 to 5)
 
 The amplitude (domain-specific: style) is learnt, the phase (domain-invariant: shape) is the frozen teacher's own.
 """
@@ -21,8 +21,8 @@ class FourierAdapter(nn.Module):
 
     Args:
         channels: C of the stage it follows.
-        reduction: C / bottleneck width of the two 1x1 convolutions, >= 1 (paper: 4).
-        temperature: of the softmax over the two mix logits (paper: 0.1); smaller moves the mix faster.
+        reduction: C / bottleneck width of the two 1x1 convolutions, >= 1 (released: 4).
+        temperature: of the softmax over the two mix logits (released: 0.1); smaller moves the mix faster.
 
     >>> adapter = FourierAdapter(64)
     >>> adapter(torch.randn(2, 64, 14, 14)).shape

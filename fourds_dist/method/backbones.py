@@ -35,6 +35,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from fourds_dist.config import Section
 from fourds_dist.effects import WEIGHTS
 from fourds_dist.extras import remedy
+from fourds_dist.method.entry_point import entry_point
 
 
 def _numbered(prefix: str, *numbers: int) -> tuple[str, ...]:
@@ -201,17 +202,8 @@ def _from_timm(arch: str, num_classes: int, image_size: int | None) -> nn.Module
 
 
 def _from_entry_point(arch: str, num_classes: int, image_size: int | None) -> nn.Module:
-    module_name, _, function_name = arch.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except ImportError as error:
-        raise ValueError(
-            f"architecture {arch!r}: {module_name!r} cannot be imported ({error}); install it, or put its folder on "
-            "PYTHONPATH on every machine"
-        ) from None
-    except AttributeError:
-        raise ValueError(f"architecture {arch!r}: {module_name} has no {function_name!r}") from None
-    parameters = inspect.signature(function).parameters if callable(function) else {}
+    function = entry_point(arch, what="architecture", takes="num_classes")
+    parameters = inspect.signature(function).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     if "num_classes" not in parameters and not takes_any:
         raise ValueError(f"architecture {arch!r}: a function that takes num_classes is needed")

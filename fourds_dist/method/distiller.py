@@ -1,10 +1,10 @@
 """4Ds as one module: frozen teacher with Fourier adapters, student and gate; a batch in, named losses out.
 
-    teacher side  L_T = CE(z_T, y) + KL(sg z_S || z_T)                    reaches the adapters only
-    student side  L_S = CE(z_S, y) + KL(sg z_T || z_S) + 0.1 L_phase      reaches the student (and the gate)
+    teacher side  L_T = CE(z_T, y) + KL(sg z_S || z_T)                    reaches the adapters only            (Eq. 21)
+    student side  L_S = CE(z_S, y) + KL(sg z_T || z_S) + 0.1 L_phase      reaches the student (and the gate)   (Eq. 22)
 
 Each side detaches the other and both come from one forward pass, so one backward of L_T + L_S gives the gradients of
-the released code's two (METHOD part 4): one module, one wrap, one engine.
+the released code's two (Eq. 23): one module, one wrap, one engine. README.md beside this file has all equations.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fourds_dist.config import Section
 from fourds_dist.effects import WEIGHTS
 from fourds_dist.method.adapter import FourierAdapter
+from fourds_dist.method.extra_loss import ExtraLoss
 from fourds_dist.method.gate import ChannelGate
 from fourds_dist.method.hint import FeatureHint
 from fourds_dist.method.losses import (
@@ -84,6 +85,14 @@ class MethodConfig(Section):
 
     hint_weight: Annotated[float, WEIGHTS] = Field(default=1.0, gt=0)
     """Weight of the hints, which are errors relative to the teacher's maps."""
+
+    extra_loss: Annotated[str | None, WEIGHTS] = None
+    """A loss of your own in the student's loss: `package.module:function`, which takes student_logits, teacher_logits,
+    student_maps, teacher_maps (one map a stage) and labels by name, and returns one number. What comes from the teacher
+    is detached. null: none."""
+
+    extra_loss_weight: Annotated[float, WEIGHTS] = Field(default=1.0, gt=0)
+    """Weight of extra_loss."""
 
     adapters: Annotated[bool, WEIGHTS] = True
     """Fourier adapters in the teacher; without them this is plain distillation."""
@@ -183,6 +192,7 @@ class FourDs(nn.Module):
         )
         self._first_hint = {"none": len(stages_T), "last": len(stages_T) - 1, "all": 0}[config.hint]
         self.hint = FeatureHint(stages_S[self._first_hint :], stages_T[self._first_hint :])
+        self._extra_loss = None if config.extra_loss is None else ExtraLoss(config.extra_loss)
         self._teacher_taps = StageTaps(teacher, stages_T, rewrite=self.adapters)
         self._student_taps = StageTaps(student, stages_S)
         self._compares_phases = compares_phases
@@ -203,7 +213,7 @@ class FourDs(nn.Module):
         """Whether the teacher takes part in training at all."""
         config = self.config
         distils = config.adapters or config.distillation_weight > 0 or config.hint != "none"
-        return distils or self._compares_phases
+        return distils or self._compares_phases or self._extra_loss is not None
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training. The frozen teacher keeps its dropout off; its BatchNorm trains where it is to adapt."""
@@ -237,10 +247,13 @@ class FourDs(nn.Module):
                 losses["phase"] = self._phase_loss(maps_S, maps_T)
             if config.hint != "none":
                 losses["hint"] = self.hint(maps_S[self._first_hint :], maps_T[self._first_hint :])
+            if self._extra_loss is not None:
+                losses["extra"] = self._extra_loss(z_S, z_T, maps_S, maps_T, labels)
         weights: dict[str, float | Tensor] = {
             "student_kd": self._distillation_weight,
             "phase": config.phase_weight,
             "hint": config.hint_weight,
+            "extra": config.extra_loss_weight,
         }
         if self._is_apprentice:
             weights["teacher_kd"] = self.standing

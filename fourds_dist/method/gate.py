@@ -1,4 +1,4 @@
-"""Fusion-activation's gate: which channels' phases the student should match (paper; METHOD part 3).
+"""Fusion-activation's gate: which channels' phases the student should match (Eq. 9).
 
 g = sigmoid(V2 ReLU(V1 mean_HW(P_T)))
 """
@@ -14,7 +14,7 @@ class ChannelGate(nn.Module):
 
     Args:
         channels: channels of the fused map, the sum over stages (960 for ResNet18 and ResNet34).
-        reduction: channels / hidden width (paper: 16).
+        reduction: channels / hidden width (released: 16).
     """
 
     def __init__(self, channels: int, *, reduction: int = 16) -> None:

@@ -30,7 +30,10 @@ class FeatureHint(nn.Module):
         student: Sequence[Float[Tensor, "B _C _H _W"]],
         teacher: Sequence[Float[Tensor, "B _C _H _W"]],
     ) -> Float[Tensor, ""]:
-        """Mean over stages of |regressor(s) - t|^2 / |t|^2, so that one weight serves any network; no gradient to t."""
+        """Mean over stages of |regressor(s) - t|^2 / |t|^2, so that one weight serves any network.
+
+        Eq. 25; no gradient to t.
+        """
         errors = []
         for regressor, s, t in zip(self.regressors, student, teacher, strict=True):
             size = smaller(s, t)

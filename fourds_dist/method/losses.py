@@ -1,4 +1,4 @@
-"""The losses on logits: cross-entropy that skips unlabelled images, and distillation (METHOD part 4)."""
+"""The losses on logits: cross-entropy that skips unlabelled images, and distillation (Eq. 14 to 19, 24)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ UNLABELLED = -1
 
 
 def cross_entropy(logits_BK: Float[Tensor, "B K"], labels_B: Int[Tensor, " B"]) -> Float[Tensor, ""]:
-    """Mean cross-entropy over the labelled images; 0, with a gradient of 0, where a batch has none."""
+    """Mean cross-entropy over the labelled images; 0, with a gradient of 0, where a batch has none (Eq. 14)."""
     total = F.cross_entropy(logits_BK, labels_B, ignore_index=UNLABELLED, reduction="sum")
     return total / (labels_B != UNLABELLED).sum().clamp(min=1)
 
@@ -23,7 +23,7 @@ def distillation(
     temperature: float,
     trust_B: Float[Tensor, " B"] | None = None,
 ) -> Float[Tensor, ""]:
-    """temperature^2 * mean_B( trust * KL(from || to) ) of the softened distributions; no gradient to `from`.
+    """temperature^2 * mean_B( trust * KL(from || to) ) of the softened distributions (Eq. 15); no gradient to `from`.
 
     Source: Hinton et al., arXiv 1503.02531; KL with reduction `batchmean`, as in the released code.
 
@@ -39,7 +39,7 @@ def distillation(
 
 
 def balance(num_classes: int, temperature: float) -> float:
-    """Weight at which `distillation` from a sure teacher pulls half as hard as a label does.
+    """Weight at which `distillation` from a confident teacher has half of a label's gradient (Eq. 19).
 
     At a student that gives every class 1/K, cross-entropy's gradient on the logits is 1/K - onehot, distillation's
     temperature * (1/K - p) with p the teacher's softened answer: the more classes, the softer. Here that of a teacher
@@ -54,7 +54,7 @@ def balance(num_classes: int, temperature: float) -> float:
 
 
 def trust_where_right(logits_BK: Float[Tensor, "B K"], labels_B: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """How far a distilled network is to be believed on each image, without gradient.
+    """The weight of each image in distillation by the probability that the distilled network is right (Eq. 16).
 
     The probability it gives the true class; on an unlabelled image, the probability of its own best guess. A teacher
     that is wrong about the target then stops dragging the student along.
@@ -69,7 +69,7 @@ def trust_where_better(
     to_logits_BK: Float[Tensor, "B K"],
     labels_B: Int[Tensor, " B"],
 ) -> Float[Tensor, " B"]:
-    """`trust_where_right` of the distilled network on the images where it exceeds the learner's own; 0 on the others.
+    """`trust_where_right` of the distilled network where it exceeds the learner's own; 0 on the other images (Eq. 17).
 
     A learner that has come to know the target better than the network it learns from is left alone.
     """
@@ -82,7 +82,7 @@ def trust_where_surer(
     to_logits_BK: Float[Tensor, "B K"],
     labels_B: Int[Tensor, " B"],
 ) -> Float[Tensor, " B"]:
-    """`trust_where_right` on labelled images, `trust_where_better` on unlabelled ones.
+    """`trust_where_right` on labelled images, `trust_where_better` on unlabelled ones (Eq. 18).
 
     What a learner was told it soon gives as certain, whatever it understands: being better there says little of it, and
     what the distilled network knows of the classes beside the right one is still worth learning.
@@ -94,7 +94,7 @@ def trust_where_surer(
 def class_confusion(
     logits_BK: Float[Tensor, "B K"], counted_B: Bool[Tensor, " B"], *, temperature: float
 ) -> Float[Tensor, ""]:
-    """Minimum class confusion: how often a batch's predictions waver between classes, in [0, 1] (arXiv 1912.03699).
+    """Minimum class confusion: how often a batch's predictions waver between classes, in [0, 1] (Eq. 24).
 
     With p the softened predictions and w_i proportional to 1 + exp(-entropy_i), of mean 1 and without gradient:
     C = p^T diag(w) p, each row divided by its sum; the loss is the mean over rows of what is off the diagonal.

@@ -1,4 +1,4 @@
-"""Phase losses between the stages of teacher and student (METHOD part 3, and what the released form gets wrong).
+"""Phase losses between the stages of teacher and student (Eq. 8 to 12).
 
 `squared_phase_loss` is the released one: pooled angles, fused over stages, gated, squared error. `circular_phase_loss`
 measures angles as angles, weighs every frequency by the teacher's amplitude and every stage the same.
@@ -20,7 +20,7 @@ from fourds_dist.ops import phase_disparity, pooled_phase
 def fused_phases(
     stages: Sequence[Float[Tensor, "B _C _H _W"]], size: tuple[int, int]
 ) -> Float[Tensor, "B C U V"]:
-    """Phases of all stages, average-pooled to `size` (U, V) and joined over channels."""
+    """Phases of all stages, average-pooled to `size` (U, V) and joined over channels (Eq. 8)."""
     return torch.cat([pooled_phase(h, size) for h in stages], dim=1)
 
 
@@ -29,7 +29,7 @@ def squared_phase_loss(
     teacher: Sequence[Float[Tensor, "B _C _H _W"]],
     gate: ChannelGate,
 ) -> Float[Tensor, ""]:
-    """mean( (g P_S - g P_T)^2 ), g computed from P_T, which is a constant here; reaches student and gate.
+    """mean( (g P_S - g P_T)^2 ) (Eq. 10), g computed from P_T, which is a constant here; reaches student and gate.
 
     Phases are pooled to the last stage's size, the smaller of the two networks'.
     """
@@ -44,7 +44,7 @@ def circular_phase_loss(
     student: Sequence[Float[Tensor, "B _C _H _W"]],
     teacher: Sequence[Float[Tensor, "B _C _H _W"]],
 ) -> Float[Tensor, ""]:
-    """Mean over stages of the amplitude-weighted 1 - cos of the angle between their phases; in [0, 2].
+    """Mean over stages of the amplitude-weighted 1 - cos of the angle between their phases; in [0, 2] (Eq. 12).
 
     Phases compare frequency by frequency: a pair of unequal resolution is brought to the coarser one.
     """

@@ -5,6 +5,8 @@ torch.compile, so no complex tensor crosses a graph. The forward saves its input
 again in the backward, which is cheaper than reading it back. Which backend runs is settled inside, at run time.
 On a CPU `phase_disparity` has a third, which computes the gradient along with the distance.
 
+Numbers of equations are those of fourds_dist/method/README.md.
+
 Shape suffixes: B batch, C channels, H and W height and width of a map, U and V those of the pooled map.
 """
 
@@ -24,7 +26,7 @@ def fourier_mix(
     *,
     backend: str | None = None,
 ) -> Float[Tensor, "B C H W"]:
-    """Mix the amplitudes of two maps and keep the phase of the first: the Fourier adapter's core (METHOD.md, part 1).
+    """Mix the amplitudes of two maps and keep the phase of the first: the Fourier adapter's core (Eq. 4, 5).
 
     out = F^-1( (w0 |F(a)| + w1 |F(h)|) exp(i angle F(h)) ), with F the 2-D DFT over the last two axes.
 
@@ -58,7 +60,7 @@ def fourier_mix(
 def pooled_phase(
     h_BCHW: Float[Tensor, "B C H W"], output_size: tuple[int, int], *, backend: str | None = None
 ) -> Float[Tensor, "B C U V"]:
-    """Average the spectrum's phases over the cells of an adaptive pool (METHOD.md parts 1 to 3).
+    """Average the spectrum's phases over the cells of an adaptive pool (Eq. 6, 7).
 
     P = adaptive_avg_pool2d(angle F(h), (U, V)) over the full spectrum, rows and columns in the order of the DFT.
 
@@ -91,7 +93,7 @@ def phase_disparity(
     *,
     backend: str | None = None,
 ) -> Float[Tensor, "B C"]:
-    """Circular distance of two maps' phases, weighed by the teacher's amplitude: the mended phase loss.
+    """Circular distance of two maps' phases, weighed by the teacher's amplitude (Eq. 11).
 
     d = sum_k A_k (1 - cos(angle S_k - angle T_k)) / sum_k A_k, with S = F(h_student), T = F(h_teacher), A = |T|, over
     the full spectrum without DC (after a ReLU the mean outweighs every other bin, and its phase is equal anyway). It

@@ -1,7 +1,8 @@
 """The released formulation, plainly: full spectrum, angles, autograd. The oracle of every other backend.
 
-METHOD.md part 1 with the released code's own steps: |z| = sqrt(d(re^2 + im^2)), angle z = atan2(im, d(re)),
-out = F^-1(amp exp(i angle F(h))), adaptive average pooling of the full-spectrum angle. It makes no attempt at speed:
+Eq. 1 to 7 of fourds_dist/method/README.md by the released code's own steps: |z| = sqrt(d(re^2 + im^2)),
+angle z = atan2(im, d(re)), out = F^-1(amp exp(i angle F(h))), adaptive average pooling of the full-spectrum angle; and
+Eq. 11, which is ours. It makes no attempt at speed:
 some two hundred and fifty passes over the tensors, forward and backward.
 """
 

@@ -1,9 +1,9 @@
 """The numbers every backend agrees on: the denormal rule and the self-conjugate bins.
 
-The released code keeps divisions and angles finite with d(v) = EPS where |v| < EPS, else v; it is part of the method's
-numbers, so every backend follows it. At a self-conjugate bin (row 0 or H/2, column 0 or W/2) the spectrum of a real map
-is real. Rounding leaves noise in its imaginary part, and the sign of that noise would turn the angle of a negative bin
-from pi to -pi, so every backend writes Im = +0 there.
+The released code keeps divisions and angles finite with d(v) = EPS where |v| < EPS, else v (Eq. 1); it is part of the
+method's numbers, so every backend follows it. At a self-conjugate bin (row 0 or H/2, column 0 or W/2) the spectrum of a
+real map is real. Rounding leaves noise in its imaginary part, and the sign of that noise would turn the angle of a
+negative bin from pi to -pi, so every backend writes Im = +0 there.
 """
 
 import torch

@@ -79,7 +79,7 @@ class RunSections:
         return Section(self._name("result"), "Result", words, [table], [drawn])
 
     def learning(self) -> Section | None:
-        """Losses, accuracies and learning rates of both stages."""
+        """Losses, accuracies and learning rates of all stages."""
         drawn: list[Chart] = []
         for stage in self.run.stages():
             title, series = STAGES[stage].capitalize(), self.run.series

@@ -1,4 +1,5 @@
-"""Optimisers and their schedules (METHOD part 5): SGD for student and gate, AdamW for the adapters, a schedule each.
+"""Optimisers and their schedules (Eq. 26 to 28 of fourds_dist/method/README.md): SGD for student
+and gate, AdamW for the adapters, a schedule each.
 
 Schedules are functions of the share of the run that is done, so that they hold for any number of epochs and steps.
 """
@@ -57,7 +58,7 @@ class OptimConfig(Section):
 
 
 def sgd_factor(config: OptimConfig, done: float) -> float:
-    """Multiplier of SGD's learning rate when the share `done` of the run, in [0, 1], has passed."""
+    """Multiplier of SGD's learning rate when the share `done` of the run, in [0, 1], has passed (Eq. 27)."""
     if done < config.warmup:
         return done / config.warmup
     if config.schedule == "steps":
@@ -68,7 +69,7 @@ def sgd_factor(config: OptimConfig, done: float) -> float:
 
 
 def cosine_factor(done: float) -> float:
-    """Half a cosine from 1 to 0."""
+    """Half a cosine from 1 to 0 (Eq. 28)."""
     return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 

@@ -1,4 +1,4 @@
-"""One training step: batch to the device, forward under autocast, backward. The same for both stages.
+"""One training step: batch to the device, forward under autocast, backward. The same for all stages.
 
 On a GPU the time goes where it is least seen: at small batches the device waits for Python, which `cuda_graph` cures by
 replaying one captured step, on every rank; at large ones for memory traffic, which `compile` and bfloat16 reduce.
