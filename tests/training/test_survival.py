@@ -15,6 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from fourds_dist.data import Batch
+from fourds_dist.runs.events import Event, Note, decode_lines, encode
 from fourds_dist.training.evaluate import Accuracy
 from fourds_dist.training.loop import StageConfig, Surroundings, fit
 from fourds_dist.training.optim import OptimConfig
@@ -69,7 +70,7 @@ def _rank(rank: int, ranks: int, folder: Path, group: str, kill_at: int | None) 
     strategy = Replicated(world, CONFIG.optim, EPOCHS * STEPS_PER_EPOCH)
     step = TrainStep(task, world, StepConfig(), mean=(0.5,) * 3, std=(0.25,) * 3, strategy=strategy)
     store = FolderStore(str(folder / "run"))
-    rows: list[dict[str, Any]] = []
+    events: list[Event] = []
     accuracies = {"student": Accuracy(1, 2, 1.0)}
     fit(
         task,
@@ -77,7 +78,7 @@ def _rank(rank: int, ranks: int, folder: Path, group: str, kill_at: int | None) 
         strategy,
         Stream(world, kill_at, store),  # pyright: ignore[reportArgumentType]
         lambda: accuracies,
-        Surroundings(store, rows.append),
+        Surroundings(store, events.append),
         config=CONFIG,
         selected="student",
         identity={},
@@ -85,7 +86,15 @@ def _rank(rank: int, ranks: int, folder: Path, group: str, kill_at: int | None) 
         log_every_steps=5,
     )
     end = store.read(store.newest() or "")
-    torch.save((rows, end["weights"], end["optimizer"], end["ranks"]), folder / f"end{rank}.pt")
+    torch.save(
+        (
+            [encode(event.stamped("distill", 0)) for event in events],
+            end["weights"],
+            end["optimizer"],
+            end["ranks"],
+        ),
+        folder / f"end{rank}.pt",
+    )
     dist.destroy_process_group()
 
 
@@ -104,8 +113,8 @@ def test_killed_within_an_epoch_it_goes_on_as_if_nothing_had_happened(tmp_path: 
         run(3, tmp_path / "killed", kill_at=10)
     shutil.copytree(tmp_path / "killed", tmp_path / "fewer")
 
-    rows, weights_2, optimizer_2, by_rank_2 = run(3, tmp_path / "killed", "group2")
-    assert rows[0]["step"] == 8
+    lines, weights_2, optimizer_2, by_rank_2 = run(3, tmp_path / "killed", "group2")
+    assert next(decode_lines(lines)).step == 8
     assert weights.keys() == weights_2.keys()
     assert [k for k in weights if not torch.equal(weights[k], weights_2[k])] == []
     for name, state in optimizer.items():
@@ -114,8 +123,8 @@ def test_killed_within_an_epoch_it_goes_on_as_if_nothing_had_happened(tmp_path: 
         assert torch.equal(a["random"]["cpu"], b["random"]["cpu"])
     assert not torch.equal(by_rank[0]["random"]["cpu"], by_rank[1]["random"]["cpu"])
 
-    rows, weights_3, _, by_rank_3 = run(2, tmp_path / "fewer", "group2")
-    notes = [row["text"] for row in rows if row["event"] == "note"]
+    lines, weights_3, _, by_rank_3 = run(2, tmp_path / "fewer", "group2")
+    notes = [event.text for event in decode_lines(lines) if isinstance(event, Note)]
     assert notes == ["went on from the checkpoint of step 8 on 2 workers after 3"]
     assert len(by_rank_3) == 2
     assert all(torch.isfinite(w).all() for w in weights_3.values())
