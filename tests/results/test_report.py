@@ -21,6 +21,7 @@ from fourds_dist.results.page import Page, Section
 from fourds_dist.results.report import write_report
 from fourds_dist.results.run import Run, find_runs
 from fourds_dist.results.sections import RunSections
+from fourds_dist.runs.events import Note, StageStarted, encode
 
 
 @pytest.fixture(scope="module")
@@ -118,12 +119,13 @@ def test_looking_ends_when_its_time_is_up_and_goes_on_when_more_images_are_asked
 
 def test_what_was_survived_is_told(run_folder: Path) -> None:
     assert "Nothing went wrong" in RunSections(Run(str(run_folder)), None).events().words[0]
+    length = {"num_epochs": 1, "num_steps_per_epoch": 30, "global_batch_size": 32}
     events = [
-        {"stage": "distill", "time": 0, "event": "note", "step": 7, "text": "worker 1 was lost <&>; went on"},
-        {"stage": "distill", "time": 60, "event": "start", "step": 20, "text": "32 images a step"},
+        Note(step=7, text="worker 1 was lost <&>; went on").stamped("distill", 0),
+        StageStarted(step=20, **length, num_workers=1, device="CPU").stamped("distill", 60),
     ]
     with (run_folder / "metrics.jsonl").open("a") as file:
-        file.write("".join(json.dumps(row) + "\n" for row in events) + '{"stage": "distill", "ev')
+        file.write("".join(encode(event) + "\n" for event in events) + '{"stage": "distill", "ev')
     section = RunSections(Run(str(run_folder)), None).events()
     html = Page("run", "verdict", [], [section]).html()
     assert "<td>1970-01-01 00:00:00</td><td>distillation</td>" in html
@@ -137,10 +139,12 @@ def test_an_apprentice_s_standing_is_drawn_and_is_no_loss(run_folder: Path) -> N
     rows = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
     for row in rows:
         if (row["stage"], row["event"]) == ("distill", "step"):
-            row["apprentice/standing"] = row["epoch"] / 3
+            row["method_values"]["apprentice/standing"] = row["epoch"] / 3
     (run_folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert "standing" in {chart.name for chart in learning(run_folder).charts}
-    assert not any("standing" in name for name in Run(str(run_folder)).losses("distill"))
+    losses = {name for step in Run(str(run_folder)).steps("distill") for name in step.losses}
+    assert losses
+    assert not any("standing" in name for name in losses)
 
 
 def learning(run_folder: Path) -> Section:

@@ -174,7 +174,8 @@ def test_numbers_have_flat_names() -> None:
     }  # fmt: skip
     epoch = EpochEnded(
         step=2, epoch=1, loss=2.5, images_per_s=32.0,
-        validation={"teacher": Validation(0.5, 1.5), "student": Validation(0.25)}, num_evaluated=4, is_best=True, left_s=3.0,
+        validation={"teacher": Validation(0.5, 1.5), "student": Validation(0.25)}, num_evaluated=4, is_best=True,
+        left_s=3.0,
     )  # fmt: skip
     assert flat_values(epoch) == {
         "step": 2, "time": 0.0, "epoch": 1, "loss": 2.5, "images_per_s": 32.0, "val/teacher": 0.5, "val/student": 0.25,
