@@ -22,6 +22,7 @@ from fourds_dist.results.report import write_report
 from fourds_dist.results.run import Run, find_runs
 from fourds_dist.results.sections import RunSections
 from fourds_dist.runs.events import Note, StageStarted, encode
+from fourds_dist.runs.layout import RunFile
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def page(folder: Path) -> str:
 
 
 def test_every_network_is_seen_as_in_the_table(reported: Path) -> None:
-    seen, _ = Examination.from_bytes((reported / examine.FILE).read_bytes())
+    seen, _ = Examination.from_bytes((reported / RunFile.EXAMINATION).read_bytes())
     table = {
         line["network"]: line["target"]
         for line in json.loads((reported / "summary.json").read_text())["lines"]
@@ -51,7 +52,7 @@ def test_every_network_is_seen_as_in_the_table(reported: Path) -> None:
 
 
 def test_mistakes_are_the_surest_ones(reported: Path) -> None:
-    seen, _ = Examination.from_bytes((reported / examine.FILE).read_bytes())
+    seen, _ = Examination.from_bytes((reported / RunFile.EXAMINATION).read_bytes())
     scores = seen.scores(STUDENT)
     surest = np.sort(scores.confidence[~scores.right])[::-1][: examine.MOST_MISTAKES]
     assert [m.confidence for m in seen.mistakes] == pytest.approx(surest.tolist(), abs=1e-5)
@@ -59,7 +60,7 @@ def test_mistakes_are_the_surest_ones(reported: Path) -> None:
 
 
 def test_adapters_keep_the_phase_and_change_the_amplitude(reported: Path) -> None:
-    seen, _ = Examination.from_bytes((reported / examine.FILE).read_bytes())
+    seen, _ = Examination.from_bytes((reported / RunFile.EXAMINATION).read_bytes())
     assert seen.adapters is not None
     assert len(seen.adapters.stages) == 4
     assert all(stage.phase_kept > 0.999 for stage in seen.adapters.stages)
@@ -107,7 +108,7 @@ def test_looking_ends_when_its_time_is_up_and_goes_on_when_more_images_are_asked
     shutil.rmtree(run_folder / "report")
     monkeypatch.setattr(examine, "PATIENCE_S", 1e-9)
     assert write_report(str(run_folder))
-    seen, _ = Examination.from_bytes((run_folder / examine.FILE).read_bytes())
+    seen, _ = Examination.from_bytes((run_folder / RunFile.EXAMINATION).read_bytes())
     assert len(seen.labels) == examine.ROUND - 1 or len(seen.labels) == examine.ROUND
     assert f"From {len(seen.labels)} of the 359 images of" in page(run_folder)
     assert len(set(seen.labels.tolist())) >= 8  # spread over the split, which lies in order of classes or not

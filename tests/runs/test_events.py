@@ -136,6 +136,23 @@ def test_a_line_with_another_value_than_its_field_s_holds_no_event(key: str, val
     assert decode(json.dumps(json.loads(encode(STEP)) | {key: value})) is None
 
 
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(texts, inside, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(any_event, st.data())
+def test_whatever_a_field_becomes_the_line_holds_a_whole_event_or_none(
+    event: Event, data: st.DataObject
+) -> None:
+    values = json.loads(encode(event))
+    values[data.draw(st.sampled_from(sorted(values)))] = data.draw(json_values)
+    back = decode(json.dumps(values))
+    assert back is None or (decode(encode(back)) is not None and repr(back))
+
+
 @pytest.mark.parametrize("missing", ["event", "stage", "step", "loss", "losses", "shares"])
 def test_a_line_without_a_field_holds_no_event(missing: str) -> None:
     values = json.loads(encode(STEP))
