@@ -29,8 +29,10 @@ Node ID: 5b05. Prevent node deaths by resource contention, out of memory for one
 
 
 def died(message: str) -> ActorDiedError:
-    """As Ray makes it, in the process that asks, from what its control store says of an actor."""
-    return ActorDiedError(ActorDiedErrorContext(error_message=message, actor_id=bytes(16), class_name="W"))
+    """As Ray makes it from what its control store says of an actor."""
+    error = ActorDiedError(ActorDiedErrorContext(error_message=message, actor_id=bytes(16), class_name="W"))
+    error.args = ()  # as `ray.get` raises it
+    return error
 
 
 def unhealthy(error: Exception) -> Exception:
@@ -106,6 +108,7 @@ def in_task_dual(error: Exception) -> Exception:
 )
 def test_failures_are_described_in_one_line(errors: dict[int, Exception], line: str) -> None:
     assert describe_exceptions(errors) == line
+    assert describe_exceptions({rank: sent(error) for rank, error in errors.items()}) == line
 
 
 def test_a_collective_of_ray_train_that_times_out() -> None:
