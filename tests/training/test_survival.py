@@ -16,6 +16,7 @@ import torch.multiprocessing as mp
 
 from fourds_dist.data import Batch
 from fourds_dist.runs.events import Event, Note, decode_lines, encode
+from fourds_dist.runs.failures import StopKind, StopReason
 from fourds_dist.training.evaluate import Accuracy
 from fourds_dist.training.loop import StageConfig, Surroundings, fit
 from fourds_dist.training.optim import OptimConfig
@@ -135,7 +136,7 @@ def test_the_first_signal_asks_and_the_second_does_not() -> None:
     with told_by_signals() as stop:
         assert stop(0.0) is None
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop(0.0) == "SIGTERM"
+        assert stop(0.0) == StopReason(StopKind.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
