@@ -9,6 +9,7 @@ from typing import Any
 
 from fourds_dist.config import ConfigError, Draft, Section, draft, dump, parsed
 from fourds_dist.results.run import Run
+from fourds_dist.runs.layout import RunFile
 from fourds_dist.settings import Settings, with_absolute_paths
 from fourds_dist.train import QUICKSTART, settings_of, train
 
@@ -43,8 +44,8 @@ def fit(
     ...
     >>> run.outcome.lines[-1].target.num_samples
     359
-    >>> epochs, losses = run.series("distill", "step", "student_ce")
-    >>> len(epochs) == len(losses) > 0
+    >>> losses = [step.losses["student_ce"] for step in run.steps("distill")]
+    >>> len(losses) > 0
     True
     >>> student = load_student(run)
     >>> student.predict("seven.png", top=3)[0].ranking  # doctest: +ELLIPSIS
@@ -70,7 +71,7 @@ def _draft_of(config: Any) -> Draft:
         case str() | os.PathLike():
             return draft(os.fspath(config))
         case Run():
-            return parsed(config.config_text, f"{config.url}/config.yaml")
+            return parsed(config.config_text, f"{config.url}/{RunFile.CONFIG}")
         case Settings():
             return parsed(dump(config), "config")
         case Mapping():

@@ -14,9 +14,7 @@ from functools import cache
 from typing import Any
 
 from fourds_dist.config import Section, section_of
-
-STAGES = ("source", "adapt", "distill")
-"""Names of a run's stages, in their order."""
+from fourds_dist.runs.layout import STAGES
 
 
 class Effect(enum.Enum):

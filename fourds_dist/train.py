@@ -20,6 +20,7 @@ from fourds_dist.command import interrupt_at_sigterm, keys
 from fourds_dist.config import ConfigError, Draft, draft, dump, shipped
 from fourds_dist.launch.ranks import fitted, leave_with_torchrun
 from fourds_dist.launch.ray_job import is_job, left_behind
+from fourds_dist.runs.layout import DONE, RunFile, StageName
 from fourds_dist.settings import Settings, relative_inputs, with_absolute_paths
 from fourds_dist.storage import explained
 from fourds_dist.terminal import say, words
@@ -27,8 +28,8 @@ from fourds_dist.training.identity import begun_stages, changes, keep_images
 from fourds_dist.training.lease import held
 from fourds_dist.training.outcome import Outcome
 from fourds_dist.training.preflight import check, check_before_packing
-from fourds_dist.training.run_folder import CONFIG, RunFolder, refuse_memory
-from fourds_dist.training.stages import DONE, SUMMARY, stages_to_run
+from fourds_dist.training.run_folder import RunFolder, refuse_memory
+from fourds_dist.training.stages import stages_to_run
 from fourds_dist.training.stop import Stopped
 from fourds_dist.training.world import World
 
@@ -90,17 +91,17 @@ def train(settings: Settings) -> Outcome | None:
     """
     folder = RunFolder(settings.run_url)
     with explained(folder.url):  # nothing was asked of its store before
-        was_done = folder.exists(SUMMARY)
+        was_done = folder.exists(RunFile.SUMMARY)
     is_main = run(settings)
-    if not folder.exists(SUMMARY):
+    if not folder.exists(RunFile.SUMMARY):
         if is_main:
             say(f"run.until={settings.run.until}: done, in {folder.url}")
         return None
-    outcome = Outcome.from_dict(folder.read_json(SUMMARY))
+    outcome = Outcome.from_dict(folder.read_json(RunFile.SUMMARY))
     if is_main:
         console = Console()
         outcome.show(console)
-        console.print(words(f"student: {folder.path('student.safetensors')}"), soft_wrap=True)
+        console.print(words(f"student: {folder.path(RunFile.STUDENT)}"), soft_wrap=True)
         _show_report(folder, console, is_kept=was_done)
     return outcome
 
@@ -144,7 +145,7 @@ def _claimed(settings: Settings, world: World | None, wait_s: float) -> Iterator
     with explained(folder.url):
         changes(folder, settings)
         stages = stages_to_run(settings)
-        left = [stage for stage in stages if not folder.exists(DONE[stage])]
+        left: list[StageName] = [stage for stage in stages if not folder.exists(DONE[stage])]
     if stages and not left:
         yield
         return
@@ -153,17 +154,18 @@ def _claimed(settings: Settings, world: World | None, wait_s: float) -> Iterator
         prepare(settings)
         check(settings)
         keep_images(folder, settings)
-        folder.write_text(CONFIG, dump(settings))
+        folder.write_text(RunFile.CONFIG, dump(settings))
         if changed and (begun := begun_stages(folder, settings)):
-            folder.note(next(iter(left), begun[-1]), f"goes on with other values: {'; '.join(changed)}")
+            folder.note(left[0] if left else begun[-1], f"goes on with other values: {'; '.join(changed)}")
         yield
 
 
 def _show_report(folder: RunFolder, console: Console, *, is_kept: bool) -> None:
     """End the run with its report; the one that is there is shown again if it `is_kept`."""
-    from fourds_dist.results.report import PAGE, write_report
+    from fourds_dist.results.report import write_report
 
-    place = folder.path(PAGE) if is_kept and folder.exists(PAGE) else write_report(folder.url)
+    is_there = is_kept and folder.exists(RunFile.REPORT)
+    place = folder.path(RunFile.REPORT) if is_there else write_report(folder.url)
     if place is not None:
         console.print(words(f"report: {place}"), soft_wrap=True)
 

@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
 def _tune(options: argparse.Namespace) -> Answer:
     from fourds_dist.config import shipped
     from fourds_dist.launch.ranks import refuse_launcher
+    from fourds_dist.runs.failures import StopKind
     from fourds_dist.sweep.plan import read_plan
     from fourds_dist.sweep.run import read_sweep, sweep
     from fourds_dist.train import base_folder
@@ -59,7 +60,8 @@ def _tune(options: argparse.Namespace) -> Answer:
         known = ", ".join(sorted(str(path) for path in shipped("sweeps").glob("*.yaml")))
         raise ValueError(f"{options.sweep} is no sweep file (.yaml); those that come along: {known}")
     console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
-    return 130 if sweep(plan, resume=options.resume, console=console) == "Ctrl-C" else None
+    reason = sweep(plan, resume=options.resume, console=console)
+    return 130 if reason is not None and reason.kind == StopKind.CTRL_C else None
 
 
 if __name__ == "__main__":

@@ -106,7 +106,9 @@ def main(arguments: list[str] | None = None) -> int:
         rows, theirs, where = elastic.rows(), losses(fixed.rows()), starts(elastic.rows())
         ours = losses(rows)
         for row in rows:
-            if row["event"] in ("start", "note"):
+            if row["event"] == "start":
+                print(f"step {row['step']:4}: {row['num_workers']} workers")
+            if row["event"] == "note":
                 print(f"step {row['step']:4}: {row['text']}")
         print(f"{'step':>5} {'fixed':>8} {'elastic':>8}")
         for step in sorted(theirs)[:: max(1, len(theirs) // 20)]:

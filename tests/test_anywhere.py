@@ -24,6 +24,7 @@ from torch import nn
 from fourds_dist.cli import main
 from fourds_dist.config import to_yaml
 from fourds_dist.results.run import Run
+from fourds_dist.runs.events import StageStarted
 from fourds_dist.storage import read_text, write_bytes
 from fourds_dist.training.run_folder import RunFolder
 from tests.compare.small import CHANGES, METHODS, network, write_domains
@@ -95,7 +96,7 @@ def write_configurations(url: str, shards: dict[str, str], **keys: Any) -> None:
 
 def starts(url: str) -> list[tuple[str, int]]:
     """(stage, step) of every start of a run."""
-    return [(row["stage"], row["step"]) for row in Run(url).rows if row["event"] == "start"]
+    return [(event.stage, event.step) for event in Run(url).events if isinstance(event, StageStarted)]
 
 
 @pytest.mark.parametrize("kind", PLACES)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from fourds_dist.compare.plan import Cell, Plan
 from fourds_dist.compare.statistics import Mean, mean_of, mean_over
-from fourds_dist.results.run import CONFIG, Run
+from fourds_dist.results.run import Run
+from fourds_dist.runs.events import Event, StageEnded, StageStarted, StepLogged
+from fourds_dist.runs.layout import STAGES, Network, RunFile, StageName
 from fourds_dist.settings import Settings
 from fourds_dist.training.run_folder import RunFolder
-from fourds_dist.training.stage import StageName, stage_config
-from fourds_dist.training.stages import DONE, SUMMARY
+from fourds_dist.training.stage import stage_config
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,13 @@ def read_results(plan: Plan) -> Results:
     sources: dict[str, float] = {}
     cells: dict[Cell, Result] = {}
     for cell, settings in plan.runs.items():
-        if not RunFolder(settings.run_url).exists(SUMMARY):
+        if not RunFolder(settings.run_url).exists(RunFile.SUMMARY):
             continue
         source = plan.sources.get(cell)
         if source is not None and source.run_url not in sources:
-            is_there = RunFolder(source.run_url).exists(CONFIG)
-            rows = Run(source.run_url).rows if is_there else []
-            sources[source.run_url] = _device_seconds(rows, source, ["source"])
+            is_there = RunFolder(source.run_url).exists(RunFile.CONFIG)
+            events = Run(source.run_url).events if is_there else []
+            sources[source.run_url] = _device_seconds(events, source, ["source"])
         cells[cell] = _result(settings, sources[source.run_url] if source else 0.0)
     return Results(plan, cells)
 
@@ -135,34 +135,35 @@ def _result(settings: Settings, source_s: float) -> Result:
     run = Run(settings.run_url)
     outcome = run.outcome
     assert outcome is not None
-    student = next(line for line in outcome.lines if line.network == "student")
-    peaks = [row["peak_memory_bytes"] for row in run.rows if row.get("peak_memory_bytes")]
-    device = next((row["device"] for row in run.rows if "device" in row), "unknown device")
+    student = next(line for line in outcome.lines if line.network == Network.STUDENT.display_name)
+    peaks = [event.peak_memory_bytes for event in run.events if isinstance(event, StageEnded)]
+    device = next((e.device for e in run.events if isinstance(e, StageStarted)), "unknown device")
     return Result(
         accuracy=student.target.value,
         validation_accuracy=outcome.validation_accuracy,
-        train_s=_device_seconds(run.rows, settings, [stage for stage in DONE if stage != "source"]),
+        train_s=_device_seconds(run.events, settings, [stage for stage in STAGES if stage != "source"]),
         source_s=source_s,
         images_per_s=outcome.train_images_per_s,
-        peak_memory_bytes=max(peaks, default=None),
+        peak_memory_bytes=max(filter(None, peaks), default=None),
         device=device,
     )
 
 
-def _device_seconds(rows: Iterable[dict[str, Any]], settings: Settings, stages: Iterable[StageName]) -> float:
+def _device_seconds(events: Iterable[Event], settings: Settings, stages: Iterable[StageName]) -> float:
     """Seconds of training in some stages times workers, from what was measured between logging steps.
 
     A step that was done again after a kill counts once.
     """
     seconds, wanted = 0.0, set(stages)
     step, num_workers = 0, 1
-    for row in rows:
-        if row.get("stage") not in wanted:
+    batch_sizes: dict[str, int] = {stage: stage_config(stage, settings).global_batch_size for stage in wanted}
+    for event in events:
+        if event.stage not in wanted:
             continue
-        if row["event"] == "start":
-            step, num_workers = row["step"], row["num_workers"]
-        elif row["event"] == "step":
-            images = (row["step"] - step) * stage_config(row["stage"], settings).global_batch_size
-            seconds += num_workers * images / row["images_per_s"]
-            step = row["step"]
+        if isinstance(event, StageStarted):
+            step, num_workers = event.step, event.num_workers
+        elif isinstance(event, StepLogged):
+            images = (event.step - step) * batch_sizes[event.stage]
+            seconds += num_workers * images / event.images_per_s
+            step = event.step
     return seconds

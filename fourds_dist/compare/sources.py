@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
+from fourds_dist.runs.layout import DONE
 from fourds_dist.settings import Settings
 from fourds_dist.storage import explained
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.source import source_identity, source_run
-from fourds_dist.training.stages import DONE, stages_to_run
+from fourds_dist.training.stages import stages_to_run
 
 Key = TypeVar("Key")
 

@@ -14,12 +14,13 @@ from typing import Protocol
 
 from fourds_dist.command import told
 from fourds_dist.compare.plan import Plan
+from fourds_dist.runs.layout import DONE
 from fourds_dist.settings import Settings
 from fourds_dist.terminal import say
 from fourds_dist.train import run
 from fourds_dist.training.patience import short
 from fourds_dist.training.run_folder import RunFolder
-from fourds_dist.training.stages import DONE, drop_checkpoints
+from fourds_dist.training.stages import drop_checkpoints
 from fourds_dist.training.stop import Stopped
 
 GRACE_S = 60

@@ -1,27 +1,43 @@
 """A run's numbers for Prometheus: rank 0 sets them, and Ray serves them on the metrics port of that worker's node.
 
-They are set at logging steps and epochs alone, from rows that hold for all workers together, so that they cost training
+They are set at logging steps and epochs alone, from events that hold for all workers together, and cost training
 nothing. In Prometheus every name begins with `ray_`; `cluster/grafana.json` draws them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from ray.util.metrics import Counter, Gauge
 
+from fourds_dist.runs.events import EpochEnded, Event, Note, StageStarted, StepLogged
+
 TAGS = ("run", "stage")
-GAUGES = {
-    "step": "Steps of the stage that are done",
-    "epoch": "Passes over the training split that are done",
-    "images_per_s": "Training images per second, all workers together, data included, evaluation left out",
-    "data_wait_share": "Share of its time, from 0 to 1, that rank 0 waited for data",
-    "host_busy_share": "Share of its time, from 0 to 1, that rank 0 spent in Python; near 1, its GPU waits (GPUs only)",
-    "network_wait_share": "Share of a step, from 0 to 1, that waits for the other workers' gradients (GPUs only)",
-    "num_bad_samples": "Broken images met so far, all workers together",
+GAUGES: dict[str, tuple[str, Callable[[StepLogged], float | None]]] = {
+    "step": ("Steps of the stage that are done", lambda event: event.step),
+    "epoch": ("Passes over the training split that are done", lambda event: event.epoch),
+    "images_per_s": (
+        "Training images per second, all workers together, data included, evaluation left out",
+        lambda event: event.images_per_s,
+    ),
+    "data_wait_share": (
+        "Share of its time, from 0 to 1, that rank 0 waited for data",
+        lambda event: event.shares.data_wait,
+    ),
+    "host_busy_share": (
+        "Share of its time, from 0 to 1, that rank 0 spent in Python; near 1, its GPU waits (GPUs only)",
+        lambda event: event.shares.host_busy,
+    ),
+    "network_wait_share": (
+        "Share of a step, from 0 to 1, that waits for the other workers' gradients (GPUs only)",
+        lambda event: event.shares.network_wait,
+    ),
+    "num_bad_samples": (
+        "Broken images met so far, all workers together",
+        lambda event: event.num_bad_samples,
+    ),
 }
-"""Number of a step's row -> its meaning."""
-NO_LOSSES = {*GAUGES, "time"}
+"""Name -> its meaning, and the value of a logging step; None where the step has none."""
 
 
 class Gauges:
@@ -39,7 +55,7 @@ class Gauges:
             made.set_default_tags(tags)
             return made
 
-        self._numbers = {name: gauge(name, meaning) for name, meaning in GAUGES.items()}
+        self._numbers = {name: gauge(name, meaning) for name, (meaning, _) in GAUGES.items()}
         self._num_steps = gauge("num_steps", "Steps of the whole stage")
         self._losses = gauge(
             "loss", "Mean loss since the last logging step, by name; `loss` is their weighted sum", "loss"
@@ -50,22 +66,20 @@ class Gauges:
         )
         self._notes.set_default_tags(tags)
 
-    def __call__(self, row: dict[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         """Set what an event tells."""
-        match row["event"]:
-            case "start":
-                self._numbers["step"].set(row["step"])
-                self._num_steps.set(row["num_epochs"] * row["num_steps_per_epoch"])
-            case "step":
-                for name, gauge in self._numbers.items():
-                    if name in row:
-                        gauge.set(row[name])
-                for name, value in row.items():
-                    if isinstance(value, float) and "/" not in name and name not in NO_LOSSES:
-                        self._losses.set(value, {"loss": name})
-            case "epoch":
-                for name, value in row.items():
-                    if name.startswith("val/"):
-                        self._accuracies.set(value, {"network": name.removeprefix("val/")})
-            case "note":
+        match event:
+            case StageStarted():
+                self._numbers["step"].set(event.step)
+                self._num_steps.set(event.num_epochs * event.num_steps_per_epoch)
+            case StepLogged():
+                for name, (_, value_of) in GAUGES.items():
+                    if (value := value_of(event)) is not None:
+                        self._numbers[name].set(value)
+                for name, loss in {"loss": event.loss, **event.losses}.items():
+                    self._losses.set(loss, {"loss": name})
+            case EpochEnded():
+                for network, measured in event.validation.items():
+                    self._accuracies.set(measured.accuracy, {"network": network})
+            case Note():
                 self._notes.inc()

@@ -24,15 +24,19 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from fourds_dist.command import interrupt_at_sigterm
-from fourds_dist.launch.board import Row, Witness, watched_board
-from fourds_dist.launch.worker import SNAPSHOT, Ending, counted, train_worker
+from fourds_dist.launch.board import watched_board
+from fourds_dist.launch.worker import Ending, counted, train_worker
+from fourds_dist.launch.worker_failures import Witness, describe_exceptions
+from fourds_dist.runs.events import Sink
+from fourds_dist.runs.failures import StopKind, StopReason
+from fourds_dist.runs.layout import CHECKPOINT_STATE, DONE, RAY_CHECKPOINTS, StageName
 from fourds_dist.settings import Settings
 from fourds_dist.storage import is_driver_s
 from fourds_dist.training.patience import patiently, short
 from fourds_dist.training.preflight import check_device
 from fourds_dist.training.progress import ProgressView
 from fourds_dist.training.run_folder import RunFolder
-from fourds_dist.training.stages import DONE, StageName, stages_to_run
+from fourds_dist.training.stages import stages_to_run
 from fourds_dist.training.stop import Stopped
 from fourds_dist.training.tracking import OBEYED
 
@@ -65,8 +69,8 @@ def run_on_ray(settings: Settings) -> None:
 def run_stage_on_ray(
     stage: StageName,
     settings: Settings,
-    show: Callable[[Row], None],
-    meanwhile: Callable[[], str | None] = lambda: None,
+    show: Sink,
+    meanwhile: Callable[[], StopReason | None] = lambda: None,
 ) -> None:
     """One stage in the cluster that this process has joined, to its end.
 
@@ -91,22 +95,22 @@ def run_stage_on_ray(
             if 0 <= launch.max_failures < num_failures:
                 raise LaunchError(f"{stage} stage failed: {notes[0]}") from error
             continue
-        if ending.kind != "preempted":
+        if not ending.is_preempted:
             break
         notes = []
         # Workers have left a node that goes before it went; the others and its successor take over.
         await_workers(launch, wait_s=launch.wait_s)
-    if ending.kind == "stopped":
-        raise Stopped(ending.text, ending.step)
+    if ending.reason is not None:
+        raise Stopped(ending.reason, ending.step)
     if ending.kind == "failed":
-        raise HopelessError(f"{stage} stage: {ending.text}")
+        raise HopelessError(f"{stage} stage: {ending.error}")
 
 
 def _fit(
     stage: StageName,
     settings: Settings,
-    show: Callable[[Row], None],
-    meanwhile: Callable[[], str | None],
+    show: Sink,
+    meanwhile: Callable[[], StopReason | None],
     notes: list[str],
 ) -> Ending:
     """One `TorchTrainer.fit()`.
@@ -123,7 +127,7 @@ def _fit(
     check_device(settings, on_gpu="GPU" in resources)
     os.environ["RAY_TRAIN_COLLECTIVE_TIMEOUT_S"] = str(launch.collective_timeout_s)
     folder = RunFolder(RunFolder(settings.run_url).path(stage))
-    what = f"{folder.path(SNAPSHOT)} could not be read"
+    what = f"{folder.path(RAY_CHECKPOINTS)} could not be read"
     patiently(lambda: _drop_torn_snapshot(folder), what, patience_s=settings.run.patience_s)
     with watched_board(show) as board:
         for text in notes:
@@ -148,15 +152,16 @@ def _fit(
                 name=stage,
                 failure_config=ray.train.FailureConfig(max_failures=launch.max_failures),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=settings.run.keep_checkpoints),
-                callbacks=[Witness(board)],
+                callbacks=[Witness(board, stage)],
                 **_storage(settings.run_url),
             ),
         )
         try:
             return _fit_until_told(trainer, board, launch.grace_s, meanwhile)
         except ray.train.WorkerGroupError as error:
-            rank, cause = next(iter(error.worker_failures.items()))
-            raise LaunchError(f"{stage} stage failed on worker {rank}: {_last_line(cause)}") from error
+            raise LaunchError(
+                f"{stage} stage failed: {describe_exceptions(error.worker_failures)}"
+            ) from error
         except ray.train.TrainingFailedError as error:
             if isinstance(error, ray.train.ControllerError) and _is_of_storage(error.controller_failure):
                 raise
@@ -169,7 +174,7 @@ def _fit(
 
 
 def _fit_until_told(
-    trainer: TorchTrainer, board: Any, grace_s: float, meanwhile: Callable[[], str | None]
+    trainer: TorchTrainer, board: Any, grace_s: float, meanwhile: Callable[[], StopReason | None]
 ) -> Ending:
     """`trainer.fit()`, until Ctrl-C, SIGTERM or `meanwhile` asks the workers to leave.
 
@@ -195,21 +200,21 @@ def _fit_until_told(
                 if reason := meanwhile():
                     board.stop.remote(reason)
                     ending = result.result(timeout=grace_s)
-                    return ending._replace(kind="stopped") if ending.kind == "preempted" else ending
+                    return ending._replace(reason=reason) if ending.is_preempted else ending
             return result.result()
         except KeyboardInterrupt:
-            board.stop.remote("Ctrl-C or SIGTERM")
+            board.stop.remote(StopReason(StopKind.INTERRUPTED))
             try:
                 ending = result.result(timeout=grace_s)
             except (TimeoutError, ray.train.ControllerError):
                 raise KeyboardInterrupt from None
-            if ending.kind in ("done", "preempted"):
+            if ending.kind == "done" or ending.is_preempted:
                 raise
             return ending
         except BaseException:
             # `meanwhile` ends a trial of a sweep by raising SystemExit; its workers go as well.
             if not result.done():
-                board.stop.remote("the end of its driver")
+                board.stop.remote(StopReason(StopKind.DRIVER_ENDED))
                 wait([result], timeout=grace_s)
             raise
 
@@ -234,11 +239,11 @@ def _drop_torn_snapshot(stage: RunFolder) -> None:
     Ray refuses to start with such a list. We do without it: the newest checkpoint is found in the folder.
     """
     try:
-        whole = all(stage.exists(f"{name}/state.pt") for name in counted(stage))
+        whole = all(stage.exists(f"{name}/{CHECKPOINT_STATE}") for name in counted(stage))
     except ValueError:
         whole = False
     if not whole:
-        fs, path = fsspec.core.url_to_fs(stage.path(SNAPSHOT))
+        fs, path = fsspec.core.url_to_fs(stage.path(RAY_CHECKPOINTS))
         fs.rm(path)
 
 

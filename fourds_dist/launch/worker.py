@@ -11,28 +11,35 @@ import ray
 import ray.train
 
 from fourds_dist.launch.gauges import Gauges
+from fourds_dist.runs.events import Event
+from fourds_dist.runs.failures import StopKind, StopReason
+from fourds_dist.runs.layout import RAY_CHECKPOINTS, checkpoint_name
 from fourds_dist.settings import Settings
 from fourds_dist.training.checkpoint import CheckpointRefusedError
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.stages import run_stage
 from fourds_dist.training.stop import Stopped
-from fourds_dist.training.store import FolderStore, name_of
+from fourds_dist.training.store import FolderStore
 
 PREEMPTION_POLL_S = 5.0
 """Seconds of training between two questions to Ray, each a barrier of some milliseconds."""
 
 
-SNAPSHOT = "checkpoint_manager_snapshot.json"
-
-
 class Ending(NamedTuple):
     """How a stage's workers left by themselves. Ray tries again what they raise, and takes what they return."""
 
-    kind: Literal["done", "stopped", "preempted", "failed"]
-    text: str = ""
-    """Why they stopped, or what failed."""
+    kind: Literal["done", "stopped", "failed"]
+    reason: StopReason | None = None
+    """Why they stopped."""
     step: int = 0
     """Of the checkpoint with which they stopped."""
+    error: str = ""
+    """What failed."""
+
+    @property
+    def is_preempted(self) -> bool:
+        """Whether they left a node that will be taken away, and are to be started again."""
+        return self.reason is not None and self.reason.kind == StopKind.PREEMPTED
 
 
 def train_worker(config: dict[str, Any]) -> Ending:
@@ -61,10 +68,9 @@ def train_worker(config: dict[str, Any]) -> Ending:
             happened=line.happened,
         )
     except Stopped as stopped:
-        kind = "preempted" if stopped.reason.startswith(PREEMPTED) else "stopped"
-        return Ending(kind, stopped.reason, stopped.step)
+        return Ending("stopped", stopped.reason, stopped.step)
     except (FloatingPointError, CheckpointRefusedError) as error:  # it would all happen again, on every rank
-        return Ending("failed", str(error))
+        return Ending("failed", error=str(error))
     return Ending("done")
 
 
@@ -74,15 +80,14 @@ def counted(stage: RunFolder) -> list[str]:
     Raises:
         ValueError: a list that a kill tore.
     """
-    if not stage.exists(SNAPSHOT):
+    if not stage.exists(RAY_CHECKPOINTS):
         return []
     try:
-        return [entry["checkpoint_dir_name"] for entry in stage.read_json(SNAPSHOT)["checkpoint_results"]]
+        return [
+            entry["checkpoint_dir_name"] for entry in stage.read_json(RAY_CHECKPOINTS)["checkpoint_results"]
+        ]
     except (UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{stage.path(SNAPSHOT)} is torn") from error
-
-
-PREEMPTED = "a notice that a node goes"
+        raise ValueError(f"{stage.path(RAY_CHECKPOINTS)} is torn") from error
 
 
 class Line:
@@ -91,27 +96,26 @@ class Line:
     def __init__(self, board: Any) -> None:
         self._board = board
         self._answer: ray.ObjectRef | None = None
-        self._told: str | None = None
+        self._told: StopReason | None = None
         self._asked_s = 0.0
 
-    def put(self, row: dict[str, Any]) -> None:
+    def put(self, event: Event) -> None:
         """Send an event; whether the driver wants to stop comes back with it, and is not waited for."""
         self._hear()
-        self._answer = self._board.put.remote(row)
+        self._answer = self._board.put.remote(event)
 
     def happened(self) -> list[str]:
         """What befell earlier workers of this run."""
         return ray.get(self._board.take_notes.remote(), timeout=60)
 
-    def told_to_stop(self, run_s: float) -> str | None:
+    def told_to_stop(self, run_s: float) -> StopReason | None:
         """What the driver said (rank 0 alone hears it), or Ray's notice that a node will be taken away."""
         self._hear()
         if run_s - self._asked_s >= PREEMPTION_POLL_S:  # all ranks ask, or none
             self._asked_s = run_s
             info = ray.train.get_preemption_info()
             if info is not None:
-                ranks = ", ".join(map(str, info.preempted_ranks))
-                self._told = self._told or f"{PREEMPTED} (worker {ranks})"
+                self._told = self._told or StopReason(StopKind.PREEMPTED, tuple(info.preempted_ranks))
         return self._told
 
     def _hear(self) -> None:
@@ -133,10 +137,10 @@ class RayStore:
         self._under_way: Future[None] | None = None
 
     def save(
-        self, state: dict[str, Any] | None, step: int, metrics: dict[str, float], *, wait: bool = False
+        self, state: dict[str, Any] | None, step: int, accuracies: dict[str, float], *, wait: bool = False
     ) -> None:
         """A barrier of all ranks; rank 0 brings the state, and waits until its last one is written."""
-        report = {"step": step, **metrics}
+        report = {"step": step, "accuracies": accuracies}
         if state is None:
             ray.train.report(report)
             return
@@ -154,13 +158,13 @@ class RayStore:
 
         storage: Any = ray.train.get_context().get_storage()
         checkpoint = ray.train.Checkpoint(
-            storage.build_checkpoint_path_from_name(name_of(step)), storage.storage_filesystem
+            storage.build_checkpoint_path_from_name(checkpoint_name(step)), storage.storage_filesystem
         )
         self._under_way = written
         ray.train.report(
             report,
             checkpoint=checkpoint,
-            checkpoint_dir_name=name_of(step),
+            checkpoint_dir_name=checkpoint_name(step),
             checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
             delete_local_checkpoint_after_upload=False,
             checkpoint_upload_fn=upload,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fourds_dist.method import FourDs
 from fourds_dist.results.preprocessing import Preprocessing
+from fourds_dist.runs.layout import Network
 
 NUM_IMAGES = 16
 
@@ -74,7 +75,7 @@ def look_into(task: FourDs, images: Tensor, preprocessing: Preprocessing) -> Ada
 
     handles = [adapter.register_forward_hook(note) for adapter in task.adapters]
     try:
-        task.predictors()["teacher_adapted"](images[:NUM_IMAGES])
+        task.predictors()[Network.TEACHER_ADAPTED](images[:NUM_IMAGES])
     finally:
         for handle in handles:
             handle.remove()

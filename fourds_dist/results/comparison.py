@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fourds_dist.results import charts
 from fourds_dist.results.charts import Chart
-from fourds_dist.results.examine import STUDENT, Examination
+from fourds_dist.results.examine import ADAPTED, STUDENT, TEACHER, Examination
 from fourds_dist.results.page import Page, Section, Table
-from fourds_dist.results.run import Run
+from fourds_dist.results.run import Curve, Run, curve
 from fourds_dist.results.scores import wilson
 from fourds_dist.results.sections import RunSections
+from fourds_dist.runs.events import StepLogged
+from fourds_dist.runs.layout import Network
 
 Look = tuple[Examination | None, str]
 MOST_DETAILED = 6
@@ -58,9 +60,7 @@ def _results(runs: Sequence[Run], names: Sequence[str]) -> Section:
         lines = {line.network: line.target for line in run.outcome.lines}
         student = next(line for line in run.outcome.lines if line.network == STUDENT)
         levels[name] = (student.target.value, _interval(run))
-        others = [
-            f"{lines[n].value:.1%}" if n in lines else "-" for n in ("teacher", "teacher with adapters")
-        ]
+        others = [f"{lines[n].value:.1%}" if n in lines else "-" for n in (TEACHER, ADAPTED)]
         size, speed = f"{student.num_parameters / 1e6:.2f} M", f"{run.outcome.train_images_per_s:.0f}"
         rows.append((name, f"{student.target.value:.1%}", *others, size, speed, str(run.outcome.num_workers)))
     columns = ("run", "student", "teacher", "with adapters", "student's size", "trained, images/s", "workers")
@@ -86,20 +86,49 @@ def _differences(runs: Sequence[Run], names: Sequence[str]) -> Section:
 
 
 def _curves(runs: Sequence[Run], names: Sequence[str]) -> Section | None:
-    drawn: list[Chart] = []
-    wanted = [
-        ("epoch", "val/student", "Student's validation accuracy", {"percent": True}),
-        ("epoch", "val/teacher_adapted", "Adapted teacher's validation accuracy", {"percent": True}),
-        ("step", "student_ce", "Student's cross-entropy", {"log": True}),
-        ("step", "images_per_s", "Training images per second", {"least": 0}),
-        ("step", "data_wait_share", "Share of time waiting for data", {"percent": True, "least": 0}),
+    steps = {name: run.steps("distill") for run, name in zip(runs, names, strict=True)}
+    epochs = {name: run.epochs("distill") for run, name in zip(runs, names, strict=True)}
+
+    def over_steps(value_of: Callable[[StepLogged], float | None]) -> dict[str, Curve]:
+        return {name: curve(found, value_of) for name, found in steps.items()}
+
+    def accuracies(network: Network) -> dict[str, Curve]:
+        having = {name: [e for e in found if network in e.validation] for name, found in epochs.items()}
+        return {n: curve(found, lambda e: e.validation[network].accuracy) for n, found in having.items()}
+
+    wanted: list[tuple[str, str, dict[str, Curve], dict[str, Any]]] = [
+        ("val-student", "Student's validation accuracy", accuracies(Network.STUDENT), {"percent": True}),
+        (
+            "val-teacher_adapted",
+            "Adapted teacher's validation accuracy",
+            accuracies(Network.TEACHER_ADAPTED),
+            {"percent": True},
+        ),
+        (
+            "student_ce",
+            "Student's cross-entropy",
+            over_steps(lambda step: step.losses.get("student_ce")),
+            {"log": True},
+        ),
+        (
+            "images_per_s",
+            "Training images per second",
+            over_steps(lambda step: step.images_per_s),
+            {"least": 0},
+        ),
+        (
+            "data_wait_share",
+            "Share of time waiting for data",
+            over_steps(lambda step: step.shares.data_wait),
+            {"percent": True, "least": 0},
+        ),
     ]
-    for event, key, title, options in wanted:
-        curves = {n: run.series("distill", event, key) for run, n in zip(runs, names, strict=True)}
-        curves = {name: curve for name, curve in curves.items() if curve[0]}
-        if curves:
-            shown = dict(list(curves.items())[:MOST_CURVES])
-            drawn.append(charts.lines(f"all-{key.replace('/', '-')}", title, shown, **options))
+    drawn: list[Chart] = []
+    for key, title, curves, options in wanted:
+        shown = {name: found for name, found in curves.items() if found[0]}
+        if shown:
+            first = dict(list(shown.items())[:MOST_CURVES])
+            drawn.append(charts.lines(f"all-{key}", title, first, **options))
     words = [f"The best {MOST_CURVES} of {len(runs)} runs."] if len(runs) > MOST_CURVES else []
     return Section("curves", "Curves", ["Distillation, by epoch.", *words], charts=drawn) if drawn else None
 

@@ -31,15 +31,15 @@ from fourds_dist.results.images import Pictures, ShardImages
 from fourds_dist.results.preprocessing import Preprocessing
 from fourds_dist.results.run import Run, read_bytes
 from fourds_dist.results.scores import Scores, softmax
+from fourds_dist.runs.layout import Network, RunFile
 from fourds_dist.storage import write_bytes
 from fourds_dist.training.networks import build
 from fourds_dist.training.stages import distilled_teacher
 from fourds_dist.training.weights import load_weights, read_weights
 from fourds_dist.training.weights_about import About
 
-FILE = "report/examination.npz"
-STUDENT, BEFORE = "student", "student before distillation"
-TEACHER, ADAPTED = "teacher", "teacher with adapters"
+STUDENT, BEFORE = Network.STUDENT.display_name, Network.STUDENT_BEFORE.display_name
+TEACHER, ADAPTED = Network.TEACHER.display_name, Network.TEACHER_ADAPTED.display_name
 MOST_IMAGES = 1000
 """Images that are looked at unless other are asked for."""
 PATIENCE_S = 15.0
@@ -134,8 +134,8 @@ def examined(run: Run, *, num_images: int | None = None) -> Examination:
     Raises:
         ValueError: weights or data that are no longer there.
     """
-    identity, path = _identity(run), run.folder.path(FILE)
-    if run.folder.exists(FILE):
+    identity, path = _identity(run), run.folder.path(RunFile.EXAMINATION)
+    if run.folder.exists(RunFile.EXAMINATION):
         try:
             kept, kept_identity = Examination.from_bytes(read_bytes(path))
         except (ValueError, KeyError, TypeError, OSError):  # of another version, or cut short: look again
@@ -255,14 +255,14 @@ def _networks(run: Run, classes: tuple[str, ...]) -> tuple[FourDs, dict[str, Pre
         config=settings.method,
         image_size=side,
     )
-    if folder.exists("adapters.safetensors"):
-        adapted = read_weights(folder.path("adapters.safetensors"), what="adapters")
+    if folder.exists(RunFile.ADAPTERS):
+        adapted = read_weights(folder.path(RunFile.ADAPTERS), what="adapters")
         unknown = task.load_state_dict(adapted, strict=False).unexpected_keys
         if unknown:
-            raise ValueError(f"{folder.path('adapters.safetensors')} does not fit the run's {unknown[0]}")
+            raise ValueError(f"{folder.path(RunFile.ADAPTERS)} does not fit the run's {unknown[0]}")
     if len(task.adapters):
-        networks[ADAPTED] = task.predictors()["teacher_adapted"]
-    load_weights(folder.path("student.safetensors"), student, what="student")
+        networks[ADAPTED] = task.predictors()[Network.TEACHER_ADAPTED]
+    load_weights(folder.path(RunFile.STUDENT), student, what="student")
     networks[STUDENT] = student
     return task, networks
 
@@ -272,7 +272,7 @@ def _student_before(run: Run, classes: tuple[str, ...]) -> nn.Module | None:
     settings = run.settings
     start = settings.student.start
     if start == "source":
-        start = run.folder.path("student_source.safetensors")
+        start = run.folder.path(RunFile.STUDENT_SOURCE)
     elif start == "random":
         return None
     return build(
@@ -288,5 +288,5 @@ def _student_before(run: Run, classes: tuple[str, ...]) -> nn.Module | None:
 
 def _identity(run: Run) -> str:
     """Of what an examination would see: another result, another identity."""
-    text = f"{VERSION} {run.config_text} {run.folder.read_text('summary.json')}"
+    text = f"{VERSION} {run.config_text} {run.folder.read_text(RunFile.SUMMARY)}"
     return hashlib.sha256(text.encode()).hexdigest()

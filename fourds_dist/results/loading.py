@@ -9,7 +9,6 @@ student.pt2, student.onnx            exported programs
 from __future__ import annotations
 
 import io
-import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,8 +23,9 @@ from fourds_dist.extras import remedy
 from fourds_dist.json_text import parsed_json
 from fourds_dist.method.backbones import BackboneConfig, build_backbone
 from fourds_dist.results.preprocessing import Preprocessing
-from fourds_dist.results.run import CONFIG, STUDENT, Run, read_bytes
+from fourds_dist.results.run import Run, read_bytes
 from fourds_dist.results.student import ABOUT, Student, classes_of, description
+from fourds_dist.runs.layout import CHECKPOINT_STATE, RunFile, checkpoint_step
 from fourds_dist.storage import explained, locate
 from fourds_dist.training.checkpoint import decode_state
 from fourds_dist.training.weights import load_weights
@@ -50,8 +50,9 @@ def load_student(source: str | Path | Run) -> Student:
     if isinstance(source, Run):
         return _of_run(source)
     url = str(source).rstrip("/")
-    if re.search(r"/checkpoint-\d+(/state\.pt)?$", url):
-        return _of_checkpoint(url.removesuffix("/state.pt"))
+    checkpoint = url.removesuffix(f"/{CHECKPOINT_STATE}")
+    if checkpoint_step(checkpoint.rpartition("/")[2]) is not None:
+        return _of_checkpoint(checkpoint)
     if url.endswith(".safetensors"):
         return _of_safetensors(url)
     if url.endswith(".pt2"):
@@ -70,12 +71,12 @@ def load_student(source: str | Path | Run) -> Student:
 
 
 def _of_run(run: Run) -> Student:
-    if not run.folder.exists(STUDENT):
+    if not run.folder.exists(RunFile.STUDENT):
         raise ValueError(
-            f"{run.url} has no {STUDENT} yet: the run is not done; the same command goes on with it, or give one of "
-            "its checkpoints (distill/checkpoint-...)"
+            f"{run.url} has no {RunFile.STUDENT} yet: the run is not done; the same command goes on with it, or give "
+            "one of its checkpoints (distill/checkpoint-...)"
         )
-    return _of_safetensors(run.folder.path(STUDENT))
+    return _of_safetensors(run.folder.path(RunFile.STUDENT))
 
 
 def _of_safetensors(url: str) -> Student:
@@ -92,7 +93,7 @@ def _of_safetensors(url: str) -> Student:
 
 
 def _of_checkpoint(url: str) -> Student:
-    state = decode_state(read_bytes(f"{url}/state.pt"), url)
+    state = decode_state(read_bytes(f"{url}/{CHECKPOINT_STATE}"), url)
     run = Run(url.rpartition("/")[0].rpartition("/")[0])
     weights = state["best"]["weights"] or {}
     mine = {k.removeprefix("student."): v for k, v in weights.items() if k.startswith("student.")}
@@ -108,7 +109,7 @@ def _of_checkpoint(url: str) -> Student:
         network.load_state_dict(mine)
     except RuntimeError as error:
         raise ValueError(
-            f"{url} does not fit {CONFIG} of its run: {str(error).splitlines()[-1].strip()}"
+            f"{url} does not fit {RunFile.CONFIG} of its run: {str(error).splitlines()[-1].strip()}"
         ) from None
     about = description(settings.student, classes, preprocessing, {"domain": str(settings.target.url)})
     return _of_network(network, url, classes, preprocessing, about)
@@ -199,8 +200,8 @@ def _preprocessing_beside(url: str) -> Preprocessing:
         return Preprocessing.of(Run(url.rpartition("/")[0] or ".").settings.data)
     except ValueError:
         raise ValueError(
-            f"{url} does not say how its images are prepared, and no {CONFIG} of a run lies beside it; leave it in its "
-            "run's folder, or take one written by `fourds export RUN DEST --formats safetensors`"
+            f"{url} does not say how its images are prepared, and no {RunFile.CONFIG} of a run lies beside it; leave "
+            "it in its run's folder, or take one written by `fourds export RUN DEST --formats safetensors`"
         ) from None
 
 

@@ -11,9 +11,11 @@ from fourds_dist.results.adapters import StageView
 from fourds_dist.results.charts import Chart
 from fourds_dist.results.examine import ADAPTED, BEFORE, STUDENT, TEACHER, Examination
 from fourds_dist.results.page import Picture, Section
-from fourds_dist.results.run import Run
+from fourds_dist.results.run import Run, curve, names_in
 from fourds_dist.results.scores import Scores, paired_gain
 
+MIX = "mix/"
+"""Begins the names of the adapters' shares in FourDs.log_values."""
 MOST_BARS = 30
 MOST_CELLS = 20
 """Classes that fit in a chart of bars, and in a matrix."""
@@ -94,10 +96,14 @@ class LookSections:
 
     def adapters(self) -> Section | None:
         """What the adapters learnt, and what they do to amplitude and phase."""
-        keys = self.run.keys("distill", "step", "mix/")
-        if not keys:
+        steps = self.run.steps("distill")
+        names = [name for name in names_in(step.method_values for step in steps) if name.startswith(MIX)]
+        if not names:
             return None
-        mixes = {f"after stage {i}": self.run.series("distill", "step", key) for i, key in enumerate(keys, 1)}
+        mixes = {
+            f"after stage {i}": curve(steps, lambda step, name=name: step.method_values.get(name))
+            for i, name in enumerate(names, 1)
+        }
         half = ("as at the start", 0.5)
         drawn = [
             charts.lines(self._name("mix"), "Share of learnt amplitude", mixes, percent=True, reference=half)

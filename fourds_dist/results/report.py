@@ -14,9 +14,9 @@ from fourds_dist.results.page import Page
 from fourds_dist.results.run import Run
 from fourds_dist.results.scores import wilson
 from fourds_dist.results.sections import RunSections
+from fourds_dist.runs.layout import REPORT_FOLDER, RunFile
 from fourds_dist.storage import check_writable, plain, write_bytes
 
-PAGE, FOLDER = "report.html", "report"
 _log = logging.getLogger(__name__)
 
 
@@ -48,9 +48,9 @@ def report(runs: Sequence[Run], dest: str | None = None, *, num_images: int | No
     looks = [_look(run, num_images) for run in runs]
     page = _page(runs[0], *looks[0]) if len(runs) == 1 else comparison(runs, looks)
     for name, png in page.pngs().items():
-        write_bytes(f"{place}/{FOLDER}/{name}", png)
-    write_bytes(f"{place}/{PAGE}", page.html().encode())
-    return f"{place}/{PAGE}"
+        write_bytes(f"{place}/{REPORT_FOLDER}/{name}", png)
+    write_bytes(f"{place}/{RunFile.REPORT}", page.html().encode())
+    return f"{place}/{RunFile.REPORT}"
 
 
 def _look(run: Run, num_images: int | None) -> tuple[Examination | None, str]:
@@ -82,10 +82,8 @@ def verdict(run: Run) -> str:
     """A run in one or two sentences."""
     outcome = run.outcome
     if outcome is None:
-        last = run.rows[-1] if run.rows else None
-        reached = (
-            f"; it has come to step {last.get('step', 0)} of the {last.get('stage')} stage" if last else ""
-        )
+        last = run.events[-1] if run.events else None
+        reached = f"; it has come to step {last.step} of the {last.stage} stage" if last else ""
         return f"This run is not done{reached}. The same command goes on with it."
     lines = {line.network: line for line in outcome.lines}
     student, teacher = lines[STUDENT], lines.get(TEACHER)

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import TypeVar
 
 from fourds_dist.config import parsed
+from fourds_dist.runs.events import (
+    EpochEnded,
+    Event,
+    Note,
+    StageStarted,
+    StageStopped,
+    StepLogged,
+    decode_lines,
+)
+from fourds_dist.runs.layout import STAGES, Network, RunFile, StageName
 from fourds_dist.settings import Settings
 from fourds_dist.storage import explained, locate
 from fourds_dist.training.outcome import Outcome
-from fourds_dist.training.run_folder import METRICS, RunFolder, event_of, is_number
+from fourds_dist.training.run_folder import RunFolder
 
-CONFIG, SUMMARY, STUDENT = "config.yaml", "summary.json", "student.safetensors"
-STAGES = {"source": "source stage", "adapt": "adapting the teacher", "distill": "distillation"}
+Curve = tuple[list[float], list[float]]
+"""(epochs, values) of a number over a stage."""
+Logged = TypeVar("Logged", StepLogged, EpochEnded)
 
 
 class Run:
@@ -26,9 +38,10 @@ class Run:
     Run('runs/digits', student ...% on target)
     >>> run.settings.method.preset
     'mended'
-    >>> epochs, accuracies = run.series("distill", "epoch", "val/student")
-    >>> epochs
-    [1.0, 2.0, 3.0]
+    >>> [epoch.epoch for epoch in run.epochs("distill")]
+    [1, 2, 3]
+    >>> round(run.epochs("distill")[-1].validation["student"].accuracy, 1) <= 1
+    True
 
     Raises:
         ValueError: no run there.
@@ -39,18 +52,15 @@ class Run:
         self.folder = RunFolder(url)
         self.url = self.folder.url
         with explained(self.url):
-            is_run = self.folder.exists(CONFIG)
+            is_run = self.folder.exists(RunFile.CONFIG)
         if not is_run:
             raise ValueError(
-                f"{url} holds no run (there is no {CONFIG}); give the folder run.dir/run.name of one"
+                f"{url} holds no run (there is no {RunFile.CONFIG}); give the folder run.dir/run.name of one"
             )
 
     def __repr__(self) -> str:
-        student = (
-            next((line for line in self.outcome.lines if line.network == "student"), None)
-            if self.outcome
-            else None
-        )
+        lines = self.outcome.lines if self.outcome else ()
+        student = next((line for line in lines if line.network == Network.STUDENT.display_name), None)
         return f"Run({self.url!r}" + (f", student {student.target.value:.1%} on target)" if student else ")")
 
     @property
@@ -61,7 +71,7 @@ class Run:
     @cached_property
     def config_text(self) -> str:
         """The resolved configuration as the run keeps it."""
-        return self.folder.read_text(CONFIG)
+        return self.folder.read_text(RunFile.CONFIG)
 
     @cached_property
     def settings(self) -> Settings:
@@ -70,61 +80,60 @@ class Run:
         Raises:
             ConfigError: it was written by a version with other keys.
         """
-        return parsed(self.config_text, self.folder.path(CONFIG)).build(Settings)
+        return parsed(self.config_text, self.folder.path(RunFile.CONFIG)).build(Settings)
 
     @cached_property
-    def rows(self) -> list[dict[str, Any]]:
+    def events(self) -> list[Event]:
         """All events in order; a line cut short by a kill is left out."""
-        if not self.folder.exists(METRICS):
+        if not self.folder.exists(RunFile.METRICS):
             return []
-        lines = self.folder.read_text(METRICS).splitlines()
-        return [row for line in lines if (row := event_of(line)) is not None]
+        return list(decode_lines(self.folder.read_text(RunFile.METRICS).splitlines()))
 
     @cached_property
     def outcome(self) -> Outcome | None:
         """The table; None while the run is not done."""
-        if not self.folder.exists(SUMMARY):
+        if not self.folder.exists(RunFile.SUMMARY):
             return None
         try:
-            return Outcome.from_dict(self.folder.read_json(SUMMARY))
+            return Outcome.from_dict(self.folder.read_json(RunFile.SUMMARY))
         except (ValueError, KeyError, TypeError):
             raise ValueError(
-                f"{self.folder.path(SUMMARY)} is no table of a run: it was cut short or changed; remove it, and the "
-                "same command of the run writes it again"
+                f"{self.folder.path(RunFile.SUMMARY)} is no table of a run: it was cut short or changed; remove it, "
+                "and the same command of the run writes it again"
             ) from None
 
-    def stages(self) -> list[str]:
+    def stages(self) -> list[StageName]:
         """Stages that have begun."""
-        begun = {row.get("stage") for row in self.rows}
+        begun = {event.stage for event in self.events}
         return [stage for stage in STAGES if stage in begun]
 
-    def keys(self, stage: str, event: str, prefix: str) -> list[str]:
-        """Names of the numbers that begin with `prefix` in a stage's events of one kind, in order of appearance."""
-        rows = self._of(stage, event)
-        return list(dict.fromkeys(key for row in rows for key in row if key.startswith(prefix)))
+    def steps(self, stage: StageName) -> list[StepLogged]:
+        """The logging steps of a stage."""
+        return [event for event in self.events if isinstance(event, StepLogged) and event.stage == stage]
 
-    def series(self, stage: str, event: str, key: str) -> tuple[list[float], list[float]]:
-        """(epochs, values) of one number over a stage."""
-        rows = [row for row in self._of(stage, event) if is_number(row.get(key)) and "epoch" in row]
-        return [float(row["epoch"]) for row in rows], [float(row[key]) for row in rows]
+    def epochs(self, stage: StageName) -> list[EpochEnded]:
+        """The epochs of a stage that are done, with validation."""
+        return [event for event in self.events if isinstance(event, EpochEnded) and event.stage == stage]
 
-    def losses(self, stage: str) -> list[str]:
-        """Names of the losses of a stage, the weighted sum first."""
-        rows = self._of(stage, "step")
-        found = [k for row in rows[:1] for k, v in row.items() if isinstance(v, float) and "/" not in k]
-        return [k for k in found if k not in ("time", "epoch", "images_per_s") and not k.endswith("_share")]
-
-    def notes(self) -> list[dict[str, Any]]:
+    def notes(self) -> list[Note | StageStopped | StageStarted]:
         """Events that tell of trouble and how it was met, and where the run went on after a stop."""
-        plain = ("start", "step", "epoch", "end")
         return [
-            row
-            for row in self.rows
-            if row.get("event") not in plain or (row["event"] == "start" and row.get("step"))
+            event
+            for event in self.events
+            if isinstance(event, Note | StageStopped) or (isinstance(event, StageStarted) and event.step > 0)
         ]
 
-    def _of(self, stage: str, event: str) -> list[dict[str, Any]]:
-        return [row for row in self.rows if row.get("stage") == stage and row.get("event") == event]
+
+def curve(events: Iterable[Logged], value_of: Callable[[Logged], float | None]) -> Curve:
+    """A number over a stage; left out where an event has none, or one that no chart can show."""
+    found = [(float(event.epoch), value_of(event)) for event in events]
+    shown = [(epoch, value) for epoch, value in found if value is not None and -1e12 < value < 1e12]
+    return [epoch for epoch, _ in shown], [value for _, value in shown]
+
+
+def names_in(mappings: Iterable[Mapping[str, object]]) -> list[str]:
+    """All names in some mappings, in order of appearance."""
+    return list(dict.fromkeys(name for mapping in mappings for name in mapping))
 
 
 def find_runs(places: list[str]) -> list[Run]:
@@ -138,13 +147,13 @@ def find_runs(places: list[str]) -> list[Run]:
         folder = RunFolder(place)
         fs, path = locate(place)
         with explained(place):
-            if folder.exists(CONFIG):
+            if folder.exists(RunFile.CONFIG):
                 found.append(Run(place))
                 continue
-            inside = sorted(str(file) for file in fs.glob(f"{path}/*/{CONFIG}"))
+            inside = sorted(str(file) for file in fs.glob(f"{path}/*/{RunFile.CONFIG}"))
         if not inside:
             raise ValueError(
-                f"{place} holds no run and no folder of runs (there is no {CONFIG}); give run.dir/run.name"
+                f"{place} holds no run and no folder of runs (there is no {RunFile.CONFIG}); give run.dir/run.name"
             )
         found += [Run(f"{folder.url}/{file.split('/')[-2]}") for file in inside]
     return list({run.url: run for run in found}.values())

@@ -10,8 +10,10 @@ from fourds_dist.results.charts import Chart
 from fourds_dist.results.examine import STUDENT, Examination
 from fourds_dist.results.looks import LookSections
 from fourds_dist.results.page import Section, Table
-from fourds_dist.results.run import STAGES, Run
+from fourds_dist.results.run import Run, curve, names_in
 from fourds_dist.results.scores import wilson
+from fourds_dist.runs.events import EpochEnded, StageStarted, StepLogged
+from fourds_dist.runs.layout import STAGE_TITLES, RunFile, display_name
 from fourds_dist.training.evaluate import Accuracy
 from fourds_dist.training.outcome import CHOSEN_BY
 
@@ -82,24 +84,36 @@ class RunSections:
         """Losses, accuracies and learning rates of all stages."""
         drawn: list[Chart] = []
         for stage in self.run.stages():
-            title, series = STAGES[stage].capitalize(), self.run.series
-            losses = {k.replace("_", " "): series(stage, "step", k) for k in self.run.losses(stage)}
-            validated = self.run.keys(stage, "epoch", "val/")
-            values = {_plain(k): series(stage, "epoch", k) for k in validated}
-            rates = {_plain(k): series(stage, "step", k) for k in self.run.keys(stage, "step", "lr/")}
-            validation_losses = self.run.keys(stage, "epoch", "val_loss/")
-            if losses:
+            title = STAGE_TITLES[stage].capitalize()
+            steps, epochs = self.run.steps(stage), self.run.epochs(stage)
+            networks = names_in(epoch.validation for epoch in epochs)
+            losses = {"loss": curve(steps, lambda step: step.loss)} | {
+                name.replace("_", " "): curve(steps, lambda step, name=name: step.losses.get(name))
+                for name in names_in(step.losses for step in steps)
+            }
+            values = {
+                display_name(name): curve(epochs, lambda epoch, name=name: _accuracy_of(epoch, name))
+                for name in networks
+            }
+            held = {
+                display_name(name): curve(epochs, lambda epoch, name=name: _loss_of(epoch, name))
+                for name in networks
+            }
+            held = {name: found for name, found in held.items() if found[0]}
+            rates = {
+                display_name(name): curve(steps, lambda step, name=name: step.learning_rates.get(name))
+                for name in names_in(step.learning_rates for step in steps)
+            }
+            if steps:
                 drawn.append(
                     charts.lines(self._name(f"{stage}-losses"), f"{title}: losses", losses, log=True)
                 )
             if values:
                 name = self._name(f"{stage}-accuracy")
-                title_ = f"{title}: validation accuracy"
-                drawn.append(charts.lines(name, title_, values, percent=True))
-            if validation_losses:
+                drawn.append(charts.lines(name, f"{title}: validation accuracy", values, percent=True))
+            if held:
                 name = self._name(f"{stage}-validation-losses")
-                held = {_plain(k): series(stage, "epoch", k) for k in validation_losses}
-                is_curve = any(len(epochs) > 1 for epochs, _ in held.values())
+                is_curve = any(len(xs) > 1 for xs, _ in held.values())
                 drawn.append(charts.lines(name, f"{title}: validation loss", held, log=is_curve))
             if rates:
                 name = self._name(f"{stage}-rates")
@@ -107,8 +121,9 @@ class RunSections:
         words = [
             "Losses are means over the steps between two points, unweighted; the first, loss, is their weighted sum."
         ]
-        if self.run.keys("distill", "step", STANDING):
-            standing = {"standing": self.run.series("distill", "step", STANDING)}
+        steps = self.run.steps("distill")
+        if any(STANDING in step.method_values for step in steps):
+            standing = {"standing": curve(steps, lambda step: step.method_values.get(STANDING))}
             title = "The apprentice's standing"
             drawn.append(charts.lines(self._name("standing"), title, standing, percent=True, least=0))
             words.append(
@@ -120,8 +135,9 @@ class RunSections:
     def speed(self) -> Section | None:
         """Throughput and waiting for data."""
         drawn: list[Chart] = []
-        rates = {STAGES[s]: self.run.series(s, "step", "images_per_s") for s in self.run.stages()}
-        waits = {STAGES[s]: self.run.series(s, "step", "data_wait_share") for s in self.run.stages()}
+        steps = {STAGE_TITLES[stage]: self.run.steps(stage) for stage in self.run.stages()}
+        rates = {title: curve(found, lambda step: step.images_per_s) for title, found in steps.items()}
+        waits = {title: curve(found, lambda step: step.shares.data_wait) for title, found in steps.items()}
         rates, waits = ({k: v for k, v in d.items() if v[0]} for d in (rates, waits))
         if not rates:
             return None
@@ -141,11 +157,19 @@ class RunSections:
     def events(self) -> Section:
         """What went wrong, and how it was survived."""
         rows = [
-            (time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row.get("time", 0))), STAGES.get(row.get("stage", ""), ""),
-             str(row.get("step", "")), _told(row))
-            for row in self.run.notes()
-        ]  # fmt: skip
-        num_bad = max((row.get("num_bad_samples", 0) for row in self.run.rows), default=0)
+            (
+                time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(event.time)),
+                STAGE_TITLES[event.stage],
+                str(event.step),
+                f"went on from step {event.step}: {event.text}"
+                if isinstance(event, StageStarted)
+                else event.text,
+            )
+            for event in self.run.notes()
+        ]
+        num_bad = max(
+            (event.num_bad_samples for event in self.run.events if isinstance(event, StepLogged)), default=0
+        )
         words = (
             [] if rows else ["Nothing went wrong that the run noticed: no restart, no retry worth telling."]
         )
@@ -158,7 +182,7 @@ class RunSections:
 
     def repeating(self) -> Section:
         """The configuration, and the commands that do it again."""
-        place, url = (shlex.quote(p) for p in (self.run.folder.path("config.yaml"), self.run.url))
+        place, url = (shlex.quote(p) for p in (self.run.folder.path(RunFile.CONFIG), self.run.url))
         again = f"run.name={self.run.name}-again"
         command = f"python -m fourds_dist.train {place} {again}"
         further = (
@@ -184,11 +208,9 @@ def _mean(accuracy: Accuracy) -> str:
     return "-" if accuracy.mean_per_class is None else f"{accuracy.mean_per_class:.1%}"
 
 
-def _plain(key: str) -> str:
-    return key.partition("/")[2].replace("teacher_adapted", "teacher with adapters").replace("_", " ")
+def _accuracy_of(epoch: EpochEnded, network: str) -> float | None:
+    return epoch.validation[network].accuracy if network in epoch.validation else None
 
 
-def _told(row: dict) -> str:
-    if row["event"] == "start":
-        return f"went on from step {row.get('step', 0)}: {row.get('text', '')}"
-    return str(row.get("text") or {k: v for k, v in row.items() if k not in ("stage", "time", "step")})
+def _loss_of(epoch: EpochEnded, network: str) -> float | None:
+    return epoch.validation[network].loss if network in epoch.validation else None

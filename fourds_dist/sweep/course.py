@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fourds_dist.runs.failures import StopReason
 from fourds_dist.sweep.ledger import Configuration, Ledger, Trial
 from fourds_dist.sweep.plan import Plan
 from fourds_dist.sweep.search import Proposals, make_proposals
@@ -34,7 +35,7 @@ class Course:
         self._open: dict[str, Trial] = {}
         self._number = max((t.number for t in ledger.trials.values()), default=-1) + 1
         self._queue = [trial for c in ledger.configurations() for trial in self._missing(c)]
-        self.closed: str | None = None
+        self.closed: StopReason | None = None
 
     @property
     def is_over(self) -> bool:
@@ -77,7 +78,7 @@ class Course:
         all_trials = self._trials(configuration.number, configuration.point)
         return [trial for trial in all_trials if trial.name not in self.ledger.trials]
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: StopReason) -> None:
         """Propose nothing more."""
         self.closed = self.closed or reason
 

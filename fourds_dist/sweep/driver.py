@@ -29,18 +29,19 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the other output has tables 
 
 from fourds_dist.launch.ray_cluster import ray, worker_resources  # isort: skip  (sets Ray's environment first)
 
-from ray import tune
+from ray import cloudpickle, tune
 from ray._private import worker
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
-from fourds_dist.launch.board import reason_of
+from fourds_dist.launch.worker_failures import failure_of
+from fourds_dist.runs.failures import StopKind, StopReason
 from fourds_dist.sweep.course import Course
 from fourds_dist.sweep.plan import Plan
 from fourds_dist.sweep.schedulers import EPOCH, METRIC, make_scheduler
 from fourds_dist.sweep.trial import FAILED, LEFT, TESTED, Job
 
-CTRL_C = "Ctrl-C"
+_CTRL_C = StopReason(StopKind.CTRL_C)
 MANY_PROCESSES = "worker processes have been started on node"
 """Ray's warning of many actors without CPUs; trials are such by design."""
 TRIAL_BYTES = 550 * 10**6
@@ -123,10 +124,15 @@ class Recorder(tune.Callback):
 
 
 def _error_of(trial: TuneTrial) -> str:
-    """Why Tune's trial failed, in a few words; Tune keeps the whole text in a file on the driver's machine."""
-    file = trial.error_file
-    text = Path(file).read_text(encoding="utf-8") if file and Path(file).exists() else ""
-    return reason_of(RuntimeError(text))
+    """Why Tune's trial failed, in a few words.
+
+    Tune keeps Ray's exceptions pickled on the driver's machine, and of its own the text alone.
+    """
+    pickled, text = trial.pickled_error_file, trial.error_file
+    if pickled and Path(pickled).exists():
+        return str(failure_of(cloudpickle.loads(Path(pickled).read_bytes())))
+    lines = Path(text).read_text(encoding="utf-8").split("\n") if text and Path(text).exists() else []
+    return f"failed: {next(filter(str.strip, reversed(lines)), 'without a message').strip()}"
 
 
 def room(plan: Plan) -> int:
@@ -140,11 +146,11 @@ def run_trials(
     course: Course,
     trainable: Trainable,
     *,
-    end: Callable[[str], None],
+    end: Callable[[StopReason], None],
     every: Callable[[], None],
     seconds_left: float | None,
     grace_s: float,
-) -> str | None:
+) -> StopReason | None:
     """Run trials until there are no more; gives why it ended before, if it did.
 
     Args:
@@ -157,20 +163,21 @@ def run_trials(
         RuntimeError: Tune itself failed.
     """
     until_s = time.monotonic() + (seconds_left if seconds_left is not None else float("inf"))
-    leave_s, reason = float("inf"), None
+    leave_s = float("inf")
+    reason: StopReason | None = None
     result: Future[None] = Future()
     threading.Thread(target=_tune, args=(course, trainable, result), name="tune", daemon=True).start()
     with _without_warning():
         while not result.done() and time.monotonic() < leave_s:
-            asked: str | None = None
+            asked: StopReason | None = None
             try:
                 wait([result], timeout=0.5)
                 every()
                 asked = None if reason else _spent(course, until_s)
             except KeyboardInterrupt:
-                if reason == CTRL_C:
+                if reason == _CTRL_C:
                     raise
-                asked = CTRL_C
+                asked = _CTRL_C
             if asked:
                 reason, leave_s = asked, time.monotonic() + grace_s
                 course.close(asked)
@@ -197,11 +204,12 @@ def _without_warning() -> Iterator[None]:
         worker.print_to_stdstream = show
 
 
-def _spent(course: Course, until_s: float) -> str | None:
+def _spent(course: Course, until_s: float) -> StopReason | None:
     most = course.plan.config.budget.epochs
     if time.monotonic() > until_s:
-        return "budget.hours"
-    return "budget.epochs" if most is not None and course.ledger.num_epochs >= most else None
+        return StopReason(StopKind.BUDGET_HOURS)
+    is_spent = most is not None and course.ledger.num_epochs >= most
+    return StopReason(StopKind.BUDGET_EPOCHS) if is_spent else None
 
 
 def _tune(course: Course, trainable: Trainable, result: Future[None]) -> None:

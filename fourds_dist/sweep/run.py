@@ -20,6 +20,8 @@ from rich.console import Console
 from fourds_dist.config import ConfigError, differing, parsed, to_yaml
 from fourds_dist.effects import LEARNT, Effect, effect_on
 from fourds_dist.launch.ray_cluster import await_workers, cluster, ray
+from fourds_dist.runs.failures import StopReason
+from fourds_dist.runs.layout import RunFile
 from fourds_dist.settings import Settings
 from fourds_dist.storage import explained, locate, parent
 from fourds_dist.sweep.course import Course
@@ -35,14 +37,14 @@ from fourds_dist.terminal import words
 from fourds_dist.train import prepare
 from fourds_dist.training.identity import keep_images, same_images
 from fourds_dist.training.lease import held
-from fourds_dist.training.run_folder import CONFIG, RunFolder, refuse_memory
+from fourds_dist.training.run_folder import RunFolder, refuse_memory
 from fourds_dist.training.stages import drop_checkpoints
 
 SWEEP, BASE, SPENT = "sweep.yaml", "base.yaml", "spent.json"
 KEEP_EVERY_S = 20.0
 
 
-def sweep(plan: Plan, *, resume: bool, console: Console) -> str | None:
+def sweep(plan: Plan, *, resume: bool, console: Console) -> StopReason | None:
     """Run a sweep, or go on with it, and show what it found; gives why it ended before its budget, if it did.
 
     Raises:
@@ -59,12 +61,13 @@ def sweep(plan: Plan, *, resume: bool, console: Console) -> str | None:
         return _run_all(plan, console)
 
 
-def _run_all(plan: Plan, console: Console) -> str | None:
+def _run_all(plan: Plan, console: Console) -> StopReason | None:
     """Run what is left of a sweep whose folder is ours; see `sweep`."""
     folder = RunFolder(plan.url)
     ledger = Ledger.read(plan.url, plan.config.mode)
     for trial in ledger.in_state("waiting", "running"):
-        trial.history = list(epochs_of(RunFolder(folder.path(f"trials/{trial.name}")), plan.config.metric))
+        trial_folder = RunFolder(folder.path(f"trials/{trial.name}"))
+        trial.history = list(epochs_of(trial_folder, plan.config.network))
     with cluster(plan.run):
         launch = plan.run.launch
         await_workers(launch, wait_s=launch.wait_s)
@@ -95,7 +98,9 @@ def read_sweep(url: str, overrides: Sequence[str] = ()) -> Plan:
     return make_plan(config.build(SweepConfig), base.changed({"run.dir": lies_in}, "the sweep's place"))
 
 
-def run_plan(plan: Plan, ledger: Ledger, console: Console, trainable: Trainable | None = None) -> str | None:
+def run_plan(
+    plan: Plan, ledger: Ledger, console: Console, trainable: Trainable | None = None
+) -> StopReason | None:
     """Run what is left of a plan in the cluster that this process has joined; gives why it ended before its budget.
 
     Args:
@@ -114,7 +119,7 @@ def run_plan(plan: Plan, ledger: Ledger, console: Console, trainable: Trainable 
 
         def every() -> None:
             now_s = time.monotonic() - began_s
-            view.teachers(ray.get(shared.take_rows.remote()))
+            view.teachers(ray.get(shared.take_events.remote()))
             view.refresh()
             if now_s - kept_s[0] > KEEP_EVERY_S:
                 kept_s[0] = now_s
@@ -175,7 +180,7 @@ def _has_begun(folder: RunFolder) -> bool:
     """Whether a trial or a teacher of the sweep is there; a sweep that found no room has left neither."""
     fs, path = locate(folder.url)
     fs.invalidate_cache()
-    return bool(fs.glob(f"{path}/trials/*/{FILE}") or fs.glob(f"{path}/teachers/*/{CONFIG}"))
+    return bool(fs.glob(f"{path}/trials/*/{FILE}") or fs.glob(f"{path}/teachers/*/{RunFile.CONFIG}"))
 
 
 def keep(plan: Plan) -> None:
@@ -187,7 +192,7 @@ def keep(plan: Plan) -> None:
     keep_images(folder, plan.run)
 
 
-def _tell_end(plan: Plan, ledger: Ledger, reason: str | None, console: Console) -> None:
+def _tell_end(plan: Plan, ledger: Ledger, reason: StopReason | None, console: Console) -> None:
     left = list(ledger.in_state("waiting", "running"))
     again = f"python -m fourds_dist.tune --resume {plan.url}"
     if reason and left:

@@ -21,6 +21,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fourds_dist.config import Section
 from fourds_dist.effects import COURSE, PLACE, WEIGHTS
+from fourds_dist.runs.layout import Network
 from fourds_dist.sweep.space import Parameter, flattened
 
 
@@ -36,6 +37,15 @@ class BudgetConfig(Section):
 
     epochs: int | None = Field(default=None, ge=1)
     """Epochs of distillation in all trials together."""
+
+
+Metric = Literal["val/student", "val/teacher_adapted"]
+
+NETWORKS: dict[Metric, Network] = {
+    "val/student": Network.STUDENT,
+    "val/teacher_adapted": Network.TEACHER_ADAPTED,
+}
+"""Metric -> the network whose validation accuracy it is."""
 
 
 class SchedulerConfig(Section):
@@ -72,7 +82,7 @@ class SweepConfig(Section):
     """Key, dotted or nested, -> one of `choice: [...]`, `grid: [...]`, `uniform: [low, high]`, `loguniform`, `randint`;
     with `when: {other.key: value}` it varies only there."""
 
-    metric: Annotated[Literal["val/student", "val/teacher_adapted"], WEIGHTS] = "val/student"
+    metric: Annotated[Metric, WEIGHTS] = "val/student"
     """What is compared: the accuracy on the target's validation split at the end of an epoch, the best one counting."""
 
     mode: Annotated[Literal["max", "min"], WEIGHTS] = "max"
@@ -100,6 +110,11 @@ class SweepConfig(Section):
     retries: Annotated[int, COURSE] = Field(default=1, ge=0)
     """How often a failed trial goes on from its checkpoint before it is left out; besides launch.max_failures, within
     it."""
+
+    @property
+    def network(self) -> Network:
+        """The network whose validation accuracy `metric` is."""
+        return NETWORKS[self.metric]
 
     @field_validator("space", mode="before")
     @classmethod

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import ray
 
 from fourds_dist.config import dump
 from fourds_dist.launch.ray_train import HopelessError, run_stage_on_ray
+from fourds_dist.runs.events import Event
+from fourds_dist.runs.failures import StopReason
+from fourds_dist.runs.layout import DONE, RunFile
 from fourds_dist.settings import Settings
 from fourds_dist.training.run_folder import RunFolder
-from fourds_dist.training.stages import DONE
 from fourds_dist.training.stop import Stopped
 
 MOST_TEACHERS = 16
@@ -29,8 +30,8 @@ class Shared:
     def __init__(self) -> None:
         self._under_way: dict[str, asyncio.Future[None]] = {}
         self._threads = ThreadPoolExecutor(MOST_TEACHERS)
-        self._rows: list[dict[str, Any]] = []
-        self._wish: str | None = None
+        self._events: list[tuple[str, Event]] = []
+        self._wish: StopReason | None = None
 
     async def teacher(self, settings_json: str) -> str | None:
         """The folder of a run with its source stage done: trained now, waited for, or there already.
@@ -53,27 +54,27 @@ class Shared:
             raise
         return url
 
-    async def end(self, reason: str) -> None:
+    async def end(self, reason: StopReason) -> None:
         """Have all trials leave with a checkpoint."""
         self._wish = reason
 
-    async def wish(self) -> str | None:
+    async def wish(self) -> StopReason | None:
         """Why trials are to leave, if they are."""
         return self._wish
 
-    async def take_rows(self) -> list[dict[str, Any]]:
-        """Events of the source stages since the last call."""
-        rows, self._rows = self._rows, []
-        return rows
+    async def take_events(self) -> list[tuple[str, Event]]:
+        """Events of the source stages since the last call, each with the name of its run."""
+        events, self._events = self._events, []
+        return events
 
     def _train(self, settings: Settings) -> None:
         folder = RunFolder(settings.run_url)
         if folder.exists(DONE["source"]):
             return
-        folder.write_text("config.yaml", dump(settings))
+        folder.write_text(RunFile.CONFIG, dump(settings))
         name = settings.run.name
 
-        def show(row: dict[str, Any]) -> None:
-            self._rows.append({**row, "run": name})
+        def show(event: Event) -> None:
+            self._events.append((name, event))
 
         run_stage_on_ray("source", settings, show, lambda: self._wish)

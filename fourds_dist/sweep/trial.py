@@ -23,20 +23,16 @@ from ray import tune
 from fourds_dist.config import dump
 from fourds_dist.launch.ray_cluster import await_workers
 from fourds_dist.launch.ray_train import HopelessError, run_stage_on_ray
+from fourds_dist.runs.events import CheckpointSaved, EpochEnded, Event, StageStarted, decode_lines
+from fourds_dist.runs.failures import StopKind, StopReason
+from fourds_dist.runs.layout import DONE, Network, RunFile, StageName
 from fourds_dist.settings import Settings
 from fourds_dist.sweep.plan import Plan
 from fourds_dist.sweep.schedulers import EPOCH, METRIC
 from fourds_dist.training.outcome import Outcome
-from fourds_dist.training.run_folder import METRICS, RunFolder, event_of
+from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.source import source_run
-from fourds_dist.training.stage import StageName
-from fourds_dist.training.stages import (
-    DONE,
-    SUMMARY,
-    drop_checkpoints,
-    from_source,
-    stages_to_run,
-)
+from fourds_dist.training.stages import drop_checkpoints, from_source, stages_to_run
 from fourds_dist.training.stop import Stopped
 
 STAGE: StageName = "distill"
@@ -83,13 +79,14 @@ def run_trial(config: dict[str, Any], *, plan: Plan, shared: Any) -> None:
     # A trial that the scheduler stops is over once its workers have left; only then its process takes the next one.
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = str(math.ceil(settings.launch.grace_s) + 30)
     folder = RunFolder(settings.run_url)
-    reports = Reports(settings, plan.config.metric, shared)
+    network = plan.config.network
+    reports = Reports(settings, network, shared)
     try:
-        if not folder.exists(SUMMARY):
+        if not folder.exists(RunFile.SUMMARY):
             _train(settings, plan, shared, reports)
             drop_checkpoints(folder)
-        *_, (epoch, value) = epochs_of(folder, plan.config.metric)
-        student = Outcome.from_dict(folder.read_json(SUMMARY)).lines[-1]
+        *_, (epoch, value) = epochs_of(folder, network)
+        student = Outcome.from_dict(folder.read_json(RunFile.SUMMARY)).lines[-1]
         tune.report({EPOCH: epoch, METRIC: value, TESTED: student.target.value})
     except Stopped as stopped:
         tune.report({EPOCH: reports.epoch, METRIC: reports.value or WORST[mode], LEFT: str(stopped)})
@@ -103,20 +100,20 @@ def _train(settings: Settings, plan: Plan, shared: Any, reports: Reports) -> Non
         source = source_run(settings, f"{plan.url}/teachers")
         teacher_url: str | None = ray.get(shared.teacher.remote(source.model_dump_json()))
         if teacher_url is None:
-            raise Stopped("the end of the sweep", 0)
+            raise Stopped(StopReason(StopKind.SWEEP_ENDED), 0)
         settings = from_source(settings, teacher_url)
-    folder.write_text("config.yaml", dump(settings))
+    folder.write_text(RunFile.CONFIG, dump(settings))
     for stage in stages_to_run(settings):
         if folder.exists(DONE[stage]):
             continue
         await_workers(settings.launch, wait_s=None)
-        reason: str | None = ray.get(shared.wish.remote())
+        reason: StopReason | None = ray.get(shared.wish.remote())
         if reason:
             raise Stopped(reason, 0)
         run_stage_on_ray(stage, settings, reports if stage == STAGE else _unheard, reports.meanwhile)
 
 
-def _unheard(row: dict[str, Any]) -> None:
+def _unheard(event: Event) -> None:
     """An event of a stage whose epochs are not compared."""
 
 
@@ -126,37 +123,37 @@ class Reports:
     Events arrive in another thread; Tune is told in the trial's own.
     """
 
-    def __init__(self, settings: Settings, metric: str, shared: Any) -> None:
-        self._num_epochs, self._metric, self._shared = settings.distill.epochs, metric, shared
-        self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    def __init__(self, settings: Settings, network: Network, shared: Any) -> None:
+        self._num_epochs, self._network, self._shared = settings.distill.epochs, network, shared
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._steps_per_epoch = 0
         self._asked = 0
         self.epoch = 0
         self.value: float | None = None
 
-    def __call__(self, row: dict[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         """Take an event of the run."""
-        self._events.put(row)
+        self._events.put(event)
 
-    def meanwhile(self) -> str | None:
+    def meanwhile(self) -> StopReason | None:
         """Tell Tune what has come; gives why the run is to end, if it is."""
         while not self._events.empty():
             self._tell(self._events.get())
         self._asked += 1
         return ray.get(self._shared.wish.remote()) if self._asked % WISH_EVERY == 0 else None
 
-    def _tell(self, row: dict[str, Any]) -> None:
-        if row["event"] == "start":
-            self._steps_per_epoch = row["num_steps_per_epoch"]
-        if row["event"] == "saved" and self._metric in row:
-            self.epoch, self.value = row["step"] // self._steps_per_epoch, row[self._metric]
+    def _tell(self, event: Event) -> None:
+        if isinstance(event, StageStarted):
+            self._steps_per_epoch = event.num_steps_per_epoch
+        if isinstance(event, CheckpointSaved) and self._network in event.accuracies:
+            self.epoch, self.value = event.step // self._steps_per_epoch, event.accuracies[self._network]
             if self.epoch < self._num_epochs:
                 tune.report({EPOCH: self.epoch, METRIC: self.value})
 
 
-def epochs_of(folder: RunFolder, metric: str) -> Iterator[tuple[int, float]]:
-    """(epoch, metric) of every epoch of distillation that a run's metrics tell of."""
-    for line in folder.read_text(METRICS).splitlines() if folder.exists(METRICS) else ():
-        row = event_of(line)
-        if row is not None and row.get("stage") == STAGE and row["event"] == "epoch":
-            yield int(row["epoch"]), float(row[metric])
+def epochs_of(folder: RunFolder, network: Network) -> Iterator[tuple[int, float]]:
+    """(epoch, validation accuracy of a network) of every epoch of distillation in a run's metrics."""
+    lines = folder.read_text(RunFile.METRICS).splitlines() if folder.exists(RunFile.METRICS) else ()
+    for event in decode_lines(lines):
+        if isinstance(event, EpochEnded) and event.stage == STAGE and network in event.validation:
+            yield event.epoch, event.validation[network].accuracy

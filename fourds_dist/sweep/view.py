@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fourds_dist.runs.events import EpochEnded, Event, Note, StageStarted, StageStopped
 from fourds_dist.sweep.ledger import Configuration, Ledger, Trial
 from fourds_dist.sweep.plan import Plan
 from fourds_dist.sweep.space import Point, label
@@ -73,18 +74,18 @@ class SweepView:
             case "waiting":
                 self._say(f"{trial.name}: left after epoch {trial.epoch}, to go on later")
 
-    def teachers(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Events of source stages."""
-        for row in rows:
-            if row["event"] == "start":
-                self._say(
-                    f"{row['run']}: a teacher for the trials that agree on it, {row['num_epochs']} epochs"
-                )
-            elif row["event"] == "epoch":
-                values = ", ".join(f"{k[4:]} {v:.1%}" for k, v in row.items() if k.startswith("val/"))
-                self._say(f"{row['run']}: epoch {row['epoch']}, validation {values}")
-            elif row["event"] in ("note", "stopped"):
-                self._say(f"{row['run']}: {row['text']}")
+    def teachers(self, events: Iterable[tuple[str, Event]]) -> None:
+        """Show events of source stages, each with the name of its run."""
+        for run, event in events:
+            match event:
+                case StageStarted():
+                    epochs = f"{event.num_epochs} epochs"
+                    self._say(f"{run}: a teacher for the trials that agree on it, {epochs}")
+                case EpochEnded():
+                    values = ", ".join(f"{name} {v.accuracy:.1%}" for name, v in event.validation.items())
+                    self._say(f"{run}: epoch {event.epoch}, validation {values}")
+                case Note() | StageStopped():
+                    self._say(f"{run}: {event.text}")
 
     def refresh(self) -> None:
         """Draw the live table anew."""

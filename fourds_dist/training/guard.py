@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fourds_dist.data import Batch
 from fourds_dist.method.distiller import Output
+from fourds_dist.runs.layout import bad_batch_name
 from fourds_dist.training.world import World
 
 _NEVER = 2**62
@@ -124,7 +125,7 @@ class Guard:
         """Name the images of the first bad step, and of the one before it, whose update may have been the cause."""
         mine = {step: keys for step, keys in self._seen if step in (first - 1, first)}
         by_rank = self._world.gather(mine)
-        name = f"bad_batch-{first:08d}.json"
+        name = bad_batch_name(first)
         if self._world.is_main:
             steps = sorted({step for rank in by_rank for step in rank})
             keys = {str(step): [rank.get(step, []) for rank in by_rank] for step in steps}

@@ -15,16 +15,12 @@ from fourds_dist.config import ConfigError, as_words, differing, leaves, parsed
 from fourds_dist.data.manifest import read_manifest
 from fourds_dist.data.url import split_pattern
 from fourds_dist.effects import LEARNT, Effect, keys_with
+from fourds_dist.runs.layout import DONE, STAGE_TITLES, RunFile, StageName
 from fourds_dist.settings import Settings
 from fourds_dist.storage import join, parent
-from fourds_dist.training.progress import STAGE_TITLES
-from fourds_dist.training.run_folder import CONFIG, RunFolder
-from fourds_dist.training.stage import StageName
-from fourds_dist.training.stages import DONE, from_source, stages_to_run
+from fourds_dist.training.run_folder import RunFolder
+from fourds_dist.training.stages import from_source, stages_to_run
 from fourds_dist.training.store import FolderStore
-
-IMAGES = "images.json"
-"""Domain -> fingerprint of the data set that the run began with."""
 
 FILES = ("teacher.checkpoint", "teacher.start", "student.start")
 """Keys that may name files which move with the run's folder."""
@@ -79,7 +75,7 @@ def changes(folder: RunFolder, settings: Settings, *, strict: bool = False) -> l
     Raises:
         AnotherRunError: something else differs.
     """
-    if not folder.exists(CONFIG):
+    if not folder.exists(RunFile.CONFIG):
         return []
     held = held_settings(folder)
     different = {
@@ -121,7 +117,7 @@ def held_settings(folder: RunFolder) -> Settings:
         ConfigError: it was written by a version with other keys.
     """
     try:
-        return parsed(folder.read_text(CONFIG), folder.path(CONFIG)).build(Settings)
+        return parsed(folder.read_text(RunFile.CONFIG), folder.path(RunFile.CONFIG)).build(Settings)
     except ConfigError as error:
         raise ConfigError(
             f"{error}; the run was begun by another version of fourds_dist: go on with that one, or choose another "
@@ -130,12 +126,12 @@ def held_settings(folder: RunFolder) -> Settings:
 
 
 def keep_images(folder: RunFolder, settings: Settings) -> None:
-    """Write down which images the run begins with; refuse others where a stage has begun with the first.
+    """Write the fingerprint of each domain's data set; refuse other images where a stage has begun with the first.
 
     Raises:
         AnotherRunError: naming the data set.
     """
-    known: dict[str, str] = folder.read_json(IMAGES) if folder.exists(IMAGES) else {}
+    known: dict[str, str] = folder.read_json(RunFile.IMAGES) if folder.exists(RunFile.IMAGES) else {}
     now = {domain: fingerprint(settings, domain) for domain in ("source", "target")}
     now = {domain: name for domain, name in now.items() if name is not None}
     for stage in begun_stages(folder, settings) if known else ():
@@ -147,7 +143,7 @@ def keep_images(folder: RunFolder, settings: Settings) -> None:
                     f"give {domain}.url where those are, or choose another run.name",
                 )
     if now != known:
-        folder.write_json(IMAGES, now)
+        folder.write_json(RunFile.IMAGES, now)
 
 
 def fingerprint(settings: Settings, domain: str) -> str | None:
@@ -170,7 +166,7 @@ def _domains_of(settings: Settings, stage: StageName) -> list[str]:
 
 def same_images(folder: RunFolder, held: Settings, settings: Settings, domain: str) -> bool:
     """Whether a domain's images are those that the folder began with, though they may lie elsewhere now."""
-    known: dict[str, str] = folder.read_json(IMAGES) if folder.exists(IMAGES) else {}
+    known: dict[str, str] = folder.read_json(RunFile.IMAGES) if folder.exists(RunFile.IMAGES) else {}
     before = known.get(domain) or fingerprint(held, domain)
     return before is not None and before == fingerprint(settings, domain)
 
@@ -178,14 +174,14 @@ def same_images(folder: RunFolder, held: Settings, settings: Settings, domain: s
 def _remedy(folder: RunFolder, held: Settings, settings: Settings, *, can_keep_source: bool) -> str:
     """What to do, with a command for another run that has the new values, and takes what is trained where it can."""
     number = 2
-    while RunFolder(join(settings.run.dir, f"{settings.run.name}-{number}")).exists(CONFIG):
+    while RunFolder(join(settings.run.dir, f"{settings.run.name}-{number}")).exists(RunFile.CONFIG):
         number += 1
     new = settings
     if can_keep_source and folder.exists(DONE["source"]):
         new = from_source(settings, folder.url)
     new = new.model_copy(update={"run": new.run.model_copy(update={"name": f"{settings.run.name}-{number}"})})
     given = as_words(new, differing(held, new))
-    words = ["python", "-m", "fourds_dist.train", folder.path(CONFIG), *given]
+    words = ["python", "-m", "fourds_dist.train", folder.path(RunFile.CONFIG), *given]
     takes = (
         " from the trained source stage"
         if new.teacher != settings.teacher or new.student != settings.student

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import torch.distributed as dist
 
+from fourds_dist.runs.layout import DONE
 from fourds_dist.settings import Settings
 from fourds_dist.training.progress import ProgressView
 from fourds_dist.training.run_folder import RunFolder
-from fourds_dist.training.stages import DONE, run_stage, stages_to_run
+from fourds_dist.training.stages import run_stage, stages_to_run
 from fourds_dist.training.stop import told_by_signals
 from fourds_dist.training.store import FolderStore
 from fourds_dist.training.world import World

@@ -27,9 +27,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fourds_dist.runs.layout import RunFile
 from fourds_dist.storage import explained, is_local, is_url, join, locate, plain, write_bytes
 
-LEASE = "lease.json"
 RENEW_S = 10.0
 """Seconds between two renewals."""
 STALE_S = 60.0
@@ -117,7 +117,7 @@ class Lease:
                 return found
             _remove(self.url, found)
         self._about["renewed"] = time.time()
-        fs, path = locate(join(self.url, LEASE))
+        fs, path = locate(join(self.url, RunFile.LEASE))
         if is_local(fs):
             self._made = self._made or _make_folder(Path(path).parent)
             whole = Path(f"{path}.{self.id}")  # a reader never sees half of a lease
@@ -129,7 +129,7 @@ class Lease:
             finally:
                 whole.unlink()
             return None
-        write_bytes(join(self.url, LEASE), self._bytes())
+        write_bytes(join(self.url, RunFile.LEASE), self._bytes())
         if is_url(self.url) and not self.url.startswith("memory://"):
             time.sleep(SETTLE_S)
         found = read_lease(self.url)
@@ -145,7 +145,7 @@ class Lease:
                     _interrupt_main_thread()
                     return
                 self._about["renewed"] = time.time()
-                write_bytes(join(self.url, LEASE), self._bytes())
+                write_bytes(join(self.url, RunFile.LEASE), self._bytes())
             except Exception:  # a store that is away; whoever waits for the lease cannot read it either
                 continue
 
@@ -182,7 +182,7 @@ def held(url: str, *, wait_s: float = 0.0) -> Iterator[Lease]:
 
 def read_lease(url: str) -> dict[str, Any] | None:
     """What the lease of a folder says; None: there is none. One that a kill tore says nothing."""
-    fs, path = locate(join(url, LEASE))
+    fs, path = locate(join(url, RunFile.LEASE))
     try:
         data: Any = fs.cat_file(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -224,7 +224,7 @@ def _is_alive(url: str, found: dict[str, Any]) -> bool:
 
 def _remove(url: str, found: dict[str, Any] | None = None) -> None:
     """Remove a lease: on a disk by a new name first, so that of two drivers that find it stale one alone removes it."""
-    fs, path = locate(join(url, LEASE))
+    fs, path = locate(join(url, RunFile.LEASE))
     with contextlib.suppress(FileNotFoundError):
         if is_local(fs):
             aside = Path(f"{path}.{uuid.uuid4().hex}")

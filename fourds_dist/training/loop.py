@@ -18,9 +18,10 @@ from fourds_dist.config import Section
 from fourds_dist.data import TrainStream
 from fourds_dist.effects import COURSE, WEIGHTS
 from fourds_dist.method.distiller import Predictor
+from fourds_dist.runs.events import Note, Sink, StageEnded, StageStarted, StageStopped
 from fourds_dist.training.evaluate import Accuracy, Measure
 from fourds_dist.training.guard import Guard
-from fourds_dist.training.meter import Meter, Row
+from fourds_dist.training.meter import Meter
 from fourds_dist.training.optim import OptimConfig
 from fourds_dist.training.snapshot import Best, Place, capture, resume
 from fourds_dist.training.step import TrainStep
@@ -29,9 +30,6 @@ from fourds_dist.training.store import CheckpointStore
 from fourds_dist.training.strategy import Strategy
 from fourds_dist.training.transfer import on_device
 from fourds_dist.training.world import World
-
-Emit = Callable[[Row], None]
-
 
 MOST_EPOCHS = 1_000_000
 MOST_IMAGES = 1 << 20
@@ -77,7 +75,7 @@ class Surroundings:
     """
 
     store: CheckpointStore
-    emit: Emit
+    emit: Sink
     stop: StopSignal = never
     write: Callable[[str, Any], None] = lambda name, value: None
     happened: Callable[[], list[str]] = list
@@ -140,18 +138,24 @@ def fit(
         meter.add(output, len(batch), unless=bad)
         step, epoch_ends = place.step, place.step % steps_per_epoch == 0
         saves = epoch_ends or (config.checkpoint_every_steps and step % config.checkpoint_every_steps == 0)
-        reason, values = None, {}
+        reason, reached = None, {}
 
         if epoch_ends or saves or step % log_every_steps == 0:
             for trouble in filter(None, (guard.check(), *train_step.take_notes())):
-                emit({"event": "note", "step": step, "text": trouble})
+                emit(Note(step=step, text=trouble))
             place.num_skipped = guard.num_skipped
             mine = around.stop(meter.run_s)
-            row = meter.row(step, stops=mine is not None, exposed_reduction_s=train_step.exposed_reduction_s)
-            rates = {f"lr/{name}": rate for name, rate in strategy.learning_rates().items()}
-            emit(row | rates | {k: v.item() for k, v in task.log_values().items()})  # pyright: ignore
+            emit(
+                meter.step_event(
+                    step,
+                    learning_rates=strategy.learning_rates(),
+                    method_values=task.log_values,  # pyright: ignore[reportArgumentType]
+                    stops=mine is not None,
+                    exposed_reduction_s=train_step.exposed_reduction_s,
+                )
+            )
             if bottleneck := meter.bottleneck():
-                emit({"event": "note", "step": step, "text": bottleneck})
+                emit(Note(step=step, text=bottleneck))
             reason = next(filter(None, world.gather(mine))) if meter.someone_stops else None
 
         if epoch_ends:
@@ -165,20 +169,18 @@ def fit(
             reached = {name: accuracy.value for name, accuracy in accuracies.items()}
             task.heed(reached)  # pyright: ignore[reportCallIssue]
             guard.keep_buffers()
-            values = {f"val/{name}": value for name, value in reached.items()}
-            emit(meter.epoch_row(step, accuracies, is_best=place.best.step == step))
+            emit(meter.epoch_event(step, accuracies, is_best=place.best.step == step))
 
         if saves or reason:
             state = capture(task, strategy, place, identity, world)
             guard.check_state(step, state)
-            store.save(state, step, values, wait=reason is not None)
+            store.save(state, step, reached, wait=reason is not None)
         if reason:
-            stopped = Stopped(reason, step)
-            emit({"event": "stopped", "step": step, "text": str(stopped)})
-            raise stopped
+            emit(StageStopped(step=step, reason=reason))
+            raise Stopped(reason, step)
 
     store.close()
-    emit({"event": "end", "step": place.step, "peak_memory_bytes": _peak_memory_bytes(world)})
+    emit(StageEnded(step=place.step, peak_memory_bytes=_peak_memory_bytes(world)))
     assert place.best.weights is not None
     strategy.load_weights(place.best.weights)
     strategy.unwrap()
@@ -190,18 +192,15 @@ def _tell_start(
     place: Place, stream: TrainStream, config: StageConfig, around: Surroundings, world: World
 ) -> None:
     devices = world.gather(_device_name(world))
-    where = devices[0]
-    workers = f"{world.size} worker{'s' if world.size > 1 else ''} ({where})"
     around.emit(
-        {
-            "event": "start",
-            "step": place.step,
-            "num_epochs": config.epochs,
-            "num_steps_per_epoch": stream.num_steps_per_epoch,
-            "num_workers": world.size,
-            "device": where,
-            "text": f"{config.global_batch_size} images a step, {workers}",
-        }
+        StageStarted(
+            step=place.step,
+            num_epochs=config.epochs,
+            num_steps_per_epoch=stream.num_steps_per_epoch,
+            global_batch_size=config.global_batch_size,
+            num_workers=world.size,
+            device=devices[0],
+        )
     )
     happened = around.happened() if world.is_main else []
     before = place.num_ranks_before
@@ -218,7 +217,7 @@ def _tell_start(
             "choose one type by launch.accelerator_type"
         )
     for text in happened:
-        around.emit({"event": "note", "step": place.step, "text": text})
+        around.emit(Note(step=place.step, text=text))
 
 
 def _peak_memory_bytes(world: World) -> int | None:

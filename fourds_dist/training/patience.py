@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from fourds_dist.runs.failures import StorageError
+
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ def patiently(
 
     Raises:
         ValueError, PermissionError: at once; patience does not help against a wrong address or missing rights.
-        OSError: patience is at its end; the last error is its cause.
+        StorageError: patience is at its end; the last error is its cause.
     """
     began: float | None = None
     pause_s = FIRST_PAUSE_S
@@ -47,7 +49,7 @@ def patiently(
                 began = now
                 note(f"{what} ({short(error)}); trying for {patience_s:.0f} s")
             if now - began + pause_s > patience_s:
-                raise OSError(
+                raise StorageError(
                     getattr(error, "errno", None) or errno.EIO,
                     f"{what}, tried for {now - began:.0f} s ({short(error)}){_remedy(error)}",
                 ) from error

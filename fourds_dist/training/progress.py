@@ -3,39 +3,47 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from fourds_dist.runs.events import (
+    EpochEnded,
+    Event,
+    Note,
+    StageEnded,
+    StageStarted,
+    StageStopped,
+    StepLogged,
+    Validation,
+)
+from fourds_dist.runs.layout import STAGE_TITLES
 from fourds_dist.terminal import words
-
-STAGE_TITLES = {"source": "source stage", "adapt": "adapting the teacher", "distill": "distillation"}
 
 
 class ProgressView:
-    """Draws events (rows of metrics.jsonl) as they arrive."""
+    """Draws events as they arrive."""
 
     def __init__(self) -> None:
         self._console = Console(file=sys.stderr, highlight=False)
         self._bar: Progress | None = None
         self._task = TaskID(0)
 
-    def __call__(self, row: dict[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         """Show one event."""
-        match row["event"]:
-            case "start":
-                self._start(row)
-            case "step":
-                self._step(row)
-            case "epoch":
-                self._say(row, self._epoch_text(row))
-            case "note":
-                self._say(row, row["text"])
-            case "stopped":
+        match event:
+            case StageStarted():
+                self._start(event)
+            case StepLogged():
+                self._step(event)
+            case EpochEnded():
+                self._say(event, _epoch_text(event))
+            case Note():
+                self._say(event, event.text)
+            case StageStopped():
                 self.close()
-                self._say(row, row["text"])
-            case "end":
+                self._say(event, event.text)
+            case StageEnded():
                 self.close()
 
     def close(self) -> None:
@@ -44,12 +52,10 @@ class ProgressView:
             self._bar.stop()
             self._bar = None
 
-    def _start(self, row: dict[str, Any]) -> None:
-        went_on = f", going on from step {row['step']}" if row["step"] else ""
-        self._say(
-            row,
-            f"{row['num_epochs']} epochs, {row['num_steps_per_epoch']} steps each, {row['text']}{went_on}",
-        )
+    def _start(self, event: StageStarted) -> None:
+        went_on = f", going on from step {event.step}" if event.step else ""
+        steps = f"{event.num_epochs} epochs, {event.num_steps_per_epoch} steps each"
+        self._say(event, f"{steps}, {event.text}{went_on}")
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -61,37 +67,34 @@ class ProgressView:
                 transient=True,
             )
             self._task = self._bar.add_task(
-                STAGE_TITLES[row["stage"]],
-                total=row["num_epochs"] * row["num_steps_per_epoch"],
-                completed=row["step"],
+                STAGE_TITLES[event.stage],
+                total=event.num_epochs * event.num_steps_per_epoch,
+                completed=event.step,
                 rate="",
             )
             self._bar.start()
 
-    def _step(self, row: dict[str, Any]) -> None:
+    def _step(self, event: StepLogged) -> None:
         if self._bar is not None:
-            self._bar.update(self._task, completed=row["step"], rate=f"{row['images_per_s']:.0f} images/s")
+            self._bar.update(self._task, completed=event.step, rate=f"{event.images_per_s:.0f} images/s")
 
-    def _epoch_text(self, row: dict[str, Any]) -> str:
-        accuracies = ", ".join(
-            f"{name.removeprefix('val/')} {value:.1%}{_loss(row, name.removeprefix('val/'))}"
-            for name, value in row.items()
-            if name.startswith("val/")
-        )
-        left = f", {_duration(row['left_s'])} left" if row["left_s"] >= 1 else ""
-        best = " (best)" if row["is_best"] else ""
-        return (
-            f"epoch {row['epoch']}: loss {row['loss']:.3f}, validation {accuracies}{best}, "
-            f"{row['images_per_s']:.0f} images/s{left}"
-        )
-
-    def _say(self, row: dict[str, Any], text: str) -> None:
-        self._console.print(words(f"{STAGE_TITLES[row['stage']]}: {text}"), soft_wrap=True)
+    def _say(self, event: Event, text: str) -> None:
+        self._console.print(words(f"{STAGE_TITLES[event.stage]}: {text}"), soft_wrap=True)
 
 
-def _loss(row: dict[str, Any], network: str) -> str:
-    loss = row.get(f"val_loss/{network}")
-    return "" if loss is None else f" (loss {loss:.3f})"
+def _epoch_text(event: EpochEnded) -> str:
+    accuracies = ", ".join(f"{name} {_figures(value)}" for name, value in event.validation.items())
+    left = f", {_duration(event.left_s)} left" if event.left_s >= 1 else ""
+    best = " (best)" if event.is_best else ""
+    return (
+        f"epoch {event.epoch}: loss {event.loss:.3f}, validation {accuracies}{best}, "
+        f"{event.images_per_s:.0f} images/s{left}"
+    )
+
+
+def _figures(measured: Validation) -> str:
+    loss = "" if measured.loss is None else f" (loss {measured.loss:.3f})"
+    return f"{measured.accuracy:.1%}{loss}"
 
 
 def _duration(seconds: float) -> str:

@@ -1,17 +1,6 @@
-"""The folder of a run, on a local disk or in object storage, and what lies in it.
+"""The folder of a run: its configuration keys, reading and writing its files, and metrics.jsonl.
 
-config.yaml          the resolved configuration
-lease.json           which driver holds the folder, while one does
-images.json          which images the run began with
-metrics.jsonl        one line per event: steps, epochs, what was survived
-wandb.json           each stage's run in Weights & Biases, which goes on where the stage does
-source/, adapt/, distill/   checkpoints of the stages
-teacher.safetensors  the teacher trained on the source
-teacher_adapted.safetensors the teacher adapted to the target (adapt.method)
-student_source.safetensors  the student trained on the source (student.start: source)
-student.safetensors, adapters.safetensors   the result
-summary.json         the final table
-report.html, report/ the page that explains it, its pictures, and what the networks saw
+`runs.layout` lists the files.
 """
 
 from __future__ import annotations
@@ -23,17 +12,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from fourds_dist.config import ConfigError, Section
 from fourds_dist.effects import COURSE, PLACE, WEIGHTS
 from fourds_dist.json_text import parsed_json
+from fourds_dist.runs.events import Event, Note, StageEnded, StageStopped, StepLogged, decode, encode
+from fourds_dist.runs.layout import RunFile, StageName
 from fourds_dist.storage import is_url, join, locate, plain, write_bytes
 from fourds_dist.training.patience import patiently
-
-CONFIG, METRICS = "config.yaml", "metrics.jsonl"
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +41,7 @@ class RunConfig(Section):
     seed: Annotated[int, WEIGHTS] = Field(default=0, ge=0)
     """Seed of everything random: initial weights, order of samples, augmentation."""
 
-    until: Annotated[Literal["source", "adapt", "distill"], COURSE] = "distill"
+    until: Annotated[StageName, COURSE] = "distill"
     """The last stage to run. `source` leaves a trained teacher, which other runs take as teacher.checkpoint."""
 
     keep_checkpoints: Annotated[int, COURSE] = Field(default=2, ge=1)
@@ -128,14 +117,14 @@ class RunFolder:
         """Write an entry, whole or not at all."""
         self.write_bytes(name, text.encode())
 
-    def note(self, stage: str, text: str) -> None:
+    def note(self, stage: StageName, text: str) -> None:
         """Add a line for people to metrics.jsonl, and show it."""
         print(f"{self.url} {text}", file=sys.stderr)
-        row = {"stage": stage, "time": round(time.time(), 3), "event": "note", "step": 0, "text": text}
-        before = self.read_text(METRICS) if self.exists(METRICS) else ""
+        event = Note(step=0, text=text).stamped(stage, time.time())
+        before = self.read_text(RunFile.METRICS) if self.exists(RunFile.METRICS) else ""
         if before and not before.endswith("\n"):  # cut short by a kill
             before = before.rpartition("\n")[0] + "\n"
-        self.write_text(METRICS, before + json.dumps(row) + "\n")
+        self.write_text(RunFile.METRICS, f"{before}{encode(event)}\n")
 
     def read_json(self, name: str) -> Any:
         """An entry's JSON.
@@ -192,36 +181,40 @@ class MetricsFile:
     ) -> None:
         self._folder = folder
         self._patience: dict[str, Any] = {"patience_s": patience_s, "note": note}
-        lines = patiently(self._read, f"{folder.path(METRICS)} could not be read", **self._patience)
+        lines = patiently(self._read, f"{folder.path(RunFile.METRICS)} could not be read", **self._patience)
         self._lines = [line for line in lines if _keep(line, stage, from_step)]
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         self._under_way = self._writer.submit(self._write)
         self._under_way.result()
         self._appends = folder.is_local
 
-    def __call__(self, row: dict[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         """Add one event; the stage's last one comes back once all is written."""
-        line = json.dumps(row)
+        line = encode(event)
         self._lines.append(line)
         if self._appends:
             try:
-                with Path(self._folder.path(METRICS)).open("a", encoding="utf-8") as file:
+                with Path(self._folder.path(RunFile.METRICS)).open("a", encoding="utf-8") as file:
                     file.write(line + "\n")
             except OSError:  # a full disk; a part of the line may be there
                 self._appends = False
-        if self._appends or row["event"] == "step":
+        if self._appends or isinstance(event, StepLogged):
             return
-        ends = row["event"] in ("end", "stopped")
+        ends = isinstance(event, StageEnded | StageStopped)
         if ends or self._under_way.done():
             self._under_way = self._writer.submit(self._write)
         if ends:
             self._under_way.result()
 
     def _read(self) -> list[str]:
-        return self._folder.read_text(METRICS).splitlines() if self._folder.exists(METRICS) else []
+        return (
+            self._folder.read_text(RunFile.METRICS).splitlines()
+            if self._folder.exists(RunFile.METRICS)
+            else []
+        )
 
     def _write(self) -> None:
-        place = self._folder.path(METRICS)
+        place = self._folder.path(RunFile.METRICS)
 
         def write() -> None:  # with a patience of its own, that waits for nobody
             write_bytes(place, "".join(f"{line}\n" for line in self._lines).encode())
@@ -230,25 +223,5 @@ class MetricsFile:
 
 
 def _keep(line: str, stage: str, from_step: int) -> bool:
-    row = event_of(line)
-    if row is None:
-        return False
-    return row.get("stage") != stage or row.get("step", 0) <= from_step
-
-
-def event_of(line: str) -> dict[str, Any] | None:
-    """The event that a line of metrics.jsonl holds; None for what is none: a line cut short by a kill, or edited."""
-    try:
-        row = parsed_json(line)
-    except ValueError:
-        return None
-    if not isinstance(row, dict) or not isinstance(row.get("event"), str):
-        return None
-    texts = all(isinstance(row.get(key, ""), str) for key in ("stage", "text"))
-    numbers = all(is_number(row.get(key, 0)) for key in ("step", "epoch", "time", "num_bad_samples"))
-    return row if texts and numbers else None
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value in an event is a number of a size that steps, times and accuracies have; not NaN."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e12 < value < 1e12
+    event = decode(line)
+    return event is not None and (event.stage != stage or event.step <= from_step)

@@ -28,11 +28,12 @@ from fourds_dist.data.preprocessing import Preprocessing
 from fourds_dist.data.url import split_pattern
 from fourds_dist.method.backbones import BackboneConfig
 from fourds_dist.method.distiller import Predictor
+from fourds_dist.runs.events import Event, Note, Sink, StageStarted, StepLogged
+from fourds_dist.runs.layout import StageName
 from fourds_dist.settings import Settings
 from fourds_dist.training.evaluate import Accuracy, ImagesOfBatch, evaluate
 from fourds_dist.training.grey_ranges import grey_ranges_of
 from fourds_dist.training.loop import StageConfig, Surroundings, fit
-from fourds_dist.training.meter import Row
 from fourds_dist.training.networks import metadata
 from fourds_dist.training.run_folder import MetricsFile, RunFolder
 from fourds_dist.training.snapshot import Best
@@ -44,9 +45,6 @@ from fourds_dist.training.tracking import Wandb
 from fourds_dist.training.trial_step import leave_unreached
 from fourds_dist.training.weights_about import About
 from fourds_dist.training.world import World
-
-StageName = Literal["source", "adapt", "distill"]
-Sink = Callable[[Row], None]
 
 SECTION: dict[StageName, str] = {"source": "source_stage", "adapt": "adapt_stage", "distill": "distill"}
 """The section of the configuration that says how long a stage is, and how it learns."""
@@ -239,26 +237,27 @@ class Stage:
         return [*self._happened(), *([] if self._has_begun else self._remarks)]
 
     def _emitter(self, rates: list[float]) -> Sink:
-        """Sends rows to every sink, which rank 0 alone has; files are opened with the first row: it tells the step."""
+        """Sends events to every sink, which rank 0 alone has; the first event opens the files: it has the step."""
         sinks: list[Sink] = []
 
-        def emit(row: Row) -> None:
-            while self._troubles and row["event"] != "start":  # noted by the thread that writes checkpoints
-                send({"event": "note", "step": row["step"], "text": self._troubles.pop(0)})
-            send(row)
+        def emit(event: Event) -> None:
+            while self._troubles and not isinstance(event, StageStarted):
+                # The thread that writes checkpoints has noted them.
+                send(Note(step=event.step, text=self._troubles.pop(0)))
+            send(event)
 
-        def send(row: Row) -> None:
-            row = {"stage": self.name, "time": round(time.time(), 3), **row}
-            if row["event"] == "start" and self.world.is_main:
+        def send(event: Event) -> None:
+            event = event.stamped(self.name, time.time())
+            if isinstance(event, StageStarted) and self.world.is_main:
                 run = self.settings.model_dump(mode="json")
                 patience = {"patience_s": self.settings.run.patience_s, "note": self._troubles.append}
-                sinks.append(MetricsFile(self.folder, self.name, row["step"], **patience))
+                sinks.append(MetricsFile(self.folder, self.name, event.step, **patience))
                 sinks.append(Wandb(self.settings.tracking, self.folder, self.name, run))
                 sinks.extend(self._sinks)
-            if row["event"] == "step":
-                rates.append(row["images_per_s"])
+            if isinstance(event, StepLogged):
+                rates.append(event.images_per_s)
             for sink in sinks:
-                sink(row)
+                sink(event)
 
         return emit
 

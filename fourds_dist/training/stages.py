@@ -18,13 +18,15 @@ from torch import nn
 from fourds_dist.method import AdaptTeacher, FourDs, SourceClassifiers
 from fourds_dist.method.backbones import build_backbone, num_parameters, stage_names
 from fourds_dist.method.distiller import Predictor
+from fourds_dist.runs.events import Sink
+from fourds_dist.runs.layout import DONE, STAGES, Network, RunFile, StageName, display_name
 from fourds_dist.settings import Settings
 from fourds_dist.storage import locate
 from fourds_dist.training.evaluate import Plainly
 from fourds_dist.training.networks import begin, build
 from fourds_dist.training.outcome import Line, Outcome
 from fourds_dist.training.run_folder import RunFolder
-from fourds_dist.training.stage import Sink, Stage, StageName
+from fourds_dist.training.stage import Stage
 from fourds_dist.training.stop import StopSignal, never
 from fourds_dist.training.store import CheckpointStore
 from fourds_dist.training.weights import encode_weights, load_weights
@@ -32,11 +34,6 @@ from fourds_dist.training.weights_about import About
 from fourds_dist.training.weights_file import read_file
 from fourds_dist.training.world import World
 
-TEACHER, STUDENT_SOURCE = "teacher.safetensors", "student_source.safetensors"
-TEACHER_ADAPTED = "teacher_adapted.safetensors"
-STUDENT, ADAPTERS, SUMMARY = "student.safetensors", "adapters.safetensors", "summary.json"
-DONE: dict[StageName, str] = {"source": "source.json", "adapt": "adapt.json", "distill": SUMMARY}
-"""The file that a stage writes last; where it is there, the stage is not run again."""
 SWITCH_INTERVAL_S = 1e-4
 """How long a decoding thread may hold Python's lock while the training loop waits for it. The loop gives the lock away
 at every operation that it queues; at Python's own 5 ms a step on two GPUs took 100 ms of the host's time."""
@@ -51,10 +48,10 @@ def stages_to_run(settings: Settings) -> tuple[StageName, ...]:
     needs_source = settings.teacher.checkpoint is None or settings.student.start == "source"
     needed = {"source": needs_source, "adapt": settings.adapt.method != "none", "distill": True}
     upto = list(needed)[: list(needed).index(settings.run.until) + 1]
-    return tuple(stage for stage in DONE if stage in upto and needed[stage])
+    return tuple(stage for stage in STAGES if stage in upto and needed[stage])
 
 
-def drop_checkpoints(folder: RunFolder, stages: Iterable[StageName] = tuple(DONE)) -> None:
+def drop_checkpoints(folder: RunFolder, stages: Iterable[StageName] = STAGES) -> None:
     """Remove the checkpoints of a run that will not go on; hundreds of runs would fill any disk with them."""
     for stage in stages:
         fs, path = locate(folder.path(stage))
@@ -66,21 +63,21 @@ def from_source(settings: Settings, source_url: str) -> Settings:
     """A run that takes teacher and student from the source stage of another run, at `source_url`."""
     folder, teacher, student = RunFolder(source_url), settings.teacher, settings.student
     if teacher.checkpoint is None:
-        teacher = teacher.model_copy(update={"checkpoint": folder.path(TEACHER)})
+        teacher = teacher.model_copy(update={"checkpoint": folder.path(RunFile.TEACHER)})
     if student.start == "source":
-        student = student.model_copy(update={"start": folder.path(STUDENT_SOURCE)})
+        student = student.model_copy(update={"start": folder.path(RunFile.STUDENT_SOURCE)})
     return settings.model_copy(update={"teacher": teacher, "student": student})
 
 
 def source_teacher(settings: Settings, folder: RunFolder) -> str:
     """Path or URL of the teacher that knows the source."""
-    return settings.teacher.checkpoint or folder.path(TEACHER)
+    return settings.teacher.checkpoint or folder.path(RunFile.TEACHER)
 
 
 def distilled_teacher(settings: Settings, folder: RunFolder) -> str:
     """Path or URL of the teacher that the last stage distils: the source's, or that adapted to the target."""
     adapts = settings.adapt.method != "none"
-    return folder.path(TEACHER_ADAPTED) if adapts else source_teacher(settings, folder)
+    return folder.path(RunFile.TEACHER_ADAPTED) if adapts else source_teacher(settings, folder)
 
 
 def run_stage(
@@ -172,7 +169,7 @@ def train_on_source(stage: Stage) -> None:
     networks: dict[str, nn.Module] = {}
     if settings.teacher.checkpoint is None:
         start = settings.teacher.start
-        networks["teacher"] = build(
+        networks[Network.TEACHER.value] = build(
             settings.teacher,
             len(classes),
             start=start,
@@ -182,13 +179,16 @@ def train_on_source(stage: Stage) -> None:
             tell=stage.tell,
         )
     if settings.student.start == "source":
-        networks["student"] = build(settings.student, len(classes), image_size=side)
+        networks[Network.STUDENT.value] = build(settings.student, len(classes), image_size=side)
     selected = next(iter(networks))
     best, _, _ = stage.fit(SourceClassifiers(networks), selected, settings.source)
     if stage.world.is_main:
-        configs = {"teacher": (settings.teacher, TEACHER), "student": (settings.student, STUDENT_SOURCE)}
+        configs = {
+            Network.TEACHER: (settings.teacher, RunFile.TEACHER),
+            Network.STUDENT: (settings.student, RunFile.STUDENT_SOURCE),
+        }
         for name, network in networks.items():
-            config, file = configs[name]
+            config, file = configs[Network(name)]
             accuracy = {"validation_accuracy": best.accuracy} if name == selected else {}
             about = stage.about(config, classes, domain=settings.source.url, **accuracy)
             stage.folder.write_bytes(file, encode_weights(network.state_dict(), about))
@@ -204,7 +204,7 @@ def adapt_to_target(stage: Stage) -> None:
         about = stage.about(
             settings.teacher, classes, validation_accuracy=best.accuracy, domain=settings.target.url
         )
-        stage.folder.write_bytes(TEACHER_ADAPTED, encode_weights(teacher.state_dict(), about))
+        stage.folder.write_bytes(RunFile.TEACHER_ADAPTED, encode_weights(teacher.state_dict(), about))
         stage.folder.write_json(DONE["adapt"], {"epoch": best.epoch, "validation_accuracy": best.accuracy})
 
 
@@ -215,7 +215,7 @@ def distil_on_target(stage: Stage) -> None:
     side = settings.data.crop_px
     teacher = load_teacher(stage, distilled_teacher(settings, stage.folder), classes)
     from_source = settings.student.start == "source"
-    start = stage.folder.path(STUDENT_SOURCE) if from_source else settings.student.start
+    start = stage.folder.path(RunFile.STUDENT_SOURCE) if from_source else settings.student.start
     student, is_novice = begin(
         settings.student,
         len(classes),
@@ -225,11 +225,11 @@ def distil_on_target(stage: Stage) -> None:
         run=stage.needs(settings.student, classes),
         tell=stage.tell,
     )
-    untouched = {"teacher": deepcopy(teacher), "student before distillation": deepcopy(student)}
+    untouched = {Network.TEACHER: deepcopy(teacher), Network.STUDENT_BEFORE: deepcopy(student)}
     if settings.adapt.method != "none":
         with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced at once
             before = load_teacher(stage, source_teacher(settings, stage.folder), classes)
-        untouched["teacher before adapting"] = before
+        untouched[Network.TEACHER_SOURCE] = before
 
     task = FourDs(
         teacher,
@@ -240,10 +240,11 @@ def distil_on_target(stage: Stage) -> None:
         image_size=settings.data.crop_px,
         novice=is_novice,
     )
-    best, step, rates = stage.fit(task, "student", settings.target)
+    best, step, rates = stage.fit(task, Network.STUDENT, settings.target)
 
     predictors: dict[str, Predictor] = {k: v.to(world.device).eval() for k, v in untouched.items()}
-    predictors |= {"teacher with adapters": task.predictors()["teacher_adapted"], "student": student}
+    adapted_teacher = task.predictors()[Network.TEACHER_ADAPTED]
+    predictors |= {Network.TEACHER_ADAPTED: adapted_teacher, Network.STUDENT: student}
     target = stage.evaluate(predictors, settings.target, "test", step)
     has_source = settings.source.url is not None
     source = stage.evaluate(predictors, settings.source, "test", step) if has_source else {}
@@ -251,21 +252,26 @@ def distil_on_target(stage: Stage) -> None:
         return
     told = {"validation_accuracy": best.accuracy, "domain": settings.target.url}
     about = stage.about(settings.student, classes, **told)
-    stage.folder.write_bytes(STUDENT, encode_weights(student.state_dict(), about))
+    stage.folder.write_bytes(RunFile.STUDENT, encode_weights(student.state_dict(), about))
     adapted = {
         name: value
         for name, value in task.state_dict().items()
         if name.startswith("adapters.") or (name.startswith("teacher.") and "running_" in name)
     }
-    stage.folder.write_bytes(ADAPTERS, encode_weights(adapted, stage.about(settings.teacher, classes)))
-    sizes = {name: num_parameters(net) for name, net in untouched.items()}
+    stage.folder.write_bytes(
+        RunFile.ADAPTERS, encode_weights(adapted, stage.about(settings.teacher, classes))
+    )
+    sizes: dict[str, int] = {name: num_parameters(net) for name, net in untouched.items()}
     sizes |= {
-        "teacher with adapters": sizes["teacher"] + num_parameters(task.adapters),
-        "student": num_parameters(student),
+        Network.TEACHER_ADAPTED: sizes[Network.TEACHER] + num_parameters(task.adapters),
+        Network.STUDENT: num_parameters(student),
     }
     outcome = Outcome(
         run=settings.run.name,
-        lines=tuple(Line(name, sizes[name], source.get(name), target[name]) for name in predictors),
+        lines=tuple(
+            Line(display_name(network), sizes[network], source.get(network), target[network])
+            for network in predictors
+        ),
         chance=1 / len(classes),
         selected_epoch=best.epoch,
         validation_accuracy=best.accuracy,
@@ -273,7 +279,7 @@ def distil_on_target(stage: Stage) -> None:
         num_workers=world.size,
         selected_by=settings.distill.select,
     )
-    stage.folder.write_json(SUMMARY, outcome.as_dict())
+    stage.folder.write_json(RunFile.SUMMARY, outcome.as_dict())
 
 
 RUN: dict[StageName, Callable[[Stage], None]] = {

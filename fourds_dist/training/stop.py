@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-StopSignal = Callable[[float], str | None]
+from fourds_dist.runs.failures import StopKind, StopReason
+
+StopSignal = Callable[[float], StopReason | None]
 """Asked at every logging step, on every rank together, with the seconds of training so far (the same on all ranks):
 why this rank would have the run stop, or None."""
 
@@ -19,14 +21,15 @@ why this rank would have the run stop, or None."""
 class Stopped(Exception):
     """A run left early with a checkpoint at `step`; the same command goes on from there."""
 
-    def __init__(self, reason: str, step: int) -> None:
-        super().__init__(
-            f"stopped by {reason} at step {step}, with a checkpoint; the same command goes on from there"
-        )
+    def __init__(self, reason: StopReason, step: int) -> None:
+        super().__init__(reason, step)  # both, by which the exception is pickled
         self.reason, self.step = reason, step
 
+    def __str__(self) -> str:
+        return self.reason.at_step(self.step)
 
-def never(run_s: float) -> str | None:
+
+def never(run_s: float) -> StopReason | None:
     """The signal of runs that nobody stops."""
     del run_s
     return None
@@ -38,13 +41,13 @@ def told_by_signals() -> Iterator[StopSignal]:
 
     Outside the main thread, where Python hears no signals, nothing is changed.
     """
-    told: list[str] = []
+    told: list[StopReason] = []
 
     def hear(number: int, frame: FrameType | None) -> None:
         del frame
         if told:
             raise KeyboardInterrupt
-        told.append("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
+        told.append(StopReason(StopKind.CTRL_C if number == signal.SIGINT else StopKind.SIGTERM))
 
     if threading.current_thread() is not threading.main_thread():
         yield never

@@ -9,27 +9,25 @@ from __future__ import annotations
 
 import io
 import logging
-import re
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import torch
 
+from fourds_dist.runs.layout import CHECKPOINT_STATE, checkpoint_name, checkpoint_step
 from fourds_dist.storage import locate, write_bytes
 from fourds_dist.training.checkpoint import decode_state
 from fourds_dist.training.patience import patiently, short
 
 _log = logging.getLogger(__name__)
 
-_NAME = re.compile(r"checkpoint-(\d{8,})$")
-
 
 class CheckpointStore(Protocol):
     """Where checkpoints go."""
 
     def save(
-        self, state: dict[str, Any] | None, step: int, metrics: dict[str, float], *, wait: bool = False
+        self, state: dict[str, Any] | None, step: int, accuracies: dict[str, float], *, wait: bool = False
     ) -> None:
         """Keep `state`, which rank 0 alone gives and nobody changes afterwards; every rank calls it together.
 
@@ -76,18 +74,18 @@ class FolderStore:
         self._under_way: Future[None] | None = None
 
     def save(
-        self, state: dict[str, Any] | None, step: int, metrics: dict[str, float], *, wait: bool = False
+        self, state: dict[str, Any] | None, step: int, accuracies: dict[str, float], *, wait: bool = False
     ) -> None:
         """Start writing, after the last one is written.
 
         Raises:
             OSError: the last one could not be written, or with `wait` this one.
         """
-        del metrics
+        del accuracies
         if state is None:
             return
         self._finish()
-        self._under_way = self._writer.submit(self.write, state, name_of(step))
+        self._under_way = self._writer.submit(self.write, state, checkpoint_name(step))
         if wait:
             self._finish()
 
@@ -95,7 +93,7 @@ class FolderStore:
         """Write a checkpoint now, and remove those that the policy lets go."""
         data = io.BytesIO()
         torch.save(state, data)
-        url = f"{self.url}/{name}/state.pt"
+        url = f"{self.url}/{name}/{CHECKPOINT_STATE}"
         what = f"checkpoint {url} could not be written"
         patiently(lambda: write_bytes(url, data.getvalue()), what, **self._options)
         if self._keep is not None:
@@ -112,7 +110,7 @@ class FolderStore:
         Raises:
             ValueError: truncated, not one of ours, of another format, or holding pickled code.
         """
-        url = f"{self.url}/{name}/state.pt"
+        url = f"{self.url}/{name}/{CHECKPOINT_STATE}"
         fs, path = locate(url)
         data: Any = patiently(
             lambda: fs.cat_file(path), f"checkpoint {url} could not be read", **self._options
@@ -134,7 +132,7 @@ class FolderStore:
         What cannot be removed is noted, and goes at a later turn.
         """
         fs, path = locate(self.url)
-        newest = max((step_of(name) for name in kept), default=0)
+        newest = max((_step_of(name) for name in kept), default=0)
         what, trouble = f"checkpoints under {self.url}", None
         try:
             folders = fs.glob(f"{path}/checkpoint-*")
@@ -142,7 +140,7 @@ class FolderStore:
             folders, trouble = [], error
         for folder in folders:
             name = str(folder).rstrip("/").rpartition("/")[2]
-            if _NAME.search(name) and name not in kept and step_of(name) < newest:
+            if name not in kept and 0 <= _step_of(name) < newest:
                 try:
                     fs.rm(str(folder), recursive=True)
                 except Exception as error:
@@ -155,19 +153,13 @@ class FolderStore:
 
         def names() -> list[str]:
             fs.invalidate_cache()
-            return [str(file).split("/")[-2] for file in fs.glob(f"{path}/checkpoint-*/state.pt")]
+            return [str(file).split("/")[-2] for file in fs.glob(f"{path}/checkpoint-*/{CHECKPOINT_STATE}")]
 
         found = patiently(names, f"{self.url} could not be listed", **self._options)
-        return sorted(filter(_NAME.search, found), key=step_of)
+        return [name for step, name in sorted((_step_of(name), name) for name in found) if step >= 0]
 
 
-def name_of(step: int) -> str:
-    """Name of a step's checkpoint."""
-    return f"checkpoint-{step:08d}"
-
-
-def step_of(name: str) -> int:
-    """The step that a checkpoint's name tells."""
-    match = _NAME.search(name)
-    assert match is not None
-    return int(match.group(1))
+def _step_of(name: str) -> int:
+    """The step of a checkpoint of this name; -1 for what is no checkpoint."""
+    step = checkpoint_step(name)
+    return -1 if step is None else step

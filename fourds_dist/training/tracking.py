@@ -14,10 +14,11 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from fourds_dist.config import Section
+from fourds_dist.runs.events import EpochEnded, Event, Note, StageEnded, StageStopped, StepLogged
+from fourds_dist.runs.layout import RunFile
 from fourds_dist.storage import is_local, locate
 from fourds_dist.training.run_folder import RunFolder
 
-WANDB_IDS = "wandb.json"
 PROJECT = "fourds_dist"
 OBEYED = (
     "WANDB_MODE",
@@ -39,6 +40,9 @@ _MODES: dict[str, Mode] = {
     "dryrun": "offline",
     "disabled": "disabled",
 }
+
+VALIDATION_NAMES = {"val": "accuracy", "val_loss": "loss", "val_mean_per_class": "mean_per_class"}
+"""Prefix of a name in W&B -> field of `Validation`."""
 
 log = logging.getLogger(__name__)
 
@@ -110,16 +114,13 @@ class Wandb:
         except Exception as error:
             self._give_up(error)
 
-    def __call__(self, row: dict[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         """Log one event at its step; the last one closes the run."""
         if self._run is None:
             return
         try:
-            values: dict[str, Any] = {k: v for k, v in row.items() if isinstance(v, (int, float))}
-            if row["event"] in ("note", "stopped"):
-                values["note"] = row["text"]
-            self._run.log(values, step=row.get("step"))
-            if row["event"] in ("end", "stopped"):
+            self._run.log(flat_values(event), step=event.step)
+            if isinstance(event, StageEnded | StageStopped):
                 self._run.finish()
                 self._copy_files()
         except Exception as error:
@@ -185,12 +186,35 @@ class Wandb:
         self._run = None
 
 
+def flat_values(event: Event) -> dict[str, Any]:
+    """The numbers of an event by the names that W&B has for them: `lr/student`, `val/student`, `data_wait_share`.
+
+    Notes come as text under `note`.
+    """
+    values: dict[str, Any] = {
+        name: value for name, value in vars(event).items() if isinstance(value, int | float)
+    }
+    match event:
+        case StepLogged():
+            shares = {f"{name}_share": share for name, share in vars(event.shares).items()}
+            values |= event.losses | {name: share for name, share in shares.items() if share is not None}
+            values |= {f"lr/{name}": rate for name, rate in event.learning_rates.items()}
+            values |= event.method_values
+        case EpochEnded():
+            for prefix, field in VALIDATION_NAMES.items():
+                found = {network: getattr(measured, field) for network, measured in event.validation.items()}
+                values |= {f"{prefix}/{name}": value for name, value in found.items() if value is not None}
+        case Note() | StageStopped():
+            values["note"] = event.text
+    return values
+
+
 def _run_id(folder: RunFolder, stage: str) -> str:
     """Drawn at the stage's first start and kept in the run's folder: names alone may be another run's too."""
-    ids = folder.read_json(WANDB_IDS) if folder.exists(WANDB_IDS) else {}
+    ids = folder.read_json(RunFile.WANDB_IDS) if folder.exists(RunFile.WANDB_IDS) else {}
     if stage not in ids:
         ids[stage] = uuid.uuid4().hex[:12]
-        folder.write_json(WANDB_IDS, ids)
+        folder.write_json(RunFile.WANDB_IDS, ids)
     return ids[stage]
 
 

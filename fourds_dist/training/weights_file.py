@@ -20,12 +20,13 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from fourds_dist.json_text import parsed_json
+from fourds_dist.runs.layout import RunFile
 from fourds_dist.storage import explained, locate
 from fourds_dist.training.unpickling import torch_load
 
 RUN_FILES = {
-    "teacher": ("teacher.safetensors",),
-    "student": ("student.safetensors", "student_source.safetensors"),
+    "teacher": (RunFile.TEACHER,),
+    "student": (RunFile.STUDENT, RunFile.STUDENT_SOURCE),
 }
 OTHER_FILES = (
     "model.safetensors",

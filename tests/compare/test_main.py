@@ -14,6 +14,7 @@ from fourds_dist.compare.__main__ import main
 from fourds_dist.config import to_yaml
 from fourds_dist.data.sources.layouts import LAYOUTS
 from fourds_dist.pack import main as pack
+from fourds_dist.runs.failures import StopKind, StopReason
 from fourds_dist.settings import Settings
 from fourds_dist.training.stop import Stopped
 from tests.compare.small import CHANGES, METHODS, NETWORK, write_domains
@@ -87,7 +88,7 @@ def test_a_run_that_is_told_to_stop_is_the_last(
 
     def told(settings: Settings, *, wait_s: float) -> None:
         began.append(settings.run.name)
-        raise Stopped("SIGTERM", 7)
+        raise Stopped(StopReason(StopKind.SIGTERM), 7)
 
     monkeypatch.setattr("fourds_dist.compare.work.run", told)
     domains = write_domains(tmp_path, "a", "b")

@@ -15,6 +15,8 @@ from fourds_dist.compare.plan import Cell, Plan
 from fourds_dist.compare.plot import differences_png
 from fourds_dist.compare.results import Result, Results, read_results
 from fourds_dist.compare.tables import as_csv, as_tree, summary, tables
+from fourds_dist.runs.events import Event, StageEnded, StageStarted, StepLogged, TimeShares, encode
+from fourds_dist.runs.layout import StageName
 from fourds_dist.training.evaluate import Accuracy
 from fourds_dist.training.outcome import Line, Outcome
 from fourds_dist.training.run_folder import RunFolder
@@ -156,19 +158,23 @@ def test_costs_are_read_from_what_was_measured(plan: Plan) -> None:
     accuracy = Accuracy(30, 40, 1.0)
     outcome = Outcome("x", (Line("student", 1, None, accuracy),), 0.2, 1, 0.8, 32.0, 2)
 
-    def rows(stage: str, *steps: int, begin: int = 0) -> list[dict]:
-        start = {"event": "start", "step": begin, "num_workers": 2, "device": "a card"}
-        end = {"event": "end", "step": steps[-1], "peak_memory_bytes": 2**30 if stage == "adapt" else 2**20}
-        between = [{"event": "step", "step": step, "images_per_s": 32.0} for step in steps]
-        return [{"stage": stage, **row} for row in (start, *between, end)]
+    def stage(name: StageName, *steps: int, begin: int = 0) -> list[Event]:
+        length = {"num_epochs": 1, "num_steps_per_epoch": 20, "global_batch_size": 16}
+        start = StageStarted(step=begin, **length, num_workers=2, device="a card")
+        end = StageEnded(step=steps[-1], peak_memory_bytes=2**30 if name == "adapt" else 2**20)
+        between = [
+            StepLogged(step=step, epoch=1.0, loss=1.0, losses={}, images_per_s=32.0, shares=TimeShares(0.0))
+            for step in steps
+        ]
+        return [event.stamped(name, 0) for event in (start, *between, end)]
 
-    def write(folder: RunFolder, *events: dict) -> None:
+    def write(folder: RunFolder, *events: Event) -> None:
         folder.write_text("config.yaml", "run: {name: x}\n")
-        folder.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in events))
+        folder.write_text("metrics.jsonl", "".join(encode(event) + "\n" for event in events))
 
-    write(folder, *rows("adapt", 4, 5), *rows("distill", 10)[:-1], *rows("distill", 15, 20, begin=10))
+    write(folder, *stage("adapt", 4, 5), *stage("distill", 10)[:-1], *stage("distill", 15, 20, begin=10))
     folder.write_json("summary.json", outcome.as_dict())
-    write(RunFolder(plan.sources[cell].run_url), *rows("source", 3))
+    write(RunFolder(plan.sources[cell].run_url), *stage("source", 3))
     found = read_results(plan).cells[cell]
     assert found.accuracy == 0.75
     assert found.train_s == pytest.approx(5 + 20)

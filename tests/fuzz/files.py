@@ -25,6 +25,18 @@ from fourds_dist.results.preprocessing import Preprocessing
 from fourds_dist.results.report import report
 from fourds_dist.results.run import Run
 from fourds_dist.results.student import description
+from fourds_dist.runs.events import (
+    EpochEnded,
+    Event,
+    Note,
+    StageStarted,
+    StageStopped,
+    StepLogged,
+    TimeShares,
+    Validation,
+    encode,
+)
+from fourds_dist.runs.failures import StopKind, StopReason
 from fourds_dist.settings import Settings
 from fourds_dist.training.checkpoint import FORMAT, decode_state
 from fourds_dist.training.networks import StudentConfig, begin
@@ -230,16 +242,22 @@ def read_checkpoint_case(folder: Path) -> None:
 @functools.cache
 def run_files() -> Files:
     """A run's folder as far as text goes."""
-    rows = [{"event": "start", "stage": "distill", "step": 0, "time": 1.0}]
+    length = {"num_epochs": 2, "num_steps_per_epoch": 2, "global_batch_size": 8}
+    events: list[Event] = [StageStarted(step=0, **length, num_workers=1, device="CPU")]
     for epoch in range(1, 3):
-        rows += [
-            {"event": "step", "stage": "distill", "step": 2 * epoch, "epoch": epoch - 0.5, "time": 2.0, "loss": 0.5,
-             "cross_entropy": 0.4, "images_per_s": 50.0, "data_wait_share": 0.1},
-            {"event": "epoch", "stage": "distill", "step": 2 * epoch, "epoch": epoch, "time": 3.0,
-             "val/student": 0.5, "val/teacher": 0.6},
+        events += [
+            StepLogged(
+                step=2 * epoch, epoch=epoch - 0.5, loss=0.5, losses={"cross_entropy": 0.4}, images_per_s=50.0,
+                shares=TimeShares(0.1), learning_rates={"student": 0.1}, method_values={"mix/adapter1": 0.5},
+            ),
+            EpochEnded(
+                step=2 * epoch, epoch=epoch, loss=0.5, images_per_s=50.0, num_evaluated=9, is_best=True, left_s=1.0,
+                validation={"student": Validation(0.5, 1.0), "teacher": Validation(0.6, 1.0)},
+            ),
         ]  # fmt: skip
-    rows.append({"event": "bad_samples", "stage": "distill", "step": 3, "time": 3.5, "message": "1 of 50"})
-    text = "".join(json.dumps(row) + "\n" for row in rows)
+    events.append(Note(step=3, text="1 of 50 is broken"))
+    events.append(StageStopped(step=3, reason=StopReason(StopKind.SIGTERM)))
+    text = "".join(encode(event.stamped("distill", 2.0)) + "\n" for event in events)
     config = dump(load(Settings, shipped("quickstart.yaml")))
     return {"run/config.yaml": config.encode(), "run/metrics.jsonl": text.encode()}
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from fourds_dist.runs.events import EpochEnded, StageEnded, Validation, decode, decode_lines, encode
 from fourds_dist.training.checkpoint import FORMAT
 from tests.fuzz.datasets import dataset, idx_files, tars
 from tests.fuzz.files import student_file, weights
@@ -118,14 +119,9 @@ def test_what_fuzzing_found(target, files, told, tmp_path):
 
 
 def test_lines_of_a_run_that_are_no_events_are_left_out(tmp_path):
-    lines = (
-        b'[1]\n{"event": 3}\nnull\n{"event": "note"\n' + NESTED + b'\n{"event": "end", "stage": "source"}\n'
-    )
-    from fourds_dist.training.run_folder import event_of
-
-    assert [row for line in lines.decode().splitlines() if (row := event_of(line))] == [
-        {"event": "end", "stage": "source"}
-    ]
+    end = StageEnded(step=3, stage="source")
+    lines = b'[1]\n{"event": 3}\nnull\n{"event": "note"\n' + NESTED + b"\n" + encode(end).encode()
+    assert list(decode_lines(lines.decode().splitlines())) == [end]
 
 
 @pytest.mark.parametrize(
@@ -138,9 +134,21 @@ def test_what_is_not_changed_is_read(target, tmp_path):
 
 
 def test_events_with_other_values_than_theirs_are_left_out():
-    from fourds_dist.training.run_folder import event_of
-
-    good = '{"event": "epoch", "stage": "distill", "step": 3, "epoch": 1, "time": 2.5, "val/student": NaN}'
-    assert event_of(good) is not None
+    good = encode(
+        EpochEnded(
+            step=3,
+            stage="distill",
+            time=2.5,
+            epoch=1,
+            loss=1.5,
+            images_per_s=9.0,
+            validation={"student": Validation(float("nan"))},
+            num_evaluated=4,
+            is_best=True,
+            left_s=0.0,
+        )
+    )
+    assert decode(good) is not None
     for old, new in (('"distill"', "3"), ("3,", "[3],"), ("2.5", "1e300"), ('"epoch": 1', '"epoch": NaN')):
-        assert event_of(good.replace(old, new)) is None, new
+        assert good.replace(old, new) != good
+        assert decode(good.replace(old, new)) is None, new

@@ -12,28 +12,36 @@ from typing import Any
 import pytest
 
 from fourds_dist.launch import gauges
+from fourds_dist.runs.events import EpochEnded, Event, Note, StageStarted, StepLogged, TimeShares, Validation
 from fourds_dist.settings import Settings
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
-STEP = {
-    "event": "step",
-    "step": 40,
-    "epoch": 1.25,
-    "loss": 2.5,
-    "student_ce": 0.5,
-    "images_per_s": 123.5,
-    "data_wait_share": 0.125,
-    "host_busy_share": 0.75,
-    "network_wait_share": 0.0625,
-    "num_bad_samples": 3,
-    "lr/student": 0.01,
-    "mix/adapter1": 0.6,
-}
-ROWS: list[dict[str, Any]] = [
-    {"event": "start", "step": 8, "num_epochs": 3, "num_steps_per_epoch": 32, "text": ""},
-    {"event": "note", "step": 8, "text": "went on from the checkpoint of step 8"},
-    STEP,
-    {"event": "epoch", "step": 64, "epoch": 2, "val/student": 0.75, "val/teacher_adapted": 0.5},
+EVENTS: list[Event] = [
+    StageStarted(
+        step=8, num_epochs=3, num_steps_per_epoch=32, global_batch_size=64, num_workers=1, device="CPU"
+    ),
+    Note(step=8, text="went on from the checkpoint of step 8"),
+    StepLogged(
+        step=40,
+        epoch=1.25,
+        loss=2.5,
+        losses={"student_ce": 0.5},
+        images_per_s=123.5,
+        shares=TimeShares(data_wait=0.125, host_busy=0.75, network_wait=0.0625),
+        num_bad_samples=3,
+        learning_rates={"student": 0.01},
+        method_values={"mix/adapter1": 0.6},
+    ),
+    EpochEnded(
+        step=64,
+        epoch=2,
+        loss=2.5,
+        images_per_s=123.5,
+        validation={"student": Validation(0.75), "teacher_adapted": Validation(0.5)},
+        num_evaluated=4,
+        is_best=True,
+        left_s=1.0,
+    ),
 ]
 EXPECTED = {
     "fourds_step": 40,
@@ -66,9 +74,9 @@ def test_a_worker_s_events_reach_the_metrics_port(local_ray: None) -> None:
             from fourds_dist.launch import worker
 
             def run_stage(name: str, settings: Settings, make_store: Any, *sinks: Any, **_: Any) -> None:
-                for row in ROWS:
+                for event in EVENTS:
                     for sink in sinks:
-                        sink(row)
+                        sink(event)
 
             worker.run_stage = run_stage
             return worker.train_worker(config).kind
@@ -80,12 +88,12 @@ def test_a_worker_s_events_reach_the_metrics_port(local_ray: None) -> None:
     board, worker = actor.remote(), Worker.remote()
     config = {"stage": "distill", "settings": settings.model_dump_json(), "board": board}
     assert ray.get(worker.train.remote(config), timeout=300) == "done"
-    events: list[str] = []  # the worker does not wait until the board has heard
+    events: list[Event] = []  # the worker does not wait until the board has heard
     until = time.monotonic() + 60
-    while len(events) < len(ROWS) and time.monotonic() < until:
-        events += [row["event"] for row in ray.get(board.take.remote())]
+    while len(events) < len(EVENTS) and time.monotonic() < until:
+        events += ray.get(board.take.remote())
         time.sleep(0.1)
-    assert events == [row["event"] for row in ROWS]
+    assert events == EVENTS
 
     node = next(node for node in ray.nodes() if node["Alive"])
     found: dict[str, float] = {}
@@ -123,4 +131,4 @@ def test_the_dashboard_and_the_manual_name_them_all() -> None:
     manual = set(re.findall(r"`ray_(fourds_\w+)`", (CLUSTER / "README.md").read_text(encoding="utf-8")))
     assert asked == names
     assert manual == names
-    assert set(gauges.GAUGES) <= set(STEP)
+    assert {f"fourds_{name}" for name in gauges.GAUGES} <= names

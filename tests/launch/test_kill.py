@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 from fourds_dist.launch.parent_death import bound
+from fourds_dist.runs.events import StageStarted, decode_lines
 from fourds_dist.train import QUICKSTART, main
-from fourds_dist.training.run_folder import event_of
 from tests.kill import RESULTS, SHORT, pack, places
 
 FASTER = ("source_stage.epochs=3", "distill.epochs=1", "launch.cpus_per_worker=0.5")
@@ -58,12 +58,12 @@ def training_workers() -> list[psutil.Process]:
 
 def is_in_the_middle(metrics: Path) -> bool:
     """Whether the source stage has begun its steps and has some before it."""
-    rows = [row for line in metrics.read_text().splitlines() if (row := event_of(line)) is not None]
-    starts = [row for row in rows if row["event"] == "start"]
+    events = list(decode_lines(metrics.read_text().splitlines()))
+    starts = [event for event in events if isinstance(event, StageStarted)]
     if not starts:
         return False
-    step = max(row["step"] for row in rows if row["stage"] == "source")
-    return 5 <= step < starts[0]["num_epochs"] * starts[0]["num_steps_per_epoch"] - MARGIN_STEPS
+    step = max(event.step for event in events if event.stage == "source")
+    return 5 <= step < starts[0].num_epochs * starts[0].num_steps_per_epoch - MARGIN_STEPS
 
 
 @pytest.mark.ray

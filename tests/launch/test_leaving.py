@@ -13,9 +13,14 @@ import pytest
 
 from fourds_dist.launch import ray_train, worker
 from fourds_dist.launch.ray_train import _fit_until_told, run_stage_on_ray
-from fourds_dist.launch.worker import PREEMPTED, PREEMPTION_POLL_S, Ending, Line
+from fourds_dist.launch.worker import PREEMPTION_POLL_S, Ending, Line
+from fourds_dist.runs.events import Note
+from fourds_dist.runs.failures import StopKind, StopReason
 from fourds_dist.settings import Settings
 from fourds_dist.training.stop import Stopped
+
+INTERRUPTED = StopReason(StopKind.INTERRUPTED)
+PREEMPTED = StopReason(StopKind.PREEMPTED, (1,))
 
 
 class Board:
@@ -43,17 +48,17 @@ def sends(number: int) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("kind", ["done", "preempted"])
-def test_ctrl_c_is_heard_where_the_workers_left_for_another_reason(kind: Any, number: int) -> None:
+@pytest.mark.parametrize("ending", [Ending("done"), Ending("stopped", PREEMPTED, 7)])
+def test_ctrl_c_is_heard_where_the_workers_left_for_another_reason(ending: Ending, number: int) -> None:
     board = Board()
     with pytest.raises(KeyboardInterrupt):
-        _fit_until_told(Trainer(board, Ending(kind)), board, 300, sends(number))  # pyright: ignore
+        _fit_until_told(Trainer(board, ending), board, 300, sends(number))  # pyright: ignore
     assert board.told.is_set()
 
 
 def test_workers_that_left_for_it_tell_of_their_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     board = Board()
-    ending = Ending("stopped", "Ctrl-C or SIGTERM", 120)
+    ending = Ending("stopped", INTERRUPTED, 120)
     assert _fit_until_told(Trainer(board, ending), board, 300, sends(signal.SIGINT)) == ending  # pyright: ignore
     monkeypatch.setattr(ray_train, "_fit", lambda *_: ending)
     with pytest.raises(
@@ -64,8 +69,9 @@ def test_workers_that_left_for_it_tell_of_their_checkpoint(monkeypatch: pytest.M
 
 def test_a_reason_of_the_driver_s_own_counts_before_a_notice() -> None:
     board = Board()
-    trainer: Any = Trainer(board, Ending("preempted", f"{PREEMPTED} (worker 1)", 7))
-    assert _fit_until_told(trainer, board, 300, lambda: "a better trial").kind == "stopped"
+    trainer: Any = Trainer(board, Ending("stopped", PREEMPTED, 7))
+    reason = StopReason(StopKind.SWEEP_ENDED)
+    assert _fit_until_told(trainer, board, 300, lambda: reason) == Ending("stopped", reason, 7)
 
 
 def test_a_notice_does_not_hide_what_the_driver_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,8 +79,8 @@ def test_a_notice_does_not_hide_what_the_driver_said(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(worker.ray.train, "get_preemption_info", lambda: notice)
     monkeypatch.setattr(worker.ray, "wait", lambda refs, timeout: (refs, []))
     monkeypatch.setattr(worker.ray, "get", lambda answer: answer)
-    line = Line(SimpleNamespace(put=SimpleNamespace(remote=lambda row: "Ctrl-C or SIGTERM")))
-    assert line.told_to_stop(PREEMPTION_POLL_S) == f"{PREEMPTED} (worker 1)"
-    line = Line(SimpleNamespace(put=SimpleNamespace(remote=lambda row: "Ctrl-C or SIGTERM")))
-    line.put({})
-    assert line.told_to_stop(PREEMPTION_POLL_S) == "Ctrl-C or SIGTERM"
+    line = Line(SimpleNamespace(put=SimpleNamespace(remote=lambda event: INTERRUPTED)))
+    assert line.told_to_stop(PREEMPTION_POLL_S) == PREEMPTED
+    line = Line(SimpleNamespace(put=SimpleNamespace(remote=lambda event: INTERRUPTED)))
+    line.put(Note(step=1, text=""))
+    assert line.told_to_stop(PREEMPTION_POLL_S) == INTERRUPTED

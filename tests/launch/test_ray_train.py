@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -13,6 +12,8 @@ from pydantic import ValidationError
 from fourds_dist.config import load
 from fourds_dist.launch.ray_cluster import LaunchError, await_workers
 from fourds_dist.launch.settings import LaunchConfig
+from fourds_dist.runs.events import CheckpointSaved, Event, Note, StageStarted
+from fourds_dist.runs.failures import StopKind, StopReason
 from fourds_dist.settings import Settings
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.stop import Stopped
@@ -48,17 +49,17 @@ def stage_words(folder: Path) -> list[str]:
 def test_the_workers_of_a_trial_that_its_scheduler_stops_go_with_it(local_ray: None, tmp_path: Path) -> None:
     from fourds_dist.launch.ray_train import run_stage_on_ray
 
-    rows: list[dict[str, Any]] = []
+    events: list[Event] = []
 
     def meanwhile() -> None:
-        if any(row["event"] == "saved" for row in rows):
+        if any(isinstance(event, CheckpointSaved) for event in events):
             raise SystemExit  # as Ray Tune does in a report
 
     with pytest.raises(SystemExit):
-        run_stage_on_ray("source", load(Settings, None, stage_words(tmp_path)), rows.append, meanwhile)
-    events = [json.loads(x)["event"] for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert events.count("start") == 1
-    assert events[-1] == "stopped"
+        run_stage_on_ray("source", load(Settings, None, stage_words(tmp_path)), events.append, meanwhile)
+    kinds = [json.loads(x)["event"] for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert kinds.count("start") == 1
+    assert kinds[-1] == "stopped"
 
 
 @pytest.mark.ray
@@ -69,7 +70,7 @@ def test_a_list_that_ray_cannot_write_for_a_while_ends_no_run(
     from fourds_dist.launch import ray_train
     from fourds_dist.launch.ray_train import run_stage_on_ray
 
-    rows: list[dict[str, Any]] = []
+    events: list[Event] = []
     snapshot, broken = tmp_path / "run" / "source" / "checkpoint_manager_snapshot.json", []
     look_at = ray_train._drop_torn_snapshot
 
@@ -83,19 +84,19 @@ def test_a_list_that_ray_cannot_write_for_a_while_ends_no_run(
 
     monkeypatch.setattr(ray_train, "_drop_torn_snapshot", look_once_and_mend)
 
-    def meanwhile() -> str | None:
-        if not broken and any(row["event"] == "saved" for row in rows):
+    def meanwhile() -> StopReason | None:
+        if not broken and any(isinstance(event, CheckpointSaved) for event in events):
             while not snapshot.is_dir():  # Ray may write it meanwhile
                 snapshot.unlink(missing_ok=True)
                 with suppress(FileExistsError):
                     snapshot.mkdir()
             broken.append(True)
-        events = [row["event"] for row in rows]
-        again = events.count("start") == 2 and "saved" in events[events.index("start", 1) :]
-        return "the test" if again else None
+        kinds = [type(event) for event in events]
+        again = kinds.count(StageStarted) == 2 and CheckpointSaved in kinds[kinds.index(StageStarted, 1) :]
+        return StopReason(StopKind.SWEEP_ENDED) if again else None
 
-    with pytest.raises(Stopped, match=r"^stopped by the test at step \d+, with a checkpoint"):
-        run_stage_on_ray("source", load(Settings, None, stage_words(tmp_path)), rows.append, meanwhile)
-    notes = [row["text"] for row in rows if row["event"] == "note"]
+    with pytest.raises(Stopped, match=r"^stopped by the end of the sweep at step \d+, with a checkpoint"):
+        run_stage_on_ray("source", load(Settings, None, stage_words(tmp_path)), events.append, meanwhile)
+    notes = [event.text for event in events if isinstance(event, Note)]
     assert notes[0].startswith("storage failed under Ray's controller (")
     assert notes[1].startswith("went on from the checkpoint of step ")

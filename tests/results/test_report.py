@@ -21,6 +21,8 @@ from fourds_dist.results.page import Page, Section
 from fourds_dist.results.report import write_report
 from fourds_dist.results.run import Run, find_runs
 from fourds_dist.results.sections import RunSections
+from fourds_dist.runs.events import Note, StageStarted, encode
+from fourds_dist.runs.layout import RunFile
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def page(folder: Path) -> str:
 
 
 def test_every_network_is_seen_as_in_the_table(reported: Path) -> None:
-    seen, _ = Examination.from_bytes((reported / examine.FILE).read_bytes())
+    seen, _ = Examination.from_bytes((reported / RunFile.EXAMINATION).read_bytes())
     table = {
         line["network"]: line["target"]
         for line in json.loads((reported / "summary.json").read_text())["lines"]
@@ -50,7 +52,7 @@ def test_every_network_is_seen_as_in_the_table(reported: Path) -> None:
 
 
 def test_mistakes_are_the_surest_ones(reported: Path) -> None:
-    seen, _ = Examination.from_bytes((reported / examine.FILE).read_bytes())
+    seen, _ = Examination.from_bytes((reported / RunFile.EXAMINATION).read_bytes())
     scores = seen.scores(STUDENT)
     surest = np.sort(scores.confidence[~scores.right])[::-1][: examine.MOST_MISTAKES]
     assert [m.confidence for m in seen.mistakes] == pytest.approx(surest.tolist(), abs=1e-5)
@@ -58,7 +60,7 @@ def test_mistakes_are_the_surest_ones(reported: Path) -> None:
 
 
 def test_adapters_keep_the_phase_and_change_the_amplitude(reported: Path) -> None:
-    seen, _ = Examination.from_bytes((reported / examine.FILE).read_bytes())
+    seen, _ = Examination.from_bytes((reported / RunFile.EXAMINATION).read_bytes())
     assert seen.adapters is not None
     assert len(seen.adapters.stages) == 4
     assert all(stage.phase_kept > 0.999 for stage in seen.adapters.stages)
@@ -106,7 +108,7 @@ def test_looking_ends_when_its_time_is_up_and_goes_on_when_more_images_are_asked
     shutil.rmtree(run_folder / "report")
     monkeypatch.setattr(examine, "PATIENCE_S", 1e-9)
     assert write_report(str(run_folder))
-    seen, _ = Examination.from_bytes((run_folder / examine.FILE).read_bytes())
+    seen, _ = Examination.from_bytes((run_folder / RunFile.EXAMINATION).read_bytes())
     assert len(seen.labels) == examine.ROUND - 1 or len(seen.labels) == examine.ROUND
     assert f"From {len(seen.labels)} of the 359 images of" in page(run_folder)
     assert len(set(seen.labels.tolist())) >= 8  # spread over the split, which lies in order of classes or not
@@ -118,12 +120,13 @@ def test_looking_ends_when_its_time_is_up_and_goes_on_when_more_images_are_asked
 
 def test_what_was_survived_is_told(run_folder: Path) -> None:
     assert "Nothing went wrong" in RunSections(Run(str(run_folder)), None).events().words[0]
+    length = {"num_epochs": 1, "num_steps_per_epoch": 30, "global_batch_size": 32}
     events = [
-        {"stage": "distill", "time": 0, "event": "note", "step": 7, "text": "worker 1 was lost <&>; went on"},
-        {"stage": "distill", "time": 60, "event": "start", "step": 20, "text": "32 images a step"},
+        Note(step=7, text="worker 1 was lost <&>; went on").stamped("distill", 0),
+        StageStarted(step=20, **length, num_workers=1, device="CPU").stamped("distill", 60),
     ]
     with (run_folder / "metrics.jsonl").open("a") as file:
-        file.write("".join(json.dumps(row) + "\n" for row in events) + '{"stage": "distill", "ev')
+        file.write("".join(encode(event) + "\n" for event in events) + '{"stage": "distill", "ev')
     section = RunSections(Run(str(run_folder)), None).events()
     html = Page("run", "verdict", [], [section]).html()
     assert "<td>1970-01-01 00:00:00</td><td>distillation</td>" in html
@@ -137,10 +140,12 @@ def test_an_apprentice_s_standing_is_drawn_and_is_no_loss(run_folder: Path) -> N
     rows = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
     for row in rows:
         if (row["stage"], row["event"]) == ("distill", "step"):
-            row["apprentice/standing"] = row["epoch"] / 3
+            row["method_values"]["apprentice/standing"] = row["epoch"] / 3
     (run_folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert "standing" in {chart.name for chart in learning(run_folder).charts}
-    assert not any("standing" in name for name in Run(str(run_folder)).losses("distill"))
+    losses = {name for step in Run(str(run_folder)).steps("distill") for name in step.losses}
+    assert losses
+    assert not any("standing" in name for name in losses)
 
 
 def learning(run_folder: Path) -> Section:

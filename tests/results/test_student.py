@@ -23,7 +23,11 @@ def test_a_run_a_file_and_a_checkpoint_give_the_table_s_student(workplace: Path)
     expected = json.loads((run / "summary.json").read_text())["lines"][-1]["target"]
     best = max(
         (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()),
-        key=lambda row: row.get("val/student", -1) if row["stage"] == "distill" else -1,
+        key=lambda row: (
+            row["validation"]["student"]["accuracy"]
+            if (row["stage"], row["event"]) == ("distill", "epoch")
+            else -1
+        ),
     )
     newest = max((run / "distill").glob("checkpoint-*"))
     assert best["event"] == "epoch"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fourds_dist.runs.failures import StopKind, StopReason
 from fourds_dist.sweep.course import Course
 from fourds_dist.sweep.ledger import Ledger, Trial
 from tests.sweep.formula import accuracy
@@ -98,7 +99,7 @@ def test_how_trials_end(tmp_path: Path) -> None:
     driver.end(failed, epochs=1, error="was killed again")
     driver.course.failed(hopeless, "loss is no number")
     driver.end(hopeless, epochs=0)
-    driver.course.close("Ctrl-C")
+    driver.course.close(StopReason(StopKind.CTRL_C))
     driver.course.left(left)
     driver.end(left, epochs=1)
     read = Ledger.read(driver.ledger.url, "max")

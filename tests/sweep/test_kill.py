@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from fourds_dist.launch.parent_death import bound
+from fourds_dist.runs.layout import Network
 from fourds_dist.sweep.ledger import Ledger
 from fourds_dist.sweep.trial import epochs_of
 from fourds_dist.training.run_folder import RunFolder
@@ -62,7 +63,7 @@ class Sweep:
     def num_epochs(self) -> int:
         """Epochs of distillation that all trials have trained."""
         folders = [RunFolder(f"{self.url}/trials/quickstart-sweep-{n:04d}-s0") for n in range(TRIALS)]
-        return sum(len(list(epochs_of(folder, "val/student"))) for folder in folders)
+        return sum(len(list(epochs_of(folder, Network.STUDENT))) for folder in folders)
 
     def wait_for(self, what: Callable[[], bool]) -> None:
         until = time.monotonic() + 600

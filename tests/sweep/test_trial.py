@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from fourds_dist.config import load
+from fourds_dist.runs.events import EpochEnded, Event, Note, Validation, encode
+from fourds_dist.runs.layout import Network, RunFile, StageName
 from fourds_dist.settings import Settings
 from fourds_dist.sweep.trial import Job, epochs_of
 from fourds_dist.training.run_folder import RunFolder
 from fourds_dist.training.source import source_identity, source_run
-from fourds_dist.training.stages import TEACHER_ADAPTED, from_source, stages_to_run
+from fourds_dist.training.stages import from_source, stages_to_run
 
 
 def settings(*overrides: str) -> Settings:
@@ -40,14 +42,14 @@ def test_a_job_goes_through_tune_and_back() -> None:
 
 
 def test_epochs_are_read_from_the_run_also_where_a_kill_cut_its_last_line(tmp_path: Path) -> None:
-    rows = [
-        {"stage": "source", "event": "epoch", "epoch": 1, "val/student": 0.9},
-        {"stage": "distill", "event": "step", "step": 1},
-        {"stage": "distill", "event": "epoch", "epoch": 1, "val/student": 0.3},
-        {"stage": "distill", "event": "epoch", "epoch": 2, "val/student": 0.5},
-    ]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"stage": "dist')
-    assert list(epochs_of(RunFolder(str(tmp_path)), "val/student")) == [(1, 0.3), (2, 0.5)]
+    def ended(epoch: int, accuracy: float, stage: StageName = "distill") -> Event:
+        validation = {"student": Validation(accuracy)}
+        about = {"loss": 1.0, "images_per_s": 1.0, "num_evaluated": 1, "is_best": True, "left_s": 0.0}
+        return EpochEnded(step=epoch, epoch=epoch, validation=validation, **about).stamped(stage, 0)
+
+    events = [ended(1, 0.9, "source"), Note(step=1, stage="distill", text=""), ended(1, 0.3), ended(2, 0.5)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(encode, events)) + '\n{"stage": "dist')
+    assert list(epochs_of(RunFolder(str(tmp_path)), Network.STUDENT)) == [(1, 0.3), (2, 0.5)]
 
 
 @pytest.mark.slow
@@ -78,7 +80,7 @@ def test_a_sweep_that_trains(local_ray: None, tmp_path: Path, capsys) -> None:
         stages = {json.loads(line)["stage"] for line in (trial / "metrics.jsonl").read_text().splitlines()}
         adapts = known["point"]["adapt.method"] != "none"
         assert stages == ({"adapt", "distill"} if adapts else {"distill"})
-        assert (trial / TEACHER_ADAPTED).exists() == adapts
+        assert (trial / RunFile.TEACHER_ADAPTED).exists() == adapts
     assert (folder / "report.html").exists()
 
     # The best configuration, trained from its file alone, comes to the accuracy that the sweep told.
@@ -86,7 +88,7 @@ def test_a_sweep_that_trains(local_ray: None, tmp_path: Path, capsys) -> None:
     from fourds_dist.train import main as train
 
     assert train([str(folder / "best.yaml")]) == 0
-    again = list(epochs_of(RunFolder(str(tmp_path / "quickstart-sweep-best")), "val/student"))
+    again = list(epochs_of(RunFolder(str(tmp_path / "quickstart-sweep-best")), Network.STUDENT))
     assert max(value for _, value in again) == pytest.approx(best, abs=1e-6)
     told = capsys.readouterr().out
     assert "quickstart-sweep-0001-s0: epoch 1 of 2, val/student" in told

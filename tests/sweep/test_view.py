@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from fourds_dist.runs.events import EpochEnded, Validation
 from fourds_dist.sweep.view import SweepView
 from tests.sweep.small import ledger_of, small_plan
 
@@ -20,12 +21,22 @@ def test_a_sweep_under_way(tmp_path: Path, is_terminal: bool) -> None:
     ledger = ledger_of(plan, [POINT, {**POINT, "distill.optim.lr": 0.9}])
     running = ledger.trials["small-0001-s0"]
     running.state, running.tested, running.history = "running", None, [(1, 0.25)]
+    epoch = EpochEnded(
+        step=4,
+        epoch=2,
+        loss=1.0,
+        images_per_s=1.0,
+        validation={"teacher": Validation(0.5)},
+        num_evaluated=1,
+        is_best=True,
+        left_s=0.0,
+    )
     console = Console(file=out, force_terminal=is_terminal, width=140, no_color=True)
     with SweepView(plan, ledger, console, 2) as view:
         view.tell("epoch", running)
         running.failures.append("was killed")
         view.tell("recovers", running)
-        view.teachers([{"run": "t", "event": "epoch", "epoch": 2, "val/teacher": 0.5}])
+        view.teachers([("t", epoch)])
         view.refresh()
     told = out.getvalue()
     assert "small: 8 trials; 1 of them over, 1 to go on with, 2 at once" in told

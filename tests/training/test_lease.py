@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from fourds_dist.runs.layout import RunFile
 from fourds_dist.storage import locate
 from fourds_dist.training import lease
-from fourds_dist.training.lease import LEASE, HeldError, Lease, held, read_lease
+from fourds_dist.training.lease import HeldError, Lease, held, read_lease
 from fourds_dist.training.run_folder import RunFolder
 from tests.s3_server import S3Server
 
@@ -75,7 +76,7 @@ def test_held_renewed_and_given_back(url: str) -> None:
 def test_a_live_driver_of_this_host_is_told_and_a_dead_one_is_not_waited_for(url: str) -> None:
     other = subprocess.Popen(["sleep", "600"])
     theirs = of_another(**lease._identity()) | {"pid": other.pid, "began": lease._began(other.pid)}
-    RunFolder(url).write_json(LEASE, theirs)
+    RunFolder(url).write_json(RunFile.LEASE, theirs)
     try:
         with (
             pytest.raises(
@@ -91,26 +92,28 @@ def test_a_live_driver_of_this_host_is_told_and_a_dead_one_is_not_waited_for(url
     with held(url) as mine:
         assert (read_lease(url) or {})["id"] == mine.id
     other.wait()
-    RunFolder(url).write_json(LEASE, theirs)
+    RunFolder(url).write_json(RunFile.LEASE, theirs)
     with held(url):
         pass
-    RunFolder(url).write_json(LEASE, {**theirs, "pid": os.getpid()})  # its number has gone to another process
+    RunFolder(url).write_json(
+        RunFile.LEASE, {**theirs, "pid": os.getpid()}
+    )  # its number has gone to another process
     with held(url):
         pass
 
 
 def test_a_driver_of_another_host_is_watched(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     folder = RunFolder(url)
-    folder.write_json(LEASE, of_another())
+    folder.write_json(RunFile.LEASE, of_another())
     with held(url) as mine:  # it is silent for STALE_S
         assert (read_lease(url) or {})["id"] == mine.id
     assert "held by process 7 on elsewhere since noon; waiting up to 1 s" in capsys.readouterr().out
-    folder.write_json(LEASE, of_another())
+    folder.write_json(RunFile.LEASE, of_another())
     ends = threading.Event()
 
     def renew() -> None:
         while not ends.wait(0.1):
-            folder.write_json(LEASE, of_another())
+            folder.write_json(RunFile.LEASE, of_another())
 
     renewing = threading.Thread(target=renew)
     renewing.start()
@@ -120,11 +123,11 @@ def test_a_driver_of_another_host_is_watched(url: str, capsys: pytest.CaptureFix
     finally:
         ends.set()
         renewing.join()
-    folder.write_json(LEASE, of_another(renewed=0))  # half a century ago: nobody waits
+    folder.write_json(RunFile.LEASE, of_another(renewed=0))  # half a century ago: nobody waits
     with held(url):
         pass
     assert "waiting" in capsys.readouterr().out
-    folder.write_text(LEASE, '{"id": ')  # torn
+    folder.write_text(RunFile.LEASE, '{"id": ')  # torn
     with held(url):
         pass
 
@@ -144,25 +147,25 @@ def test_a_driver_that_leaves_is_waited_for(tmp_path: Path) -> None:
 def test_of_many_that_come_at_once_one_has_it(tmp_path: Path) -> None:
     for state in (None, of_another(renewed=0)):  # a free folder, and one with a dead driver's lease
         if state is not None:
-            RunFolder(str(tmp_path)).write_json(LEASE, state)
+            RunFolder(str(tmp_path)).write_json(RunFile.LEASE, state)
         many = [Lease(str(tmp_path)) for _ in range(8)]
         with ThreadPoolExecutor(8) as threads:
             found = list(threads.map(lambda one: one._try(), many))
         assert found.count(None) == 1
         (winner,) = [one for one, holder in zip(many, found, strict=True) if holder is None]
-        assert json.loads((tmp_path / LEASE).read_text())["id"] == winner.id
-        assert [file.name for file in tmp_path.iterdir()] == [LEASE]
-        (tmp_path / LEASE).unlink()
+        assert json.loads((tmp_path / RunFile.LEASE).read_text())["id"] == winner.id
+        assert [file.name for file in tmp_path.iterdir()] == [RunFile.LEASE]
+        (tmp_path / RunFile.LEASE).unlink()
 
 
 def test_whoever_was_taken_over_leaves(url: str) -> None:
     def work() -> None:
         with held(url):
-            RunFolder(url).write_json(LEASE, of_another())
+            RunFolder(url).write_json(RunFile.LEASE, of_another())
             threading.Event().wait(30)
 
     with pytest.raises(HeldError, match="was taken over by process 7 on elsewhere"):
         work()
     assert (read_lease(url) or {})["id"] == "theirs"  # what is theirs stays
-    fs, path = locate(f"{url}/{LEASE}")
+    fs, path = locate(f"{url}/{RunFile.LEASE}")
     fs.rm(path)

@@ -15,6 +15,16 @@ from torch import Tensor, nn
 from fourds_dist.data import Batch
 from fourds_dist.data.batch import normalise
 from fourds_dist.method import FourDs
+from fourds_dist.runs.events import (
+    EpochEnded,
+    Event,
+    Note,
+    StageEnded,
+    StageStarted,
+    StageStopped,
+    StepLogged,
+)
+from fourds_dist.runs.failures import StopKind, StopReason
 from fourds_dist.training.checkpoint import learning_state
 from fourds_dist.training.evaluate import Accuracy
 from fourds_dist.training.loop import StageConfig, Surroundings, fit
@@ -58,9 +68,9 @@ class Memory:
         self.kill_after = kill_after
 
     def save(
-        self, state: dict[str, Any] | None, step: int, metrics: dict[str, float], *, wait: bool = False
+        self, state: dict[str, Any] | None, step: int, accuracies: dict[str, float], *, wait: bool = False
     ) -> None:
-        del metrics, wait
+        del accuracies, wait
         assert state is not None
         assert state["step"] == step
         self.states.append(state)
@@ -92,11 +102,11 @@ def run(
     stream: Stream | None = None,
     stop: Any = never,
     written: dict[str, Any] | None = None,
-    rows: list[dict[str, Any]] | None = None,
+    events: list[Event] | None = None,
     task: FourDs | None = None,
     **changes: Any,
-) -> tuple[FourDs, Best, list[dict[str, Any]]]:
-    task, rows = task or make_task(), [] if rows is None else rows
+) -> tuple[FourDs, Best, list[Event]]:
+    task, events = task or make_task(), [] if events is None else events
     options: dict[str, Any] = {
         "config": CONFIG,
         "selected": "student",
@@ -115,9 +125,9 @@ def run(
         }
 
     write = {} if written is None else written
-    around = Surroundings(store, rows.append, stop, write.__setitem__)
+    around = Surroundings(store, events.append, stop, write.__setitem__)
     best = fit(task, step, strategy, stream or Stream(), validate, around, **options)  # pyright: ignore[reportArgumentType]
-    return task, best, rows
+    return task, best, events
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -131,19 +141,20 @@ def test_resuming_is_bit_identical_to_never_stopping(kill_after: int) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(killed)
     killed.kill_after = 10**9
-    resumed, best_again, rows = run(killed, accuracies=[0.1, 0.2, 0.3][kill_after:])
-    assert rows[0]["step"] == 3 * kill_after
-    assert rows[1]["text"] == f"went on from the checkpoint of step {3 * kill_after}"
+    resumed, best_again, events = run(killed, accuracies=[0.1, 0.2, 0.3][kill_after:])
+    assert events[0].step == 3 * kill_after
+    assert isinstance(events[1], Note)
+    assert events[1].text == f"went on from the checkpoint of step {3 * kill_after}"
     assert same(learning_state(whole), learning_state(resumed))
     assert (best.accuracy, best.step) == (best_again.accuracy, best_again.step)
 
 
 def test_the_best_epoch_s_weights_come_back() -> None:
     store = Memory()
-    task, best, rows = run(store, accuracies=[0.1, 0.5, 0.3])
+    task, best, events = run(store, accuracies=[0.1, 0.5, 0.3])
     assert (best.epoch, best.accuracy) == (2, 0.5)
     assert same(learning_state(task), store.states[1]["weights"])
-    assert [row["is_best"] for row in rows if row["event"] == "epoch"] == [True, True, False]
+    assert [event.is_best for event in events if isinstance(event, EpochEnded)] == [True, True, False]
 
 
 def test_another_data_set_s_checkpoint_is_refused() -> None:
@@ -153,23 +164,16 @@ def test_another_data_set_s_checkpoint_is_refused() -> None:
         run(store, identity={"data": "b"})
 
 
-def test_rows_hold_what_people_watch() -> None:
-    _, _, rows = run(Memory())
-    epoch = ["step", "step", "epoch"]
-    assert [row["event"] for row in rows] == ["start", *epoch, *epoch, *epoch, "end"]
-    step = next(row for row in rows if row["event"] == "step")
-    wanted = {
-        "student_ce",
-        "student_kd",
-        "teacher_ce",
-        "teacher_kd",
-        "phase",
-        "lr/student",
-        "lr/adapters",
-        "mix/adapter2",
-    }
-    assert wanted <= set(step)
-    assert {"images_per_s", "data_wait_share"} <= set(step)
+def test_events_hold_what_people_watch() -> None:
+    _, _, events = run(Memory())
+    epoch = [StepLogged, StepLogged, EpochEnded]
+    assert [type(event) for event in events] == [StageStarted, *epoch, *epoch, *epoch, StageEnded]
+    step = next(event for event in events if isinstance(event, StepLogged))
+    assert {"student_ce", "student_kd", "teacher_ce", "teacher_kd", "phase"} <= set(step.losses)
+    assert {"student", "adapters"} <= set(step.learning_rates)
+    assert "mix/adapter2" in step.method_values
+    assert step.images_per_s > 0
+    assert step.shares.data_wait == 0
 
 
 @pytest.mark.parametrize("killed_at_save", [1, 2, 4])
@@ -183,8 +187,8 @@ def test_resuming_within_an_epoch_is_bit_identical_too(killed_at_save: int) -> N
     killed.kill_after = 10**9
     step = killed.states[-1]["step"]
     assert step == [2, 3, 4, 6][killed_at_save - 1]
-    resumed, best_again, rows = run(killed, accuracies=[0.1, 0.2, 0.3][step // 3 :], config=config)
-    assert rows[0]["step"] == step
+    resumed, best_again, events = run(killed, accuracies=[0.1, 0.2, 0.3][step // 3 :], config=config)
+    assert events[0].step == step
     assert same(learning_state(whole), learning_state(resumed))
     assert (best.accuracy, best.step) == (best_again.accuracy, best_again.step)
 
@@ -204,13 +208,14 @@ def test_a_checkpoint_does_not_move_while_training_goes_on() -> None:
 
 def test_told_to_stop_it_leaves_a_checkpoint_of_that_very_step() -> None:
     whole, _, _ = run(Memory())
-    store, rows = Memory(), []
-    asked = iter([None, None, None, "SIGTERM"])  # logged at steps 2, 3, 4, 6
+    store, events = Memory(), []
+    reason = StopReason(StopKind.SIGTERM)
+    asked = iter([None, None, None, reason])  # logged at steps 2, 3, 4, 6
     with pytest.raises(Stopped, match="stopped by SIGTERM at step 6"):
-        run(store, stop=lambda run_s: next(asked), rows=rows)
-    assert rows[-1]["event"] == "stopped"
+        run(store, stop=lambda run_s: next(asked), events=events)
+    assert events[-1] == StageStopped(step=6, reason=reason)
     assert store.states[-1]["step"] == 6
-    asked = iter([None, None, "node"])  # at 2, 3 and 4, in the middle of an epoch
+    asked = iter([None, None, StopReason(StopKind.PREEMPTED)])  # at 2, 3 and 4, in the middle of an epoch
     store = Memory()
     with pytest.raises(Stopped, match="at step 4"):
         run(store, stop=lambda run_s: next(asked))
@@ -233,7 +238,7 @@ class Poisoned(Stream):
 
 
 class TestNotFinite:
-    """Step 5 is bad; rows are written at steps 2, 3, 4, 6, 8, 9."""
+    """Step 5 is bad; events come at steps 2, 3, 4, 6, 8, 9."""
 
     @pytest.fixture(autouse=True)
     def flips_poison(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,13 +265,13 @@ class TestNotFinite:
 
     def test_within_a_budget_it_skips(self) -> None:
         store, written = Memory(), {}
-        task, _, rows = run(store, stream=Poisoned(5, 7), written=written, max_bad_steps=2)
-        notes = [row for row in rows if row["event"] == "note"]
-        assert [note["step"] for note in notes] == [6, 8]
-        assert "skipped 1 step from step 5 on" in notes[0]["text"]
-        assert "(2 of step.max_bad_steps=2)" in notes[1]["text"]
+        task, _, events = run(store, stream=Poisoned(5, 7), written=written, max_bad_steps=2)
+        notes = [event for event in events if isinstance(event, Note)]
+        assert [note.step for note in notes] == [6, 8]
+        assert "skipped 1 step from step 5 on" in notes[0].text
+        assert "(2 of step.max_bad_steps=2)" in notes[1].text
         assert all(torch.isfinite(x).all() for x in learning_state(task).values())
-        assert all(math.isfinite(row["loss"]) for row in rows if row["event"] == "step")
+        assert all(math.isfinite(event.loss) for event in events if isinstance(event, StepLogged))
         assert store.states[-1]["num_skipped"] == 2
 
     def test_a_skipped_step_leaves_everything_as_it_was(self) -> None:

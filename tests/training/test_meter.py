@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fourds_dist.data import LoaderConfig, StreamConfig, TrainStream, open_split
 from fourds_dist.method.distiller import Output
+from fourds_dist.runs.events import TimeShares
 from fourds_dist.training.meter import Meter, bottleneck
 from fourds_dist.training.world import World
 from tests.data import shards
@@ -58,7 +59,7 @@ def test_a_broken_image_counts_once_whichever_ranks_meet_it(
         for step, batch in enumerate(islice(stream.batches(0), NUM_EPOCHS * 8), 1):
             meter.add(Output.of({"ce": torch.tensor(1.0)}, {}, {}), len(batch))
             if step % 8 == 0:
-                counts.append(meter.row(step)["num_bad_samples"])
+                counts.append(meter.step_event(step).num_bad_samples)
         return counts, stream.bad_samples
 
     with ThreadPoolExecutor(NUM_RANKS) as pool:
@@ -73,19 +74,19 @@ def test_a_broken_image_counts_once_whichever_ranks_meet_it(
 @pytest.mark.parametrize(
     ("shares", "what"),
     [
-        ({"data_wait_share": 0.31, "host_busy_share": 0.69}, "bound by data: 31%"),
+        (TimeShares(0.31, host_busy=0.69), "bound by data: 31%"),
         (
-            {"data_wait_share": 0.1, "network_wait_share": 0.25, "host_busy_share": 0.3},
+            TimeShares(0.1, network_wait=0.25, host_busy=0.3),
             "bound by the network: 25%",
         ),
         (
-            {"data_wait_share": 0.02, "network_wait_share": 0.0, "host_busy_share": 0.97},
+            TimeShares(0.02, network_wait=0.0, host_busy=0.97),
             "bound by Python: 97%",
         ),
-        ({"data_wait_share": 0.02, "network_wait_share": 0.02, "host_busy_share": 0.2}, None),
-        ({"data_wait_share": 0.1}, None),  # a CPU, which waits for nobody
+        (TimeShares(0.02, network_wait=0.02, host_busy=0.2), None),
+        (TimeShares(0.1), None),  # a CPU, which waits for nobody
     ],
 )
-def test_a_run_says_what_bounds_it(shares: dict[str, float], what: str | None) -> None:
+def test_a_run_says_what_bounds_it(shares: TimeShares, what: str | None) -> None:
     found = bottleneck(shares)
     assert found is None if what is None else found is not None and found.startswith(what)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fourds_dist.runs.events import Note, StageEnded, StageStopped, encode
+from fourds_dist.runs.failures import StopKind, StopReason, StorageError
 from fourds_dist.training import run_folder
 from fourds_dist.training.run_folder import MetricsFile, RunFolder
 
@@ -31,23 +33,25 @@ def test_files_are_read_back_and_missed(folder: RunFolder) -> None:
 
 def test_metrics_of_steps_done_again_are_dropped(folder: RunFolder) -> None:
     first = MetricsFile(folder, "source", 0)
-    first({"stage": "source", "event": "end", "step": 7})
+    first(StageEnded(stage="source", step=7))
     second = MetricsFile(folder, "distill", 0)
-    for step, event in enumerate(("epoch", "epoch", "stopped"), 1):
-        second({"stage": "distill", "event": event, "step": step})
+    stopped = StageStopped(stage="distill", step=3, reason=StopReason(StopKind.SIGTERM))
+    for event in (Note(stage="distill", step=1, text=""), Note(stage="distill", step=2, text=""), stopped):
+        second(event)
     resumed = MetricsFile(folder, "distill", 2)
-    resumed({"stage": "distill", "event": "end", "step": 3, "again": True})
-    assert [(row["stage"], row["step"], row.get("again", False)) for row in rows(folder)] == [
-        ("source", 7, False),
-        ("distill", 1, False),
-        ("distill", 2, False),
-        ("distill", 3, True),
+    resumed(StageEnded(stage="distill", step=3))
+    assert [(row["stage"], row["step"], row["event"]) for row in rows(folder)] == [
+        ("source", 7, "end"),
+        ("distill", 1, "note"),
+        ("distill", 2, "note"),
+        ("distill", 3, "end"),
     ]
 
 
 def test_a_line_cut_by_a_kill_is_dropped(tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path))
-    folder.write_text("metrics.jsonl", '{"stage": "source", "event": "step", "step": 1}\n{"stage": "sour')
+    whole = encode(Note(stage="source", step=1, text="a"))
+    folder.write_text("metrics.jsonl", whole + '\n{"stage": "sour')
     MetricsFile(folder, "source", 5)
     assert [row["step"] for row in rows(folder)] == [1]
 
@@ -76,9 +80,9 @@ def test_a_store_that_is_away_loses_no_line_and_holds_nobody_up(
     monkeypatch.setattr(run_folder, "patiently", partial(run_folder.patiently, sleep=pause))
     away.set()
     for step in (1, 2):
-        metrics({"stage": "source", "event": "epoch", "step": step})
+        metrics(Note(stage="source", step=step, text=""))
     assert pauses == []  # nobody waited
-    metrics({"stage": "source", "event": "end", "step": 3})
+    metrics(StageEnded(stage="source", step=3))
     assert len(pauses) == 1
     assert [row["step"] for row in rows(folder)] == [1, 2, 3]
     assert "could not be written (ConnectionError: nobody there); trying for 60 s" in notes[0]
@@ -89,9 +93,9 @@ def test_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RunFolder(f"memory://{tmp_path.name}/run")
     metrics = MetricsFile(folder, "source", 0, patience_s=0)
     monkeypatch.setattr(run_folder, "write_bytes", lambda *_: (_ for _ in ()).throw(ConnectionError("gone")))
-    metrics({"stage": "source", "event": "epoch", "step": 1})  # training goes on
-    with pytest.raises(OSError, match=r"metrics\.jsonl could not be written"):
-        metrics({"stage": "source", "event": "end", "step": 1})
+    metrics(Note(stage="source", step=1, text=""))  # training goes on
+    with pytest.raises(StorageError, match=r"metrics\.jsonl could not be written"):
+        metrics(StageEnded(stage="source", step=1))
 
 
 def test_a_folder_may_have_patience_with_its_store(

@@ -15,6 +15,7 @@ from torch import nn
 
 from fourds_dist import command
 from fourds_dist.config import ConfigError, dump, load
+from fourds_dist.runs.failures import StopKind, StopReason
 from fourds_dist.settings import Settings
 from fourds_dist.train import main, run, train
 from fourds_dist.training import run_folder
@@ -98,7 +99,7 @@ def test_two_stages_distil_the_adapted_teacher(data: Path, tmp_path: Path) -> No
     events = rows(tmp_path / "two")
     assert [row["stage"] for row in events if row["event"] == "end"] == ["source", "adapt", "distill"]
     adapting = next(row for row in events if row["stage"] == "adapt" and row["event"] == "step")
-    assert {"teacher_ce", "teacher_mcc"} <= adapting.keys()
+    assert {"teacher_ce", "teacher_mcc"} <= adapting["losses"].keys()
     before, after = (
         load_file(tmp_path / "two" / f"{name}.safetensors") for name in ("teacher", "teacher_adapted")
     )
@@ -121,13 +122,15 @@ def test_a_student_that_does_not_know_the_classes_serves_an_apprenticeship(
 ) -> None:
     train(settings(data, tmp_path, "run.name=novice", f"student.start={start}", "distill.epochs=2"))
     steps = [row for row in rows(tmp_path / "novice") if row["stage"] == "distill" and row["event"] == "step"]
-    assert ["apprentice/standing" in row for row in steps] == [serves] * len(steps)
+    assert ["apprentice/standing" in row["method_values"] for row in steps] == [serves] * len(steps)
     if serves:
         epoch = next(
-            row for row in rows(tmp_path / "novice") if "val/student" in row and row["stage"] == "distill"
+            row for row in rows(tmp_path / "novice") if row["event"] == "epoch" and row["stage"] == "distill"
         )
-        reached = min(1.0, epoch["val/student"] / epoch["val/teacher_adapted"])
-        assert [row["apprentice/standing"] for row in steps] == pytest.approx([0.0] * 3 + [reached**16] * 3)
+        accuracy = {name: measured["accuracy"] for name, measured in epoch["validation"].items()}
+        reached = min(1.0, accuracy["student"] / accuracy["teacher_adapted"])
+        standings = [row["method_values"]["apprentice/standing"] for row in steps]
+        assert standings == pytest.approx([0.0] * 3 + [reached**16] * 3)
 
 
 def test_adapting_goes_on_where_it_was_stopped(data: Path, tmp_path: Path) -> None:
@@ -137,10 +140,10 @@ def test_adapting_goes_on_where_it_was_stopped(data: Path, tmp_path: Path) -> No
         run_stage("source", given, store(folder, "source"))
         looks = iter(range(1, 100))
         if stop_at is not None:
-            with pytest.raises(Stopped, match="enough"):
+            with pytest.raises(Stopped, match="SIGTERM"):
                 run_stage(
                     "adapt", given, store(folder, "adapt"),
-                    stop=lambda run_s: "enough" if next(looks) == stop_at else None,
+                    stop=lambda run_s: StopReason(StopKind.SIGTERM) if next(looks) == stop_at else None,
                 )  # fmt: skip
             assert not folder.exists("adapt.json")
         run_stage("adapt", given, store(folder, "adapt"))
@@ -272,8 +275,8 @@ def test_the_epoch_may_be_chosen_by_the_mean_over_classes(data: Path, tmp_path: 
     outcome = Outcome.from_dict(RunFolder(given.run_url).read_json("summary.json"))
     epochs = [row for row in rows(tmp_path / "mean") if row["event"] == "epoch" and row["stage"] == "distill"]
     chosen = epochs[outcome.selected_epoch - 1]
-    assert outcome.validation_accuracy == chosen["val_mean_per_class/student"]
-    assert {"val_loss/student", "val_loss/teacher_adapted"} <= chosen.keys()
+    assert outcome.validation_accuracy == chosen["validation"]["student"]["mean_per_class"]
+    assert all(chosen["validation"][name]["loss"] is not None for name in ("student", "teacher_adapted"))
     assert outcome.selected_by == "mean_per_class"
     student = outcome.lines[-1].target
     assert student.mean_per_class is not None

@@ -15,6 +15,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from fourds_dist.data import Batch
+from fourds_dist.runs.events import Event, Note, decode_lines, encode
+from fourds_dist.runs.failures import StopKind, StopReason
 from fourds_dist.training.evaluate import Accuracy
 from fourds_dist.training.loop import StageConfig, Surroundings, fit
 from fourds_dist.training.optim import OptimConfig
@@ -70,7 +72,7 @@ def _rank(rank: int, ranks: int, folder: Path, group: str, kill_at: int | None) 
     strategy = Replicated(world, CONFIG.optim, EPOCHS * STEPS_PER_EPOCH)
     step = TrainStep(task, world, StepConfig(), mean=(0.5,) * 3, std=(0.25,) * 3, strategy=strategy)
     store = FolderStore(str(folder / "run"))
-    rows: list[dict[str, Any]] = []
+    events: list[Event] = []
     accuracies = {"student": Accuracy(1, 2, 1.0)}
     fit(
         task,
@@ -78,7 +80,7 @@ def _rank(rank: int, ranks: int, folder: Path, group: str, kill_at: int | None) 
         strategy,
         Stream(world, kill_at, store),  # pyright: ignore[reportArgumentType]
         lambda: accuracies,
-        Surroundings(store, rows.append),
+        Surroundings(store, events.append),
         config=CONFIG,
         selected="student",
         identity={},
@@ -86,7 +88,15 @@ def _rank(rank: int, ranks: int, folder: Path, group: str, kill_at: int | None) 
         log_every_steps=5,
     )
     end = store.read(store.newest() or "")
-    torch.save((rows, end["weights"], end["optimizer"], end["ranks"]), folder / f"end{rank}.pt")
+    torch.save(
+        (
+            [encode(event.stamped("distill", 0)) for event in events],
+            end["weights"],
+            end["optimizer"],
+            end["ranks"],
+        ),
+        folder / f"end{rank}.pt",
+    )
     dist.destroy_process_group()
 
 
@@ -105,8 +115,8 @@ def test_killed_within_an_epoch_it_goes_on_as_if_nothing_had_happened(tmp_path: 
         run(3, tmp_path / "killed", kill_at=10)
     shutil.copytree(tmp_path / "killed", tmp_path / "fewer")
 
-    rows, weights_2, optimizer_2, by_rank_2 = run(3, tmp_path / "killed", "group2")
-    assert rows[0]["step"] == 8
+    lines, weights_2, optimizer_2, by_rank_2 = run(3, tmp_path / "killed", "group2")
+    assert next(decode_lines(lines)).step == 8
     assert weights.keys() == weights_2.keys()
     assert [k for k in weights if not torch.equal(weights[k], weights_2[k])] == []
     for name, state in optimizer.items():
@@ -115,8 +125,8 @@ def test_killed_within_an_epoch_it_goes_on_as_if_nothing_had_happened(tmp_path: 
         assert torch.equal(a["random"]["cpu"], b["random"]["cpu"])
     assert not torch.equal(by_rank[0]["random"]["cpu"], by_rank[1]["random"]["cpu"])
 
-    rows, weights_3, _, by_rank_3 = run(2, tmp_path / "fewer", "group2")
-    notes = [row["text"] for row in rows if row["event"] == "note"]
+    lines, weights_3, _, by_rank_3 = run(2, tmp_path / "fewer", "group2")
+    notes = [event.text for event in decode_lines(lines) if isinstance(event, Note)]
     assert notes == ["went on from the checkpoint of step 8 on 2 workers after 3"]
     assert len(by_rank_3) == 2
     assert all(torch.isfinite(w).all() for w in weights_3.values())
@@ -127,7 +137,7 @@ def test_the_first_signal_asks_and_the_second_does_not() -> None:
     with told_by_signals() as stop:
         assert stop(0.0) is None
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop(0.0) == "SIGTERM"
+        assert stop(0.0) == StopReason(StopKind.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before

@@ -4,17 +4,41 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from fourds_dist.runs.events import (
+    EpochEnded,
+    Note,
+    StageEnded,
+    StageStopped,
+    StepLogged,
+    TimeShares,
+    Validation,
+)
+from fourds_dist.runs.failures import StopKind, StopReason
 from fourds_dist.storage import locate
 from fourds_dist.training.run_folder import RunFolder
-from fourds_dist.training.tracking import KEYS, OBEYED, TrackingConfig, Wandb, automatic_mode
+from fourds_dist.training.tracking import KEYS, OBEYED, TrackingConfig, Wandb, automatic_mode, flat_values
 
 KEY = "0" * 40
+STEP = StepLogged(
+    step=1,
+    stage="source",
+    time=2.0,
+    epoch=0.5,
+    loss=2.5,
+    losses={"teacher_ce": 1.5},
+    images_per_s=32.0,
+    shares=TimeShares(0.25, host_busy=0.5),
+    learning_rates={"teacher": 0.1},
+    method_values={"mix/adapter1": 0.5},
+)
+END = StageEnded(step=1, stage="source", peak_memory_bytes=7)
 OWN = "http://wandb.example:8080"
 
 
@@ -107,7 +131,7 @@ def test_where_the_server_cannot_be_reached_the_stage_goes_on_offline(
     tmp_path: Path, started: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     track = Wandb(TrackingConfig(wandb="online"), RunFolder(str(tmp_path)), "source", {})
-    track({"stage": "source", "event": "end", "step": 1})
+    track(END)
     assert [options.pop("mode") for options in started] == ["online", "offline"]
     assert started[0]["id"] == started[1]["id"]
     assert [record.getMessage() for record in caplog.records] == [
@@ -120,9 +144,9 @@ def test_files_of_a_run_in_a_store_come_there_at_the_stage_s_end(tmp_path: Path)
     folder = RunFolder(f"memory://{tmp_path.name}/run")
     track = Wandb(TrackingConfig(), folder, "source", {"a": 1})
     scratch = Path(str(track._scratch))
-    track({"stage": "source", "event": "step", "step": 1, "loss": 2.5})
+    track(STEP)
     assert scratch.exists()
-    track({"stage": "source", "event": "end", "step": 1})
+    track(END)
     fs, path = locate(folder.url)
     (file,) = fs.glob(f"{path}/wandb/offline-run-*/run-*.wandb")
     assert b"loss" in fs.cat_file(file)
@@ -133,8 +157,8 @@ def test_files_of_a_run_in_a_store_come_there_at_the_stage_s_end(tmp_path: Path)
 @pytest.mark.parametrize("prefix", ["", "file://"])
 def test_an_offline_run_lies_in_the_run_s_folder(tmp_path: Path, prefix: str) -> None:
     track = Wandb(TrackingConfig(wandb="auto"), RunFolder(f"{prefix}{tmp_path}/my.run"), "source", {"a": 1})
-    track({"stage": "source", "event": "step", "step": 1, "loss": 2.5})
-    track({"stage": "source", "event": "end", "step": 1})
+    track(STEP)
+    track(END)
     files = list((tmp_path / "my.run").rglob("run-*.wandb"))
     assert len(files) == 1
     until_s = time.monotonic() + 120
@@ -142,6 +166,26 @@ def test_an_offline_run_lies_in_the_run_s_folder(tmp_path: Path, prefix: str) ->
     while b"loss" not in files[0].read_bytes():
         assert time.monotonic() < until_s
         time.sleep(0.05)
+
+
+def test_numbers_have_flat_names() -> None:
+    assert flat_values(STEP) == {
+        "step": 1, "time": 2.0, "epoch": 0.5, "loss": 2.5, "teacher_ce": 1.5, "images_per_s": 32.0,
+        "data_wait_share": 0.25, "host_busy_share": 0.5, "num_bad_samples": 0, "lr/teacher": 0.1, "mix/adapter1": 0.5,
+    }  # fmt: skip
+    epoch = EpochEnded(
+        step=2, epoch=1, loss=2.5, images_per_s=32.0,
+        validation={"teacher": Validation(0.5, 1.5), "student": Validation(0.25)}, num_evaluated=4, is_best=True,
+        left_s=3.0,
+    )  # fmt: skip
+    assert flat_values(epoch) == {
+        "step": 2, "time": 0.0, "epoch": 1, "loss": 2.5, "images_per_s": 32.0, "val/teacher": 0.5, "val/student": 0.25,
+        "val_loss/teacher": 1.5, "num_evaluated": 4, "is_best": True, "left_s": 3.0,
+    }  # fmt: skip
+    assert flat_values(END) == {"step": 1, "time": 0.0, "peak_memory_bytes": 7}
+    assert flat_values(Note(step=1, text="a")) == {"step": 1, "time": 0.0, "note": "a"}
+    stopped = StageStopped(step=1, reason=StopReason(StopKind.CTRL_C))
+    assert flat_values(stopped) == {"step": 1, "time": 0.0, "note": stopped.text}
 
 
 def test_a_stage_that_goes_on_is_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +228,7 @@ def test_failure_is_told_once_and_swallowed(
     monkeypatch.setattr(wandb, "init", fail)
     track = Wandb(TrackingConfig(wandb="online"), RunFolder(str(tmp_path)), "source", {})
     for step in range(3):
-        track({"stage": "source", "event": "step", "step": step, "loss": 1.0})
+        track(replace(STEP, step=step))
     assert [record.getMessage() for record in caplog.records] == [
         "W&B tracking is off for the rest of this stage: no network at all"
     ]
@@ -192,4 +236,4 @@ def test_failure_is_told_once_and_swallowed(
 
 def test_disabled_does_not_import_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
-    Wandb(TrackingConfig(wandb="disabled"), RunFolder(str(tmp_path)), "source", {})({"event": "end"})
+    Wandb(TrackingConfig(wandb="disabled"), RunFolder(str(tmp_path)), "source", {})(END)
