@@ -276,6 +276,8 @@ def _plain_values(tree: Any, where: str) -> Any:
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
+    if len(parents) > MOST_DEPTH:
+        raise ConfigError(f"the key {_shown(key)} is nested more than {MOST_DEPTH} deep; no key is")
     for parent in parents:
         child = tree.get(parent)
         tree[parent] = child if isinstance(child, dict) else {}

@@ -12,8 +12,8 @@ WAITS = """
 import time
 from fourds_dist.command import interrupt_at_sigterm
 interrupt_at_sigterm()
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     time.sleep(1000)
 except KeyboardInterrupt:
     print("left in order")

@@ -124,18 +124,20 @@ class ShardIndex:
 
 
 _COLUMNS = {
-    "keys": ("U", 1), "extensions": ("U", 1), "offsets": ("i", 1), "sizes": ("i", 1), "labels": ("i", 1),
-    "checksums": ("u", 1), "fields": ("U", 1), "fields_offsets": ("i", 2), "fields_sizes": ("i", 2),
-    "classes": ("U", 1), "num_bytes": ("iu", 0), "sha256": ("U", 0), "stamp": ("U", 0),
+    "keys": (np.str_, 1), "extensions": (np.str_, 1), "offsets": (np.int64, 1), "sizes": (np.int64, 1),
+    "labels": (np.int32, 1), "checksums": (np.uint32, 1), "fields": (np.str_, 1), "fields_offsets": (np.int64, 2),
+    "fields_sizes": (np.int64, 2), "classes": (np.str_, 1), "num_bytes": (np.int64, 0), "sha256": (np.str_, 0),
+    "stamp": (np.str_, 0),
 }  # fmt: skip
-"""Column of an index -> (NumPy's letters of its kinds, dimensions)."""
+"""Column of an index -> (its type, dimensions)."""
 
 
 def _odd_column(columns: dict[str, np.ndarray]) -> str | None:
     """What is wrong with the type or the dimensions of a column, if anything is."""
-    for name, (kinds, num_dimensions) in _COLUMNS.items():
+    for name, (kind, num_dimensions) in _COLUMNS.items():
         column = columns[name]
-        if column.dtype.kind not in kinds or column.ndim != num_dimensions:
+        is_text = np.issubdtype(column.dtype, np.str_)
+        if (not is_text if kind is np.str_ else column.dtype != kind) or column.ndim != num_dimensions:
             return f"{name} is an array of {column.dtype} in {column.ndim} dimensions"
     return None
 

@@ -197,13 +197,15 @@ def parse_manifest(data: bytes | str, where: str) -> Manifest:
 
 
 def _from_json(content: Mapping[str, Any]) -> Manifest:
-    splits = content["splits"]
+    splits, notes = content["splits"], content.get("notes", {})
+    if not isinstance(notes, dict):
+        raise TypeError(f"notes is a {type(notes).__name__}")
     return Manifest(
         name=str(content["name"]),
         classes=tuple(content["classes"]),
         splits={k: tuple(Shard(**shard) for shard in v["shards"]) for k, v in splits.items()},
         class_counts={k: tuple(v["class_counts"]) for k, v in splits.items()},
-        notes=content.get("notes", {}),
+        notes=notes,
         grey_range=None if content.get("grey_range") is None else tuple(content["grey_range"]),
     )
 

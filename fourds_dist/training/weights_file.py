@@ -101,6 +101,12 @@ def read_file(url: str, *, what: str, is_alone: bool = True) -> WeightsFile:
     tensors = _flattened(held) or _flattened(held, arrays=True)
     if not tensors:
         raise ValueError(f"{where} holds no state dict (names to tensors)")
+    for name, tensor in tensors.items():
+        if tensor.is_meta or tensor.layout is not torch.strided:
+            what_it_is = "has no values (device meta)" if tensor.is_meta else f"is sparse ({tensor.layout})"
+            raise ValueError(
+                f"{where}: {name} {what_it_is}; save a state dict of dense tensors with their values"
+            )
     about = held if isinstance(held, Mapping) else {}
     values = {str(k): v for k, v in about.items() if not isinstance(v, Tensor) or v.numel() == 3}
     values, where = _with_settings_beside(url, where, values)
@@ -236,7 +242,7 @@ def _another_kind(data: bytes, url: str, where: str) -> str | None:
         try:
             with zipfile.ZipFile(BytesIO(data)) as archive:
                 names = archive.namelist()
-        except zipfile.BadZipFile:
+        except (zipfile.BadZipFile, ValueError):  # ValueError: names in no encoding
             return None
         parts = {part for name in names for part in name.split("/")}
         if "constants.pkl" in parts and "code" in parts:

@@ -95,8 +95,28 @@ FOUND = {
     "a word of half a character": (
         "words", {"words.json": b'["run.name=\\"\\ud800\\""]'}, "half a character|is not YAML",
     ),
-    "weights without data": ("weights", {"weights.pt": saved({"x": torch.zeros(2, device="meta")})}, r"x"),
-    "weights of a sparse tensor": ("weights", {"weights.pt": saved({"x": torch.eye(2).to_sparse()})}, r"x"),
+    "weights without data": (
+        "weights", {"weights.pt": saved({**weights(), "x": torch.zeros(2, device="meta")})}, r"x has no values",
+    ),
+    "weights of a sparse tensor": (
+        "weights", {"weights.pt": saved({**weights(), "x": torch.eye(2).to_sparse()})}, r"x is sparse",
+    ),
+    "weights in an archive whose names are in no encoding": (
+        "weights",
+        {"weights.pt": saved(dict(weights())).replace(b"data.pkl", b"d\x80ta.pkl")},
+        r"truncated|no file of PyTorch|cannot be read|damaged",
+    ),
+    "an index with offsets of one byte": (
+        "index", {"an.index": index_with(offsets=np.zeros(7, np.int8))}, "offsets is an array of int8",
+    ),
+    "a manifest whose notes are a list": (
+        "manifest",
+        {"manifest.json": dataset()["set/manifest.json"].replace(b'"notes": {', b'"notes": [], "more": {')},
+        "notes is a list",
+    ),
+    "a word of a key nested deeper than Python goes": (
+        "words", {"words.json": b'["' + b"a." * 2000 + b'b=1"]'}, "more than 50 deep",
+    ),
     "a checkpoint that is half a pickle": ("checkpoint", {"state.pt": b"\x80\x02Q."}, "torch.save did not write"),
     "a checkpoint whose format is a list": ("checkpoint", {"state.pt": saved({"format": [FORMAT]})}, "not one of"),
     "digits whose archive is damaged": (

@@ -32,7 +32,7 @@ def one_hot(header: Sequence[str], rows: Sequence[Sequence[object]], path: int) 
     columns = [n for n, name in enumerate(header) if n != path and name.strip()]
     if len(columns) < 2 or not rows:
         return None
-    truths = [[truth(row[n]) for n in columns] for row in rows]
+    truths = [[truth(row[n] if n < len(row) else None) for n in columns] for row in rows]
     if any(None in row for row in truths):
         return None
     labels = []

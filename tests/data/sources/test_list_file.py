@@ -251,3 +251,9 @@ def test_labels_that_look_like_several_are_refused(place: Path) -> None:
         for name, label in zip(IMAGES, ("tench, Tinca", "cat", "dog & co"), strict=True)
     ]
     assert listed(place, "\n".join(["path,label", *rows])).classes == ("cat", "dog & co", "tench, Tinca")
+
+
+def test_short_rows_of_a_table_without_a_label_are_refused_in_words(place: Path) -> None:
+    (place / "list.csv").write_text("path,cat,dog\na.png,1\nb.png\n")
+    with pytest.raises(ValueError, match="in row 2 below the header 0 of them are true"):
+        image_list(place / "list.csv")
