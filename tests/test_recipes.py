@@ -91,7 +91,7 @@ def test_a_loss_of_your_own(folder: Path) -> None:
     teacher = [key.replace("student", "teacher") for key in mine]
     settings = load(Settings, "own-loss.yaml", [*TINY, *mine, *teacher])
     assert run(settings)
-    _, losses = Run(settings.run_url).series("distill", "step", "extra")
+    losses = [step.losses["extra"] for step in Run(settings.run_url).steps("distill")]
     assert losses
     assert all(0 < loss < 4 for loss in losses)
 

@@ -143,7 +143,7 @@ def _of_program(url: str) -> Student:
         about = parsed_json(extra[ABOUT])
         if not isinstance(about, dict) or not all(isinstance(text, str) for text in about.values()):
             raise ValueError(f"{ABOUT} holds no texts by name")
-    except (RuntimeError, ValueError, KeyError) as error:
+    except Exception as error:  # what zipfile and PyTorch raise on garbage is not of one family
         raise ValueError(f"{url} is no exported student ({_short(error)}); export it again") from None
     module = program.module()
 

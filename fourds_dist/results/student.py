@@ -46,7 +46,7 @@ class Student:
         for pictures in images.batches(self.preprocessing, batch_size):
             yield pictures, softmax(self.run(pictures.pixels).numpy())
 
-    def predict(self, files: Iterable[str | Path], *, top: int = 1) -> list[Prediction]:
+    def predict(self, files: str | Path | Iterable[str | Path], *, top: int = 1) -> list[Prediction]:
         """The likeliest classes of image files, and of all images below folders.
 
         Args:

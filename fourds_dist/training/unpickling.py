@@ -98,7 +98,7 @@ def torch_load(data: bytes, where: str, path: str) -> Any:
                 f"Only for a file that can be trusted, this makes a weights.safetensors of it: {conversion(path)}"
             ) from None
         raise ValueError(f"{where} is no PyTorch file ({_first_line(error)})") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except Exception as error:  # what PyTorch's unpickler raises on garbage is not of one family
         raise ValueError(f"{where} is truncated or no PyTorch file ({_first_line(error)})") from None
 
 
@@ -129,15 +129,15 @@ def conversion(path: str, *, is_plain_pickle: bool = False) -> str:
 def global_names(data: bytes) -> set[str]:
     """Names of the classes and functions that a PyTorch file's pickles ask for; nothing is imported."""
     stream = io.BytesIO(data)
-    if zipfile.is_zipfile(stream):
-        try:
+    try:
+        if zipfile.is_zipfile(stream):
             with zipfile.ZipFile(stream) as archive:
                 members = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
                 stream = io.BytesIO(b"".join(archive.read(name) for name in members))
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
-            return set()
-    else:
-        stream.seek(0)
+        else:
+            stream.seek(0)
+    except Exception:  # what zipfile and the decompressors raise on garbage is not of one family
+        return set()
     found: set[str] = set()
     strings: list[str | None] = []  # the last two values that were pushed, where they are strings
     memo: dict[int, str | None] = {}

@@ -238,12 +238,8 @@ def _another_kind(data: bytes, url: str, where: str) -> str | None:
         return f"{where} is an HDF5 file (Keras); {state_dict}"
     if data.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
         return f"{where} is a compressed file; unpack it and give what is in it"
-    if zipfile.is_zipfile(BytesIO(data)):
-        try:
-            with zipfile.ZipFile(BytesIO(data)) as archive:
-                names = archive.namelist()
-        except (zipfile.BadZipFile, ValueError):  # ValueError: names in no encoding
-            return None
+    names = _members(data)
+    if names:
         parts = {part for name in names for part in name.split("/")}
         if "constants.pkl" in parts and "code" in parts:
             return f"{where} is a TorchScript program, not its weights; {state_dict}"
@@ -254,3 +250,12 @@ def _another_kind(data: bytes, url: str, where: str) -> str | None:
         if "data.pkl" not in parts:
             return f"{where} is a zip archive without weights of PyTorch; unpack it and give the file that is in it"
     return None
+
+
+def _members(data: bytes) -> list[str]:
+    """Names in a zip archive; none of what is no archive, or one that cannot be read."""
+    try:
+        with zipfile.ZipFile(BytesIO(data)) as archive:
+            return archive.namelist()
+    except Exception:  # what zipfile raises on garbage is not of one family
+        return []

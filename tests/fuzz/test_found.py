@@ -35,6 +35,12 @@ def saved(value: object) -> bytes:
     return out.getvalue()
 
 
+def of_disks(archive: bytes, num_disks: int) -> bytes:
+    """A zip archive whose ZIP64 locator says that it spans several disks."""
+    at = archive.rindex(b"PK\6\7") + 16
+    return archive[:at] + struct.pack("<I", num_disks) + archive[at + 4 :]
+
+
 def usps_with(line: str) -> dict[str, bytes]:
     return {name: bz2.compress(line.encode()) for name in ("usps.bz2", "usps.t.bz2")}
 
@@ -116,6 +122,9 @@ FOUND = {
     ),
     "a word of a key nested deeper than Python goes": (
         "words", {"words.json": b'["' + b"a." * 2000 + b'b=1"]'}, "more than 50 deep",
+    ),
+    "a checkpoint in an archive of several disks": (
+        "checkpoint", {"state.pt": of_disks(saved({"format": FORMAT}), 9)}, "truncated or no",
     ),
     "a checkpoint that is half a pickle": ("checkpoint", {"state.pt": b"\x80\x02Q."}, "torch.save did not write"),
     "a checkpoint whose format is a list": ("checkpoint", {"state.pt": saved({"format": [FORMAT]})}, "not one of"),
