@@ -16,6 +16,9 @@ import torch
 
 from fourds_dist.launch.leftovers import end_marked, mark, watch
 from tests.s3_server import no_credentials, s3_server  # noqa: F401  (fixtures)
+from tests.typechecking import check_calls
+
+check_calls()
 
 # A test's time says how busy the machine is, not whether the code is right.
 hypothesis.settings.register_profile("unhurried", deadline=None)
@@ -26,7 +29,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if (
     sys.dont_write_bytecode
-):  # the tests start hundreds of processes, and each would compile PyTorch's sources again
+):  # each of the hundreds of processes that the tests start would compile PyTorch again
     sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="fourds-bytecode-")
     sys.dont_write_bytecode = bool(os.environ.pop("PYTHONDONTWRITEBYTECODE", ""))
     atexit.register(shutil.rmtree, sys.pycache_prefix, ignore_errors=True)

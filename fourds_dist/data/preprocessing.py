@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -42,7 +42,7 @@ class Preprocessing:
     max_megapixels: float = LoaderConfig().max_megapixels
 
     @classmethod
-    def of(cls, config: LoaderConfig, grey_range: GreyRange | None = None) -> Self:
+    def of(cls, config: LoaderConfig, grey_range: GreyRange | None = None) -> Preprocessing:
         """What the configuration's `data` section says of it.
 
         Args:
@@ -53,7 +53,7 @@ class Preprocessing:
         return cls(**told)
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> Self:
+    def from_json(cls, text: str, where: str) -> Preprocessing:
         """What `to_json` gave.
 
         Raises:

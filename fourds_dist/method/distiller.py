@@ -10,7 +10,7 @@ the released code's two (Eq. 23): one module, one wrap, one engine. README.md be
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -215,7 +215,7 @@ class FourDs(nn.Module):
         distils = config.adapters or config.distillation_weight > 0 or config.hint != "none"
         return distils or self._compares_phases or self._extra_loss is not None
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> FourDs:
         """Switch to training. The frozen teacher keeps its dropout off; its BatchNorm trains where it is to adapt."""
         super().train(mode)
         self.teacher.eval()

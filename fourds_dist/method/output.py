@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -28,7 +28,7 @@ class Output(NamedTuple):
     @classmethod
     def of(
         cls, losses: dict[str, Tensor], weights: Mapping[str, float | Tensor], logits: dict[str, Tensor]
-    ) -> Self:
+    ) -> Output:
         """Join named losses by weight (1 where none is given)."""
         total = torch.stack([weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
         return cls(

@@ -8,7 +8,6 @@ may differ. Both are measured here from the maps themselves, not taken from the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import torch
@@ -56,7 +55,7 @@ class AdapterView:
         return arrays
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Self:
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> AdapterView:
         """What `to_arrays` gave."""
         stages = []
         while f"adapter{len(stages)}_gain" in arrays:

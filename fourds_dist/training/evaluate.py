@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +55,7 @@ class Accuracy:
         return self.value, math.sqrt(self.value * (1 - self.value) / max(1, self.num_samples))
 
 
+@runtime_checkable
 class ImagesOfBatch(Protocol):
     """How a batch becomes a network's input; a `TrainStep`, or `Plainly`."""
 

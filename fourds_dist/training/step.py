@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -80,7 +80,7 @@ class StepConfig(Section):
     it. Weights that are not finite always do. Their images are named in bad_batch-*.json."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> StepConfig:
         if self.activation_checkpointing and self.compile:
             raise ValueError("compile does not go with activation_checkpointing; leave one of them out")
         return self

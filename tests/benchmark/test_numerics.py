@@ -45,7 +45,9 @@ def test_the_criterion_can_fail_either_way() -> None:
 
 
 def test_an_order_is_a_function_of_its_number_and_covers_the_images() -> None:
-    images = Images(torch.arange(10, dtype=torch.uint8)[:, None, None, None], torch.arange(10))
+    images = Images(
+        torch.arange(10, dtype=torch.uint8)[:, None, None, None].expand(10, 3, 1, 1), torch.arange(10)
+    )
     first, again, other = ([b.labels for b in images.batches(5, 4, order)] for order in (0, 0, 1))
     assert all(torch.equal(x, y) for x, y in zip(first, again, strict=True))
     assert not all(torch.equal(x, y) for x, y in zip(first, other, strict=True))
