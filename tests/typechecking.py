@@ -11,7 +11,7 @@ checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 PACKAGE = Path(__file__).parents[1] / "fourds_dist"
 UNCHECKED = ("fourds_dist.ops.", "fourds_dist.method.lean")
-"""The operators check their own arguments; a check would break the one graph that `torch.compile` makes of the others."""
+"""The operators check their own arguments; a check would break the graph that `torch.compile` makes of the others."""
 
 
 def check_calls() -> None:
