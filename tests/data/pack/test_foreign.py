@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from fourds_dist.data.pack.verify import verify
 from tests.data.conftest import S3Server
 from tests.data.shards import write_dataset
 from tests.data.tars import JPEG, samples, tar_bytes
+from tests.rights import privileged, unprivileged
 
 
 def tars(folder: Path, **numbers: int) -> None:
@@ -400,32 +399,6 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
             assert index_foreign([name], to=mine).manifest.num_samples("train") == 3
         with privileged():
             folder.chmod(0o755)
-
-
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """As a user who is not root, whom no permissions stop."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if user == 0:
-            os.seteuid(0)
-
-
-@contextmanager
-def privileged() -> Iterator[None]:
-    """As the user who runs the tests."""
-    user = os.geteuid()
-    if os.getuid() == 0:
-        os.seteuid(0)
-    try:
-        yield
-    finally:
-        if os.getuid() == 0:
-            os.seteuid(user)
 
 
 def test_equal_images_are_told_over_all_tars(tmp_path: Path) -> None:
