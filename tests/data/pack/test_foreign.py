@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fourds_dist.data.index import ShardIndex
 from fourds_dist.data.manifest import MANIFEST, index_url, read_manifest, write_manifest
@@ -433,3 +435,22 @@ def test_images_that_are_not_taken_are_told(tmp_path: Path) -> None:
         "further images beside the one that is taken: 2 png; if one of these is meant, say --image png"
         in remarks[0]
     )
+
+
+def test_images_of_several_frames_are_counted_and_stay_so(tmp_path: Path) -> None:
+    pages = [Image.new("RGB", (8, 8), (100 * n, 0, 0)) for n in range(3)]
+    members: list[tuple[str, bytes]] = []
+    for form, extension in (("GIF", "gif"), ("TIFF", "tif"), ("PNG", "png"), ("WEBP", "webp")):
+        for several in (False, True):
+            out = io.BytesIO()
+            pages[0].save(out, form, **({"save_all": True, "append_images": pages[1:]} if several else {}))
+            key = f"{extension}-{several}"
+            members += [(f"{key}.{extension}", out.getvalue()), (f"{key}.cls", b"0")]
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/a.tar").write_bytes(tar_bytes(members))
+    for num_read in (1, 0):  # read, and then known from the index
+        indexed = index_foreign([str(tmp_path / "set")])
+        assert indexed.num_read == num_read
+        remarks = [text for text in indexed.manifest.notes["remarks"] if "several frames" in text]
+        assert len(remarks) == 1
+        assert "stacks of pages): 4 (first: gif-True); the first frame of each is taken" in remarks[0]
