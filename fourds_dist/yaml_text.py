@@ -24,7 +24,7 @@ def parsed_yaml(text: str, *, most_merged: int) -> Any:
     """The value of a text in YAML 1.2, in which 1e-3 is a number and `no` a word.
 
     Args:
-        most_merged: keys that all merge keys together may stand for.
+        most_merged: keys that all merge keys together may stand for; each mapping that is merged counts as one more.
 
     Raises:
         MergeError: they stand for more.
@@ -37,7 +37,7 @@ def parsed_yaml(text: str, *, most_merged: int) -> Any:
         def flatten_mapping(self, node: Any) -> Any:
             for merged in _merged(node):
                 self.flatten_mapping(merged)
-                Bounded.left -= len(merged.value)
+                Bounded.left -= 1 + len(merged.value)  # also an empty one costs a look
                 if Bounded.left < 0:
                     raise MergeError(f"holds merge keys (<<) that stand for more than {most_merged} keys")
             return super().flatten_mapping(node)

@@ -147,6 +147,7 @@ def test_aliases_are_copies(tmp_path: Path) -> None:
         ("first: &me { power: *me }\n", r"an alias \(\*name\) holds itself"),
         ("".join(_bomb()), "more than 100000 values"),
         ("".join(_merges()), r"merge keys \(<<\) that stand for more than 100000 keys"),
+        (_empty_merges(), r"merge keys \(<<\) that stand for more than 100000 keys"),
         (f"first: {'[' * 1500}\n", "nested too deeply"),
     ):
         path.write_text(text)
@@ -166,6 +167,11 @@ def _merges() -> Iterator[str]:
     yield "x0: &x0 { a: 1 }\n"
     for number in range(1, 12):
         yield f"x{number}: &x{number} {{ <<: [{', '.join([f'*x{number - 1}'] * 9)}] }}\n"
+
+
+def _empty_merges() -> str:
+    names = ", ".join(["{}"] * 400)
+    return f"all: &all [{names}]\nto:\n" + "- <<: *all\n" * 400
 
 
 def _bomb() -> Iterator[str]:
