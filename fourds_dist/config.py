@@ -26,6 +26,7 @@ from pydantic_core import PydanticUndefined
 from ruamel.yaml import YAML
 
 from fourds_dist.storage import beside, is_url, read_text
+from fourds_dist.yaml_text import MergeError, parsed_yaml
 
 
 class Section(BaseModel):
@@ -223,8 +224,9 @@ def _read(path: str, seen: tuple[str, ...] = ()) -> tuple[dict[str, Any], dict[s
 
 def _yaml(text: str, where: str) -> Any:
     try:
-        # YAML 1.2: 1e-3 is a number and `no` is a word, unlike YAML 1.1.
-        tree = YAML(typ="safe", pure=True).load(text)
+        tree = parsed_yaml(text, most_merged=MOST_VALUES)
+    except MergeError as error:
+        raise ConfigError(f"{where} {error}; write fewer of them") from None
     except RecursionError:
         raise ConfigError(f"{where} is nested too deeply") from None
     except Exception as error:  # besides YAMLError what its parser meets in odd numbers, dates and keys

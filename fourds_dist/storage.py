@@ -118,6 +118,12 @@ def is_local(fs: AbstractFileSystem) -> bool:
     return "file" in fs.protocol if isinstance(fs.protocol, tuple) else fs.protocol == "file"
 
 
+def may_read(path: str | Path) -> bool:
+    """Whether this user may read a file on this machine's own file system; True where there is none."""
+    effective = os.access in os.supports_effective_ids
+    return os.access(path, os.R_OK, effective_ids=effective) or not Path(path).exists()
+
+
 def is_driver_s(error: BaseException) -> bool:
     """Whether a store's driver raised it: the store did not answer as hoped."""
     return type(error).__module__.partition(".")[0] in _DRIVERS

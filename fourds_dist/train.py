@@ -24,7 +24,7 @@ from fourds_dist.runs.layout import DONE, RunFile, StageName
 from fourds_dist.settings import Settings, relative_inputs, with_absolute_paths
 from fourds_dist.storage import explained
 from fourds_dist.terminal import say, words
-from fourds_dist.training.identity import begun_stages, changes, keep_images
+from fourds_dist.training.identity import begun_stages, changes, keep_images, refuse_moved
 from fourds_dist.training.lease import held
 from fourds_dist.training.outcome import Outcome
 from fourds_dist.training.preflight import check, check_before_packing
@@ -49,7 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
             raise ConfigError(f"one configuration at a time, not {len(files)}: {', '.join(files)}")
         settings = load_run(files[0] if files else QUICKSTART, overrides)
         inputs = relative_inputs(settings)
-        train(with_absolute_paths(settings, base_folder()))
+        settings = with_absolute_paths(settings, base_folder())
+        if files:
+            refuse_moved(files[0], settings, [word.partition("=")[0] for word in overrides])
+        train(settings)
     except Stopped:  # the run's last line told it
         return 130
     except KeyboardInterrupt:

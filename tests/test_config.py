@@ -146,11 +146,32 @@ def test_aliases_are_copies(tmp_path: Path) -> None:
     for text, told in (
         ("first: &me { power: *me }\n", r"an alias \(\*name\) holds itself"),
         ("".join(_bomb()), "more than 100000 values"),
+        ("".join(_merges()), r"merge keys \(<<\) that stand for more than 100000 keys"),
+        (_empty_merges(), r"merge keys \(<<\) that stand for more than 100000 keys"),
         (f"first: {'[' * 1500}\n", "nested too deeply"),
     ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=rf"garage\.yaml .*{told}"):
             load(Garage, path)
+
+
+def test_merge_keys_fill_in_what_is_not_given(tmp_path: Path) -> None:
+    path = tmp_path / "car.yaml"
+    path.write_text("engine: &e { power: 2.0 }\n")
+    car = load(Car, path)
+    path.write_text("engine: { <<: [ { power: 2.0 }, { power: 3.0 } ] }\n<<: { wheels: 3 }\n")
+    assert load(Car, path) == car.model_copy(update={"wheels": 3})
+
+
+def _merges() -> Iterator[str]:
+    yield "x0: &x0 { a: 1 }\n"
+    for number in range(1, 12):
+        yield f"x{number}: &x{number} {{ <<: [{', '.join([f'*x{number - 1}'] * 9)}] }}\n"
+
+
+def _empty_merges() -> str:
+    names = ", ".join(["{}"] * 400)
+    return f"all: &all [{names}]\nto:\n" + "- <<: *all\n" * 400
 
 
 def _bomb() -> Iterator[str]:

@@ -31,6 +31,10 @@ _LOW_WATER = 0.9
 Read = Callable[[str, int, int], bytes]
 
 
+class CacheFolderError(ValueError):
+    """A folder in which no cache can be kept; the message names the key."""
+
+
 class PageCache:
     """Reads ranges through pages on a disk.
 
@@ -40,7 +44,7 @@ class PageCache:
         expected_bytes: that will be asked for, 0 if unknown; where they are more than the limit, a share is kept.
 
     Raises:
-        ValueError: the folder cannot be made or written.
+        CacheFolderError: the folder cannot be made or written.
     """
 
     def __init__(self, folder: str | Path, limit_bytes: int, expected_bytes: int = 0) -> None:
@@ -56,7 +60,7 @@ class PageCache:
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
-            raise ValueError(f"data.cache_dir={folder} cannot be written: {error.strerror}") from None
+            raise CacheFolderError(f"data.cache_dir={folder} cannot be written: {error.strerror}") from None
         _shrink_once(self._folder, limit_bytes)
 
     def range(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from pathlib import Path
 
 from PIL import Image, ImageFile
 
 from fourds_dist.data.pixels import FORMATS
-from fourds_dist.data.text import shown
+from fourds_dist.terminal import in_line
+
+FIELDS = frozenset({"gif", "png", "tif", "tiff", "webp"})
+"""Extensions of formats whose files may hold further frames."""
 
 
 def has_more_frames(image: ImageFile.ImageFile) -> bool:
@@ -28,11 +29,15 @@ def file_has_more_frames(data: bytes) -> bool:
         return False
 
 
-def frames_remark(several: Sequence[Path]) -> list[str]:
-    """A sentence on files of several frames, if there are any."""
-    if not several:
+def frames_remark(num: int, first: str) -> list[str]:
+    """A sentence on images of several frames, if there are any.
+
+    Args:
+        first: name of the first of them.
+    """
+    if not num:
         return []
     return [
-        f"files of several frames (animations, stacks of pages): {len(several)} (first: {shown(several[0])}); the "
-        "first frame of each is taken, so write the others out as files if they are meant"
+        f"files of several frames (animations, stacks of pages): {num} (first: {in_line(first)}); the first frame of "
+        "each is taken, so write the others out as files if they are meant"
     ]

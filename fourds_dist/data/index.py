@@ -62,6 +62,8 @@ class ShardIndex:
     """What the images of more than 8 bits hold (`grey.to_json`), of foreign tars; empty where there are none."""
     sources: np.ndarray = field(default_factory=lambda: np.zeros(0, np.str_))
     """(n,) unicode: the file that each image was packed from, for people; (0,) where that is not known."""
+    with_frames: np.ndarray = field(default_factory=lambda: np.zeros(0, np.str_))
+    """(m,) unicode: keys of the samples whose image has several frames, of foreign tars."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -87,7 +89,9 @@ class ShardIndex:
             with _ONE_AT_A_TIME, np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 if (found := int(archive["format"])) != FORMAT:
                     raise ValueError(f"format {found}, where this version reads {FORMAT}")
-                added = {"grey", "sources"} - set(archive.files)  # indices of earlier versions lack them
+                added = {"grey", "sources", "with_frames"} - set(
+                    archive.files
+                )  # indices of earlier versions lack them
                 read = {f.name: archive[f.name] for f in fields(cls) if f.name not in added}
         except Exception as error:  # what zipfile and NumPy raise on garbage is not of one family
             why = (
@@ -111,6 +115,10 @@ class ShardIndex:
         for name in ("extensions", "offsets", "sizes", "labels", "checksums"):
             if getattr(self, name).shape != (n,):
                 return f"{name} has shape {getattr(self, name).shape} for {n} samples"
+        if self.with_frames.ndim != 1 or self.with_frames.dtype.kind != "U":
+            return (
+                f"with_frames is an array of {self.with_frames.dtype} in {self.with_frames.ndim} dimensions"
+            )
         if self.sources.shape not in ((0,), (n,)):
             return f"sources has shape {self.sources.shape} for {n} samples"
         for name in ("fields_offsets", "fields_sizes"):
@@ -194,7 +202,11 @@ def index_tar(
     labels, names = _numbered(values, where, known)
     if known is not None and names and any(v is not None and known.named(v) is None for v in values):
         stamp = ""  # names and positions side by side have a meaning under this class list alone
-    return replace(_columns(samples, labels, names, stream, stamp), grey=images.grey(samples))
+    return replace(
+        _columns(samples, labels, names, stream, stamp),
+        grey=images.grey(samples),
+        with_frames=np.array(images.with_frames(samples), dtype=np.str_),
+    )
 
 
 def _columns(

@@ -24,6 +24,7 @@ from fourds_dist.data.manifest import Manifest, Shard, index_url, read_manifest,
 from fourds_dist.data.order import generator
 from fourds_dist.data.url import matching, split_pattern
 from fourds_dist.effects import IMAGES, WEIGHTS
+from fourds_dist.storage import is_local, locate, may_read
 
 SplitName = Literal["train", "val", "test"]
 
@@ -144,7 +145,9 @@ class Split:
         return index_url(self.url, self.shards[shard].name)
 
     def check_shards(self) -> None:
-        """Refuse data that lack a shard or hold one of another size; lists folders and reads nothing.
+        """Refuse data that lack a shard, or hold one of another size or one that this user may not read.
+
+        Folders are listed, and nothing is read.
 
         Raises:
             ValueError: naming the first such shard.
@@ -171,6 +174,9 @@ class Split:
                     f"{url} has {found} bytes where the manifest says {num_bytes}: it was cut or replaced; "
                     "restore it, or pack again"
                 )
+            fs, path = locate(url)
+            if is_local(fs) and not may_read(path):
+                raise ValueError(f"{url}: access denied; give this user the right to read it")
 
 
 def open_split(config: StreamConfig, name: SplitName, *, seed: int = 0) -> Split:

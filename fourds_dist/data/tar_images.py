@@ -1,10 +1,11 @@
-"""The images of a tar while it is indexed: their formats and grey values, and whether they can be decoded at all."""
+"""The images of a tar while it is indexed: their formats, grey values and frames, and whether they can be decoded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+from fourds_dist.data import frames
 from fourds_dist.data.file_kinds import other_kind
 from fourds_dist.data.grey import DEEP, Grey, joined, measured, to_json
 from fourds_dist.data.grouping import IMAGES, MOST_LABEL_BYTES, OnFault, Sample, name_parts
@@ -34,10 +35,11 @@ class TarImages:
     ) -> None:
         self._where, self._label, self._on_fault = where, label, on_fault
         self._decode = decode
-        every = IMAGES if decode else tuple(DEEP) if measure else ()
+        every = IMAGES if decode else (*DEEP, *frames.FIELDS) if measure else ()
         self._fields = frozenset(every)
         self._image = image if decode else None
         self._greys: dict[int, Grey] = {}  # offset of the image -> what it holds
+        self._with_frames: set[int] = set()  # offsets of images of several frames
         self._faults: dict[int, str] = {}
 
     def most_kept(self, name: str) -> int:
@@ -57,8 +59,11 @@ class TarImages:
                 self._faults[item.offset] = f"its {item.size} bytes are more than {MOST_IMAGE_BYTES}"
             return item
         if self._is_image(extension):
+            if frames.file_has_more_frames(item.content):
+                self._with_frames.add(item.offset)
             try:
-                if (grey := measured(item.content)) is not None:
+                grey = measured(item.content) if self._is_measured(extension) else None
+                if grey is not None:
                     self._greys[item.offset] = grey
                 if self._decode:
                     self._check(item.content, grey, self._decode)
@@ -98,10 +103,17 @@ class TarImages:
         except ValueError as error:
             raise ValueError(f"{self._where}: {error}") from None
 
+    def with_frames(self, samples: Sequence[Sample]) -> list[str]:
+        """Keys of the samples whose image has several frames."""
+        return [s.key for s in samples if s.members[s.image].offset in self._with_frames]
+
     def _is_image(self, extension: str) -> bool:
         return extension.rpartition(".")[2] in self._fields or (
             self._image is not None and extension == self._image
         )
+
+    def _is_measured(self, extension: str) -> bool:
+        return bool(self._decode) or extension.rpartition(".")[2] in DEEP
 
     @staticmethod
     def _check(data: bytes, grey: Grey | None, most_pixels: int) -> None:

@@ -28,7 +28,7 @@ from fourds_dist.data.index import UNLABELLED
 from fourds_dist.data.manifest import MANIFEST
 from fourds_dist.data.split import SplitName
 from fourds_dist.data.split_names import splits_of
-from fourds_dist.data.text import composed
+from fourds_dist.data.text import composed, shown
 from fourds_dist.data.threads import num_cores
 from fourds_dist.data.url import split_pattern
 from fourds_dist.results.preprocessing import Preprocessing
@@ -144,7 +144,10 @@ class FileImages:
     @property
     def left_out(self) -> tuple[str, ...]:
         """What was not looked at, a sentence each; whole once `batches` has ended."""
-        return (*self.not_looked_at, *frames_remark(self.several))
+        return (
+            *self.not_looked_at,
+            *frames_remark(len(self.several), shown(self.several[0]) if self.several else ""),
+        )
 
     @property
     def num_images(self) -> int:

@@ -48,6 +48,11 @@ class Accuracy:
         """Share of right answers in [0, 1]; 0 for an empty split."""
         return self.num_correct / max(1, self.num_samples)
 
+    @property
+    def loss_or_infinity(self) -> float:
+        """The loss, by which epochs compare; infinite where it is not finite, so that any other is lower."""
+        return math.inf if self.loss is None else self.loss
+
     def measured(self, by: Measure) -> tuple[float, float]:
         """A measure and its standard error; where classes were not told apart, accuracy's."""
         if by == "mean_per_class" and self.mean_per_class is not None:
@@ -117,7 +122,10 @@ def evaluate(
             began = time.perf_counter()
             with torch.autocast(world.device.type, torch.bfloat16, enabled=step.autocast):
                 logits = predict(images)
-                right = logits.argmax(dim=1) == labels
+                top, answers = logits.max(dim=1)
+                right = (answers == labels) & torch.isfinite(
+                    top
+                )  # of logits that are no numbers the first is largest
             if world.device.type == "cuda":
                 torch.cuda.synchronize()  # a GPU answers before it has worked; the clock has to wait
             seconds[i] += time.perf_counter() - began

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from fourds_dist.config import ConfigError, as_words, differing, leaves, parsed
 from fourds_dist.data.manifest import read_manifest
@@ -17,8 +20,8 @@ from fourds_dist.data.url import split_pattern
 from fourds_dist.effects import LEARNT, Effect, keys_with
 from fourds_dist.runs.layout import DONE, STAGE_TITLES, RunFile, StageName
 from fourds_dist.settings import Settings
-from fourds_dist.storage import join, parent
-from fourds_dist.training.run_folder import RunFolder
+from fourds_dist.storage import is_url, join, parent, plain
+from fourds_dist.training.run_folder import RunConfig, RunFolder
 from fourds_dist.training.stages import from_source, stages_to_run
 from fourds_dist.training.store import FolderStore
 
@@ -123,6 +126,41 @@ def held_settings(folder: RunFolder) -> Settings:
             f"{error}; the run was begun by another version of fourds_dist: go on with that one, or choose another "
             "run.name"
         ) from None
+
+
+def refuse_moved(config: str, settings: Settings, given: Collection[str]) -> None:
+    """Refuse the configuration of a run's folder that was copied or moved: it names the folder where the run was.
+
+    Args:
+        config: path or URL of the configuration.
+        given: dotted keys that were given beside it; the run's name and place among them say where to go.
+
+    Raises:
+        ConfigError: with the keys that name the folder in which the configuration lies.
+    """
+    here = RunFolder(parent(config if is_url(plain(config)) else str(Path(plain(config)).absolute())))
+    if config.rpartition("/")[2] != RunFile.CONFIG or {"run.name", "run.dir"} & set(given):
+        return
+    if _same_place(here.url, settings.run_url) or not here.exists(RunFile.METRICS):
+        return
+    name = here.url.rpartition("/")[2]
+    try:
+        run = RunConfig.model_validate({**settings.run.model_dump(), "dir": parent(here.url), "name": name})
+    except ValidationError:
+        remedy = f"Rename {here.url} to what run.name may be, and give that and run.dir to go on there"
+    else:
+        own = as_words(settings.model_copy(update={"run": run}), ("run.dir", "run.name"))
+        remedy = f"Give {shlex.join(own)} to go on there"
+    raise ConfigError(
+        f"{config} lies beside a run, but names another folder, {settings.run_url}: was the run copied or moved? "
+        f"{remedy}, or run.name=... for a new run"
+    )
+
+
+def _same_place(one: str, other: str) -> bool:
+    if is_url(one) or is_url(other):
+        return one == other
+    return Path(one).resolve() == Path(other).resolve()
 
 
 def keep_images(folder: RunFolder, settings: Settings) -> None:

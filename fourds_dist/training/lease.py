@@ -27,15 +27,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fourds_dist.json_text import parsed_json
 from fourds_dist.runs.layout import RunFile
 from fourds_dist.storage import explained, is_local, is_url, join, locate, plain, write_bytes
+from fourds_dist.terminal import say
 
 RENEW_S = 10.0
 """Seconds between two renewals."""
 STALE_S = 60.0
 """Seconds without a renewal after which a holder on another host counts as gone."""
 ANCIENT_S = 3600.0
-"""Age by its own time at which a lease is not watched any more: no two clocks differ by so much."""
+"""Age at which a lease is not watched any more, by its own time and by that of the file: one clock may be wrong."""
 SETTLE_S = 1.5
 """Seconds after which a store's file is read again, to see who wrote last."""
 POLL_S = 1.0
@@ -187,12 +189,16 @@ def read_lease(url: str) -> dict[str, Any] | None:
         data: Any = fs.cat_file(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except IsADirectoryError:
+        raise ValueError(
+            f"{join(url, RunFile.LEASE)} is a folder, and a run writes a file there; remove it"
+        ) from None
     return _parsed(data)
 
 
 def _parsed(data: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(data)
+        found = parsed_json(data)
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
@@ -204,12 +210,10 @@ def _is_alive(url: str, found: dict[str, Any]) -> bool:
     if (found.get("host"), found.get("space")) == (mine["host"], mine["space"]):
         pid = found.get("pid")
         return isinstance(pid, int) and _began(pid) is not None and _began(pid) == found.get("began")
-    renewed = found.get("renewed")
-    if not isinstance(renewed, int | float) or time.time() - renewed > ANCIENT_S:
+    if _is_ancient(url, found):
         return False
-    print(
-        f"{url} is held by {_name(found)}; waiting up to {STALE_S:.0f} s to see whether that driver is still there",
-        flush=True,
+    say(
+        f"{url} is held by {_name(found)}; waiting up to {STALE_S:.0f} s to see whether that driver is still there"
     )
     until_s = time.monotonic() + STALE_S
     while time.monotonic() < until_s:
@@ -220,6 +224,22 @@ def _is_alive(url: str, found: dict[str, Any]) -> bool:
         if now != found:
             return True
     return False
+
+
+def _is_ancient(url: str, found: dict[str, Any]) -> bool:
+    """Whether nobody has renewed a lease for very long, so that its driver need not be watched."""
+    renewed = found.get("renewed")
+    if not isinstance(renewed, int | float):
+        return True
+    if not time.time() - ANCIENT_S > renewed:
+        return False
+    fs, path = locate(join(url, RunFile.LEASE))
+    fs.invalidate_cache(path)
+    try:
+        written = fs.modified(path).timestamp()
+    except (NotImplementedError, FileNotFoundError):  # a store that does not tell; a lease that is gone
+        return True
+    return time.time() - written > ANCIENT_S
 
 
 def _remove(url: str, found: dict[str, Any] | None = None) -> None:

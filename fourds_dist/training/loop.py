@@ -164,7 +164,7 @@ def fit(
             accuracies = validate()
             task.train()
             value, error = accuracies[selected].measured(config.select)
-            loss, epoch = accuracies[selected].loss, step // steps_per_epoch
+            loss, epoch = accuracies[selected].loss_or_infinity, step // steps_per_epoch
             place.best = place.best.after(value, error, loss, step, epoch, strategy.weights)
             reached = {name: accuracy.value for name, accuracy in accuracies.items()}
             task.heed(reached)  # pyright: ignore[reportCallIssue]

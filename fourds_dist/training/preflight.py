@@ -10,6 +10,7 @@ import logging
 import torch
 
 from fourds_dist.data import Split, check_same_classes, open_split
+from fourds_dist.data.cache import CacheFolderError
 from fourds_dist.data.manifest import read_manifest
 from fourds_dist.data.url import split_pattern
 from fourds_dist.settings import Settings
@@ -156,6 +157,8 @@ def _check_batches(settings: Settings) -> None:
             workers = settings.launch.max_workers
             for rank in (0, workers - 1):
                 train_stream(stage, settings, splits, rank, workers)
+        except CacheFolderError:
+            raise
         except ValueError as error:
             size = stage_config(stage, settings).global_batch_size
             raise ValueError(f"{SECTION[stage]}.global_batch_size={size}: {error}") from None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fourds_dist.data.order import num_lanes
@@ -18,9 +20,24 @@ from fourds_dist.training.grey_ranges import grey_ranges_of
 from fourds_dist.training.networks import build
 from fourds_dist.training.stage import SECTION, StageName, stage_config
 from fourds_dist.training.stages import stages_to_run
-from fourds_dist.training.trial_step import FAULTS, call_in_training, parameters_without_gradient
+from fourds_dist.training.trial_step import (
+    FAULTS,
+    call_on_blank_images,
+    last_operation,
+    parameters_without_gradient,
+)
 from fourds_dist.training.weights import check_writable, load_weights
 from fourds_dist.training.weights_about import About
+
+_log = logging.getLogger(__name__)
+
+_PROBABILITIES = {
+    "Softmax": "softmax",
+    "Sigmoid": "sigmoid",
+    "Hardsigmoid": "hardsigmoid",
+    "LogSigmoid": "logsigmoid",
+}
+"""Autograd's name of an operation after which there are no logits any more -> its own name."""
 
 
 def check_networks(settings: Settings, num_classes: int, classes: Sequence[str] | None = None) -> None:
@@ -52,6 +69,9 @@ def check_networks(settings: Settings, num_classes: int, classes: Sequence[str] 
             image_size=settings.data.crop_px,
             tell=lambda text: None,  # the stage that uses them tells
         )
+    if classes is not None:  # else the networks do not have their first weights yet
+        for name, network in networks.items():
+            _check_values(network, name)
     try:
         on_meta = {name: network.to("meta") for name, network in networks.items()}
         _check_tasks(settings, on_meta, stages, num_classes)
@@ -113,11 +133,12 @@ def _check_tasks(
         if found != num_classes:
             raise ValueError(
                 f"{name}: {type(network).__name__} tells {found} classes apart, the data have {num_classes}; its entry "
-                "point has to heed num_classes"
+                "point has to build a network of num_classes outputs"
             )
+        _check_end(network, name, side)
     for stage in stages_to_run(settings):
         for name in _learning(stage, settings):
-            _check_output(networks[name], name, side)
+            _check_output(networks[name], name, side, learns=stage != "adapt")
         task = _task(stage, settings, networks, stages)
         _check_step(stage, settings, task, side)
 
@@ -151,19 +172,70 @@ def _task(
     )
 
 
-def _check_output(network: nn.Module, name: str, side_px: int) -> None:
-    """A network that learns has to give its logits alone, also in training."""
+def _check_values(network: nn.Module, name: str) -> None:
+    """The first weights are finite; buffers may hold infinities, as masks of attention do."""
+    for key, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        if tensor.is_meta or not (tensor.is_floating_point() or tensor.is_complex()):
+            continue
+        is_bad = ~torch.isfinite(tensor) if isinstance(tensor, nn.Parameter) else torch.isnan(tensor)
+        if is_bad.any():
+            raise ValueError(
+                f"{name}: {type(network).__name__} begins with values that are not finite in {key}; give it finite "
+                f"first weights under {name}.arch or {name}.start"
+            )
+
+
+def _check_end(network: nn.Module, name: str, side_px: int) -> None:
+    """A network gives logits: the losses and the tests apply softmax themselves."""
+    for training in (True, False):
+        try:
+            found = last_operation(network, side_px=side_px, training=training)
+        except FAULTS:  # told where the network has to learn
+            continue
+        mode = "training" if training else "evaluation"
+        if found in _PROBABILITIES:
+            raise ValueError(
+                f"{name}: {type(network).__name__} ends in {_PROBABILITIES[found]} in {mode}, and logits are needed: "
+                f"the losses apply softmax themselves; name an entry point under {name}.arch whose network leaves "
+                "its last activation out"
+            )
+        if found == "LogSoftmax" and training:
+            _log.info(
+                "%s: %s ends in log_softmax; its outputs are taken as logits, as softmax gives the same of both",
+                name,
+                type(network).__name__,
+            )
+
+
+def _check_output(network: nn.Module, name: str, side_px: int, *, learns: bool) -> None:
+    """A network that learns has to give its logits alone, also in training, and something in it has to learn.
+
+    Args:
+        learns: its own weights do; else adapters in it.
+    """
+    kind = type(network).__name__
     try:
-        output = call_in_training(network, batch_size=2, side_px=side_px)
+        output = call_on_blank_images(network, batch_size=2, side_px=side_px)
     except FAULTS as error:
+        other = {p.dtype for p in network.parameters() if p.is_floating_point()} - {torch.float32}
+        remedy = f"; its weights are {other.pop()}: make them torch.float32" if other else ""
         raise ValueError(
-            f"{name}: {type(network).__name__} fails in training on images of {side_px} px ({_line(error)})"
+            f"{name}: {kind} fails in training on images of {side_px} px ({_line(error)}){remedy}"
         ) from None
     if not isinstance(output, Tensor) or output.dim() != 2:
         raise ValueError(
-            f"{name}: {type(network).__name__} gives {what_is(output)} in training, where its logits of shape "
-            "(B, K) are "
+            f"{name}: {kind} gives {what_is(output)} in training, where its logits of shape (B, K) are "
             f"needed; name an entry point under {name}.arch whose network gives them alone"
+        )
+    if learns and not output.requires_grad:
+        is_frozen = not any(parameter.requires_grad for parameter in network.parameters())
+        reason = (
+            "all its parameters are frozen (requires_grad=False)"
+            if is_frozen
+            else "its logits come without a gradient (torch.no_grad, detach or argmax in its forward pass)"
+        )
+        raise ValueError(
+            f"{name}: nothing in {kind} would train: {reason}; correct the entry point under {name}.arch"
         )
 
 

@@ -21,7 +21,7 @@ from fourds_dist.effects import COURSE, PLACE, WEIGHTS
 from fourds_dist.json_text import parsed_json
 from fourds_dist.runs.events import Event, Note, StageEnded, StageStopped, StepLogged, decode, encode
 from fourds_dist.runs.layout import RunFile, StageName
-from fourds_dist.storage import is_url, join, locate, plain, write_bytes
+from fourds_dist.storage import is_local, is_url, join, locate, plain, write_bytes
 from fourds_dist.training.patience import patiently
 
 _log = logging.getLogger(__name__)
@@ -76,8 +76,18 @@ class RunFolder:
         return join(self.url, name)
 
     def exists(self, name: str) -> bool:
-        """Whether an entry is there."""
+        """Whether an entry is there.
+
+        Raises:
+            PermissionError: this user may not look into the folder.
+        """
         fs, path = locate(self.path(name))
+        if is_local(fs):
+            try:
+                Path(path).stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            return True
         fs.invalidate_cache(path)  # other processes write here too
         return fs.exists(path)
 

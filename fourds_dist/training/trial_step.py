@@ -20,17 +20,68 @@ FAULTS = (AssertionError, RuntimeError, ValueError, TypeError, IndexError, KeyEr
 """What a network may raise that does not go with its images or with the task."""
 
 
-def call_in_training(network: nn.Module, *, batch_size: int, side_px: int) -> Any:
-    """What a network gives for blank images in training mode, on its own device; the network stays as it was.
+_SHAPE_ONLY = (
+    "Alias",
+    "Clamp",
+    "Clone",
+    "Expand",
+    "Permute",
+    "ReshapeAlias",
+    "Select",
+    "Slice",
+    "Squeeze",
+    "T",
+    "ToCopy",
+    "Transpose",
+    "UnsafeView",
+    "Unsqueeze",
+    "View",
+)
+"""Operations after which probabilities are probabilities still."""
+
+
+def call_on_blank_images(network: nn.Module, *, batch_size: int, side_px: int, training: bool = True) -> Any:
+    """What a network gives for blank images, on its own device; the network stays as it was.
+
+    The output has its graph of gradients.
+
+    Args:
+        training: in training mode; else in evaluation mode.
 
     Raises:
         Exception: what the network raises, of `FAULTS` as a rule.
     """
-    reference = next(network.parameters())
+    device = next(network.parameters()).device
     values = {name: _copy(tensor, tensor.device) for name, tensor in network.named_buffers()}
-    images = torch.zeros(batch_size, 3, side_px, side_px, device=reference.device, dtype=reference.dtype)
-    with _in_training(network), torch.random.fork_rng(devices=[]), torch.no_grad():
+    images = torch.zeros(batch_size, 3, side_px, side_px, device=device)
+    with _in_mode(network, training), torch.random.fork_rng(devices=[]), torch.enable_grad():
         return functional_call(network, values, (images,))
+
+
+def last_operation(network: nn.Module, *, side_px: int, training: bool) -> str | None:
+    """Autograd's name of the operation that a network ends in ("Softmax", "Addmm"), changes of shape left out.
+
+    A network all of whose parameters are frozen has one too. None: its output comes from no operation that autograd
+    knows.
+
+    Raises:
+        Exception: what the network raises, of `FAULTS` as a rule.
+    """
+    frozen = [p for p in network.parameters() if not p.requires_grad and p.is_floating_point()]
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        output = call_on_blank_images(network, batch_size=2, side_px=side_px, training=training)
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+    node = output.grad_fn if isinstance(output, Tensor) else None
+    while node is not None:
+        name = node.name().rpartition("Backward")[0]
+        if name not in _SHAPE_ONLY:
+            return name
+        node = node.next_functions[0][0]
+    return None
 
 
 def parameters_without_gradient(task: nn.Module, *, batch_size: int, side_px: int) -> list[str]:
@@ -78,7 +129,7 @@ def _without_gradient(task: nn.Module, batch_size: int, side_px: int, device: to
     }
     images = torch.zeros(batch_size, 3, side_px, side_px, device=device)
     labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
-    with _in_training(task), torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with _in_mode(task, True), torch.random.fork_rng(devices=[]), torch.enable_grad():
         output: Output = functional_call(task, values, (images, labels))
         output.loss.backward()
     learning = [name for name, parameter in task.named_parameters() if parameter.requires_grad]
@@ -95,11 +146,11 @@ def _copy(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 @contextmanager
-def _in_training(task: nn.Module) -> Iterator[None]:
+def _in_mode(task: nn.Module, training: bool) -> Iterator[None]:
     before: dict[Any, bool] = {module: module.training for module in task.modules()}
-    task.train()
+    task.train(training)
     try:
         yield
     finally:
-        for module, training in before.items():
-            module.training = training
+        for module, was_training in before.items():
+            module.training = was_training

@@ -14,6 +14,7 @@ from fourds_dist.data.listing import prefixes, sizes
 from fourds_dist.data.manifest import Manifest, Shard, write_manifest
 from tests.data.conftest import S3Server
 from tests.data.shards import write_dataset
+from tests.rights import reachable_folder, unprivileged
 
 NAMES = [f"train-{n:05}.tar{end}" for n in range(60) for end in ("", ".index")]
 
@@ -101,3 +102,16 @@ def test_a_hundred_thousand_shards_start_in_seconds(tmp_path):
     middle = order.num_steps_per_epoch // 2
     assert len(order.epoch(0).batch(middle)) == 256
     assert time.process_time() - began < 10
+
+
+@pytest.mark.parametrize("name", ["train-00000.tar", "train-00000.tar.index"])
+def test_shards_that_this_user_may_not_read_are_named_before_anything_starts(name: str) -> None:
+    with reachable_folder() as folder:
+        split = open_split(StreamConfig(url=write_dataset(folder / "set", [4])), "train")
+        split.check_shards()
+        (folder / "set" / name).chmod(0)
+        with (
+            unprivileged(),
+            pytest.raises(ValueError, match=rf"{name}: access denied; give this user the right"),
+        ):
+            split.check_shards()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -142,6 +143,72 @@ class _Judging(Convolutions):
 def looks_at_values(num_classes: int) -> nn.Module:
     """Cannot run where tensors have no values."""
     return _Judging(num_classes)
+
+
+class _Ending(Convolutions):
+    """Ends in an activation, in training, in evaluation, or in both."""
+
+    def __init__(self, num_classes: int, end: Callable[[Tensor], Tensor], modes: tuple[bool, ...]) -> None:
+        super().__init__(num_classes)
+        self.end, self.modes = end, modes
+
+    def forward(self, images: Tensor) -> Any:
+        logits = super().forward(images)
+        return self.end(logits) if self.training in self.modes else logits
+
+
+def ends_in_softmax(num_classes: int) -> nn.Module:
+    """Gives probabilities, reshaped and kept above zero."""
+    return _Ending(
+        num_classes, lambda z: nn.Softmax(1)(z[..., None]).squeeze(-1).clamp(min=1e-7), (True, False)
+    )
+
+
+def ends_in_softmax_in_evaluation(num_classes: int) -> nn.Module:
+    """Gives logits in training, and probabilities otherwise, as some detectors' classifiers do."""
+    return _Ending(num_classes, nn.Softmax(1), (False,))
+
+
+def ends_in_sigmoid(num_classes: int) -> nn.Module:
+    """Gives a probability for each class by itself."""
+    return _Ending(num_classes, torch.sigmoid, (True, False))
+
+
+def ends_in_log_softmax(num_classes: int) -> nn.Module:
+    """Gives logarithms of probabilities."""
+    return _Ending(num_classes, nn.LogSoftmax(1), (True, False))
+
+
+def gives_answers(num_classes: int) -> nn.Module:
+    """Gives the likeliest class as zeros and a one."""
+    return _Ending(
+        num_classes, lambda z: nn.functional.one_hot(z.argmax(1), num_classes).float(), (True, False)
+    )
+
+
+def frozen(num_classes: int) -> nn.Module:
+    """All its parameters are frozen."""
+    return Convolutions(num_classes).requires_grad_(False)
+
+
+def frozen_but_its_head(num_classes: int) -> nn.Module:
+    """Its last layer learns, and nothing else."""
+    network = Convolutions(num_classes).requires_grad_(False)
+    network.head.requires_grad_(True)
+    return network
+
+
+def not_finite(num_classes: int) -> nn.Module:
+    """One of its first weights is no number."""
+    network = Convolutions(num_classes)
+    with torch.no_grad():
+        network.head.weight[1, 2] = torch.nan
+    return network
+
+
+def of_half_precision(num_classes: int) -> nn.Module:
+    """Its weights are float16."""
+    return Convolutions(num_classes).half()
 
 
 class Recurrent(nn.Module):

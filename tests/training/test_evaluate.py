@@ -61,3 +61,24 @@ def test_a_loss_that_is_not_finite_is_none() -> None:
         num_classes=4,
     )["x"]
     assert found.loss is None
+    assert found.loss_or_infinity == float("inf")
+
+
+def test_logits_that_are_no_numbers_are_no_right_answers() -> None:
+    inf, nan = torch.inf, torch.nan
+    logits = torch.tensor(
+        [
+            [nan, nan, nan, nan],  # its largest is the first, and its class too
+            [1.0, nan, 0, 0],
+            [inf, 0, 0, 0],
+            [1.0, -inf, -inf, -inf],  # a network may leave classes out
+        ]
+    )
+    found = evaluate(
+        {"x": lambda images: logits},
+        [batch(torch.zeros(4, dtype=torch.int64))],
+        Plainly(CPU, (0.5,) * 3, (0.5,) * 3),
+        World(0, 1, CPU),
+        num_classes=4,
+    )["x"]
+    assert (found.num_correct, found.num_samples) == (1, 4)

@@ -11,7 +11,7 @@ import pytest
 
 from fourds_dist.config import ConfigError, dump, load
 from fourds_dist.settings import Settings
-from fourds_dist.training.identity import AnotherRunError, changes, keep_images
+from fourds_dist.training.identity import AnotherRunError, changes, keep_images, refuse_moved
 from fourds_dist.training.run_folder import RunFolder
 from tests.data.shards import CLASSES, write_dataset
 
@@ -211,3 +211,35 @@ def _keys() -> list[str]:
     from fourds_dist.effects import affected
 
     return list(affected(Settings))
+
+
+def test_the_configuration_of_a_run_that_was_moved_says_where_to_go_on(
+    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = begin("metrics.jsonl")
+    config = folder.path("config.yaml")
+    refuse_moved(config, load(Settings, config), ())  # it lies where it was written
+    (tmp_path / "link").symlink_to(folder.url)
+    refuse_moved(f"{tmp_path}/link/config.yaml", load(Settings, config), ())
+    moved = tmp_path / "else where" / "other"
+    shutil.copytree(folder.url, moved)
+    monkeypatch.chdir(moved.parent)
+    settings = load(Settings, "other/config.yaml")
+    with pytest.raises(
+        ConfigError, match=r"other/config\.yaml lies beside a run, but names another folder"
+    ) as told:
+        refuse_moved("other/config.yaml", settings, ["data.threads"])
+    words = shlex.split(str(told.value).partition("Give ")[2].partition(" to go on")[0])
+    again = load(Settings, "other/config.yaml", words)
+    assert again.run_url == str(moved)
+    assert {told.partition(":")[0] for told in changes(RunFolder(again.run_url), again)} <= {
+        "run.name",
+        "run.dir",
+    }
+    for given in ("run.name", "run.dir"):
+        refuse_moved("other/config.yaml", settings, [given])
+    spaced = moved.rename(moved.parent / "a copy (1)")
+    with pytest.raises(ConfigError, match=r"Rename .*a copy \(1\) to what run\.name may be"):
+        refuse_moved(str(spaced / "config.yaml"), settings, ())
+    (spaced / "metrics.jsonl").unlink()  # a configuration alone, to begin another run with
+    refuse_moved(str(spaced / "config.yaml"), settings, ())

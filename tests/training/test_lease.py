@@ -123,13 +123,49 @@ def test_a_driver_of_another_host_is_watched(url: str, capsys: pytest.CaptureFix
     finally:
         ends.set()
         renewing.join()
-    folder.write_json(RunFile.LEASE, of_another(renewed=0))  # half a century ago: nobody waits
-    with held(url):
-        pass
-    assert "waiting" in capsys.readouterr().out
     folder.write_text(RunFile.LEASE, '{"id": ')  # torn
     with held(url):
         pass
+
+
+def test_a_lease_is_old_where_its_time_and_its_file_s_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / RunFile.LEASE
+    for years, file_is_old, is_watched in ((50, True, False), (50, False, True), (-50, True, True)):
+        renewed = lease.time.time() - years * 365 * 86400
+        file.write_text(json.dumps(of_another(renewed=renewed)))
+        if file_is_old:
+            os.utime(file, (0, 0))
+        with held(str(tmp_path)):
+            pass
+        assert ("waiting" in capsys.readouterr().out) == is_watched
+
+
+@pytest.mark.parametrize(
+    "renewed",
+    ["null", '"noon"', "true", "[" * 100_000, "9" * 400, "-" + "9" * 400, "9" * 5000, "NaN", "1e999"],
+)
+def test_a_lease_that_holds_anything_is_waited_for_or_taken(tmp_path: Path, renewed: str) -> None:
+    (tmp_path / RunFile.LEASE).write_text(f'{{"id": "x", "host": "elsewhere", "renewed": {renewed}}}')
+    os.utime(tmp_path / RunFile.LEASE, (0, 0))
+    with held(str(tmp_path)) as mine:
+        assert (read_lease(str(tmp_path)) or {})["id"] == mine.id
+
+
+def test_a_folder_in_the_place_of_a_lease_is_named(tmp_path: Path) -> None:
+    (tmp_path / RunFile.LEASE).mkdir()
+    with pytest.raises(ValueError, match=r"lease\.json is a folder.*remove it"), held(str(tmp_path)):
+        pass
+
+
+def test_names_in_a_lease_do_not_steer_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / RunFile.LEASE).write_text(json.dumps(of_another(host="\x1b[31mred")))
+    with held(str(tmp_path)):
+        pass
+    assert r"\x1b[31mred" in capsys.readouterr().out
 
 
 def test_a_driver_that_leaves_is_waited_for(tmp_path: Path) -> None:

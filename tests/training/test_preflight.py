@@ -11,7 +11,7 @@ from fourds_dist.data.pack.example import Example
 from fourds_dist.data.pack.writer import pack_domain
 from fourds_dist.data.sources.domain import Domain
 from fourds_dist.settings import Settings
-from fourds_dist.training.preflight import _check_launch, _check_shards
+from fourds_dist.training.preflight import _check_batches, _check_launch, _check_shards
 from fourds_dist.training.preflight_networks import check_networks
 from tests.data.shards import CLASSES, image_of
 
@@ -93,3 +93,16 @@ def test_a_source_needs_validation_labels_where_it_is_trained_on(tmp_path: Path)
     with pytest.raises(ValueError, match=rf"source\.url={bare} has a 'val' split without a single label"):
         _check_shards(domains(whole, bare))
     _check_shards(domains(whole, bare, **SOURCE_FREE))
+
+
+def test_a_cache_s_folder_that_cannot_be_written_is_named_by_its_own_key(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    given = domains(
+        packed(tmp_path / "a"), packed(tmp_path / "b"), data={"cache_dir": f"{tmp_path}/file/cache"}
+    )
+    given = given.model_copy(update={"launch": given.launch.model_copy(update={"workers": 1})})
+    for section in ("source_stage", "adapt_stage", "distill"):
+        old = getattr(given, section)
+        given = given.model_copy(update={section: old.model_copy(update={"global_batch_size": 4})})
+    with pytest.raises(ValueError, match=r"^data\.cache_dir=.*/file/cache cannot be written"):
+        _check_batches(given)

@@ -10,7 +10,7 @@ import torch
 from fourds_dist.settings import Settings
 from fourds_dist.training.preflight import check_device
 from fourds_dist.training.preflight_networks import check_networks, smallest_part
-from fourds_dist.training.trial_step import call_in_training
+from fourds_dist.training.trial_step import call_on_blank_images, last_operation
 from tests.method import networks
 
 NETWORKS = "tests.method.networks"
@@ -31,12 +31,15 @@ def settings(teacher: str = "convolutions", student: str = "convolutions", **mor
     return Settings.model_validate(tree)
 
 
-@pytest.mark.parametrize("student", ["with_idle_layer", "tied", "lazy", "looks_at_values"])
+@pytest.mark.parametrize(
+    "student",
+    ["with_idle_layer", "tied", "lazy", "looks_at_values", "frozen_but_its_head", "ends_in_log_softmax"],
+)
 def test_odd_networks_that_can_be_trained_pass(student: str) -> None:
     check_networks(settings(student=student), 5)
 
 
-ONE_STAGE = {"teacher__stages": ("b",), "student__stages": ("b",)}
+ONE_STAGE: dict[str, Any] = {"teacher__stages": ("b",), "student__stages": ("b",)}
 
 
 @pytest.mark.parametrize(
@@ -60,6 +63,25 @@ ONE_STAGE = {"teacher__stages": ("b",), "student__stages": ("b",)}
             settings(student="recurrent", teacher__stages=("a",), student__stages=("conv",)),
             r"student: stage 'conv' runs 2",
         ),
+        (
+            settings(student="ends_in_softmax"),
+            r"student: _Ending ends in softmax in training.*student\.arch",
+        ),
+        (
+            settings(teacher="ends_in_softmax_in_evaluation"),
+            r"teacher: _Ending ends in softmax in evaluation",
+        ),
+        (settings(student="ends_in_sigmoid"), r"student: _Ending ends in sigmoid"),
+        (settings(student="frozen"), r"student: nothing in Convolutions would train: all its .* frozen"),
+        (settings(teacher="frozen"), r"teacher: nothing in Convolutions would train: all its .* frozen"),
+        (
+            settings(student="gives_answers", student__start="random"),
+            r"student: nothing in _Ending would train: its logits come without a gradient",
+        ),
+        (
+            settings(student="of_half_precision"),
+            r"student: Convolutions fails in training .* torch\.float16: make them torch\.float32",
+        ),
     ],
 )
 def test_refused_before_the_start(given: Settings, message: str) -> None:
@@ -77,7 +99,32 @@ def test_a_teacher_that_is_not_trained_may_give_more_in_training() -> None:
         check_networks(given, 5)
 
 
-def test_networks_that_heed_no_number_of_classes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_ends_in_log_softmax_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        check_networks(settings(student="ends_in_log_softmax"), 5)
+    assert caplog.messages == [
+        "student: _Ending ends in log_softmax; its outputs are taken as logits, as softmax gives the same of both"
+    ]
+
+
+def test_first_weights_that_are_not_finite_are_refused_by_name() -> None:
+    given = settings(student="not_finite", data__grey_range=(0, 255))
+    with pytest.raises(ValueError, match=r"student: Convolutions .* not finite in head\.weight"):
+        check_networks(given, 5, list("abcde"))
+
+
+@pytest.mark.parametrize(
+    ("network", "operation"),
+    [("convolutions", "Addmm"), ("frozen", "Addmm"), ("ends_in_softmax", "Softmax"), ("gives_answers", None)],
+)
+def test_the_last_operation_of_a_network(network: str, operation: str | None) -> None:
+    built = getattr(networks, network)(5)
+    learning = [parameter.requires_grad for parameter in built.parameters()]
+    assert last_operation(built, side_px=16, training=True) == operation
+    assert [parameter.requires_grad for parameter in built.parameters()] == learning
+
+
+def test_networks_of_another_number_of_classes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "convolutions", lambda num_classes: networks.Convolutions(7))
     with pytest.raises(ValueError, match="teacher: Convolutions tells 7 classes apart, the data have 5"):
         check_networks(settings(), 5)
@@ -107,7 +154,7 @@ def test_random_numbers_stay_as_they_were() -> None:
     torch.manual_seed(3)
     task = networks.Convolutions(5)
     before = torch.get_rng_state()
-    call_in_training(task, batch_size=2, side_px=16)
+    call_on_blank_images(task, batch_size=2, side_px=16)
     assert torch.equal(torch.get_rng_state(), before)
     assert not task.a[1].num_batches_tracked.any()  # pyright: ignore
 

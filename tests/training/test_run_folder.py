@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from fourds_dist.results.run import find_runs
 from fourds_dist.runs.events import Note, StageEnded, StageStopped, encode
 from fourds_dist.runs.failures import StopKind, StopReason, StorageError
 from fourds_dist.training import run_folder
 from fourds_dist.training.run_folder import MetricsFile, RunFolder
+from tests.rights import reachable_folder, unprivileged
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -115,3 +117,21 @@ def test_a_folder_may_have_patience_with_its_store(
     failures.append(ConnectionError("nobody there"))
     with pytest.raises(ConnectionError, match=r"^nobody there$"):
         folder.write_json("a.json", {})
+
+
+def test_a_folder_that_this_user_may_not_look_into_is_not_taken_for_an_empty_one() -> None:
+    with reachable_folder() as place:
+        folder = RunFolder(str(place / "run"))
+        assert not folder.exists("config.yaml")
+        folder.write_text("config.yaml", "")
+        assert folder.exists("config.yaml")
+        assert not folder.exists("config.yaml/of-a-file")
+        (place / "run").chmod(0)
+        with unprivileged(), pytest.raises(PermissionError):
+            folder.exists("config.yaml")
+        with (
+            unprivileged(),
+            pytest.raises(ValueError, match=r"access denied .*check its owner and permissions"),
+        ):
+            find_runs([folder.url])
+        (place / "run").chmod(0o755)

@@ -31,6 +31,8 @@ def chosen(*epochs: tuple[int, float | None], num: int = 32) -> int:
         ([(27, 0.3), (28, 0.5), (31, 0.6)], 3),
         ([(28, None), (28, None), (29, None)], 3),
         ([(0, 5.0), (0, 6.0)], 1),
+        ([(0, math.inf), (0, 6.0)], 2),  # a loss that is not finite
+        ([(28, 0.5), (28, math.inf)], 1),
     ],
 )
 def test_the_epoch_that_is_kept(epochs: list[tuple[int, float | None]], epoch: int) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 from fsspec import AbstractFileSystem
 
 from fourds_dist.data.pack.plan import OnProgress
+from fourds_dist.json_text import parsed_json
 from fourds_dist.storage import explained, is_local, locate, write_bytes
 
 PACKING = "packing.json"
@@ -179,7 +180,7 @@ def _read(fs: AbstractFileSystem, path: str) -> dict[str, Any] | None:
     """What packing.json says; None where there is none, and where it is cut short `by` nobody."""
     fs.invalidate_cache()
     try:
-        found = json.loads(fs.cat_file(path))  # pyright: ignore[reportArgumentType]
+        found = parsed_json(fs.cat_file(path))  # pyright: ignore[reportArgumentType]
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError:

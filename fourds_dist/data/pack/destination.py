@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from fourds_dist.data.manifest import MANIFEST, Manifest, read_manifest
 from fourds_dist.data.pack.claim import PACKING, check_free
+from fourds_dist.json_text import parsed_json
 from fourds_dist.storage import check_writable, explained, locate, refuse_http
 
 
@@ -66,7 +66,7 @@ def left_by_crash(url: str) -> list[str]:
     """Shards that a packing which was killed may have left in a folder."""
     fs, path = locate(f"{url}/{PACKING}")
     try:
-        held = json.loads(fs.cat_file(path))  # pyright: ignore[reportArgumentType]
+        held = parsed_json(fs.cat_file(path))  # pyright: ignore[reportArgumentType]
         return [str(name) for name in held["shards"]]
     except FileNotFoundError:
         return []

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fourds_dist.data.class_list import ClassList
+from fourds_dist.data.frames import frames_remark
 from fourds_dist.data.grey import GreyRange
 from fourds_dist.data.index import ShardIndex, index_tar
 from fourds_dist.data.label import LabelField
@@ -37,7 +38,7 @@ from fourds_dist.data.tar import TarFault
 from fourds_dist.storage import check_writable, explained, locate
 
 _READ_BYTES = 8 << 20
-_READING = 2
+_READING = 3
 """Raised whenever indices are made in another way, so that older ones are made again."""
 
 
@@ -191,7 +192,7 @@ def index_foreign(
         )
         counts.setdefault(splits[tar], Counter()).update(labels.counts(fitting))
     notes: dict[str, object] = {"class list": "given"} if classes is not None or _is_given(held) else {}
-    remarks = _other_images(found, reading)
+    remarks = [*_other_images(found, reading), *_with_frames(found)]
     unclear = [names[tar] for tar in tars if told[tar] is None]
     if unclear and len(unclear) < len(tars):
         text = f"no split in the names of {len(unclear)} tars, which count as train: {', '.join(unclear[:5])}"
@@ -224,6 +225,12 @@ def _other_images(found: Sequence[ShardLabels], reading: Reading) -> list[str]:
         f"samples have further images beside the one that is taken: {listed}; if one of these is meant, say --image "
         f"{others.most_common(1)[0][0]}"
     ]
+
+
+def _with_frames(found: Sequence[ShardLabels]) -> list[str]:
+    """A sentence on images of several frames."""
+    first = next((labels.first_with_frames for labels in found if labels.num_with_frames), "")
+    return frames_remark(sum(labels.num_with_frames for labels in found), first)
 
 
 def _refuse_unwritable(folder: str, *, beside_tars: bool) -> None:

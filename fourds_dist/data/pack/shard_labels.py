@@ -32,6 +32,10 @@ class ShardLabels:
     """What the images of more than 8 bits hold."""
     other_images: Mapping[str, int]
     """Field of an image that is not taken, since another is -> samples."""
+    num_with_frames: int
+    """Samples whose image has several frames."""
+    first_with_frames: str
+    """Key of the first of them."""
 
     @classmethod
     def of(cls, index: ShardIndex) -> ShardLabels:
@@ -55,6 +59,8 @@ class ShardLabels:
             last,
             grey,
             others,
+            len(index.with_frames),
+            str(index.with_frames[0]) if len(index.with_frames) else "",
         )
 
     @property

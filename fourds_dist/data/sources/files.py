@@ -12,6 +12,7 @@ from PIL import Image
 from fourds_dist.data.frames import has_more_frames
 from fourds_dist.data.pack.plan import OnProgress
 from fourds_dist.data.truncation import truncation_of
+from fourds_dist.storage import may_read
 
 FORMATS = {
     "JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif", "GIF": "gif", "PPM": "ppm",
@@ -57,7 +58,9 @@ def check_images(
     if bad and (not skip_bad or len(bad) == len(paths)):
         listed = "".join(f"\n  {path}: {why}" for path, why in bad[:_TOLD])
         more = f"\n  and {len(bad) - _TOLD} more" if len(bad) > _TOLD else ""
-        remedy = "" if skip_bad else "\nmend or remove them, or leave them out by --skip-bad"
+        is_closed = not any(may_read(path) for path, _ in bad)
+        what = "give this user the right to read them" if is_closed else "mend or remove them"
+        remedy = "" if skip_bad else f"\n{what}, or leave them out by --skip-bad"
         raise ValueError(f"{len(bad)} of {len(paths)} images cannot be read:{listed}{more}{remedy}")
     return extensions
 

@@ -212,7 +212,8 @@ def files_domain(
 
     notes = notes | {"unreadable": len(files) - len(good)}
     if several:
-        notes["remarks"] = [*cast("list[str]", notes.get("remarks", [])), *frames_remark(several)]
+        told_frames = frames_remark(len(several), shown(several[0]))
+        notes["remarks"] = [*cast("list[str]", notes.get("remarks", [])), *told_frames]
     return Domain(name, classes, produce, notes=notes)
 
 

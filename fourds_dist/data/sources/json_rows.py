@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,7 @@ def _lines(file: Path, text: str) -> list[tuple[int, object]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                objects.append((number, json.loads(line)))
-            except (ValueError, RecursionError) as error:
+                objects.append((number, parsed_json(line)))
+            except ValueError as error:
                 raise ValueError(f"{file}, line {number}: no JSON ({error})") from None
     return objects

@@ -12,6 +12,7 @@ import pytest
 
 from fourds_dist.data.manifest import read_manifest
 from fourds_dist.data.pack.claim import PACKING, Claim, check_free
+from fourds_dist.data.pack.destination import left_by_crash
 from fourds_dist.data.pack.example import Example
 from fourds_dist.data.pack.verify import verify
 from fourds_dist.data.pack.writer import pack_domain
@@ -115,3 +116,10 @@ def test_a_set_that_is_there_already_stays_as_it_is(tmp_path: Path) -> None:
         "train-00000.tar",
         "train-00000.tar.index",
     ]
+
+
+@pytest.mark.parametrize("text", [b'{"shards": [', b"[" * 100_000, b"9" * 5000, b"\xff\xfe", b"[1]", b"{}"])
+def test_a_note_of_packing_that_holds_anything_is_nobody_s(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / PACKING).write_bytes(text)
+    check_free(str(tmp_path))
+    assert left_by_crash(str(tmp_path)) == []

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fourds_dist.data.index import ShardIndex
 from fourds_dist.data.manifest import MANIFEST, index_url, read_manifest, write_manifest
@@ -21,6 +21,7 @@ from fourds_dist.data.pack.verify import verify
 from tests.data.conftest import S3Server
 from tests.data.shards import write_dataset
 from tests.data.tars import JPEG, samples, tar_bytes
+from tests.rights import privileged, unprivileged
 
 
 def tars(folder: Path, **numbers: int) -> None:
@@ -402,32 +403,6 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
             folder.chmod(0o755)
 
 
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """As a user who is not root, whom no permissions stop."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if user == 0:
-            os.seteuid(0)
-
-
-@contextmanager
-def privileged() -> Iterator[None]:
-    """As the user who runs the tests."""
-    user = os.geteuid()
-    if os.getuid() == 0:
-        os.seteuid(0)
-    try:
-        yield
-    finally:
-        if os.getuid() == 0:
-            os.seteuid(user)
-
-
 def test_equal_images_are_told_over_all_tars(tmp_path: Path) -> None:
     named(tmp_path, "train-0.tar", ["cat", "dog", "cat"])
     named(tmp_path, "train-1.tar", ["cat"])
@@ -460,3 +435,22 @@ def test_images_that_are_not_taken_are_told(tmp_path: Path) -> None:
         "further images beside the one that is taken: 2 png; if one of these is meant, say --image png"
         in remarks[0]
     )
+
+
+def test_images_of_several_frames_are_counted_and_stay_so(tmp_path: Path) -> None:
+    pages = [Image.new("RGB", (8, 8), (100 * n, 0, 0)) for n in range(3)]
+    members: list[tuple[str, bytes]] = []
+    for form, extension in (("GIF", "gif"), ("TIFF", "tif"), ("PNG", "png"), ("WEBP", "webp")):
+        for several in (False, True):
+            out = io.BytesIO()
+            pages[0].save(out, form, **({"save_all": True, "append_images": pages[1:]} if several else {}))
+            key = f"{extension}-{several}"
+            members += [(f"{key}.{extension}", out.getvalue()), (f"{key}.cls", b"0")]
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/a.tar").write_bytes(tar_bytes(members))
+    for num_read in (1, 0):  # read, and then known from the index
+        indexed = index_foreign([str(tmp_path / "set")])
+        assert indexed.num_read == num_read
+        remarks = [text for text in indexed.manifest.notes["remarks"] if "several frames" in text]
+        assert len(remarks) == 1
+        assert "stacks of pages): 4 (first: gif-True); the first frame of each is taken" in remarks[0]
