@@ -111,7 +111,8 @@ class MethodConfig(Section):
     def _fill_from_preset(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
-        return {**PRESETS.get(given.get("preset", "mended"), {}), **given}
+        preset = given.get("preset", "mended")
+        return {**(PRESETS.get(preset, {}) if isinstance(preset, str) else {}), **given}
 
 
 class FourDs(nn.Module):

@@ -55,6 +55,8 @@ _OF_IMAGES = (
 MEANS = tuple((f"{word}mean", f"{word}std") for word in _OF_IMAGES)
 """Keys of the mean and the deviation of images, which stand beside each other."""
 
+MOST = 1e6
+"""A mean or standard deviation beyond this, or one that is no number, is none of images."""
 MOST_PLACES = 10_000
 """Values that are looked through for settings."""
 
@@ -233,7 +235,7 @@ def _numbers(value: Any) -> tuple[float, ...] | None:
         value = [value]
     if not isinstance(value, list | tuple) or len(value) not in (1, 3):
         return None
-    if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < MOST for v in value):
         return None
     return tuple(float(v) for v in value) * (3 // len(value))
 

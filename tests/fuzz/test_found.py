@@ -101,6 +101,7 @@ FOUND = {
     "a word of half a character": (
         "words", {"words.json": b'["run.name=\\"\\ud800\\""]'}, "half a character|is not YAML",
     ),
+    "a preset that is a list": ("words", {"words.json": b'["method.preset=[]"]'}, "method.preset"),
     "weights without data": (
         "weights", {"weights.pt": saved({**weights(), "x": torch.zeros(2, device="meta")})}, r"x has no values",
     ),

@@ -100,3 +100,8 @@ def test_settings_beside_weights_of_hugging_face_are_read(tmp_path: Path) -> Non
         assert file.where.endswith("(with config.json, preprocessor_config.json)")
     (tmp_path / "config.json").write_text("no JSON")
     assert "(with preprocessor" in read_file(str(tmp_path / "model.safetensors"), what="student.start").where
+
+
+@pytest.mark.parametrize("value", [10**400, float("nan"), float("inf"), -1e30])
+def test_means_that_no_image_has_are_left_out(value: float) -> None:
+    assert About.of_file({"mean": [value] * 3, "std": [1.0] * 3}).preprocessing.get("mean") is None
