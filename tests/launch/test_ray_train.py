@@ -98,5 +98,6 @@ def test_a_list_that_ray_cannot_write_for_a_while_ends_no_run(
     with pytest.raises(Stopped, match=r"^stopped by the end of the sweep at step \d+, with a checkpoint"):
         run_stage_on_ray("source", load(Settings, None, stage_words(tmp_path)), events.append, meanwhile)
     notes = [event.text for event in events if isinstance(event, Note)]
+    notes = [text for text in notes if not text.startswith("bound by ")]  # what a busy machine may add
     assert notes[0].startswith("storage failed under Ray's controller (")
     assert notes[1].startswith("went on from the checkpoint of step ")
