@@ -110,7 +110,6 @@ def test_a_public_bucket_is_read_as_the_message_says(tmp_path: Path, monkeypatch
         process.wait()
         assert process.stderr is not None
         process.stderr.close()
-        s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_a_driver_that_is_not_installed() -> None:

@@ -83,13 +83,16 @@ class Family:
                 continue
             self._num_looks[pid] += 1
             parent, began = _parent_and_begin(pid)
-            if began and (parent in self.alive(parent) or _is_marked(pid, self._variable, self._value)):
+            if began and (self._runs(parent) or _is_marked(pid, self._variable, self._value)):
                 self._began[pid] = began
 
-    def alive(self, *pids: int) -> list[int]:
-        """Those of the noted processes that still run: of `pids`, or of all."""
-        noted = {pid: self._began.get(pid) for pid in pids or self._began}
-        return [pid for pid, began in noted.items() if began and _parent_and_begin(pid)[1] == began]
+    def alive(self) -> list[int]:
+        """Ids of the noted processes that still run."""
+        return [pid for pid in self._began if self._runs(pid)]
+
+    def _runs(self, pid: int) -> bool:
+        """Whether a process is noted and still runs; another one may have its id by now."""
+        return pid in self._began and _parent_and_begin(pid)[1] == self._began[pid]
 
 
 def _pids() -> set[int]:

@@ -10,9 +10,6 @@ from fourds_dist.sweep.plan import Plan
 from fourds_dist.sweep.search import Proposals, make_proposals
 from fourds_dist.sweep.space import Point
 
-Told = Callable[[str, Trial], None]
-"""Takes what happened to a trial: started, epoch, recovers, or the state in which it ended."""
-
 
 class Course:
     """What a sweep does next, and what it learns: between Tune, the ledger and the proposals.
