@@ -7,13 +7,15 @@ it is watched for STALE_S seconds, by this host's clock, and a driver that does 
 the folder. A second driver is refused while the first one works, unless it is told to wait. The lease is removed at the
 end, also after errors and Ctrl-C.
 
-On a disk two drivers that come at once are told apart by the file system. In a store the one that wrote last has the
-folder, and the other finds that out SETTLE_S seconds later, before it begins.
+On a disk two drivers that come at once are told apart by the file system: one alone can create the file, and a lock on
+the folder lets one alone remove the lease of a dead driver. In a store, and on a disk without locks, the driver that
+wrote last has the folder, and the other one finds that out SETTLE_S seconds later, before it begins.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -29,7 +31,7 @@ from typing import Any
 
 from fourds_dist.json_text import parsed_json
 from fourds_dist.runs.layout import RunFile
-from fourds_dist.storage import explained, is_local, is_url, join, locate, plain, write_bytes
+from fourds_dist.storage import explained, is_local, join, locate, plain, write_bytes
 from fourds_dist.terminal import say
 
 RENEW_S = 10.0
@@ -95,8 +97,7 @@ class Lease:
         self._ends.set()
         self._thread.join(timeout=RENEW_S)
         try:
-            if (found := read_lease(self.url)) is not None and found.get("id") == self.id:
-                _remove(self.url)
+            _remove(self.url, self.id)
         except Exception:  # whatever a store's driver raises; the lease runs out
             pass
         finally:
@@ -114,10 +115,11 @@ class Lease:
     def _try(self) -> dict[str, Any] | None:
         """Take the folder if nobody holds it; gives the holder otherwise."""
         found = read_lease(self.url)
+        is_alone = True
         if found is not None and found.get("id") != self.id:
             if _is_alive(self.url, found):
                 return found
-            _remove(self.url, found)
+            is_alone = _remove(self.url, found.get("id"))
         self._about["renewed"] = time.time()
         fs, path = locate(join(self.url, RunFile.LEASE))
         if is_local(fs):
@@ -130,9 +132,11 @@ class Lease:
                 return read_lease(self.url)
             finally:
                 whole.unlink()
-            return None
-        write_bytes(join(self.url, RunFile.LEASE), self._bytes())
-        if is_url(self.url) and not self.url.startswith("memory://"):
+            if is_alone:
+                return None
+        else:
+            write_bytes(join(self.url, RunFile.LEASE), self._bytes())
+        if not self.url.startswith("memory://"):
             time.sleep(SETTLE_S)
         found = read_lease(self.url)
         return None if found is None or found.get("id") == self.id else found
@@ -242,19 +246,45 @@ def _is_ancient(url: str, found: dict[str, Any]) -> bool:
     return time.time() - written > ANCIENT_S
 
 
-def _remove(url: str, found: dict[str, Any] | None = None) -> None:
-    """Remove a lease: on a disk by a new name first, so that of two drivers that find it stale one alone removes it."""
+def _remove(url: str, lease_id: Any) -> bool:
+    """Remove the lease of this id, if it is still there; gives whether no other driver could remove it meanwhile."""
     fs, path = locate(join(url, RunFile.LEASE))
-    with contextlib.suppress(FileNotFoundError):
-        if is_local(fs):
-            aside = Path(f"{path}.{uuid.uuid4().hex}")
-            Path(path).rename(aside)
-            if found is not None and _parsed(aside.read_bytes()).get("id") != found.get("id"):
-                with contextlib.suppress(FileExistsError):
-                    _link(aside, path)  # another driver's, which was quicker
-            aside.unlink()
+    with _locked(Path(path).parent) if is_local(fs) else contextlib.nullcontext(False) as is_alone:
+        found = read_lease(url)
+        if found is not None and found.get("id") == lease_id:
+            with contextlib.suppress(FileNotFoundError):
+                fs.rm_file(path)
+    return is_alone
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a folder on a disk; gives whether it is held. Some file systems have no locks."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # no such folder, or no right to: what follows says so
+        yield False
+        return
+    try:
+        yield _is_locked(descriptor)
+    finally:
+        os.close(descriptor)  # which ends the lock
+
+
+def _is_locked(descriptor: int) -> bool:
+    until_s = time.monotonic() + SETTLE_S
+    while time.monotonic() < until_s:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (
+            BlockingIOError
+        ):  # a driver that removes a lease is done at once; a packing holds the lock for long
+            time.sleep(0.01)
+        except OSError:
+            return False
         else:
-            fs.rm_file(path)
+            return True
+    return False
 
 
 def _make_folder(folder: Path) -> list[Path]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -180,10 +183,20 @@ def test_a_driver_that_leaves_is_waited_for(tmp_path: Path) -> None:
         assert (read_lease(url) or {})["id"] == mine.id
 
 
+@pytest.fixture
+def _switches_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_switches_often")
 def test_of_many_that_come_at_once_one_has_it(tmp_path: Path) -> None:
-    for state in (None, of_another(renewed=0)):  # a free folder, and one with a dead driver's lease
+    for state in (None, *[of_another(renewed=0)] * 60):  # a free folder, and many with a dead driver's lease
         if state is not None:
             RunFolder(str(tmp_path)).write_json(RunFile.LEASE, state)
+            os.utime(tmp_path / RunFile.LEASE, (0, 0))
         many = [Lease(str(tmp_path)) for _ in range(8)]
         with ThreadPoolExecutor(8) as threads:
             found = list(threads.map(lambda one: one._try(), many))
@@ -192,6 +205,30 @@ def test_of_many_that_come_at_once_one_has_it(tmp_path: Path) -> None:
         assert json.loads((tmp_path / RunFile.LEASE).read_text())["id"] == winner.id
         assert [file.name for file in tmp_path.iterdir()] == [RunFile.LEASE]
         (tmp_path / RunFile.LEASE).unlink()
+
+
+def test_on_a_disk_without_locks_the_last_writer_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lease.fcntl, "flock", refuse)
+    RunFolder(str(tmp_path)).write_json(RunFile.LEASE, of_another(renewed=0))
+    os.utime(tmp_path / RunFile.LEASE, (0, 0))
+    mine, theirs = Lease(str(tmp_path)), of_another(id="later")
+    monkeypatch.setattr(
+        lease.time, "sleep", lambda seconds: RunFolder(str(tmp_path)).write_json(RunFile.LEASE, theirs)
+    )
+    assert mine._try() == theirs  # which came while this one waited to see who wrote last
+
+
+def test_a_folder_that_is_locked_for_long_is_taken_all_the_same(tmp_path: Path) -> None:
+    RunFolder(str(tmp_path)).write_json(RunFile.LEASE, of_another(renewed=0))
+    os.utime(tmp_path / RunFile.LEASE, (0, 0))
+    with lease._locked(tmp_path) as is_locked, held(str(tmp_path)) as mine:
+        assert is_locked
+        assert (read_lease(str(tmp_path)) or {})["id"] == mine.id
 
 
 def test_whoever_was_taken_over_leaves(url: str) -> None:
