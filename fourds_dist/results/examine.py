@@ -237,7 +237,9 @@ def _networks(run: Run, classes: tuple[str, ...]) -> tuple[FourDs, dict[str, Pre
         distilled_teacher(settings, folder),
         teacher,
         what="teacher.checkpoint",
-        run=About.of_run(settings, settings.teacher, classes),
+        run=About.of_run(
+            settings.data, settings.teacher, classes, has_source=settings.source.url is not None
+        ),
         metadata=settings.teacher.metadata,
         image_size=side,
         tell=lambda text: None,  # the run told it
@@ -281,7 +283,9 @@ def _student_before(run: Run, classes: tuple[str, ...]) -> nn.Module | None:
         start=start,
         key="student.start",
         image_size=settings.data.crop_px,
-        run=About.of_run(settings, settings.student, classes),
+        run=About.of_run(
+            settings.data, settings.student, classes, has_source=settings.source.url is not None
+        ),
         tell=lambda text: None,
     )
 

@@ -83,7 +83,10 @@ def _needs(settings: Settings, network: BackboneConfig, classes: Sequence[str] |
     """What the run needs a network to be; None: not known before its data are there."""
     if classes is None:
         return None
-    return About.of_run(settings, network, classes, grey_ranges_of(settings))
+    has_source = settings.source.url is not None
+    return About.of_run(
+        settings.data, network, classes, has_source=has_source, grey_ranges=grey_ranges_of(settings)
+    )
 
 
 def _build(settings: Settings, num_classes: int, classes: Sequence[str] | None) -> dict[str, nn.Module]:

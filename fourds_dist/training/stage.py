@@ -210,7 +210,13 @@ class Stage:
 
     def needs(self, network: BackboneConfig, classes: tuple[str, ...]) -> About:
         """What the run needs a network to be, to hold against what files of weights say of themselves."""
-        return About.of_run(self.settings, network, classes, grey_ranges_of(self.settings))
+        return About.of_run(
+            self.settings.data,
+            network,
+            classes,
+            has_source=self.settings.source.url is not None,
+            grey_ranges=grey_ranges_of(self.settings),
+        )
 
     def about(self, network: BackboneConfig, classes: tuple[str, ...], **more: Any) -> dict[str, str]:
         """What a file of weights says of itself: network, classes, and how an image becomes its input."""

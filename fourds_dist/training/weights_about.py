@@ -24,8 +24,8 @@ from fourds_dist.training.weights_description import (
 )
 
 if TYPE_CHECKING:
+    from fourds_dist.data import LoaderConfig
     from fourds_dist.method.backbones import BackboneConfig
-    from fourds_dist.settings import Settings
 
 PREPROCESSING_KEYS = ("resize_px", "crop_px", "mean", "std")
 """The keys of `data` by which an image becomes a network's input."""
@@ -52,9 +52,11 @@ class About:
     @classmethod
     def of_run(
         cls,
-        settings: Settings,
+        data: LoaderConfig,
         network: BackboneConfig,
         classes: Sequence[str],
+        *,
+        has_source: bool,
         grey_ranges: Sequence[GreyRange] = (),
     ) -> About:
         """What a run needs its network to be.
@@ -62,8 +64,7 @@ class About:
         Args:
             grey_ranges: by which the images of its domains are read.
         """
-        has_source = settings.source.url is not None
-        prepared = preprocessing_of(settings)
+        prepared = preprocessing_of(data)
         return cls(network.arch, network.stem, tuple(classes), prepared, tuple(grey_ranges), has_source)
 
     @classmethod
@@ -101,9 +102,9 @@ class About:
         return cls(about.get("arch"), about.get("stem"), classes, told, grey_ranges)  # pyright: ignore[reportArgumentType]
 
 
-def preprocessing_of(settings: Settings) -> dict[str, Any]:
+def preprocessing_of(data: LoaderConfig) -> dict[str, Any]:
     """How a run's images become its networks' input, for the metadata of its files."""
-    return settings.data.model_dump(include=set(PREPROCESSING_KEYS))
+    return data.model_dump(include=set(PREPROCESSING_KEYS))
 
 
 def class_order(file: About, run: About) -> list[int] | None:
