@@ -91,11 +91,13 @@ class _Process:
                 return self._pool.submit(cell_process.run, settings_json)
 
     def replace(self) -> None:
-        self.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)  # the process may hang with its GPU
         self._pool = self._new()
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """End the process and wait for it. The interpreter would wait too, but it may write to the pool's pipe while
+        the pool's thread closes the pipe."""
+        self._pool.shutdown(cancel_futures=True)
 
     def _new(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
