@@ -1,22 +1,22 @@
 """fourds_dist: Direct Distillation between Different Domains (4Ds, arXiv 2401.06826) on clusters.
 
-For notebooks and programs, a handful of names; each is imported when it is first asked for:
+The Python API; each name is imported at its first use:
 
-    fit            runs all stages as configured; gives the finished run
-    load_student   the student of a run, a checkpoint or a file, ready to look at images
-    Run            a run's folder, read back
+    fit            run all stages of a configuration; return the finished run
+    load_student   load the student of a run, a checkpoint or a file for prediction
+    Run            the folder of a run, for reading
     FourDs         the method as a module: a batch in, named losses out
-    FourierAdapter, fourier_mix, phase_disparity, pooled_phase   its operators
+    FourierAdapter, fourier_mix, phase_distance, pooled_phase   operators of the method
 
 >>> import torch
->>> from fourds_dist import FourierAdapter, fourier_mix, phase_disparity
+>>> from fourds_dist import FourierAdapter, fourier_mix, phase_distance
 >>> h = torch.randn(2, 8, 7, 7)                      # a teacher's feature maps
->>> learnt = torch.randn(2, 8, 7, 7)                 # what an adapter makes of them
+>>> learnt = torch.randn(2, 8, 7, 7)                 # the output of an adapter
 >>> mixed = fourier_mix(h, learnt, torch.tensor([0.5, 0.5]))
 >>> phases = [torch.fft.fft2(x).angle() for x in (h, mixed)]
->>> bool((phases[0] - phases[1]).cos().mean() > 0.99)       # the phase is the teacher's own
+>>> bool((phases[0] - phases[1]).cos().mean() > 0.99)       # the teacher's phase
 True
->>> bool((phase_disparity(h, 3 * h) < 1e-4).all())          # amplitude alone is no disparity
+>>> bool((phase_distance(h, 3 * h) < 1e-4).all())          # amplitude does not change phase
 True
 >>> FourierAdapter(8)(h).shape
 torch.Size([2, 8, 7, 7])
@@ -27,15 +27,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fourds_dist.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from fourds_dist.api import fit
+    from fourds_dist.inference.loading import load_student
     from fourds_dist.method import FourDs
     from fourds_dist.method.adapter import FourierAdapter
-    from fourds_dist.ops import fourier_mix, phase_disparity, pooled_phase
-    from fourds_dist.results.loading import load_student
-    from fourds_dist.results.run import Run
+    from fourds_dist.ops import fourier_mix, phase_distance, pooled_phase
+    from fourds_dist.stages.finished_run import Run
 
-__version__ = "0.1.0"
 
 __all__ = [
     "FourDs",
@@ -44,7 +45,7 @@ __all__ = [
     "fit",
     "fourier_mix",
     "load_student",
-    "phase_disparity",
+    "phase_distance",
     "pooled_phase",
 ]
 
@@ -52,14 +53,14 @@ _HOMES = {
     "api": ("fit",),
     "method": ("FourDs",),
     "method.adapter": ("FourierAdapter",),
-    "ops": ("fourier_mix", "phase_disparity", "pooled_phase"),
-    "results.run": ("Run",),
-    "results.loading": ("load_student",),
+    "ops": ("fourier_mix", "phase_distance", "pooled_phase"),
+    "stages.finished_run": ("Run",),
+    "inference.loading": ("load_student",),
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Names are imported when they are asked for: `import fourds_dist` takes no time, and needs no PyTorch."""
+    """Import a public name at its first use, so that `import fourds_dist` is fast and needs no PyTorch."""
     for module, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f"{__name__}.{module}"), name)

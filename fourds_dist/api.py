@@ -1,4 +1,4 @@
-"""Runs from Python: the same as `fourds train`, with the configuration's sections as arguments."""
+"""Runs from Python: `fit` is `fourds train` with sections of the configuration as arguments."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fourds_dist.config import ConfigError, Draft, Section, draft, dump, parsed
-from fourds_dist.results.run import Run
+from fourds_dist.config.loading import Draft, draft, dump, parsed
+from fourds_dist.config.section import ConfigError, ConfigSection
+from fourds_dist.launch.run import QUICKSTART, settings_of, train
 from fourds_dist.runs.layout import RunFile
-from fourds_dist.settings import Settings, with_absolute_paths
-from fourds_dist.train import QUICKSTART, settings_of, train
+from fourds_dist.stages.finished_run import Run
+from fourds_dist.stages.settings import Settings, with_absolute_paths
 
 Config = str | os.PathLike[str] | Mapping[str, Any] | Settings | Run
 
 
 def fit(
-    config: Config | None = None, **sections: Mapping[str, Any] | Section | str | os.PathLike[str] | None
+    config: Config | None = None,
+    **sections: Mapping[str, Any] | ConfigSection | str | os.PathLike[str] | None,
 ) -> Run:
-    """Run all stages, or what is left of them, and give the finished run.
+    """Run all unfinished stages and return the finished run.
 
     Args:
-        config: path or URL of a YAML file, a mapping of sections, Settings, or a Run, whose configuration it is then;
-            None: the defaults, or the quickstart where there are no sections either.
-        sections: of the configuration, over those of `config`: `launch={"workers": 4}`. `source` and `target` may be
-            just the path or URL of their data. Values may also be paths, and numbers and arrays of NumPy and PyTorch.
+        config: path or URL of a YAML file, a mapping of sections, Settings, or a Run, whose configuration is used;
+            None: the defaults, or the quickstart if there are no `sections`.
+        sections: sections that override `config`: `launch={"workers": 4}`. `source` and `target` may be the path or URL
+            of their data. Values may also be paths, and numbers and arrays of NumPy and PyTorch.
 
     >>> from fourds_dist import fit, load_student
     >>> few = {"labels_per_class": 20, "unlabelled": "drop"}
@@ -36,13 +38,13 @@ def fit(
     ...     student={"arch": "resnet10", "stem": "small"},
     ...     data={"resize_px": 18, "crop_px": 16},
     ...     source_stage={"epochs": 1},
-    ...     distill={"epochs": 1},
+    ...     distill_stage={"epochs": 1},
     ...     launch={"runner": "inline"},
     ...     run={"name": "notebook"},
     ... )  # doctest: +ELLIPSIS, +NORMALIZE_WHITESPACE
     notebook: accuracy on test splits
     ...
-    >>> run.outcome.lines[-1].target.num_samples
+    >>> run.summary.lines[-1].target.num_samples
     359
     >>> losses = [step.losses["student_ce"] for step in run.steps("distill")]
     >>> len(losses) > 0
@@ -52,8 +54,8 @@ def fit(
     (('...', 0...), ('...', 0...), ('...', 0...))
 
     Raises:
-        ValueError: a configuration that cannot work, found before anything is started.
-        RuntimeError: a stage that failed.
+        ValueError: an invalid configuration, found before the start of workers.
+        RuntimeError: a stage failed.
     """
     if config is None and not sections:
         config = QUICKSTART
@@ -83,10 +85,10 @@ def _draft_of(config: Any) -> Draft:
 
 
 def _flat(sections: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values."""
+    """Yield dotted keys and values."""
     for name, value in sections.items():
         key = f"{prefix}{name}"
-        if isinstance(value, Section):
+        if isinstance(value, ConfigSection):
             value = value.model_dump(mode="json", exclude_unset=True)
         if isinstance(value, Mapping):
             yield from _flat(value, f"{key}.")
@@ -97,10 +99,10 @@ def _flat(sections: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _plain(key: str, value: Any) -> Any:
-    """A value as YAML has it: paths as text; numbers, flags and arrays of NumPy and PyTorch as Python's.
+    """Return a value as in YAML: paths as text, and numbers, flags and arrays of NumPy and PyTorch as Python values.
 
     Raises:
-        ConfigError: a value that no configuration holds, naming its key.
+        ConfigError: the type cannot be a value of a configuration; the message names the key.
     """
     match value:
         case None | bool():
@@ -109,7 +111,7 @@ def _plain(key: str, value: Any) -> Any:
             return int(value)
         case float():
             return float(value)
-        case str():  # also one of an enumeration or of NumPy
+        case str():  # also of enumerations and NumPy
             return str.__str__(value)
         case os.PathLike():
             return os.fsdecode(value)
@@ -117,9 +119,9 @@ def _plain(key: str, value: Any) -> Any:
             return {str(name): _plain(f"{key}.{name}", inner) for name, inner in value.items()}
         case list() | tuple() | range():
             return [_plain(key, inner) for inner in value]
-        case _ if callable(getattr(value, "tolist", None)):  # of NumPy and PyTorch: numbers and arrays
+        case _ if callable(getattr(value, "tolist", None)):  # numbers and arrays of NumPy and PyTorch
             return _plain(key, value.tolist())
         case _:
             raise ConfigError(
-                f"{key}: a {type(value).__name__} is no value of a configuration ({value!r:.80})"
+                f"{key}: a {type(value).__name__} cannot be a value of a configuration ({value!r:.80})"
             )

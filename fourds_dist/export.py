@@ -1,74 +1,13 @@
-"""Export: a student in formats that run without fourds_dist, each compared with the original before it is let out.
+"""Export: export a student to formats that run without fourds_dist.
 
-python -m fourds_dist.export runs/photos-to-sketches shipped/
-python -m fourds_dist.export runs/photos-to-sketches s3://bucket/shipped --formats onnx,int8
-python -m fourds_dist.export student.safetensors shipped/ --data photos/
-
-Formats: safetensors (weights), torch-export (PyTorch programs), onnx, int8 (ONNX with 8-bit integers; it may lose
---max-loss of accuracy). DEST gets a README.md, the model card, with code that runs each of them. onnx and int8 need
-the extra `export` (`fourds doctor` says how it is installed here). A format whose outputs differ from the student's on
-real images is refused: its file is not written, and the exit status is 1.
+python -m fourds_dist.export --help
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 
-from fourds_dist.command import Answer, answered
-from fourds_dist.option_types import real
-from fourds_dist.terminal import say
+from fourds_dist.cli.export import main
 
-DEFAULT = "safetensors,torch-export,onnx"
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fourds_dist.export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("student", metavar="STUDENT", help="run, checkpoint or .safetensors file")
-    parser.add_argument("dest", metavar="DEST", help="folder or URL")
-    parser.add_argument(
-        "--formats", default=DEFAULT, metavar="A,B", help=f"comma-separated (default: {DEFAULT})"
-    )
-    parser.add_argument("--data", metavar="DATA", help="labelled images to compare on: dataset folder or image folder "
-                        "(default: the test split of the student's target)")  # fmt: skip
-    parser.add_argument(
-        "--max-loss",
-        type=real(0, 1),
-        default=0.01,
-        metavar="X",
-        help="accuracy that int8 may lose (default: 0.01)",
-    )
-    parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
-    return parser
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Entry of `python -m fourds_dist.export`; gives the exit status."""
-    return answered(parser(), arguments, _export)
-
-
-def _export(options: argparse.Namespace) -> Answer:
-    from rich.console import Console
-
-    from fourds_dist.results.export import check_request, export, show
-    from fourds_dist.results.loading import load_student
-
-    formats = list(dict.fromkeys(name.strip() for name in options.formats.split(",") if name.strip()))
-    check_request(options.dest, formats)
-    student = load_student(options.student)
-    done, refused = export(student, options.dest, formats, data=options.data, most_loss=options.max_loss)
-    if done:
-        show(done, Console())
-        say(f"model card: {options.dest.rstrip('/')}/README.md")
-    for format_, why in refused.items():
-        say(f"error: {format_} is refused and not written: {why}", file=sys.stderr)
-    return 1 if refused else 0
-
+__all__ = ["main"]
 
 if __name__ == "__main__":
     sys.exit(main())

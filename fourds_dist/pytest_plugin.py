@@ -1,7 +1,7 @@
-"""For pytest: `--fixture FILE`, which file of the released code's numbers `pytest -k fixture` is to reproduce.
+"""Plugin of pytest: option `--fixture FILE`, the numbers of the released code that `pytest -k fixture` reproduces.
 
-An option that only tests/conftest.py knew would come too late: pytest takes the file after an option that it does not
-know yet for a place to collect tests from, and looks for this project's configuration there.
+An option in tests/conftest.py would be declared too late: pytest takes the file after an unknown option as a path of
+tests, and searches the configuration of the project there.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare the option; without it the test takes its own copy of the numbers."""
+    """Declare the option; its default is the file in tests/method/."""
     parser.getgroup("fourds_dist").addoption(
         "--fixture",
         type=Path,
-        help="numbers of the released code to reproduce, in the format of tests/method/authors_step.json",
+        help="numbers of the released code to reproduce, in the format of tests/method/released_step.json",
     )

@@ -14,13 +14,14 @@ import hypothesis
 import pytest
 import torch
 
-from fourds_dist.launch.leftovers import end_marked, mark, watch
+from fourds_dist.processes.leftovers import end_marked, mark, watch
+from tests.finished_run import one_thread, run_folder, workplace  # noqa: F401  (fixtures)
 from tests.s3_server import no_credentials, s3_server  # noqa: F401  (fixtures)
 from tests.typechecking import check_calls
 
 check_calls()
 
-# A test's time says how busy the machine is, not whether the code is right.
+# The time of a test depends on the load of the machine, not on the correctness of the code.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
@@ -78,7 +79,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """One local Ray for all tests that need it: starting it is what takes long."""
-    from fourds_dist.launch.ray_cluster import connected
+    from fourds_dist.launch.ray.cluster import connected
 
     with connected(num_cpus=4):
         yield

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch.multiprocessing as mp
 
-PRELOADED = ["torch.distributed", "torch.optim", "torchvision", "fourds_dist.training.stages"]
+PRELOADED = ["torch.distributed", "torch.optim", "torchvision", "fourds_dist.stages.stages"]
 """What most of a rank's start goes to: five seconds of a core."""
 
 

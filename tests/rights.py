@@ -1,4 +1,4 @@
-"""Tests of what a user may not read: as root, whom no permissions stop, they run as nobody meanwhile."""
+"""Tests of unreadable files: root can read every file, so they run as the user nobody."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def privileged() -> Iterator[None]:
 
 @contextmanager
 def reachable_folder() -> Iterator[Path]:
-    """An empty folder that every user may look into; pytest's are its user's alone."""
+    """An empty folder that every user may read; pytest's folders are readable by one user."""
     folder = Path(tempfile.mkdtemp(prefix="fourds-rights-"))
     folder.chmod(0o755)
     try:

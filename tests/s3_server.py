@@ -14,8 +14,8 @@ from pathlib import Path
 import fsspec.config
 import pytest
 
-from fourds_dist.launch.parent_death import bound
-from tests import s3
+from fourds_dist.processes.parent_death import bound
+from tests.harness import s3
 
 
 @dataclass
@@ -30,14 +30,14 @@ class S3Server:
     _numbers: Iterator[int] = field(default_factory=count)
 
     def new_bucket(self) -> str:
-        """URL of a fresh, empty bucket, which the server knows."""
+        """URL of a new, empty bucket of the server."""
         name = f"bucket-{next(self._numbers)}"
         (self.root / name).mkdir()
         time.sleep(0.1)
         return f"s3://{name}"
 
     def path(self, url: str) -> Path:
-        """Where an object lies on the server's disk, to look at it or to harm it; the server sees that within 0.1 s."""
+        """Path of an object on the server's disk, to read or damage it; the server notices changes within 0.1 s."""
         return self.root / url.removeprefix("s3://")
 
 
@@ -96,14 +96,14 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[
 
 
 def forget_connections() -> None:
-    """Make fsspec look at the environment again: it keeps a file system for each set of arguments."""
+    """Make fsspec read the environment again: it caches a file system for each set of arguments."""
     import s3fs
 
     s3fs.S3FileSystem.clear_instance_cache()
 
 
 def _endpoint(process: subprocess.Popen[str]) -> str:
-    """The address the server says it listens on; its later lines are read and dropped, or it would block."""
+    """The address on which the server listens; its later output is read and dropped, or it would block."""
     assert process.stderr is not None
     lines = []
     for line in process.stderr:

@@ -1,7 +1,7 @@
-"""Every command twice, wherever runs lie: on a disk, behind file://, in memory:// and in an S3 server.
+"""Every command twice, with runs on a disk, behind file://, in memory:// and in an S3 server.
 
-Configurations lie there too. Networks are tiny and train in this process, but for those that are killed in the middle
-of a stage, and for a sweep, which needs Ray.
+The configurations are stored there too. Networks are tiny and train in this process, except for those that are killed
+in the middle of a stage, and for a sweep, which needs Ray.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ import pytest
 from PIL import Image
 from torch import nn
 
-from fourds_dist.cli import main
-from fourds_dist.config import to_yaml
-from fourds_dist.results.run import Run
+from fourds_dist.cli.dispatch import main
+from fourds_dist.config.loading import to_yaml
+from fourds_dist.io.storage import read_text, write_bytes
 from fourds_dist.runs.events import StageStarted
-from fourds_dist.storage import read_text, write_bytes
-from fourds_dist.training.run_folder import RunFolder
-from tests.compare.small import CHANGES, METHODS, network, write_domains
+from fourds_dist.runs.run_folder import RunFolder
+from fourds_dist.stages.finished_run import Run
+from tests.experiments.compare.small import CHANGES, METHODS, network, write_domains
 from tests.s3_server import S3Server
 
 PLACES = ("local", "file", "memory", "s3")
 MORTAL = "tests.test_anywhere:mortal"
 DIES_AFTER = "TESTS_DIES_AFTER"
-"""Variable of the environment: the forward passes in training after which a process kills itself."""
+"""Environment variable: number of forward passes in training after which a process kills itself."""
 
 
 def mortal(num_classes: int) -> nn.Module:
-    """The smallest network there is; it kills its process in the middle of training where DIES_AFTER says so."""
+    """A tiny network; it kills its process after DIES_AFTER forward passes in training."""
     built = network(num_classes)
     left = [int(os.environ.get(DIES_AFTER, "-1"))]
 
@@ -58,7 +58,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def in_children(commands: list[list[str]]) -> None:
     """Run commands side by side, each in a child of this process, which imports once for all; print exit statuses."""
-    import fourds_dist.compare.work
+    import fourds_dist.experiments.compare.run_tasks
     import fourds_dist.train  # noqa: F401
 
     children: list[int] = []
@@ -86,7 +86,7 @@ def where(kind: str, folder: Path, request: pytest.FixtureRequest) -> str:
 
 
 def write_configurations(url: str, shards: dict[str, str], **keys: Any) -> None:
-    """base.yaml, and conf/run.yaml that builds on it, at the place itself."""
+    """base.yaml, and conf/run.yaml with this base, in the store."""
     networks = {name: {**CHANGES[name], "arch": MORTAL} for name in ("teacher", "student")}
     tree = {**CHANGES, **networks, "source": {"url": shards["a"]}, "target": {"url": shards["b"]}}
     write_bytes(f"{url}/base.yaml", to_yaml(tree).encode())
@@ -119,13 +119,13 @@ def test_a_run_and_all_that_is_done_with_it(
     # Finished and started again: the same table, and nothing is trained.
     assert main(given) == 0
     assert capsys.readouterr().out == out
-    assert main([*given, "data.threads=1", "step.max_bad_steps=3", f"run.dir={url}/runs/"]) == 0
+    assert main([*given, "data.threads=1", "step.max_nonfinite_steps=3", f"run.dir={url}/runs/"]) == 0
     assert starts(run) == began
 
     # Longer: refused, with a command that starts from its files.
-    assert main([*given, "distill.epochs=2"]) == 1
+    assert main([*given, "distill_stage.epochs=2"]) == 1
     refused = capsys.readouterr().err
-    assert "(distill.epochs: 1 -> 2), with which its distillation has begun" in refused
+    assert "(distill_stage.epochs: 1 -> 2), with which its distillation has started" in refused
     if kind in ("local", "s3"):
         command = shlex.split(refused.partition(": python -m fourds_dist.")[2])
         assert main(command) == 0
@@ -151,7 +151,7 @@ def test_a_run_and_all_that_is_done_with_it(
 
 
 def checkpoint_of(run: str) -> str:
-    from fourds_dist.training.store import FolderStore
+    from fourds_dist.training.checkpoint.checkpoint_store import FolderStore
 
     return FolderStore(RunFolder(run).path("distill")).newest() or ""
 
@@ -168,8 +168,8 @@ def test_a_comparison(
     write_configurations(url, shards)
     write_comparison(url, shards)
     given = ["compare", f"{url}/conf/compare.yaml"]
-    assert main([*given, "--method", "mended"]) == 0
-    assert "[2/2] a -> b, all, seed 0, mended: done" in capsys.readouterr().out
+    assert main([*given, "--method", "4ds"]) == 0
+    assert "[2/2] a -> b, all, seed 0, 4ds: done" in capsys.readouterr().out
     assert main(given) == 0
     assert "[1/1] a -> b, all, seed 0, cross_entropy: done" in capsys.readouterr().out
     assert main(given) == 0
@@ -177,13 +177,13 @@ def test_a_comparison(
     assert "2 of 2 cells done" in out
     assert "[1/" not in out
     assert main([*given, "--table"]) == 0
-    assert main([*given, "distill.epochs=3"]) == 1
+    assert main([*given, "distill_stage.epochs=3"]) == 1
     assert "give it another name" in capsys.readouterr().err
     assert not RunFolder(f"{url}/runs/small").exists("lease.json")
 
 
 def write_comparison(url: str, shards: dict[str, str]) -> None:
-    methods = {name: METHODS[name] for name in ("mended", "cross_entropy")}
+    methods = {name: METHODS[name] for name in ("4ds", "cross_entropy")}
     tree = {
         "name": "small",
         "config": "../base.yaml",
@@ -231,10 +231,10 @@ def test_killed_in_the_middle_of_a_stage_and_started_again(
 def test_a_sweep_in_a_store_and_its_best(
     tmp_path: Path, shards: dict[str, str], s3_server: S3Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In processes of its own, whose Ray knows the store."""
+    """In separate processes, whose Ray has the store's environment."""
     url = s3_server.new_bucket()
     write_configurations(url, shards)
-    space = {"distill.optim.lr": {"choice": [0.01, 0.1]}}
+    space = {"distill_stage.optim.lr": {"choice": [0.01, 0.1]}}
     tree = {"name": "few", "config": "../base.yaml", "space": space, "budget": {"trials": 2}}
     more = {"scheduler": {"name": "none"}, "changes": {"run.dir": f"{url}/runs", "launch.runner": "ray"}}
     write_bytes(f"{url}/conf/sweep.yaml", to_yaml({**tree, **more}).encode())

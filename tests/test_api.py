@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from fourds_dist import api
-from fourds_dist.config import ConfigError, dump
+from fourds_dist.config.loading import dump
+from fourds_dist.config.section import ConfigError
 from fourds_dist.data import StreamConfig
-from fourds_dist.launch.settings import LaunchConfig
-from fourds_dist.settings import Settings
+from fourds_dist.stages.launch_config import LaunchConfig
+from fourds_dist.stages.settings import Settings
 
 INLINE = LaunchConfig(runner="inline")
 
@@ -50,7 +51,7 @@ def test_paths_numbers_and_sections_as_programs_have_them(settings_of) -> None:
         target=StreamConfig(url="shards/tgt"),
         teacher={"checkpoint": Path("/t.safetensors")},
         run={"dir": Path("runs"), "seed": np.uint8(3), "name": np.str_("a")},
-        distill={"epochs": np.int64(3), "optim": {"lr": np.float32(0.5)}},
+        distill_stage={"epochs": np.int64(3), "optim": {"lr": np.float32(0.5)}},
         source_stage={"epochs": torch.tensor(2)},
         data={"mean": np.array([0.0, 0.25, 0.5]), "std": (np.float64(0.5),) * 3, "crop_px": np.array(16)},
         step={"cuda_graph": np.bool_(False)},
@@ -60,7 +61,11 @@ def test_paths_numbers_and_sections_as_programs_have_them(settings_of) -> None:
     assert (settings.source.url, settings.target.url) == (f"{here}/shards/src", f"{here}/shards/tgt")
     assert settings.teacher.checkpoint == "/t.safetensors"
     assert (settings.run.dir, settings.run.seed, settings.run.name) == (f"{here}/runs", 3, "a")
-    assert (settings.distill.epochs, settings.distill.optim.lr, settings.source_stage.epochs) == (3, 0.5, 2)
+    assert (settings.distill_stage.epochs, settings.distill_stage.optim.lr, settings.source_stage.epochs) == (
+        3,
+        0.5,
+        2,
+    )
     assert (settings.data.mean, settings.data.std) == ((0.0, 0.25, 0.5), (0.5, 0.5, 0.5))
     assert (settings.data.crop_px, settings.step.cuda_graph, settings.launch) == (16, False, INLINE)
     assert settings_of(target=Split.HERE, launch=INLINE).target.url == f"{here}/shards/here"
@@ -82,11 +87,19 @@ def test_whatever_holds_a_configuration_is_one(settings_of, tmp_path: Path) -> N
     ("config", "sections", "message"),
     [
         (3, {}, "config is a int; give the path of a YAML file, a mapping, Settings or a Run"),
-        (None, {"distill": {"epochs": {1, 2}}}, r"distill\.epochs: a set is no value of a configuration"),
-        (None, {"distill": {"optim": {"lr": 1j}}}, r"distill\.optim\.lr: a complex is no value"),
+        (
+            None,
+            {"distill_stage": {"epochs": {1, 2}}},
+            r"distill_stage\.epochs: a set cannot be a value of a configuration",
+        ),
+        (None, {"distill_stage": {"optim": {"lr": 1j}}}, r"distill_stage\.optim\.lr: a complex is no value"),
         (None, {"teacher": {"arch": torch.nn.Linear(1, 1)}}, r"teacher\.arch: a Linear is no value"),
-        (None, {"distill": {"epochs": np.float64(3.5)}}, r"distill\.epochs: .*valid integer, not 3\.5"),
-        (None, {"distil": {"epochs": 3}}, "unknown key 'distil'.* did you mean 'distill'"),
+        (
+            None,
+            {"distill_stage": {"epochs": np.float64(3.5)}},
+            r"distill_stage\.epochs: .*valid integer, not 3\.5",
+        ),
+        (None, {"distil": {"epochs": 3}}, "unknown key 'distil'.* did you mean 'distill_stage'"),
     ],
 )
 def test_what_is_none_is_refused_by_its_key(config: Any, sections: dict[str, Any], message: str) -> None:

@@ -13,15 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from fourds_dist.config import ConfigError, load
-from fourds_dist.data import sources
-from fourds_dist.data.manifest import read_manifest
-from fourds_dist.data.sources import SOURCES, Argument, Source
-from fourds_dist.results.run import Run
-from fourds_dist.settings import Settings
-from fourds_dist.train import run
-from fourds_dist.training.preflight import check
-from tests.compare.small import write_domains
+from fourds_dist.config.loading import load
+from fourds_dist.config.section import ConfigError
+from fourds_dist.data import datasets as sources
+from fourds_dist.data.datasets.registry import DATASET_BUILDERS, BuilderArgument, DatasetBuilder
+from fourds_dist.data.format.manifest import read_manifest
+from fourds_dist.launch.run import run
+from fourds_dist.stages.finished_run import Run
+from fourds_dist.stages.preflight import check
+from fourds_dist.stages.settings import Settings
+from tests.experiments.compare.small import write_domains
 from tests.markdown import blocks, section
 
 METHOD, DATA = "fourds_dist/method/README.md", "fourds_dist/data/README.md"
@@ -32,8 +33,8 @@ TINY = [
     "data.crop_px=16",
     "source_stage.epochs=1",
     "source_stage.global_batch_size=16",
-    "distill.epochs=1",
-    "distill.global_batch_size=16",
+    "distill_stage.epochs=1",
+    "distill_stage.global_batch_size=16",
     "step.log_every_steps=1",
     "launch.runner=inline",
     "launch.use_gpu=false",
@@ -70,7 +71,7 @@ def test_a_network_of_your_own(folder: Path) -> None:
     write_domains(folder / "shards", "plain", "photos")
     settings = load(Settings, "own-network.yaml", TINY)
     assert run(settings)
-    (student,) = (line for line in Run(settings.run_url).outcome.lines if line.network == "student")
+    (student,) = (line for line in Run(settings.run_url).summary.lines if line.network == "student")
     network = import_module("my_networks").SmallNet(5)
     assert student.num_parameters == sum(p.numel() for p in network.parameters())
 
@@ -106,10 +107,17 @@ def test_a_data_set_of_your_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -
         assert sum(counts.values()) == 60
         assert min(counts[split] for split in ("train", "val", "test")) > 0
 
-    monkeypatch.setitem(SOURCES, "squares", SOURCES["digits"])  # is taken out again
-    monkeypatch.setitem(sys.modules, f"{sources.__name__}.squares", import_module("squares"))
-    exec(compile(entry, DATA, "exec"), {"SOURCES": SOURCES, "Source": Source, "Argument": Argument})
-    source = SOURCES["squares"]
+    monkeypatch.setitem(DATASET_BUILDERS, "squares", DATASET_BUILDERS["digits"])  # is taken out again
+    monkeypatch.setitem(sys.modules, f"{sources.__package__}.squares", import_module("squares"))
+    exec(
+        compile(entry, DATA, "exec"),
+        {
+            "DATASET_BUILDERS": DATASET_BUILDERS,
+            "DatasetBuilder": DatasetBuilder,
+            "BuilderArgument": BuilderArgument,
+        },
+    )
+    source = DATASET_BUILDERS["squares"]
     assert [domain.name for domain in source.domains(side=8)] == ["squares", "squares-on-noise"]
     (side,) = inspect.signature(import_module("squares").squares).parameters.values()
     assert [(a.name, a.default) for a in source.arguments] == [(side.name, side.default)]

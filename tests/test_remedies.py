@@ -1,4 +1,4 @@
-"""What messages tell users to do: each command, option, key, variable and file that they name exists.
+"""Remedies in messages: each command, option, key, variable and file that they name exists.
 
 Messages are collected from the source: all texts in it that are no docstrings, f-strings with their gaps left open.
 `tests/test_remedies_help.py` applies remedies to the cases that fail.
@@ -20,12 +20,13 @@ import fsspec.config
 import pytest
 import wandb
 
-from fourds_dist.cli import available
-from fourds_dist.compare.settings import CompareConfig
-from fourds_dist.config import Section, _fields, section_of
-from fourds_dist.data.pack.command_line import parser_of
-from fourds_dist.settings import Settings
-from fourds_dist.sweep.settings import SweepConfig
+from fourds_dist.cli.dispatch import available
+from fourds_dist.cli.pack_options import parser_of
+from fourds_dist.config.loading import _fields, section_of
+from fourds_dist.config.section import ConfigSection
+from fourds_dist.experiments.compare.config import CompareConfig
+from fourds_dist.experiments.sweep.config import SweepConfig
+from fourds_dist.stages.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 GAP = "\N{WHITE SQUARE}"
@@ -41,7 +42,7 @@ FOREIGN_OPTIONS = {
 }
 """Options of other programs that messages name, by program."""
 
-ENTRIES = {"benchmark": "benchmark.__main__", "compare": "compare.__main__"}
+ENTRIES = {"benchmark": "benchmark.__main__"}
 
 
 class Message(NamedTuple):
@@ -109,7 +110,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
                 if isinstance(action, argparse._SubParsersAction):
                     found |= {f"pack {name}": parser for name, parser in action.choices.items()}
             continue
-        module = importlib.import_module(f"fourds_dist.{ENTRIES.get(command, command)}")
+        module = importlib.import_module(f"fourds_dist.{ENTRIES.get(command, f'cli.{command}')}")
         if hasattr(module, "parser"):
             found[command] = module.parser()
     return found
@@ -135,7 +136,7 @@ def keys() -> frozenset[str]:
     return frozenset(key for root in (Settings, SweepConfig, CompareConfig) for key, *_ in _fields(root))
 
 
-def sections(root: type[Section]) -> set[str]:
+def sections(root: type[ConfigSection]) -> set[str]:
     return {name for name, field in root.model_fields.items() if section_of(field.annotation) is not None}
 
 
@@ -195,9 +196,9 @@ def test_keys() -> None:
 
 
 def test_variables() -> None:
-    from fourds_dist.launch import ray_cluster
+    from fourds_dist.launch.ray import cluster as ray_cluster
 
-    assert ray_cluster  # sets Ray's variables, which are not told to users
+    assert ray_cluster  # sets Ray's variables, which no message names
     wrong = []
     for match, message in told(r"\b(WANDB|RAY|FSSPEC)_[A-Z_]*[A-Z]\b"):
         if not variable_exists(match[0]):
@@ -206,7 +207,7 @@ def test_variables() -> None:
 
 
 def variable_exists(name: str) -> bool:
-    """Whether the program that a variable is for knows it."""
+    """Whether the program of a variable defines it."""
     if name.startswith("WANDB_"):
         known = {f"WANDB_{field.upper()}" for field in wandb.Settings.model_fields}
         return name in known | {"WANDB_DISABLED", "WANDB_IDS"}  # the last is a name of our own
@@ -237,7 +238,7 @@ def _ray_texts() -> str:
 def test_a_store_reads_the_endpoint_that_messages_name(protocol: str, package: str, class_name: str) -> None:
     import inspect
 
-    from fourds_dist.storage import _where_endpoint
+    from fourds_dist.io.storage import _where_endpoint
 
     (name,) = re.findall(r"FSSPEC_\w+", _where_endpoint(f"{protocol}://bucket/x"))
     conf: dict[str, dict[str, str]] = {}
@@ -247,7 +248,7 @@ def test_a_store_reads_the_endpoint_that_messages_name(protocol: str, package: s
 
 
 def test_extras() -> None:
-    from fourds_dist import checks
+    from fourds_dist.cli import checks
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     known = set(project["optional-dependencies"])
@@ -262,8 +263,8 @@ def test_extras() -> None:
             if name not in known:
                 wrong.append((f"extra {name}", Message(name, str(path))))
     refuse(wrong)
-    assert {f.remedy for f in checks.extras()}  # the doctor's own list
-    from fourds_dist.storage import _OBJECT_STORES
+    assert {f.fix for f in checks.extras()}  # the doctor's own list
+    from fourds_dist.io.storage import _OBJECT_STORES
 
     assert {extra for extra, _ in _OBJECT_STORES.values()} <= known
 
@@ -277,11 +278,11 @@ def test_files() -> None:
     refuse(wrong)
 
 
-def test_words_of_installing_stand_in_one_place() -> None:
+def test_installation_commands_are_in_one_module() -> None:
     """`extras` knows the command that works where the user stands; benchmarks are run from a clone."""
     wrong = [
         (match[0], message)
         for match, message in told(r"pip install|uv sync")
-        if not message.where.startswith(("fourds_dist/extras.py", "fourds_dist/benchmark/"))
+        if not message.where.startswith(("fourds_dist/io/extras.py", "fourds_dist/benchmark/"))
     ]
     refuse([(what, m) for what, m in wrong if "or uv sync" not in m.text])

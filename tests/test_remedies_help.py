@@ -1,6 +1,6 @@
 """Remedies applied: a command fails and names what to do; done so, it succeeds.
 
-What is refused is told in many more places; these are the ones that can be tried in a moment, one row each.
+Many more errors have remedies; these are the ones that can be tried quickly, one row each.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fourds_dist.cli import main
-from fourds_dist.config import ConfigError, dump, load, shipped
-from fourds_dist.settings import Settings
+from fourds_dist.cli.dispatch import main
+from fourds_dist.config.loading import builtin_config, dump, load
+from fourds_dist.config.section import ConfigError
+from fourds_dist.stages.settings import Settings
 from tests.fuzz.files import student_file
 
 Words = list[str]
@@ -190,7 +191,7 @@ def tars_without_manifest(folder: Path) -> Words:
 def several_runs(folder: Path) -> Words:
     for name in ("a", "b"):
         (folder / name).mkdir()
-        (folder / name / "config.yaml").write_text(dump(load(Settings, shipped("quickstart.yaml"))))
+        (folder / name / "config.yaml").write_text(dump(load(Settings, builtin_config("quickstart.yaml"))))
     return ["report", str(folder / "a"), str(folder / "b")]
 
 

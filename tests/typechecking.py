@@ -10,7 +10,7 @@ checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 """The checker; to it an int is a float, as in PEP 484."""
 
 PACKAGE = Path(__file__).parents[1] / "fourds_dist"
-UNCHECKED = ("fourds_dist.ops.", "fourds_dist.method.lean")
+UNCHECKED = ("fourds_dist.ops.", "fourds_dist.models.memory_saving")
 """The operators check their own arguments; a check would break the graph that `torch.compile` makes of the others."""
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from cluster.validate.pods import cluster_spec_of, job_spec_of
 from cluster.validate.render import Object
-from fourds_dist.config import ConfigError, load
-from fourds_dist.settings import Settings
-from fourds_dist.sweep.plan import read_plan
+from fourds_dist.config.loading import load
+from fourds_dist.config.section import ConfigError
+from fourds_dist.experiments.sweep.plan import read_plan
+from fourds_dist.stages.settings import Settings
 
 
 def problems(objects: list[Object]) -> Iterator[str]:
@@ -71,7 +72,7 @@ def _read(files: dict[str, str]) -> tuple[Settings, int | None]:
         if "sweep.yaml" not in files:
             return load(Settings, Path(folder, "run.yaml")), 1
         plan = read_plan(Path(folder, "sweep.yaml"))
-        return plan.run, plan.config.concurrency
+        return plan.run, plan.config.max_concurrent_trials
 
 
 def _shared(cluster: Object) -> set[str]:

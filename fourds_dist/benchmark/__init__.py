@@ -1,1 +1,1 @@
-"""Benchmarks: one command each, one module each. See `python -m fourds_dist.benchmark --help`."""
+"""Benchmarks, one module each; `python -m fourds_dist.benchmark --help` lists them."""

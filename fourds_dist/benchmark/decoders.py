@@ -1,4 +1,4 @@
-"""JPEG decoders beside one another on one core: the decoding alone, and all the way to a 224 px training crop."""
+"""Comparison of JPEG decoders on one core: decoding alone, and decoding to a 224 px training crop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from fourds_dist.benchmark.peers import CROP_PX, RESIZE_PX
 from fourds_dist.benchmark.timing import table
-from fourds_dist.data.decode import crop_resized, decode
+from fourds_dist.data.decode.decode import crop_resized, decode
 
 NUM_IMAGES, NUM_ROUNDS = 48, 5
 PLACE = (0.3, 0.6)
@@ -24,7 +24,7 @@ Decode = Callable[[bytes], np.ndarray | torch.Tensor]
 
 
 def decoders() -> dict[str, Decode]:
-    """Encoded bytes to (H, W, 3) or (3, H, W) bytes, by name; those that are installed."""
+    """Return the installed decoders by name: encoded bytes to (H, W, 3) or (3, H, W) uint8."""
     from torchvision.io import ImageReadMode, decode_jpeg
 
     found: dict[str, Decode] = {
@@ -47,14 +47,14 @@ def decoders() -> dict[str, Decode]:
 
 
 def cropped(pixels: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """Our crop and resizing of decoded pixels."""
+    """Crop and resize decoded pixels as in training."""
     if isinstance(pixels, np.ndarray):
         pixels = torch.from_numpy(pixels).permute(2, 0, 1)
     return crop_resized(pixels, resize_px=RESIZE_PX, crop_px=CROP_PX, place=PLACE)
 
 
 def pillow_whole(data: bytes) -> np.ndarray:
-    """What torchvision's transforms do: the whole image resized, then cropped."""
+    """Resize the whole image, then crop it, as torchvision's transforms do."""
     image = (
         Image.open(io.BytesIO(data)).convert("RGB").resize((RESIZE_PX, RESIZE_PX), Image.Resampling.BILINEAR)
     )
@@ -62,7 +62,7 @@ def pillow_whole(data: bytes) -> np.ndarray:
 
 
 def run(data: Path) -> list[dict[str, Any]]:
-    """Print and return images per second of one core."""
+    """Print and return images per second on one core."""
     images = [path.read_bytes() for path in sorted((data / "folder").glob("*/*.jpg"))[:NUM_IMAGES]]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -72,7 +72,7 @@ def run(data: Path) -> list[dict[str, Any]]:
         f"{name}, our crop": (lambda data, decoder=decoder: cropped(decoder(data)))
         for name, decoder in alone.items()
     }
-    whole["fourds_dist.data.decode"] = lambda data: decode(
+    whole["fourds_dist.data.decode.decode"] = lambda data: decode(
         data, resize_px=RESIZE_PX, crop_px=CROP_PX, place=PLACE
     )
     speeds = measure(alone | whole, images)
@@ -90,7 +90,7 @@ def run(data: Path) -> list[dict[str, Any]]:
 
 
 def measure(functions: dict[str, Callable[[bytes], Any]], images: list[bytes]) -> dict[str, float]:
-    """Images per second of CPU time of this thread: the best of rounds in which all take turns."""
+    """Return images per second of CPU time of this thread: the best of several interleaved rounds."""
     best = dict.fromkeys(functions, float("inf"))
     for _ in range(NUM_ROUNDS):
         for name, function in functions.items():

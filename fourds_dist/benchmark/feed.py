@@ -1,10 +1,9 @@
-"""Does the fast 4Ds step wait for its data? `python -m fourds_dist.benchmark data --feed`.
+"""Data wait of the training step: `python -m fourds_dist.benchmark data --feed`.
 
-The step of `benchmark step` (ResNet34 -> ResNet18, batch 256, 224 px) is timed with one batch that lies on the device,
-then fed by a `TrainStream` that reads JPEG shards from the local disk. What the second run loses to the first is what
-data cost; `waiting` is the part of it in which the host stood still with no batch ready (it is never more than two
-steps ahead of the device, so that its waiting is the device's). The loader is timed alone too: its speed over the
-step's is the reserve.
+The step of `benchmark step` (ResNet34 -> ResNet18, batch 256, 224 px) is timed with one batch that stays on the device,
+then with a `TrainStream` that reads JPEG shards from the local disk. The difference is the cost of the data. `waiting`
+is the share of time in which the host had no batch ready; the host is at most two steps ahead of the device, so the
+device waits as long. The loader alone is timed too; its speed divided by the step's is the reserve.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ import torch
 from fourds_dist.benchmark.photos import photos_by_all_cores, write_dataset
 from fourds_dist.benchmark.step import FORMS, NUM_CLASSES, build_task
 from fourds_dist.benchmark.timing import device_name, table, usable_device
-from fourds_dist.data import Batch, LoaderConfig, StreamConfig, TrainStream, open_split
-from fourds_dist.option_types import MOST, real, whole
-from fourds_dist.training.optim import OptimConfig, Optimizers
+from fourds_dist.cli.option_types import MOST, real, whole
+from fourds_dist.data import Batch, DataConfig, StreamConfig, TrainStream, open_split
+from fourds_dist.training.device_prefetch import prefetch_to_device
+from fourds_dist.training.distributed.world import World
 from fourds_dist.training.step import StepConfig, TrainStep
-from fourds_dist.training.transfer import on_device
-from fourds_dist.training.world import World
+from fourds_dist.training.strategies.optim import OptimConfig, TaskOptimizers
 
 WARM_UP_STEPS = 6
 STEPS_AHEAD = 2
@@ -42,19 +41,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", type=usable_device, default="cuda" if torch.cuda.is_available() else "cpu")
     group.add_argument("--feed-batch", type=whole(1, MOST), default=256)
     group.add_argument(
-        "--feed-seconds", type=real(0.01, 1e5), default=40.0, help="of the fed run; a quarter for the others"
+        "--feed-seconds",
+        type=real(0.01, 1e5),
+        default=40.0,
+        help="time of the run with data; a quarter of it for the others",
     )
     group.add_argument("--image-size", type=whole(1, MOST), default=224)
     group.add_argument("--copies", type=whole(1, MOST), default=4, help="times that every JPEG is written")
-    group.add_argument(
-        "--threads", type=whole(1, MOST), help="decoding threads; as a run would choose them by default"
-    )
+    group.add_argument("--threads", type=whole(1, MOST), help="decoding threads (default: as in a run)")
     group.add_argument("--compile", action="store_true", help="the step under torch.compile")
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Of one run."""
+    """Speed of one run."""
 
     images_per_s: float
     waiting: float
@@ -78,13 +78,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             f"{made_s:.0f} s; {len(os.sched_getaffinity(0))} cores, {_threads(options)} decoding threads",
             flush=True,
         )
-        first = next(iter(on_device(stream.batches(0), device)))
+        first = next(iter(prefetch_to_device(stream.batches(0), device)))
         rows = {
-            "one batch that lies there": timed(
+            "one batch on the device": timed(
                 repeat(first), train, device, options.feed_seconds / 4, lambda: 0.0
             ),
             "fed from disk": timed(
-                on_device(stream.batches(1), device),
+                prefetch_to_device(stream.batches(1), device),
                 train,
                 device,
                 options.feed_seconds,
@@ -104,7 +104,7 @@ def timed(
     seconds: float,
     wait_s: Callable[[], float],
 ) -> Speed:
-    """Use batches for so long, the host at most STEPS_AHEAD before the device."""
+    """Use batches for `seconds`; the host is at most STEPS_AHEAD steps ahead of the device."""
     on_gpu = device.type == "cuda"
     for batch in islice(batches, WARM_UP_STEPS):
         use(batch)
@@ -119,7 +119,7 @@ def timed(
             done.append(torch.cuda.Event())
             done[-1].record()
             if len(done) > STEPS_AHEAD:
-                # Sleeping: a host that spins while it waits would take a core from decoding.
+                # Sleep, because a busy loop would take a core from decoding.
                 event = done.pop(0)
                 while not event.query():
                     time.sleep(5e-4)
@@ -139,7 +139,7 @@ def _training(options: argparse.Namespace, device: torch.device) -> Callable[[Ba
     task = build_task(FORMS["fast"], options.image_size).to(device)
     world, config = World(0, 1, device), StepConfig(compile=options.compile)
     step = TrainStep(task, world, config, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    optimizers = Optimizers(task.parameter_groups(), OptimConfig(), num_steps=10**6)
+    optimizers = TaskOptimizers(task.parameter_groups(), OptimConfig(), num_steps=10**6)
 
     def train(batch: Batch) -> None:
         step(batch)
@@ -149,11 +149,13 @@ def _training(options: argparse.Namespace, device: torch.device) -> Callable[[Ba
 
 
 def _stream(folder: str, options: argparse.Namespace, num_bytes: int) -> TrainStream:
-    config = LoaderConfig(
+    config = DataConfig(
         resize_px=options.image_size * 256 // 224,
         crop_px=options.image_size,
         threads=options.threads,
-        shuffle_mib=min(256.0, num_bytes / 2**20 / 4),  # not so much that all would be held in memory
+        shuffle_mib=min(
+            256.0, num_bytes / 2**20 / 4
+        ),  # smaller than the data, so that they are not all in memory
     )
     split = open_split(StreamConfig(url=folder), "train")
     return TrainStream(
@@ -162,15 +164,15 @@ def _stream(folder: str, options: argparse.Namespace, num_bytes: int) -> TrainSt
 
 
 def _threads(options: argparse.Namespace) -> int:
-    from fourds_dist.data.batches import num_threads
+    from fourds_dist.data.stream.batches import num_threads
 
     return options.threads or num_threads(1)
 
 
 def _write(folder: Path, num_images: int, copies: int) -> int:
-    """Shards of photographs, made on all cores; their bytes."""
-    made = photos_by_all_cores(num_images)
-    write_dataset(folder, made * copies, num_shards=max(2, num_images * copies // 512))
+    """Write shards of photographs, made on all cores; return their bytes."""
+    images = photos_by_all_cores(num_images)
+    write_dataset(folder, images * copies, num_shards=max(2, num_images * copies // 512))
     return sum(path.stat().st_size for path in folder.glob("*.tar"))
 
 
@@ -181,16 +183,18 @@ def _shown(rows: dict[str, Speed], stream: TrainStream, options: argparse.Namesp
     ]
     print(table(["", "images/s", "waiting", "cores"], lines))
     fixed, fed, alone = rows.values()
-    kept, reserve = fed.images_per_s / fixed.images_per_s, alone.images_per_s / fixed.images_per_s
+    fed_over_fixed = fed.images_per_s / fixed.images_per_s
+    reserve = alone.images_per_s / fixed.images_per_s
     per_image_s = alone.cores / alone.images_per_s
-    wanted = per_image_s * fixed.images_per_s
+    num_cores = per_image_s * fixed.images_per_s
     print(
-        f"fed over fixed {kept:.3f}, waiting {fed.waiting:.1%}; the loader alone is {reserve:.2f} times as fast as the "
-        f"step, {1e3 * per_image_s:.2f} ms of CPU an image: the step eats {wanted:.1f} cores of decoding"
+        f"fed over fixed {fed_over_fixed:.3f}, waiting {fed.waiting:.1%}; the loader alone is {reserve:.2f} times as "
+        f"fast as the step; {1e3 * per_image_s:.2f} ms of CPU per image: the step needs {num_cores:.1f} cores of "
+        "decoding"
     )
     return {
         "feed": {name: asdict(speed) for name, speed in rows.items()},
-        "fed_over_fixed": kept,
+        "fed_over_fixed": fed_over_fixed,
         "loader_over_step": reserve,
         "cpu_ms_per_image": 1e3 * per_image_s,
         "faults": dict(stream.counts),

@@ -1,19 +1,18 @@
-"""Does the fast mode learn what float32 learns? 4Ds on the quickstart's images, both ways, from the same weights.
+"""Comparison of training in bfloat16 and in float32: 4Ds on the quickstart's images, from the same weights.
 
     python -m fourds_dist.benchmark numerics --json numerics.json
 
-Digits (source) -> digits over photographs (target), ResNet18 -> ResNet10. Both networks first learn the source in
-float32. Then 4Ds runs several times from the same weights:
+Digits (source) -> digits over photographs (target), ResNet18 -> ResNet10. Both networks are first trained on the source
+in float32. Then 4Ds runs several times from the same weights:
 
     float32             released operators, no autocast, no TensorFloat-32: the reference
-    fast                bfloat16 autocast, the operators and layouts a run chooses, a CUDA graph; the same batches
-    float32, nudged     the reference with its first weights off by one part in a million: what rounding alone does
-    float32, order N    the reference on the same images in another order: what nobody can hold fixed
+    fast                bfloat16 autocast, default operators and layouts, CUDA graph; the same batches
+    float32, nudged     the reference with initial weights changed by 1e-6 (relative): the effect of rounding
+    float32, order N    the reference with another order of the images: the effect of the seed
 
-Criterion: the fast run's loss, averaged over windows, must stay nearer to the reference's than those of other orders do
-(mean over windows of the relative difference), and its accuracies on held-out target images must differ from the
-reference's by no more than the float32 runs differ among each other, plus one standard error of an accuracy. The
-command ends with exit status 1 where they do not.
+Criterion: the mean relative difference of the fast run's loss to the reference's, over windows of steps, is at most the
+mean of the other orders' differences; its accuracies on held-out target images differ from the reference's by at most
+the range of the float32 runs plus one standard error of an accuracy. The exit status is 1 if the criterion fails.
 """
 
 from __future__ import annotations
@@ -31,20 +30,21 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from fourds_dist.benchmark.step import known_architectures
 from fourds_dist.benchmark.timing import device_name, table, usable_device
-from fourds_dist.data.batch import Batch
-from fourds_dist.data.pack.example import Example
-from fourds_dist.data.sources.digits import digits
-from fourds_dist.data.sources.domain import Domain
+from fourds_dist.cli.option_types import MOST, output_file, whole
+from fourds_dist.data.datasets.digits import digits
+from fourds_dist.data.datasets.domain import Domain
+from fourds_dist.data.datasets.example import Example
+from fourds_dist.data.stream.batch import Batch
 from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, SourceClassifiers, build_backbone
+from fourds_dist.method.task import Task
 from fourds_dist.ops import use_backend
-from fourds_dist.option_types import MOST, output_file, whole
-from fourds_dist.training.optim import OptimConfig, Optimizers
+from fourds_dist.training.distributed.world import World
 from fourds_dist.training.step import StepConfig, TrainStep
-from fourds_dist.training.world import World
+from fourds_dist.training.strategies.optim import OptimConfig, TaskOptimizers
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 SIZE = 32
@@ -54,7 +54,7 @@ MEAN_STD: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224,
 
 
 def decoded(example: Example) -> np.ndarray:
-    """An example's pixels, H W 3."""
+    """Decode an example to pixels (H, W, 3)."""
     assert isinstance(example.image, bytes)
     return np.asarray(Image.open(io.BytesIO(example.image)).convert("RGB"))
 
@@ -68,7 +68,7 @@ class Images:
 
     @classmethod
     def of(cls, domain: Domain, splits: tuple[str, ...], device: torch.device) -> Images:
-        """All images of some splits."""
+        """Decode all images of the splits."""
         chosen = [example for example in domain if example.split in splits]
         pixels = np.stack([decoded(example) for example in chosen])
         labels = torch.tensor([domain.classes.index(x.label or "") for x in chosen], device=device)
@@ -81,7 +81,7 @@ class Images:
         return Batch(self.images[chosen], self.labels[chosen], flip=no, from_source=no, keys=keys)
 
     def batches(self, size: int, num_batches: int, order: int) -> Iterator[Batch]:
-        """Whole batches of one shuffled epoch after another; the order is a function of its number alone."""
+        """Yield full batches of shuffled epochs; `order` is the seed of the shuffling."""
         left = torch.empty(0, dtype=torch.int64)
         generator = torch.Generator().manual_seed(order)
         for _ in range(num_batches):
@@ -93,20 +93,20 @@ class Images:
 
 @dataclass(frozen=True)
 class Curve:
-    """What a run of 4Ds gave."""
+    """Losses and accuracies of one run of 4Ds."""
 
     losses: list[float]  # of every step
     accuracies: dict[str, float]  # on held-out target images, by predictor
 
     def windows(self, size: int) -> list[float]:
-        """Mean loss of each `size` steps."""
+        """Return the mean loss of each window of `size` steps."""
         losses = [self.losses[i : i + size] for i in range(0, len(self.losses), size)]
         return [sum(window) / len(window) for window in losses]
 
 
 @contextmanager
 def exact_convolutions() -> Iterator[None]:
-    """Without TensorFloat-32, cuDNN's default in float32."""
+    """Disable TensorFloat-32 in cuDNN, its default for float32."""
     before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
     try:
         yield
@@ -115,13 +115,13 @@ def exact_convolutions() -> Iterator[None]:
 
 
 def train(
-    task: nn.Module, config: StepConfig, batches: Iterator[Batch], num_steps: int
+    task: Task, config: StepConfig, batches: Iterator[Batch], num_steps: int
 ) -> tuple[TrainStep, list[float]]:
-    """Train on all batches; losses are read once, at the end."""
+    """Train on all batches; losses are copied to the host once, at the end."""
     device = next(task.parameters()).device
     step = TrainStep(task.train(), World(0, 1, device), config, **MEAN_STD)
-    optimizers = Optimizers(
-        task.parameter_groups(),  # pyright: ignore[reportCallIssue]
+    optimizers = TaskOptimizers(
+        task.parameter_groups(),
         OptimConfig(lr=0.05, schedule="cosine"),
         num_steps,
     )
@@ -134,7 +134,7 @@ def train(
 
 @torch.inference_mode()
 def accuracies(task: FourDs, step: TrainStep, held_out: Images) -> dict[str, float]:
-    """Share of right answers of the student and of the adapted teacher, computed as the run computed."""
+    """Return the accuracies of the student and the adapted teacher, in the precision of the run."""
     task.eval()
     indices = torch.arange(len(held_out.labels), device=held_out.labels.device)
     right = dict.fromkeys(task.predictors(), 0)
@@ -147,7 +147,7 @@ def accuracies(task: FourDs, step: TrainStep, held_out: Images) -> dict[str, flo
 
 
 def compare(options: argparse.Namespace, device: torch.device) -> tuple[dict[str, Curve], int]:
-    """All runs by name, and the number of held-out images."""
+    """Return all runs by name, and the number of held-out images."""
     source, target = digits(size=SIZE)
     torch.manual_seed(0)
     networks = {
@@ -192,7 +192,7 @@ def compare(options: argparse.Namespace, device: torch.device) -> tuple[dict[str
 
 
 def distance(curve: Curve, reference: Curve, window: int) -> tuple[float, float]:
-    """Mean and largest relative difference of two runs' windows."""
+    """Return the mean and the largest relative difference of the windows of two runs."""
     pairs = zip(curve.windows(window), reference.windows(window), strict=True)
     differences = [abs(a - b) / b for a, b in pairs]
     return sum(differences) / len(differences), max(differences)
@@ -200,7 +200,7 @@ def distance(curve: Curve, reference: Curve, window: int) -> tuple[float, float]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the criterion says, and on what."""
+    """Result of the criterion."""
 
     loss_difference: float  # of the fast run, mean over windows
     loss_allowed: float
@@ -229,7 +229,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     on_gpu = torch.cuda.is_available()
     parser.add_argument("--device", type=usable_device, default="cuda" if on_gpu else "cpu")
     parser.add_argument(
-        "--steps", type=whole(1, MOST), default=300 if on_gpu else 60, help="of each run of 4Ds"
+        "--steps", type=whole(1, MOST), default=300 if on_gpu else 60, help="steps of each run of 4Ds"
     )
     parser.add_argument("--source-steps", type=whole(1, MOST), default=150 if on_gpu else 40)
     parser.add_argument("--batch", type=whole(1, MOST), default=64)
@@ -242,7 +242,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Train, print the curves side by side and the verdict, write the JSON."""
+    """Train; print the losses, the accuracies and the result; write the JSON."""
     known_architectures(options.teacher, options.student)
     device = torch.device(options.device)
     print(f"4Ds on digits -> digits over photographs, {options.teacher} -> {options.student}")
@@ -273,13 +273,15 @@ def run(options: argparse.Namespace) -> None:
     print(table(("run", "mean % of loss", "largest %", *predictors), lines))
     verdict = judge(curves, num_held_out, options.window)
     print(
-        f"\nLoss: {100 * verdict.loss_difference:.2f} % from float32; other orders {100 * verdict.loss_allowed:.2f} %"
+        f"\nLoss: differs from float32 by {100 * verdict.loss_difference:.2f} %; other orders by "
+        f"{100 * verdict.loss_allowed:.2f} %"
     )
     for name, value in verdict.accuracy_differences.items():
         print(
-            f"{name}: {100 * value:.1f} points from float32; allowed {100 * verdict.accuracy_allowed[name]:.1f}"
+            f"{name}: accuracy differs from float32 by {100 * value:.1f} points (allowed: "
+            f"{100 * verdict.accuracy_allowed[name]:.1f})"
         )
-    print("The criterion holds." if verdict.holds else "THE CRITERION DOES NOT HOLD.")
+    print("The criterion holds." if verdict.holds else "The criterion does not hold.")
     if options.json:
         about = {"device": device_name(device), "torch": torch.__version__, "num_held_out": num_held_out}
         record = about | {"curves": {k: asdict(v) for k, v in curves.items()}, "verdict": asdict(verdict)}

@@ -1,9 +1,10 @@
-"""The Fourier operators, forward and backward: released form, half spectrum, fused, and the floor.
+"""Fourier operators, forward and backward: released form, half spectrum, fused kernels, and a lower bound.
 
     python -m fourds_dist.benchmark ops --device cuda --json ops.json
 
-The floor is what moving the bytes takes: `fourier_mix` reads h and a and writes out, then reads h, a and the gradient
-and writes two gradients, which is four copies of h. Copies of the same tensors are measured in the same run.
+The lower bound ("floor") is the time of the memory traffic: `fourier_mix` reads h and a and writes its output, then
+reads h, a and the gradient and writes two gradients, which equals four copies of h. Copies of the same tensors are
+measured in the same run.
 """
 
 import argparse
@@ -16,19 +17,19 @@ import torch
 from torch import Tensor
 
 from fourds_dist.benchmark.timing import Timing, device_name, table, time_call, usable_device
-from fourds_dist.ops import fourier_mix, fused, phase_disparity, pooled_phase
-from fourds_dist.option_types import MOST, output_file, whole
+from fourds_dist.cli.option_types import MOST, output_file, whole
+from fourds_dist.ops import fourier_mix, fused, phase_distance, pooled_phase
 
 SIZES = ("64x56x56", "128x28x28", "256x14x14", "512x7x7")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 FORMATS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
-OPERATORS = {"fourier_mix": 4.0, "pooled_phase": 1.5, "phase_disparity": 2.5}  # floor, in copies of h
+OPERATORS = {"fourier_mix": 4.0, "pooled_phase": 1.5, "phase_distance": 2.5}  # floor, in copies of h
 FORMS = {"released form": "reference", "half spectrum": "eager", "fused": "fused"}
 FLOOR = "floor (copies)"
 
 
 @dataclass(frozen=True)
-class Row:
+class OpResult:
     """One line of the table; times of forward and backward together."""
 
     operator: str
@@ -46,7 +47,7 @@ class Row:
 
 
 class Maps:
-    """The tensors of one size: maps h and a, a gradient of each result, and places to copy to."""
+    """Tensors of one size: maps h and a, gradients of the results, and buffers for copies."""
 
     def __init__(
         self, shape: tuple[int, int, int, int], dtype: torch.dtype, layout: str, device: torch.device
@@ -71,7 +72,7 @@ class Maps:
         self.num_bytes = self.h.numel() * self.h.element_size()
 
     def call(self, operator: str, backend: str) -> Callable[[], object]:
-        """Forward and backward of one operator on one backend."""
+        """Return forward and backward of one operator on one backend, as a call."""
         if operator == "fourier_mix":
             return lambda: torch.autograd.grad(
                 fourier_mix(self.h, self.a, self.mix, backend=backend), (self.h, self.a, self.mix), self.g
@@ -81,11 +82,11 @@ class Maps:
                 pooled_phase(self.h, self.cells, backend=backend), self.h, self.g_pooled
             )
         return lambda: torch.autograd.grad(
-            phase_disparity(self.h, self.a, backend=backend), self.h, self.g_disparity
+            phase_distance(self.h, self.a, backend=backend), self.h, self.g_disparity
         )
 
     def copy(self) -> None:
-        """Four copies, over the six tensors `fourier_mix` and its backward touch."""
+        """Copy four tensors, the memory traffic of `fourier_mix` and its backward pass."""
         with torch.no_grad():
             for to, x in zip((*self.copies, self.copies[0]), (self.h, self.a, self.g, self.h), strict=True):
                 to.copy_(x)
@@ -99,8 +100,8 @@ def measure(
     operators: list[str],
     device: torch.device,
     num_repeats: int,
-) -> Iterator[Row]:
-    """Time every form of every operator at one size and dtype."""
+) -> Iterator[OpResult]:
+    """Yield the times of every form of every operator at one size and dtype."""
     channels, height, width = (int(n) for n in size.split("x"))
     maps = Maps((batch, channels, height, width), DTYPES[dtype], layout, device)
     four_copies = time_call(maps.copy, device, num_repeats)
@@ -114,7 +115,7 @@ def measure(
         }
         released = times["released form"]
         for form, timing in (*times.items(), (FLOOR, floor)):
-            yield Row(
+            yield OpResult(
                 *(operator, size, dtype, layout, form, timing.hot_ms, timing.cold_ms),
                 gigabytes_per_s=2 * OPERATORS[operator] * maps.num_bytes / timing.hot_ms / 1e6,
                 times_floor_hot=timing.hot_ms / floor.hot_ms,
@@ -124,8 +125,8 @@ def measure(
             )
 
 
-def cells_of(row: Row) -> list[str]:
-    """One row as the table prints it."""
+def cells_of(row: OpResult) -> list[str]:
+    """Return the cells of one row of the table."""
     return [
         *(row.operator, row.size, row.dtype, row.memory_format, row.form),
         *(f"{row.hot_ms:.4f}", f"{row.cold_ms:.4f}", f"{row.gigabytes_per_s:.0f}"),
@@ -141,7 +142,7 @@ HEADING = (
 
 
 def _size(text: str) -> str:
-    """The type of an option: sides of a map."""
+    """Parse the option `--sizes`: channels, height and width of a map."""
     parts = text.split("x")
     if len(parts) != 3 or not all(part.isascii() and part.isdigit() and int(part[:9]) > 0 for part in parts):
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is no size CxHxW, such as 64x56x56")
@@ -149,7 +150,7 @@ def _size(text: str) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `benchmark ops`."""
+    """Arguments of `benchmark ops`."""
     parser.add_argument(
         "--device", type=usable_device, default="cuda" if torch.cuda.is_available() else "cpu"
     )
@@ -165,10 +166,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure, print a table for each layout and dtype, write the JSON as it grows."""
+    """Measure; print a table per layout and dtype; write the JSON after each size."""
     device = torch.device(options.device)
     print(f"{device_name(device)}, PyTorch {torch.__version__}, batch {options.batch}, forward + backward")
-    rows: list[Row] = []
+    rows: list[OpResult] = []
     for layout, dtype in itertools.product(options.layouts, options.dtypes):
         shown: list[list[str]] = []
         for size in options.sizes:

@@ -1,10 +1,11 @@
-"""The contenders of `benchmark data`: every one turns the same JPEGs into shuffled batches of 224 px crops.
+"""The data loaders of `benchmark data`; each turns the same JPEGs into shuffled batches of 224 px crops.
 
     python -m fourds_dist.benchmark.peers '{"peer": "webdataset", "data": "/tmp/photos", ...}'
 
-Each is written as its own documentation does it: images resized to a square, cropped at random, mirrored, as bytes (all
-but ours resize the whole image and crop then; none normalises, which is kind to the others: they do it on the CPU).
-One process measures one contender, so that imports and memory are its own, and prints a line of JSON.
+Each loader follows its own documentation. Images are resized to a square, cropped at random, flipped, and returned as
+uint8; all loaders but fourds_dist resize the whole image before the crop. None normalises, which favours the other
+loaders: they normalise on the CPU. One process measures one loader and prints a line of JSON, so that imports and
+memory are those of this loader alone.
 """
 
 from __future__ import annotations
@@ -28,41 +29,41 @@ RESIZE_PX, CROP_PX = 256, 224
 
 @dataclass(frozen=True)
 class Setup:
-    """What a process is to measure."""
+    """Settings of one measurement."""
 
     peer: str
     data: str
     """Folder of the data in every format, on this machine."""
     remote: str = ""
-    """The same as a URL of an object store; empty: read local files."""
+    """URL of the data in an object store; empty: read local files."""
     cores: tuple[int, ...] = (0,)
-    """To run on; as many decoding threads or worker processes."""
+    """Cores of the process, and number of decoding threads or worker processes."""
     batch_size: int = 64
     shuffle: int = 1024
     """Samples in the shuffle buffer."""
     start: float = 0.0
-    """Share of an epoch after which to begin."""
+    """Share of an epoch after which to start."""
     later_starts: tuple[float, ...] = ()
-    """Shares after which to begin too, for the time that it takes."""
+    """Further starts, for which only the time to the first batch is measured."""
     seconds: float = 0.0
-    """How long to measure the speed; 0: only the time to the first batch."""
+    """Time of the measurement of speed; 0: only the time to the first batch."""
 
     @property
     def url(self) -> str:
-        """Where the data lie."""
+        """URL of the object store if there is one, else the local folder."""
         return self.remote or self.data
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A contender.
+    """A data loader.
 
     Args:
-        name: in the table.
-        packages: that it needs.
-        batches: endless batches of at least one epoch, from a place in it on; each has a len.
-        prepare: writes its own format; called once, with the folder of the data.
-        remote: whether it can read from an object store.
+        name: name in the table.
+        packages: packages that the loader needs.
+        batches: yields the sizes of endless batches from `Setup.start` on.
+        prepare: writes the loader's format; called once, with the folder of the data.
+        remote: whether the loader can read from an object store.
     """
 
     name: str
@@ -77,15 +78,15 @@ class Peer:
         return [name for name in self.packages if importlib.util.find_spec(name) is None]
 
 
-# --- ours ---------------------------------------------------------------------------------------------------------
+# --- fourds_dist --------------------------------------------------------------------------------------------------
 
 
 def _stream(setup: Setup) -> Any:
-    from fourds_dist.data import LoaderConfig, StreamConfig, TrainStream, open_split
+    from fourds_dist.data import DataConfig, StreamConfig, TrainStream, open_split
 
     split = open_split(StreamConfig(url=f"{setup.url}/shards"), "train")
     mean_bytes = split.num_bytes / split.num_samples
-    config = LoaderConfig(
+    config = DataConfig(
         resize_px=RESIZE_PX,
         crop_px=CROP_PX,
         threads=len(setup.cores),
@@ -104,7 +105,7 @@ def ours(setup: Setup) -> Iterator[int]:
 
 
 class _OurDecoder:
-    """Our decoder over encoded samples held in memory, for worker processes; a map-style dataset."""
+    """Map-style dataset of JPEG files, decoded by fourds_dist, for worker processes."""
 
     def __init__(self, folder: Path) -> None:
         self._paths = sorted(folder.glob("*/*.jpg"))
@@ -113,18 +114,18 @@ class _OurDecoder:
         return len(self._paths)
 
     def __getitem__(self, number: int) -> Any:
-        from fourds_dist.data.decode import decode
+        from fourds_dist.data.decode.decode import decode
 
         data = self._paths[number].read_bytes()
         return decode(data, resize_px=RESIZE_PX, crop_px=CROP_PX, place=(0.3, 0.6))
 
 
 def ours_in_processes(setup: Setup) -> Iterator[int]:
-    """Our decoder in the worker processes of PyTorch's DataLoader, on the same files as ImageFolder."""
+    """fourds_dist's decoder in the worker processes of PyTorch's DataLoader, on the files of ImageFolder."""
     yield from _sampled(_OurDecoder(Path(setup.data) / "folder"), setup)
 
 
-# --- the others -----------------------------------------------------------------------------------------------------
+# --- other loaders --------------------------------------------------------------------------------------------------
 
 
 def _pil_transform() -> Callable[[Any], Any]:
@@ -143,7 +144,7 @@ def _pil_transform() -> Callable[[Any], Any]:
 def webdataset(setup: Setup) -> Iterator[int]:
     """webdataset's pipeline: decode("pil"), torchvision's transforms, batches made in WebLoader's workers.
 
-    It has no place to begin from: what comes before is read and thrown away, undecoded.
+    webdataset cannot start within an epoch; earlier samples are read and discarded without decoding.
     """
     import fsspec
     import webdataset as wds
@@ -323,9 +324,9 @@ def _num_images(setup: Setup) -> int:
 
 
 def measure(setup: Setup) -> dict[str, float]:
-    """A contender's figures: `first_batch_s`, speeds, and `from_50%_s`, ... for the later starts.
+    """Return the figures of a loader: `first_batch_s`, speeds, and `from_50%_s`, ... of the later starts.
 
-    What is imported is imported once, and every measurement then made in a fork: caches and workers are its own.
+    Packages are imported once; every measurement is made in a fork, with separate caches and workers.
     """
     import torch
 
@@ -334,7 +335,7 @@ def measure(setup: Setup) -> dict[str, float]:
     for package in (*PEERS[setup.peer].packages, *(("s3fs",) if setup.remote else ())):
         importlib.import_module(package)
     importlib.import_module("torchvision.transforms")
-    importlib.import_module("fourds_dist.data.stream")
+    importlib.import_module("fourds_dist.data.stream.stream")
     figures = in_a_fork(lambda: _figures(setup))
     for start in setup.later_starts:
         begun = in_a_fork(lambda start=start: _figures(replace(setup, start=start, seconds=0.0)))
@@ -343,7 +344,11 @@ def measure(setup: Setup) -> dict[str, float]:
 
 
 def in_a_fork(function: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """What the function returns, called in a copy of this process, whose end also ends what it started."""
+    """Call the function in a fork of this process and return its result; the fork kills its children at the end.
+
+    Raises:
+        RuntimeError: the function failed; its traceback is on stderr.
+    """
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -356,26 +361,24 @@ def in_a_fork(function: Callable[[], dict[str, float]]) -> dict[str, float]:
             for member in family(os.getpid())[1:]:
                 with suppress(ProcessLookupError):
                     os.kill(member, signal.SIGKILL)
-            os._exit(0)  # workers of other loaders may take seconds to say goodbye
+            os._exit(0)  # shutting down the workers of other loaders may take seconds
     os.close(writing)
     with open(reading, "rb") as pipe:  # noqa: PTH123  (a file descriptor)
-        answer = pipe.read()
+        result = pipe.read()
     os.waitpid(pid, 0)
-    if not answer:
+    if not result:
         raise RuntimeError("the measurement failed")
-    return json.loads(answer)
+    return json.loads(result)
 
 
 def _figures(setup: Setup) -> dict[str, float]:
-    """Seconds to the first batch, then images per second and per second of CPU time, workers' included."""
+    """Measure seconds to the first batch, images per second, and images per second of CPU time with workers."""
     began = time.perf_counter()
     batches = PEERS[setup.peer].batches(setup)
     next(batches)
     figures = {"first_batch_s": time.perf_counter() - began}
     if setup.seconds:
-        for _ in range(
-            4 * len(setup.cores)
-        ):  # what workers have made ahead (two batches each) does not count
+        for _ in range(4 * len(setup.cores)):  # skip prefetched batches (two per worker)
             next(batches)
         began, cpu_s, num_images = time.perf_counter(), _cpu_s(), 0
         while time.perf_counter() - began < setup.seconds:
@@ -386,7 +389,7 @@ def _figures(setup: Setup) -> dict[str, float]:
 
 
 def _cpu_s() -> float:
-    """CPU time of this process and of its children, those that have ended included."""
+    """CPU time of this process and of its children, including those that have ended."""
     ticks = 0
     for pid in family(os.getpid()):
         try:
@@ -398,7 +401,7 @@ def _cpu_s() -> float:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that it started."""
+    """Return a process and all its descendants."""
     found = [pid]
     for at in found:
         for task in Path(f"/proc/{at}/task").glob("*/children"):
@@ -410,7 +413,7 @@ def family(pid: int) -> list[int]:
 
 
 def memory_bytes(pid: int) -> int:
-    """Memory of a process and its children; what they share is counted once."""
+    """Return the memory of a process and its descendants; shared memory counts once."""
     total = 0
     for member in family(pid):
         try:
@@ -422,7 +425,7 @@ def memory_bytes(pid: int) -> int:
 
 
 def main() -> None:
-    """Measure the setup that the argument holds as JSON, or make the formats of a folder: `prepare PEER FOLDER`."""
+    """Measure the setup given as JSON, or write a loader's format: `prepare PEER FOLDER`."""
     if sys.argv[1] == "prepare":
         PEERS[sys.argv[2]].prepare(Path(sys.argv[3]))
         return

@@ -1,7 +1,7 @@
-"""JPEGs like people's photographs, to time reading and decoding: 500x375, about 60 kB, no two alike.
+"""JPEGs with the statistics of photographs, to time reading and decoding: 500x375, about 60 kB, all different.
 
-They are pieces of scikit-learn's two photographs, cut at random places, at random sizes, mirrored and turned in colour:
-noise would be all detail and flat colour none, and both decode at another speed than a photograph.
+The images are random crops of scikit-learn's two photographs, flipped and with random saturation. Noise has more detail
+and flat colour less detail than a photograph, and both decode at another speed.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from fourds_dist.data.index import index_tar
-from fourds_dist.data.manifest import Manifest, Shard, write_manifest
-from fourds_dist.launch.parent_death import leave_with_parent
+from fourds_dist.data.format.manifest import Manifest, Shard, write_manifest
+from fourds_dist.data.pack.indexing import index_tar
+from fourds_dist.processes.parent_death import leave_with_parent
 
 WIDTH, HEIGHT = 500, 375
 QUALITY = 93
@@ -29,7 +29,7 @@ PHOTOS_PER_TASK = 64
 
 
 def photos(num: int, seed: int = 0, quality: int = QUALITY) -> Iterator[bytes]:
-    """`num` JPEGs, the same for the same seed."""
+    """Yield `num` JPEGs, a function of `num`, `seed` and `quality`."""
     originals = _originals()
     random = np.random.default_rng([seed, num])
     for _ in range(num):
@@ -52,7 +52,7 @@ def photos(num: int, seed: int = 0, quality: int = QUALITY) -> Iterator[bytes]:
 
 
 def photos_by_all_cores(num: int) -> list[bytes]:
-    """The same as a list, the same on any number of cores."""
+    """Return `num` JPEGs, made on all cores; the images do not depend on the number of cores."""
     counts = [min(PHOTOS_PER_TASK, num - begin) for begin in range(0, num, PHOTOS_PER_TASK)]
     if len(counts) == 1:
         return list(photos(num))
@@ -71,7 +71,7 @@ def _photos(num: int, seed: int) -> list[bytes]:
 
 
 def _originals() -> list[Image.Image]:
-    """scikit-learn's photographs; where it is missing, clouds of colour whose detail falls off like theirs."""
+    """Return scikit-learn's photographs, or coloured noise with a natural spectrum if scikit-learn is missing."""
     try:
         from sklearn.datasets import load_sample_images
     except ImportError:
@@ -80,7 +80,7 @@ def _originals() -> list[Image.Image]:
 
 
 def _cloud(seed: int, height: int = 427, width: int = 640) -> Image.Image:
-    """Noise with amplitudes of one over frequency, as in natural images."""
+    """Return noise with an amplitude spectrum as in natural images."""
     random = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     noise = np.fft.rfft2(random.standard_normal((3, height, width))) / np.maximum(frequency, 1 / width) ** 1.5
@@ -91,7 +91,7 @@ def _cloud(seed: int, height: int = 427, width: int = 640) -> Image.Image:
 
 
 def write_folder(folder: Path, images: list[bytes]) -> None:
-    """A folder per class, as torchvision's ImageFolder wants it."""
+    """Write a folder per class, the layout of torchvision's ImageFolder."""
     for number, data in enumerate(images):
         path = folder / f"{number % NUM_CLASSES:02}" / f"{number:06}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def write_folder(folder: Path, images: list[bytes]) -> None:
 
 
 def write_shards(folder: Path, images: list[bytes], num_shards: int) -> list[Path]:
-    """WebDataset tars of a jpg and a cls each, of equal numbers of images up to one."""
+    """Write WebDataset tars with a jpg and a cls per sample, of equal size up to one image; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for shard in range(num_shards):
@@ -114,7 +114,7 @@ def write_shards(folder: Path, images: list[bytes], num_shards: int) -> list[Pat
 
 
 def write_dataset(folder: Path, images: list[bytes], num_shards: int) -> None:
-    """Shards with what `pack index` would write beside them."""
+    """Write shards with the files of `pack index`."""
     shards = []
     for path in write_shards(folder, images, num_shards):
         with path.open("rb") as file:

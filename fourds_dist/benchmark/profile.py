@@ -1,4 +1,4 @@
-"""Where the time of one fast step goes, by kind of kernel and kernel by kernel.
+"""Time of one training step, by kind of kernel and by kernel.
 
 python -m fourds_dist.benchmark profile --batch 256 --json profile.json
 """
@@ -15,21 +15,21 @@ from torch.profiler import ProfilerActivity, profile
 
 from fourds_dist.benchmark.step import FORMS, WARM_UP_STEPS, build_step
 from fourds_dist.benchmark.timing import device_name, table, usable_device
-from fourds_dist.option_types import MOST, output_file, whole
+from fourds_dist.cli.option_types import MOST, output_file, whole
 
 KINDS = {
-    "Fourier": r"^(fourier_mix|pooled_phase|phase_disparity)(_backward)?$|^transpose$|fourds::|fft",
+    "Fourier": r"^(fourier_mix|pooled_phase|phase_distance)(_backward)?$|^transpose$|fourds::|fft",
     "optimisers": r"fused_?(sgd|adam)|multi_tensor|foreach|optimizer",
     "BatchNorm": r"batch_?norm|\bbn_(fw|bw)",
     "pooling": r"max_?pool|avg_?pool",
     "convolutions": r"conv|xmma|cutlass|gemm|winograd|[wd]grad|fprop|nchw|nhwc|aten::(add)?mm",
     "pointwise, copies": r"elementwise|copy|memcpy|memset|reduce|cat|fill|threshold|add|mul|where|softmax|relu",
 }
-"""Kinds of kernels by what their names hold; the first that fits counts."""
+"""Kind of kernels -> pattern of their names; the first match counts."""
 
 
 def kind_of(kernel: str) -> str:
-    """The kind a kernel (or, on a CPU, an operator) belongs to."""
+    """Return the kind of a kernel (on a CPU: of an operator)."""
     fitting = (kind for kind, pattern in KINDS.items() if re.search(pattern, kernel, re.IGNORECASE))
     return next(fitting, "other")
 
@@ -37,7 +37,7 @@ def kind_of(kernel: str) -> str:
 def kernel_times(
     form: str, batch: int, image_size: int, device: torch.device, num_steps: int
 ) -> Counter[str]:
-    """Milliseconds of every kernel in a step, summed over its calls."""
+    """Return the milliseconds of every kernel in a step, summed over its calls."""
     on_gpu = device.type == "cuda"
     run = build_step(FORMS[form], batch, image_size, device)
     for _ in range(WARM_UP_STEPS):
@@ -50,7 +50,7 @@ def kernel_times(
     times: Counter[str] = Counter()
     for event in profiler.key_averages():
         if on_gpu and event.key.startswith("Optimizer."):
-            continue  # a range around kernels that are counted themselves
+            continue  # a range around kernels that are counted separately
         if on_gpu and event.device_type.name == "CUDA":
             times[event.key] += event.self_device_time_total / 1e3 / num_steps
         elif not on_gpu:
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> None:
     kinds: Counter[str] = Counter()
     for kernel, ms in times.items():
         kinds[kind_of(kernel)] += ms
-    print(f"{FORMS[options.row].shown}, batch {options.batch}: {total:.2f} ms a step in kernels")
+    print(f"{FORMS[options.row].shown}, batch {options.batch}: {total:.2f} ms per step in kernels")
     print(f"{device_name(device)}, PyTorch {torch.__version__}")
     rows = [[kind, f"{ms:.3f}", f"{100 * ms / total:.1f}"] for kind, ms in kinds.most_common()]
     print(table(("kind", "ms", "%"), rows) + "\n")

@@ -1,4 +1,4 @@
-"""Training over several devices or processes: speed, efficiency, what communication and Python cost, and memory.
+"""Training on several devices or processes: speed, efficiency, cost of communication and of Python, and memory.
 
     python -m fourds_dist.benchmark scaling --workers 1 2 --batch 256 --json scaling.json
     python -m fourds_dist.benchmark scaling --workers 1 2 --batch 256 --scaling weak strong --through torchrun
@@ -6,17 +6,17 @@
     python -m fourds_dist.benchmark scaling --workers 2 --batch 32 --teacher vit_l_16 --student resnet18 \
         --strategies ddp zero1 zero2 zero3 zero3_offload
 
-What a strategy costs is in the third, what it saves with a large teacher in the fourth. One command starts all its
-processes, on GPUs with NCCL, else on CPUs with gloo. `weak`: --batch images in every worker. `strong`: --batch images
-in all together. Every row is the step that a run would take by default, of one worker as of many.
+The third command measures the cost of the strategies, the fourth their memory with a large teacher. One command starts
+all its processes, on GPUs with NCCL, else on CPUs with gloo. `weak`: --batch images per worker. `strong`: --batch
+images in total. Every row is the default step of a run, for one worker and for several.
 
-efficiency      images/s over workers times one worker's, where one worker is among --workers
-communication   what steps take longer than the same steps without summing gradients, as a share (DDP alone: ZeRO
-                cannot do without)
-exposed         share of a step for which the device waits for its all-reduces after the backward pass (GPUs)
-host            time to queue a step over the time it takes: near 1, the device waits for Python (GPUs)
+efficiency      images/s / (workers x images/s of one worker), if 1 is among --workers
+communication   share of a step's time that summing the gradients adds (DDP only; ZeRO has no step without it)
+exposed         share of a step in which the device waits for all-reduces after the backward pass (GPUs)
+host            time to queue a step / time of the step: near 1, the device waits for Python (GPUs)
 
-Synthetic images lie on the device; a step includes its optimisers. Rounds are timed after a warm-up; the median counts.
+Synthetic images stay on the device; a step includes its optimisers. Rounds are timed after a warm-up; figures are
+medians.
 A slow network between GPUs of one host: NCCL_P2P_DISABLE=1 NCCL_SHM_DISABLE=1 NCCL_NET=Socket before the command.
 """
 
@@ -40,14 +40,14 @@ import torch.multiprocessing as mp
 
 from fourds_dist.benchmark.step import known_architectures
 from fourds_dist.benchmark.timing import device_name
-from fourds_dist.data.batch import Batch
+from fourds_dist.cli.option_types import MOST, output_file, whole
+from fourds_dist.data.stream.batch import Batch
 from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, build_backbone
-from fourds_dist.method.backbones import num_parameters, stage_names
-from fourds_dist.option_types import MOST, output_file, whole
-from fourds_dist.training.optim import OptimConfig
+from fourds_dist.models.backbones import num_parameters, stage_names
+from fourds_dist.training.distributed.world import World
 from fourds_dist.training.step import StepConfig, TrainStep
-from fourds_dist.training.strategy import make_strategy
-from fourds_dist.training.world import World
+from fourds_dist.training.strategies.build import make_strategy
+from fourds_dist.training.strategies.optim import OptimConfig
 
 NUM_CLASSES = 65
 NUM_ROUNDS, WARM_UP_STEPS = 5, 3
@@ -57,8 +57,8 @@ STRATEGIES = ("ddp", "ddp_bfloat16", "zero0", "zero1", "zero2", "zero3", "zero3_
 
 
 @dataclass(frozen=True)
-class Job:
-    """What one group of workers measures."""
+class ScalingCase:
+    """Settings of one measurement."""
 
     strategy: str
     workers: int
@@ -75,7 +75,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Row:
+class ScalingResult:
     """One line of the table."""
 
     strategy: str
@@ -85,7 +85,7 @@ class Row:
     images_per_s: float
     rounds: list[float]
     peak_bytes_per_worker: int
-    """GPU memory that PyTorch holds for the steps, on the worker that holds most; 0 on CPUs."""
+    """Peak GPU memory reserved by PyTorch, of the worker with the largest; 0 on CPUs."""
     host_share: float | None = None
     exposed_share: float | None = None
     communication_share: float | None = None
@@ -98,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers", type=whole(1, MOST), nargs="+", default=[1, 2], help="numbers of workers"
     )
     parser.add_argument(
-        "--batch", type=whole(1, MOST), default=256, help="images per worker (weak) or in all (strong)"
+        "--batch", type=whole(1, MOST), default=256, help="images per worker (weak) or in total (strong)"
     )
     parser.add_argument("--scaling", nargs="+", choices=("weak", "strong"), default=["weak"])
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=["ddp"])
@@ -108,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--steps", type=whole(1, MOST), default=20, help="steps of a round")
     parser.add_argument("--no-cuda-graph", action="store_true", help="as step.cuda_graph=false")
-    parser.add_argument("--through", choices=THROUGH, default="spawn", help="what starts the workers")
+    parser.add_argument("--through", choices=THROUGH, default="spawn", help="launcher of the workers")
     parser.add_argument(
         "--activation-checkpointing", action="store_true", help="as step.activation_checkpointing"
     )
@@ -118,12 +118,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Measure and print."""
     known_architectures(options.teacher, options.student)
-    rows: list[Row] = []
+    rows: list[ScalingResult] = []
     for scaling in options.scaling:
         for strategy in options.strategies:
-            alone: Row | None = None
+            one_worker: ScalingResult | None = None
             for workers in sorted(options.workers):
-                job = Job(
+                scenario = ScalingCase(
                     strategy,
                     workers,
                     options.batch if scaling == "weak" else max(1, options.batch // workers),
@@ -137,14 +137,14 @@ def run(options: argparse.Namespace) -> None:
                     scaling,
                     options.through,
                 )
-                row = measure(job)
-                alone = row if workers == 1 else alone
-                if alone is not None:
-                    row = replace(row, efficiency=row.images_per_s / (workers * alone.images_per_s))
+                row = measure(scenario)
+                one_worker = row if workers == 1 else one_worker
+                if one_worker is not None:
+                    row = replace(row, efficiency=row.images_per_s / (workers * one_worker.images_per_s))
                 rows.append(row)
                 print(shown(row), flush=True)
                 if row.host_share is not None and row.host_share > HOST_BOUND:
-                    print("       the host bounds this step: its GPU waits for Python", flush=True)
+                    print("       host-bound: the GPU waits for Python", flush=True)
     if options.json:
         about = {
             "device": device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
@@ -158,8 +158,8 @@ def run(options: argparse.Namespace) -> None:
         options.json.write_text(json.dumps(about | {"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
 
 
-def shown(row: Row) -> str:
-    """One line."""
+def shown(row: ScalingResult) -> str:
+    """Return one line of the table."""
     efficiency, communication, exposed, host = (
         f"{x:6.1%}" if x is not None else "     -"
         for x in (row.efficiency, row.communication_share, row.exposed_share, row.host_share)
@@ -171,47 +171,47 @@ def shown(row: Row) -> str:
     )
 
 
-def measure(job: Job) -> Row:
-    """Time one job in as many processes as it has workers."""
+def measure(scenario: ScalingCase) -> ScalingResult:
+    """Run one measurement, with one process per worker."""
     with tempfile.TemporaryDirectory() as folder:
-        match job.through:
+        match scenario.through:
             case "spawn":
-                mp.spawn(_spawned, (job, folder), nprocs=job.workers)  # pyright: ignore[reportPrivateImportUsage]
+                mp.spawn(_spawned, (scenario, folder), nprocs=scenario.workers)  # pyright: ignore[reportPrivateImportUsage]
             case "torchrun":
-                _through_torchrun(job, folder)
+                _through_torchrun(scenario, folder)
             case "ray":
-                _through_ray(job, folder)
-        return Row(**json.loads((Path(folder) / "row.json").read_text()))
+                _through_ray(scenario, folder)
+        return ScalingResult(**json.loads((Path(folder) / "row.json").read_text()))
 
 
-def _spawned(rank: int, job: Job, folder: str) -> None:
+def _spawned(rank: int, scenario: ScalingCase, folder: str) -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(rank)
-    if job.workers > 1 or not job.strategy.startswith("ddp"):
+    if scenario.workers > 1 or not scenario.strategy.startswith("ddp"):
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         group = f"file://{folder}/group"
-        dist.init_process_group(backend, init_method=group, rank=rank, world_size=job.workers)
+        dist.init_process_group(backend, init_method=group, rank=rank, world_size=scenario.workers)
     device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
-    work(job, World(rank, job.workers, device), folder)
+    work(scenario, World(rank, scenario.workers, device), folder)
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def _through_torchrun(job: Job, folder: str) -> None:
-    (Path(folder) / "job.json").write_text(json.dumps(asdict(job)))
+def _through_torchrun(scenario: ScalingCase, folder: str) -> None:
+    (Path(folder) / "job.json").write_text(json.dumps(asdict(scenario)))
     command = [
         sys.executable,
         "-m",
         "torch.distributed.run",
         "--standalone",
         "--nproc-per-node",
-        str(job.workers),
+        str(scenario.workers),
     ]
     subprocess.run([*command, "-m", "fourds_dist.benchmark.scaling", folder], check=True)
 
 
-def _through_ray(job: Job, folder: str) -> None:
-    import fourds_dist.launch.ray_cluster  # noqa: F401  # isort: skip  (sets Ray's environment first)
+def _through_ray(scenario: ScalingCase, folder: str) -> None:
+    import fourds_dist.launch.ray.cluster  # noqa: F401  # isort: skip  (sets Ray's environment first)
     import ray
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -219,85 +219,88 @@ def _through_ray(job: Job, folder: str) -> None:
     ray.init(ignore_reinit_error=True, include_dashboard=False, log_to_driver=False)
     TorchTrainer(
         _ray_worker,
-        train_loop_config={"job": asdict(job), "folder": folder},
-        scaling_config=ScalingConfig(num_workers=job.workers, use_gpu=torch.cuda.is_available()),
+        train_loop_config={"job": asdict(scenario), "folder": folder},
+        scaling_config=ScalingConfig(num_workers=scenario.workers, use_gpu=torch.cuda.is_available()),
         run_config=RunConfig(name="scaling", storage_path=folder),
     ).fit()
 
 
 def _ray_worker(config: dict[str, Any]) -> None:
-    work(Job(**config["job"]), World.join(), config["folder"])
+    work(ScalingCase(**config["job"]), World.join(), config["folder"])
 
 
-def work(job: Job, world: World, folder: str) -> None:
-    """Measure as one of the job's workers; rank 0 writes the row into the folder."""
+def work(scenario: ScalingCase, world: World, folder: str) -> None:
+    """Measure as one worker of the job; rank 0 writes the row into the folder."""
     on_gpu = world.device.type == "cuda"
     if not on_gpu:
         torch.set_num_threads(1)
-    step, exposed_reduction_s = build(job, world)
-    rates, host_shares = rounds_of(step, job, world)
+    step, exposed_reduction_s = build(scenario, world)
+    rates, host_shares = rounds_of(step, scenario, world)
     peak = torch.cuda.max_memory_reserved() if on_gpu else 0
     exposed_s = exposed_reduction_s()
     share = None
-    if job.strategy.startswith("ddp") and job.workers > 1:
+    if scenario.strategy.startswith("ddp") and scenario.workers > 1:
         del step, exposed_reduction_s
-        alone, _ = build(job, replace(world, rank=0, size=1))
-        without, _ = rounds_of(alone, job, world)
+        alone, _ = build(scenario, replace(world, rank=0, size=1))
+        without, _ = rounds_of(alone, scenario, world)
         share = max(0.0, 1 - statistics.median(rates) / statistics.median(without))
     peaks = world.gather(peak)
     if world.is_main:
         rate = statistics.median(rates)
         row = {
-            "strategy": job.strategy,
-            "scaling": job.scaling,
-            "workers": job.workers,
-            "batch_per_worker": job.batch_per_worker,
+            "strategy": scenario.strategy,
+            "scaling": scenario.scaling,
+            "workers": scenario.workers,
+            "batch_per_worker": scenario.batch_per_worker,
             "images_per_s": rate,
             "rounds": rates,
             "peak_bytes_per_worker": max(peaks),
             "host_share": statistics.median(host_shares) if on_gpu else None,
-            "exposed_share": exposed_s and exposed_s * rate / (job.batch_per_worker * job.workers),
+            "exposed_share": exposed_s and exposed_s * rate / (scenario.batch_per_worker * scenario.workers),
             "communication_share": share,
         }
         (Path(folder) / "row.json").write_text(json.dumps(row))
 
 
-def build(job: Job, world: World) -> tuple[Callable[[], None], Callable[[], float | None]]:
-    """A training step as a call, and what asks for how long its last one waited for its all-reduces, in seconds."""
+def build(scenario: ScalingCase, world: World) -> tuple[Callable[[], None], Callable[[], float | None]]:
+    """Return a training step, and a function that gives the last step's wait for all-reduces in seconds."""
     torch.manual_seed(0)
-    with world.device:  # a large teacher's weights are drawn there in no time
-        teacher, student = _network(job.teacher, job.image_px), _network(job.student, job.image_px)
+    with world.device:  # initialising a large teacher is fast on the device
+        teacher, student = (
+            _network(scenario.teacher, scenario.image_px),
+            _network(scenario.student, scenario.image_px),
+        )
     task = FourDs(
         teacher,
         student,
-        teacher_stages=stage_names(BackboneConfig(arch=job.teacher), teacher),
-        student_stages=stage_names(BackboneConfig(arch=job.student), student),
+        teacher_stages=stage_names(BackboneConfig(arch=scenario.teacher), teacher),
+        student_stages=stage_names(BackboneConfig(arch=scenario.student), student),
         config=MethodConfig(),
-        image_size=job.image_px,
+        image_size=scenario.image_px,
     ).train()
-    kind = "ddp" if job.strategy.startswith("ddp") else "deepspeed"
+    kind = "ddp" if scenario.strategy.startswith("ddp") else "deepspeed"
     strategy = make_strategy(
         kind,
         world,
         OptimConfig(),
         10**6,
-        deepspeed=job.strategy,
-        all_reduce="bfloat16" if job.strategy == "ddp_bfloat16" else "float32",
+        deepspeed=scenario.strategy,
+        all_reduce="bfloat16" if scenario.strategy == "ddp_bfloat16" else "float32",
     )
     step = TrainStep(
         task.to(world.device),
         world,
         StepConfig(
-            precision=job.precision,  # pyright: ignore[reportArgumentType]
-            cuda_graph=job.cuda_graph,
-            activation_checkpointing=job.activation_checkpointing,
+            precision=scenario.precision,  # pyright: ignore[reportArgumentType]
+            cuda_graph=scenario.cuda_graph,
+            activation_checkpointing=scenario.activation_checkpointing,
         ),
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
-        global_batch_size=job.batch_per_worker * job.workers,
+        global_batch_size=scenario.batch_per_worker * scenario.workers,
         strategy=strategy,
     )
-    n, px, device = job.batch_per_worker, job.image_px, world.device
+    n, px, device = scenario.batch_per_worker, scenario.image_px, world.device
     data = Batch(
         images=torch.randint(0, 256, (n, 3, px, px), dtype=torch.uint8, device=device),
         labels=torch.randint(0, NUM_CLASSES, (n,), device=device),
@@ -313,10 +316,12 @@ def build(job: Job, world: World) -> tuple[Callable[[], None], Callable[[], floa
     return call, step.exposed_reduction_s
 
 
-def rounds_of(step: Callable[[], None], job: Job, world: World) -> tuple[list[float], list[float]]:
-    """Images/s of all workers together and share of the time that the host was busy, round by round.
+def rounds_of(
+    step: Callable[[], None], scenario: ScalingCase, world: World
+) -> tuple[list[float], list[float]]:
+    """Return images/s of all workers together, and the share of time in which the host was busy, by round.
 
-    A round ends when the last worker is through.
+    A round ends when the last worker is done.
     """
 
     def wait() -> None:
@@ -329,18 +334,18 @@ def rounds_of(step: Callable[[], None], job: Job, world: World) -> tuple[list[fl
         step()
     wait()
     if world.device.type == "cuda":
-        torch.cuda.empty_cache()  # what trying convolution algorithms took
+        torch.cuda.empty_cache()  # memory of the convolution algorithms that were tried
         torch.cuda.reset_peak_memory_stats()
     rates, host_shares = [], []
     for _ in range(NUM_ROUNDS):
         wait()
         began = time.perf_counter()
-        for _ in range(job.num_steps):
+        for _ in range(scenario.num_steps):
             step()
         queued = time.perf_counter()
         wait()
         ended = time.perf_counter()
-        rates.append(job.num_steps * job.batch_per_worker * job.workers / (ended - began))
+        rates.append(scenario.num_steps * scenario.batch_per_worker * scenario.workers / (ended - began))
         host_shares.append((queued - began) / (ended - began))
     return rates, host_shares
 
@@ -356,5 +361,5 @@ def _num_parameters(arch: str, image_px: int) -> int:
 
 if __name__ == "__main__":  # torchrun's workers
     (given,) = sys.argv[1:]
-    work(Job(**json.loads((Path(given) / "job.json").read_text())), World.join(), given)
+    work(ScalingCase(**json.loads((Path(given) / "job.json").read_text())), World.join(), given)
     dist.destroy_process_group()

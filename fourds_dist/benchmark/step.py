@@ -1,16 +1,16 @@
-"""Whole training steps: released form, ours, and the ceiling, the same networks without any Fourier part.
+"""Training steps: released form, this implementation, and an upper bound without Fourier operators.
 
     python -m fourds_dist.benchmark step --device cuda --json step.json
     python -m fourds_dist.benchmark step --rows released fast fast-compiled fast-two-streams
 
-ResNet34 -> ResNet18 with 65 classes at 224 on synthetic images that already lie on the device (the loader has a
-benchmark of its own). All rows are timed in one process, each in three rounds; a step includes its optimisers. The
-ceiling keeps adapters' convolutions and drops every transform and the phase loss.
+ResNet34 -> ResNet18 with 65 classes at 224 px on synthetic images that stay on the device (the loader has a separate
+benchmark). All rows are timed in one process, each in three rounds; a step includes its optimisers. The upper bound
+("ceiling") has the adapters' convolutions, but no Fourier transforms and no phase loss.
 
-Memory is told twice, each against the released form's tensors. "held": what tensors take at most, except under a CUDA
-graph, which holds its memory between replays: there it is all the process has reserved, the larger figure. "tensors":
-what they take at most in the same step without a graph, like for like. Host time is what Python takes to ask for a
-step; where it is close to the step's own time, the device waits.
+Memory is given twice, each with its ratio to the tensors of the released form. "held": peak of the memory that PyTorch
+has reserved, which includes the memory of a CUDA graph between replays (released form: peak of its tensors). "tensors":
+peak of the tensors in the same step without a graph. Host time is the time in which Python queues a step; if it is
+close to the time of the step, the device waits for Python.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ import torch
 from torch import Tensor, nn
 
 from fourds_dist.benchmark.timing import device_name, usable_device
-from fourds_dist.data.batch import Batch
+from fourds_dist.cli.option_types import MOST, output_file, whole
+from fourds_dist.data.stream.batch import Batch
 from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, build_backbone
 from fourds_dist.method.adapter import FourierAdapter
-from fourds_dist.method.taps import StageTaps
+from fourds_dist.models.feature_hooks import FeatureHooks
 from fourds_dist.ops import use_backend
-from fourds_dist.option_types import MOST, output_file, whole
-from fourds_dist.training.optim import OptimConfig, Optimizers
+from fourds_dist.training.distributed.world import World
 from fourds_dist.training.step import StepConfig, TrainStep
-from fourds_dist.training.world import World
+from fourds_dist.training.strategies.optim import OptimConfig, TaskOptimizers
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 NUM_CLASSES = 65
@@ -46,30 +46,30 @@ WARM_UP_STEPS = 4
 
 @dataclass(frozen=True)
 class Form:
-    """A way to take the step."""
+    """A variant of the training step."""
 
     shown: str
     released: bool = False
     fourier: bool = True
     compile: bool = False
     two_streams: bool = False
-    lean: bool = True
+    memory_saving: bool = True
 
 
 FORMS = {
-    "released": Form("released form, float32", released=True, lean=False),
+    "released": Form("released form, float32", released=True, memory_saving=False),
     "ceiling": Form("no Fourier, bfloat16", fourier=False),
     "fast": Form("4Ds, bfloat16"),
     "ceiling-compiled": Form("no Fourier, bfloat16, compiled", fourier=False, compile=True),
     "fast-compiled": Form("4Ds, bfloat16, compiled", compile=True),
     "fast-two-streams": Form("4Ds, bfloat16, two streams", two_streams=True),
-    "fast-not-lean": Form("4Ds, bfloat16, PyTorch's layers", lean=False),
+    "fast-no-memory-saving": Form("4Ds, bfloat16, PyTorch's layers", memory_saving=False),
 }
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the table; ratios are None where the row they refer to was not measured."""
+class StepResult:
+    """One row of the table; a ratio is None if its reference row was not measured."""
 
     form: str
     batch: int
@@ -85,7 +85,7 @@ class Row:
 
 
 class ConvolutionalAdapter(FourierAdapter):
-    """The adapter without its transforms: the mix of amplitudes becomes a mix of the maps."""
+    """The adapter without Fourier transforms: mixes the feature maps instead of their amplitudes."""
 
     def forward(self, h: Tensor) -> Tensor:
         w = self.mix_weights().to(h.dtype)
@@ -93,19 +93,19 @@ class ConvolutionalAdapter(FourierAdapter):
 
 
 class FourDsOnTwoStreams(FourDs):
-    """The teacher beside the student instead of after it, forward and (autograd follows) backward.
+    """4Ds with the teacher on a second CUDA stream, concurrent with the student in the forward and backward passes.
 
-    To be gained where neither fills the device: predicted a fifth at batch 32 and next to nothing at 256.
+    The gain is largest if neither network fills the device: about a fifth expected at batch 32, almost none at 256.
     """
 
-    def _run(self, network: nn.Module, taps: StageTaps, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _run(self, network: nn.Module, hooks: FeatureHooks, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         if network is self.teacher:
             return self.ahead.pop()
         main, side = torch.cuda.current_stream(), torch.cuda.Stream()
         side.wait_stream(main)
         with torch.cuda.stream(side):
-            logits, maps = super()._run(self.teacher, self._teacher_taps, images)
-        own = super()._run(network, taps, images)
+            logits, maps = super()._run(self.teacher, self._teacher_hooks, images)
+        own = super()._run(network, hooks, images)
         main.wait_stream(side)
         images.record_stream(side)
         for x in (logits, *maps):
@@ -115,8 +115,8 @@ class FourDsOnTwoStreams(FourDs):
 
 
 def build_task(form: Form, image_size: int) -> FourDs:
-    """The pair of networks under 4Ds; without its Fourier part, the ceiling."""
-    preset = "authors" if form.released else "mended"
+    """Build the task of a variant."""
+    preset = "4ds_released" if form.released else "4ds"
     config = MethodConfig.model_validate(
         {"preset": preset} | ({} if form.fourier else {"phase_loss": "none"})
     )
@@ -137,10 +137,10 @@ def build_task(form: Form, image_size: int) -> FourDs:
 def build_step(
     form: Form, batch: int, image_size: int, device: torch.device, *, graph: bool = True
 ) -> Callable[[], None]:
-    """A training step with its optimisers, as a call without arguments.
+    """Return a training step with its optimisers, as a call without arguments.
 
     Args:
-        graph: False takes every form's step without a CUDA graph.
+        graph: False: no CUDA graph in any variant.
     """
     torch.manual_seed(0)
     task = build_task(form, image_size).to(device)
@@ -149,10 +149,10 @@ def build_step(
         channels_last=not form.released,
         compile=form.compile,
         cuda_graph=None if graph and not form.released else False,
-        lean=form.lean,
+        memory_saving=form.memory_saving,
     )
     step = TrainStep(task, World(0, 1, device), config, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    optimizers = Optimizers(task.parameter_groups(), OptimConfig(), num_steps=10**6)
+    optimizers = TaskOptimizers(task.parameter_groups(), OptimConfig(), num_steps=10**6)
     data = Batch(
         images=torch.randint(0, 256, (batch, 3, image_size, image_size), dtype=torch.uint8, device=device),
         labels=torch.randint(0, NUM_CLASSES, (batch,), device=device),
@@ -169,8 +169,8 @@ def build_step(
     return run
 
 
-def measure(name: str, batch: int, image_size: int, device: torch.device, num_steps: int) -> Row:
-    """Speed and memory of one form at one batch size."""
+def measure(name: str, batch: int, image_size: int, device: torch.device, num_steps: int) -> StepResult:
+    """Measure speed and memory of one variant at one batch size."""
     on_gpu = device.type == "cuda"
     run = build_step(FORMS[name], batch, image_size, device)
     for _ in range(WARM_UP_STEPS):
@@ -193,7 +193,7 @@ def measure(name: str, batch: int, image_size: int, device: torch.device, num_st
         peak = torch.cuda.max_memory_allocated() if form.released else torch.cuda.max_memory_reserved()
         del run
         tensors = peak if form.released else tensor_bytes(form, batch, image_size, device)
-    return Row(
+    return StepResult(
         form=name,
         batch=batch,
         images_per_s=statistics.median(rounds),
@@ -205,7 +205,7 @@ def measure(name: str, batch: int, image_size: int, device: torch.device, num_st
 
 
 def tensor_bytes(form: Form, batch: int, image_size: int, device: torch.device) -> int:
-    """What tensors take at most in a step without a graph; 0 for a compiled one, which would compile again."""
+    """Return the peak of the tensors in a step without a graph; 0 for compiled variants, which would compile again."""
     if form.compile:
         return 0
     release()
@@ -218,13 +218,13 @@ def tensor_bytes(form: Form, batch: int, image_size: int, device: torch.device) 
 
 
 def release() -> None:
-    """Give back what is no longer used, so that the next row starts with nothing."""
+    """Free unused memory before the next row."""
     gc.collect()
     torch.cuda.empty_cache()
 
 
-def compared(row: Row, others: dict[str, Row]) -> Row:
-    """The row with its ratios to those of the same batch size; a compiled row's ceiling is the compiled one."""
+def compared(row: StepResult, others: dict[str, StepResult]) -> StepResult:
+    """Return the row with its ratios to rows of the same batch size; compiled rows use the compiled ceiling."""
     released = others.get("released")
     ceiling = others.get("ceiling-compiled" if FORMS[row.form].compile else "ceiling")
     figures = asdict(row)
@@ -235,7 +235,7 @@ def compared(row: Row, others: dict[str, Row]) -> Row:
             figures["tensors_over_released"] = (row.tensor_bytes / released.peak_bytes) or None
     if ceiling is not None:
         figures["speed_over_ceiling"] = row.images_per_s / ceiling.images_per_s
-    return Row(**figures)
+    return StepResult(**figures)
 
 
 HEADING = (
@@ -244,8 +244,8 @@ HEADING = (
 )
 
 
-def line_of(row: Row) -> str:
-    """One row as the table prints it."""
+def line_of(row: StepResult) -> str:
+    """Return one line of the table."""
 
     def ratio(value: float | None, width: int) -> str:
         return " " * width if value is None else f"{value:{width}.3f}"
@@ -259,10 +259,10 @@ def line_of(row: Row) -> str:
 
 
 def known_architectures(*names: str) -> None:
-    """Refuse networks that cannot be built, before any is trained.
+    """Refuse architectures that cannot be built.
 
     Raises:
-        ValueError: naming the architecture.
+        ValueError: an unknown architecture; the message names it.
     """
     with torch.device("meta"):
         for name in names:
@@ -284,7 +284,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure, print a line for each row as it comes, write the JSON."""
+    """Measure; print each row and write the JSON after each row."""
     device = torch.device(options.device)
     record: dict[str, Any] = {
         "device": device_name(device),
@@ -296,7 +296,7 @@ def run(options: argparse.Namespace) -> None:
     print(f"{record['device']}, PyTorch {torch.__version__}")
     print(HEADING)
     for batch in options.batches:
-        measured: dict[str, Row] = {}
+        measured: dict[str, StepResult] = {}
         for name in options.rows:
             measured[name] = measure(name, batch, options.image_size, device, options.steps)
             release()

@@ -1,12 +1,12 @@
-"""What a sweep costs besides its training: trials that report a formula go the whole way through Ray Tune.
+"""Overhead of a sweep: trials without training, which report a formula through Ray Tune.
 
     python -m fourds_dist.benchmark sweep --trials 200
     python -m fourds_dist.benchmark sweep --trials 200 --scheduler asha --search optuna
 
-Each trial is an actor of its own, as in a sweep, and reports its epochs at once. `driver` is the CPU time of the
-driver's process for each trial, `clock` what passes between two trials with all slots in use, most of it Ray's start of
-a process. What grows with the number of trials shows in the second half against the first; the figures for 10,000 let
-the driver's cost of a trial and its memory grow on as they did.
+Each trial is an actor, as in a sweep, and reports its epochs at once. `driver` is the CPU time of the driver's process
+per trial. `clock` is the wall time per trial with all slots in use, most of which is Ray's start of a process. Costs
+that grow with the number of trials appear as a difference of the quarters; the figures for 10,000 trials extrapolate
+the driver's time and memory linearly.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from fourds_dist.launch.ray_cluster import connected
-from fourds_dist.option_types import MOST, whole
-from fourds_dist.sweep.ledger import FINAL, Ledger, Trial
-from fourds_dist.sweep.plan import Plan, read_plan
-from fourds_dist.sweep.run import run_plan, tune
+from fourds_dist.cli.option_types import MOST, whole
+from fourds_dist.experiments.sweep.plan import SweepPlan, read_plan
+from fourds_dist.experiments.sweep.run import run_plan, tune
+from fourds_dist.experiments.sweep.trial_store import FINAL, Trial, TrialStore
+from fourds_dist.launch.ray.cluster import connected
 
 CONFIG = "target: { url: none }\nsource: { url: none }\ndistill: { epochs: 4 }\n"
 SWEEP = """\
 name: stub
 config: run.yaml
 space:
-  distill.optim.lr: { loguniform: [0.001, 1] }
+  distill_stage.optim.lr: { loguniform: [0.001, 1] }
   method.temperature: { uniform: [1, 8] }
   method.phase_loss: { choice: [circular, squared] }
 """
@@ -43,7 +43,7 @@ MANY = 10_000
 
 @dataclass(frozen=True)
 class Mark:
-    """The driver at an instant."""
+    """State of the driver after some trials."""
 
     trials: int
     clock_s: float
@@ -52,32 +52,32 @@ class Mark:
 
     @classmethod
     def now(cls, trials: int) -> Mark:
-        """With so many trials over."""
+        """Measure after `trials` trials."""
         memory = psutil.Process().memory_info().rss
         return cls(trials, time.perf_counter(), time.process_time(), memory)
 
 
-class MarkedLedger(Ledger):
-    """Notes the driver's state when a quarter of the trials, the half, ... are over."""
+class MarkedTrialStore(TrialStore):
+    """Trial store that records the driver's state after each quarter of the trials."""
 
-    def __init__(self, plan: Plan, num_trials: int) -> None:
+    def __init__(self, plan: SweepPlan, num_trials: int) -> None:
         super().__init__(plan.url, plan.config.mode)
-        self._places = [num_trials * quarter // 4 for quarter in (1, 2, 3, 4)]
-        self._over = 0
+        self._mark_at = [num_trials * quarter // 4 for quarter in (1, 2, 3, 4)]
+        self._num_ended = 0
         self.marks: list[Mark] = []
 
     def write(self, trial: Trial) -> None:
-        """Also count."""
+        """Write the trial, and record the driver's state after each quarter of the trials."""
         super().write(trial)
-        self._over += trial.state in FINAL
-        if trial.state in FINAL and self._over in self._places:
-            self.marks.append(Mark.now(self._over))
+        self._num_ended += trial.state in FINAL
+        if trial.state in FINAL and self._num_ended in self._mark_at:
+            self.marks.append(Mark.now(self._num_ended))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The benchmark's options."""
     parser.add_argument("--trials", type=whole(1, MOST), default=200)
-    parser.add_argument("--concurrency", type=whole(1, MOST), default=8)
+    parser.add_argument("--max-concurrent-trials", type=whole(1, MOST), default=8)
     parser.add_argument("--search", default="random", choices=("random", "optuna"))
     parser.add_argument("--scheduler", default="asha", choices=("asha", "hyperband", "median", "none"))
 
@@ -88,26 +88,26 @@ def run(options: argparse.Namespace) -> None:
         folder = Path(name)
         (folder / "run.yaml").write_text(CONFIG)
         (folder / "sweep.yaml").write_text(SWEEP)
-        words = [f"budget.trials={options.trials}", f"concurrency={options.concurrency}"]
+        words = [f"budget.trials={options.trials}", f"max_concurrent_trials={options.max_concurrent_trials}"]
         words += [f"search={options.search}", f"scheduler.name={options.scheduler}"]
         plan = read_plan(folder / "sweep.yaml", words, folder=folder)
-        ledger = MarkedLedger(plan, options.trials)
+        trial_store = MarkedTrialStore(plan, options.trials)
         with connected():
-            run_plan(plan, ledger, Console(quiet=True), stub)
-    show(ledger.marks, options)
+            run_plan(plan, trial_store, Console(quiet=True), stub)
+    show(trial_store.marks, options)
 
 
 def stub(config: dict[str, Any]) -> None:
-    """A trial that is over at once."""
-    best = 1 - abs(math.log10(config["distill.optim.lr"]) + 1.5) / 3
+    """A trial without training."""
+    best = 1 - abs(math.log10(config["distill_stage.optim.lr"]) + 1.5) / 3
     for epoch in range(1, 5):
         tested = {"tested": best} if epoch == 4 else {}
         tune.report({"epoch": epoch, "metric": best * (1 - 0.5**epoch), **tested})
 
 
 def show(marks: list[Mark], options: argparse.Namespace) -> None:
-    """A line for each quarter after the first, which starts everything, and one for 10,000 trials."""
-    print(f"{options.search}, {options.scheduler}, {options.concurrency} at once")
+    """Print a line per quarter without the first, which includes the start of Ray, and one for 10,000 trials."""
+    print(f"{options.search}, {options.scheduler}, {options.max_concurrent_trials} at once")
     print(f"{'trials':>12} {'clock, s/trial':>15} {'driver, ms/trial':>17} {'driver, MB':>11}")
     costs: list[float] = []
     for before, after in itertools.pairwise(marks):
@@ -121,9 +121,9 @@ def show(marks: list[Mark], options: argparse.Namespace) -> None:
     memory_per_trial = max(0, last.memory_bytes - first.memory_bytes) / (last.trials - first.trials)
     growth_ms = max(0.0, costs[-1] - costs[0]) / (
         last.trials - marks[1].trials
-    )  # each trial more costs so much more
+    )  # growth of the cost per trial
     whole_s = (costs[-1] * left + growth_ms * left**2 / 2) / 1e3
     print(
-        f"to {MANY}: the driver works {whole_s / 60:.0f} min more and comes to "
-        f"{(last.memory_bytes + memory_per_trial * left) / 1e6:.0f} MB ({memory_per_trial / 1e3:.1f} kB a trial)"
+        f"extrapolated to {MANY}: {whole_s / 60:.0f} min more CPU time of the driver, "
+        f"{(last.memory_bytes + memory_per_trial * left) / 1e6:.0f} MB ({memory_per_trial / 1e3:.1f} kB per trial)"
     )

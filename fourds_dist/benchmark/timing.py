@@ -1,7 +1,7 @@
-"""How long a call takes on a device, and the plain table benchmarks print.
+"""Timing of calls on a device, and plain-text tables.
 
-On CUDA a call is captured in a graph and its replays are timed with events, so that the figure is the device's and not
-Python's; `hot` replays follow one another, before a `cold` one a buffer larger than the L2 cache is written.
+On CUDA a call is captured in a graph and its replays are timed with events, so that the time is the device's, without
+Python. `hot` replays follow one another; before a `cold` replay a buffer larger than the L2 cache is written.
 """
 
 import argparse
@@ -25,7 +25,7 @@ class Timing:
 
 
 def time_call(call: Callable[[], object], device: torch.device, num_repeats: int) -> Timing:
-    """Time `call` with caches warm and cold. It must not wait for the device, nor depend on the host's clock."""
+    """Time `call` with warm and cold caches; `call` must not synchronise with the device."""
     return time_cuda(call, device, num_repeats) if device.type == "cuda" else time_cpu(call, num_repeats)
 
 
@@ -50,7 +50,7 @@ def time_cuda(call: Callable[[], object], device: torch.device, num_repeats: int
 def median_ms(
     call: Callable[[], object], num_repeats: int, before: Callable[[], object] = lambda: None
 ) -> float:
-    """Median time between two events around `call`, with `before` ahead of each."""
+    """Return the median time between two events around `call`; `before` runs ahead of each call, untimed."""
     call()
     events = []
     for _ in range(num_repeats):
@@ -65,7 +65,7 @@ def median_ms(
 
 
 def time_cpu(call: Callable[[], object], num_repeats: int) -> Timing:
-    """Time `call` on the host; before a cold call another buffer is swept through the caches."""
+    """Time `call` on the host; before a cold call another buffer is written through the caches."""
     sweep = torch.empty(FLUSH_BYTES // 4, dtype=torch.uint8)
     call()
     seconds: dict[bool, list[float]] = {False: [], True: []}
@@ -80,7 +80,7 @@ def time_cpu(call: Callable[[], object], num_repeats: int) -> Timing:
 
 
 def usable_device(text: str) -> str:
-    """The type of an option: a device that this PyTorch has."""
+    """Parse the option `--device`: a device that this PyTorch can use."""
     try:
         torch.empty(1, device=text)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -90,14 +90,14 @@ def usable_device(text: str) -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """The device in words, as a table's heading needs it."""
+    """Return the name of the device for headings."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads"
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An aligned plain-text table: the first columns to the left, numbers to the right."""
+    """Return an aligned plain-text table: text to the left, numbers to the right."""
     widths = [max(len(row[i]) for row in (heading, *rows)) for i in range(len(heading))]
 
     numeric = [is_number(cell) for cell in rows[0]]
@@ -110,5 +110,5 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def is_number(cell: str) -> bool:
-    """Whether a cell holds a figure."""
+    """Whether a cell holds a number."""
     return cell.replace(".", "", 1).isdigit()

@@ -1,1 +1,1 @@
-"""Where a run's workers come from: Ray clusters, or this process and torchrun. Only sweeps import ray besides."""
+"""Start of a run's workers: on a Ray cluster, in this process, or under torchrun."""

@@ -1,15 +1,16 @@
 """The method 4Ds (arXiv 2401.06826) as modules: plain arguments in, named losses out; no Ray, no files, no network.
 
-Reading order: `backbones` (networks and the names of their stages), `taps` and `maps` (stages as they run), `adapter`,
-`gate`, `phase`, `losses`, `output`, then `distiller`, which puts them together; `source`, the stage before it, `adapt`,
-the stage between in two-stage methods, and `hint`, both to compare with. `presets` lists the methods.
+Reading order: `adapter`, `fusion_gate`, `phase_loss`, `losses`, `output`, `task`, then `fourds`, which joins them.
+`supervised` is the source stage, `teacher_adaptation` the middle stage of two-stage methods, `feature_distillation` a
+baseline. `presets` lists the methods. The networks are in `fourds_dist.models`.
 """
 
-from fourds_dist.method.adapt import AdaptConfig, AdaptTeacher
-from fourds_dist.method.backbones import BackboneConfig, build_backbone
-from fourds_dist.method.distiller import FourDs, MethodConfig
+from fourds_dist.method.fourds import FourDs, MethodConfig
 from fourds_dist.method.output import Output
-from fourds_dist.method.source import SourceClassifiers
+from fourds_dist.method.supervised import SourceClassifiers
+from fourds_dist.method.task import Task
+from fourds_dist.method.teacher_adaptation import AdaptConfig, AdaptTeacher
+from fourds_dist.models.backbones import BackboneConfig, build_backbone
 
 __all__ = [
     "AdaptConfig",
@@ -19,5 +20,6 @@ __all__ = [
     "MethodConfig",
     "Output",
     "SourceClassifiers",
+    "Task",
     "build_backbone",
 ]

@@ -1,10 +1,10 @@
-"""The Fourier adapter: the only part of the teacher that learns.
+"""The Fourier adapter: the only trainable part of the teacher.
 
 For a stage's output h, with a = BN(W2 ReLU(BN(W1 h))) and w = softmax(theta / temperature):
 
     out = F^-1( (w0 |F(a)| + w1 |F(h)|) * exp(i angle F(h)) )                (Eq. 2 to 5)
 
-The amplitude (domain-specific: style) is learnt, the phase (domain-invariant: shape) is the frozen teacher's own.
+The amplitude (domain-specific: style) is learnt; the phase (domain-invariant: shape) is that of the frozen teacher.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from fourds_dist.ops import fourier_mix
 
 
 class FourierAdapter(nn.Module):
-    """Learnt amplitude under the phase of the input; the shape stays (B, C, H, W).
+    """Combine a learnt amplitude with the phase of the input; the shape stays (B, C, H, W).
 
     Args:
-        channels: C of the stage it follows.
+        channels: C of the stage before the adapter.
         reduction: C / bottleneck width of the two 1x1 convolutions, >= 1 (released: 4).
-        temperature: of the softmax over the two mix logits (released: 0.1); smaller moves the mix faster.
+        temperature: temperature of the softmax over the two mix logits (released: 0.1); a smaller one changes the mix
+            faster.
 
     >>> adapter = FourierAdapter(64)
     >>> adapter(torch.randn(2, 64, 14, 14)).shape
@@ -45,7 +46,7 @@ class FourierAdapter(nn.Module):
         self.temperature = temperature
 
     def mix_weights(self) -> Float[Tensor, 2]:
-        """(share of the adapter's amplitude, share of the teacher's own); they sum to 1."""
+        """Return (weight of the learnt amplitude, weight of the teacher's amplitude), which sum to 1 (Eq. 3)."""
         return torch.softmax(self.mix / self.temperature, dim=0)
 
     def forward(self, h: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:

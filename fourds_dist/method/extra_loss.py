@@ -1,4 +1,4 @@
-"""A loss of the user's own in the student's loss (Eq. 22): a function that `method.extra_loss` names."""
+"""A user-defined term of the student's loss (Eq. 22): the function named by `method.extra_loss`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fourds_dist.method.entry_point import entry_point
+from fourds_dist.config.entry_point import entry_point
 
 KEY = "method.extra_loss"
 
 
 class ExtraLoss:
-    """Calls the function, and checks what it returns.
+    """Call the user's function and check its result.
 
     Args:
         name: `package.module:function`.
 
     Raises:
-        ValueError: no such function.
+        ValueError: the function does not exist.
     """
 
     def __init__(self, name: str) -> None:
@@ -34,10 +34,10 @@ class ExtraLoss:
         maps_T: Sequence[Float[Tensor, "B _C _H _W"]],
         labels: Int[Tensor, " B"],
     ) -> Float[Tensor, ""]:
-        """The loss of one batch; what comes from the teacher is detached.
+        """Return the loss of one batch; the teacher's logits and maps are detached.
 
         Raises:
-            ValueError: the function returned anything but one number as a tensor.
+            ValueError: the result is not a tensor of shape ().
         """
         loss = self._function(
             student_logits=logits_S,

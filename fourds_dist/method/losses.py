@@ -1,4 +1,4 @@
-"""The losses on logits: cross-entropy that skips unlabelled images, and distillation (Eq. 14 to 19, 24)."""
+"""Losses on logits: cross-entropy over labelled images, distillation, class confusion (Eq. 14 to 19, 24)."""
 
 from __future__ import annotations
 
@@ -11,102 +11,104 @@ UNLABELLED = -1
 
 
 def cross_entropy(logits_BK: Float[Tensor, "B K"], labels_B: Int[Tensor, " B"]) -> Float[Tensor, ""]:
-    """Mean cross-entropy over the labelled images; 0, with a gradient of 0, where a batch has none (Eq. 14)."""
+    """Return the mean cross-entropy over the labelled images (Eq. 14); 0 with zero gradient if a batch has none."""
     total = F.cross_entropy(logits_BK, labels_B, ignore_index=UNLABELLED, reduction="sum")
     return total / (labels_B != UNLABELLED).sum().clamp(min=1)
 
 
-def distillation(
+def kd_loss(
     from_logits_BK: Float[Tensor, "B K"],
     to_logits_BK: Float[Tensor, "B K"],
     *,
     temperature: float,
-    trust_B: Float[Tensor, " B"] | None = None,
+    weight_B: Float[Tensor, " B"] | None = None,
 ) -> Float[Tensor, ""]:
-    """temperature^2 * mean_B( trust * KL(from || to) ) of the softened distributions (Eq. 15); no gradient to `from`.
+    """Return temperature^2 * mean_B(weight * KL(from || to)) of the softened distributions (Eq. 15).
 
-    Source: Hinton et al., arXiv 1503.02531; KL with reduction `batchmean`, as in the released code.
+    No gradient reaches `from`. Source: Hinton et al., arXiv 1503.02531; KL with reduction `batchmean`, as in the
+    released code.
 
     Args:
-        trust_B: weight of each image in [0, 1]; None counts every image fully.
+        weight_B: weight of each image in [0, 1]; None: 1 for every image.
     """
     soft_BK = F.softmax(from_logits_BK.detach() / temperature, dim=1)
     log_BK = F.log_softmax(to_logits_BK / temperature, dim=1)
     kl_B = F.kl_div(log_BK, soft_BK, reduction="none").sum(dim=1)
-    if trust_B is not None:
-        kl_B = kl_B * trust_B
+    if weight_B is not None:
+        kl_B = kl_B * weight_B
     return temperature**2 * kl_B.mean()
 
 
-def balance(num_classes: int, temperature: float) -> float:
-    """Weight at which `distillation` from a confident teacher has half of a label's gradient (Eq. 19).
+def kd_normalisation(num_classes: int, temperature: float) -> float:
+    """Return the weight at which `kd_loss` from a confident teacher has half the gradient of cross-entropy (Eq. 19).
 
-    At a student that gives every class 1/K, cross-entropy's gradient on the logits is 1/K - onehot, distillation's
-    temperature * (1/K - p) with p the teacher's softened answer: the more classes, the softer. Here that of a teacher
-    that gives one class 9/10 and the others alike: 0.75 for 10 classes at temperature 4, 2.2 for 65, 5.1 for 225.
+    For a student with probability 1/K for every class, the gradient on the logits is 1/K - onehot for cross-entropy and
+    temperature * (1/K - p) for distillation, with p the softened output of the teacher, which is flatter for more
+    classes. The teacher assumed here has probability 9/10 for one class and equal ones for the others. The weight at
+    temperature 4 is 0.75 for 10 classes, 2.2 for 65 and 5.1 for 225.
     """
     if num_classes < 2:
         return 1.0
     others = num_classes - 1
-    sureness = (9 * others) ** (1 / temperature)
-    share = sureness / (sureness + others)
-    return (1 - 1 / num_classes) / (2 * temperature * (share - 1 / num_classes))
+    odds = (9 * others) ** (1 / temperature)
+    probability = odds / (odds + others)
+    return (1 - 1 / num_classes) / (2 * temperature * (probability - 1 / num_classes))
 
 
-def trust_where_right(logits_BK: Float[Tensor, "B K"], labels_B: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """The weight of each image in distillation by the probability that the distilled network is right (Eq. 16).
+def teacher_confidence(logits_BK: Float[Tensor, "B K"], labels_B: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """Return the distillation weight of each image by the teacher's confidence (Eq. 16).
 
-    The probability it gives the true class; on an unlabelled image, the probability of its own best guess. A teacher
-    that is wrong about the target then stops dragging the student along.
+    The weight is the teacher's probability of the true class, or its largest probability for an unlabelled image. A
+    teacher that is wrong about an image then has little effect on the student.
     """
     p_BK = F.softmax(logits_BK.detach(), dim=1)
     p_true_B = p_BK.gather(1, labels_B.clamp(min=0)[:, None]).squeeze(1)
     return torch.where(labels_B == UNLABELLED, p_BK.amax(dim=1), p_true_B)
 
 
-def trust_where_better(
+def confidence_where_teacher_better(
     from_logits_BK: Float[Tensor, "B K"],
     to_logits_BK: Float[Tensor, "B K"],
     labels_B: Int[Tensor, " B"],
 ) -> Float[Tensor, " B"]:
-    """`trust_where_right` of the distilled network where it exceeds the learner's own; 0 on the other images (Eq. 17).
+    """Return `teacher_confidence` where the teacher's confidence exceeds the student's, else 0 (Eq. 17).
 
-    A learner that has come to know the target better than the network it learns from is left alone.
+    Images on which the student is better than the teacher are not distilled.
     """
-    trust_B = trust_where_right(from_logits_BK, labels_B)
-    return torch.where(trust_B > trust_where_right(to_logits_BK, labels_B), trust_B, 0.0)
+    weight_B = teacher_confidence(from_logits_BK, labels_B)
+    return torch.where(weight_B > teacher_confidence(to_logits_BK, labels_B), weight_B, 0.0)
 
 
-def trust_where_surer(
+def confidence_where_teacher_better_unlabelled(
     from_logits_BK: Float[Tensor, "B K"],
     to_logits_BK: Float[Tensor, "B K"],
     labels_B: Int[Tensor, " B"],
 ) -> Float[Tensor, " B"]:
-    """`trust_where_right` on labelled images, `trust_where_better` on unlabelled ones (Eq. 18).
+    """Return `teacher_confidence` on labelled images, `confidence_where_teacher_better` on unlabelled ones (Eq. 18).
 
-    What a learner was told it soon gives as certain, whatever it understands: being better there says little of it, and
-    what the distilled network knows of the classes beside the right one is still worth learning.
+    Students fit given labels quickly, so their confidence on labelled images is no evidence. The teacher's
+    probabilities of the other classes remain useful there.
     """
-    better_B = trust_where_better(from_logits_BK, to_logits_BK, labels_B)
-    return torch.where(labels_B == UNLABELLED, better_B, trust_where_right(from_logits_BK, labels_B))
+    better_B = confidence_where_teacher_better(from_logits_BK, to_logits_BK, labels_B)
+    return torch.where(labels_B == UNLABELLED, better_B, teacher_confidence(from_logits_BK, labels_B))
 
 
 def class_confusion(
     logits_BK: Float[Tensor, "B K"], counted_B: Bool[Tensor, " B"], *, temperature: float
 ) -> Float[Tensor, ""]:
-    """Minimum class confusion: how often a batch's predictions waver between classes, in [0, 1] (Eq. 24).
+    """Return the minimum class confusion loss: the confusion between classes in a batch, in [0, 1] (Eq. 24).
 
-    With p the softened predictions and w_i proportional to 1 + exp(-entropy_i), of mean 1 and without gradient:
-    C = p^T diag(w) p, each row divided by its sum; the loss is the mean over rows of what is off the diagonal.
+    p are the softened predictions; w_i is proportional to 1 + exp(-entropy_i), has mean 1 and no gradient.
+    C = p^T diag(w) p, each row divided by its sum. The loss is the mean over rows of the off-diagonal sum.
 
     Args:
-        counted_B: the images that take part (usually the unlabelled ones); with none the loss is 0, its gradient too.
-        temperature: of the softmax (paper: 2.5).
+        counted_B: mask of the images to use (usually the unlabelled ones); without any, loss and gradient are 0.
+        temperature: temperature of the softmax (paper: 2.5).
     """
     log_p_BK = F.log_softmax(logits_BK / temperature, dim=1)
     p_BK = log_p_BK.exp()
     with torch.no_grad():
-        # With torch.special.entr here and trace below the step could not be recorded as a CUDA graph.
+        # torch.special.entr here and torch.trace below would prevent the capture of a step as a CUDA graph.
         entropy_B = -(p_BK * log_p_BK).sum(dim=1)
         w_B = (1 + torch.exp(-entropy_B)) * counted_B
         w_B = w_B * counted_B.sum() / w_B.sum().clamp(min=1e-8)

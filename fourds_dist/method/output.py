@@ -1,4 +1,4 @@
-"""What a task gives for a batch: one loss to call backward on, and named losses and logits to look at."""
+"""The output of a task for a batch: one loss for backward, and named losses and logits for logs and metrics."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 Predictor = Callable[[Tensor], Tensor]
-"""Images (B, 3, H, W) to logits (B, K)."""
+"""Function of images (B, 3, H, W) to logits (B, K)."""
 
 
 class Output(NamedTuple):
-    """Of one forward pass."""
+    """Losses and logits of one forward pass."""
 
     loss: Float[Tensor, ""]
-    """To call backward on: the weighted sum of the losses."""
+    """Weighted sum of the losses, for backward."""
 
     losses: dict[str, Tensor]
-    """By name, unweighted, detached."""
+    """Losses by name, unweighted, detached."""
 
     logits: dict[str, Tensor]
-    """By network, detached."""
+    """Logits (B, K) by network, detached."""
 
     @classmethod
     def of(
         cls, losses: dict[str, Tensor], weights: Mapping[str, float | Tensor], logits: dict[str, Tensor]
     ) -> Output:
-        """Join named losses by weight (1 where none is given)."""
+        """Return the weighted sum of named losses with the losses and logits; the default weight is 1."""
         total = torch.stack([weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
         return cls(
             total,

@@ -1,40 +1,40 @@
 """Named settings of the method. A preset fills the keys of `method` that the user leaves out.
 
-| preset          | what it is                                                                                      |
-|-----------------|-------------------------------------------------------------------------------------------------|
-| `mended`        | ours, the default                                                                               |
-| `authors`       | 4Ds as released, mistakes included, for fair comparison and for the fixture that checks us      |
-| `cross_entropy` | the student alone, from target labels; with `student.start: source` the fine-tuned student      |
-| `distillation`  | plain distillation from the teacher as it is (arXiv 1503.02531); `teacher_batch_norm` chooses   |
-| `hint`          | distillation and feature hints (FitNets, arXiv 1412.6550)                                       |
+| preset          | method                                                                                             |
+|-----------------|----------------------------------------------------------------------------------------------------|
+| `4ds`           | this package's version of 4Ds, the default                                                         |
+| `4ds_released`  | 4Ds as released, mistakes included, for fair comparison and for the test against released numbers  |
+| `cross_entropy` | the student alone, from target labels; with `student.start: source` the fine-tuned student         |
+| `distillation`  | plain distillation from the source teacher (arXiv 1503.02531); see `teacher_batch_norm`            |
+| `fitnets`       | distillation and feature distillation (FitNets, arXiv 1412.6550)                                   |
 
-Two-stage methods are `adapt.method: fine_tune` or `mcc` followed by `distillation`. A part left out is a key changed:
-`adapters: false`, `phase_loss: none`, `trust: all`, `teacher_batch_norm: frozen`, `apprenticeship: 0`,
-`balance: never`.
+Two-stage methods are `adapt.method: fine_tune` or `mcc` followed by `distillation`. These keys switch a part off:
+`adapters: false`, `phase_loss: none`, `kd_sample_weight: uniform`, `teacher_batch_norm: frozen`,
+`untrained_warmup_power: 0`, `normalise_kd: never`.
 
-EXPERIMENTS.md beside this file has the trials that settled `mended`.
+EXPERIMENTS.md in this folder has the experiments behind `4ds`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-_WITHOUT_4DS: dict[str, Any] = {"adapters": False, "phase_loss": "none", "trust": "all"}
+_WITHOUT_4DS: dict[str, Any] = {"adapters": False, "phase_loss": "none", "kd_sample_weight": "uniform"}
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "mended": {
+    "4ds": {
         "teacher_batch_norm": "adapt",
         "phase_loss": "circular",
-        "trust": "surer",
-        "apprenticeship": 16.0,
-        "balance": "novices",
+        "kd_sample_weight": "where_teacher_better_unlabelled",
+        "untrained_warmup_power": 16.0,
+        "normalise_kd": "untrained",
     },
-    "authors": {
+    "4ds_released": {
         "teacher_batch_norm": "adapt",
         "phase_loss": "squared",
-        "trust": "all",
+        "kd_sample_weight": "uniform",
     },
-    "cross_entropy": _WITHOUT_4DS | {"teacher_batch_norm": "frozen", "distillation_weight": 0.0},
+    "cross_entropy": _WITHOUT_4DS | {"teacher_batch_norm": "frozen", "kd_weight": 0.0},
     "distillation": _WITHOUT_4DS | {"teacher_batch_norm": "frozen"},
-    "hint": _WITHOUT_4DS | {"teacher_batch_norm": "frozen", "hint": "all"},
+    "fitnets": _WITHOUT_4DS | {"teacher_batch_norm": "frozen", "feature_loss": "all"},
 }

@@ -1,20 +1,18 @@
-"""The Fourier operators of the method: the adapters' mixing, pooled phases, and the circular phase distance.
+"""The Fourier operators of the method: the mixing of amplitudes, pooled phases, and the circular phase distance.
 
-    from fourds_dist.ops import fourier_mix, pooled_phase, phase_disparity
+    from fourds_dist.ops import fourier_mix, pooled_phase, phase_distance
 
-    out = fourier_mix(h, a, w)             # amplitudes mixed, the phase of h kept       (Eq. 5)
+    out = fourier_mix(h, a, w)             # mixed amplitudes, phase of h                (Eq. 5)
     P = pooled_phase(h, (7, 7))            # mean phases over the cells of a pool        (Eq. 7)
-    d = phase_disparity(h_student, h_teacher)                                            (Eq. 11)
+    d = phase_distance(h_student, h_teacher)                                            (Eq. 11)
 
-`operators.py` holds them, `backends.py` chooses who computes them, `reference.py` is the released form and the oracle
-of the tests, `eager.py` the half spectrum (its transforms in `half_spectrum.py`, by `matrices.py`), `fused.py` and
-`cuda/` the kernels, `nvrtc.py` compiles and launches those. `lean.py` has layers of ordinary networks that keep less
-for their gradients. `python -m fourds_dist.benchmark ops` measures all of it against copies of the same bytes.
-
-README.md describes the design, EXPERIMENTS.md what was tried. Numbers of equations: fourds_dist/method/README.md.
+`operators.py` defines the operators and `backends.py` selects the backend: `reference.py` (the released form, which
+tests compare with), `eager.py` (the half spectrum) or `fused.py` (the kernels in `cuda/`). `python -m
+fourds_dist.benchmark ops` compares the operators with copies of the same bytes. README.md describes the design,
+EXPERIMENTS.md the experiments, fourds_dist/method/README.md the equations.
 """
 
 from fourds_dist.ops.backends import BACKENDS, choose_backend, use_backend
-from fourds_dist.ops.operators import fourier_mix, phase_disparity, pooled_phase
+from fourds_dist.ops.operators import fourier_mix, phase_distance, pooled_phase
 
-__all__ = ["BACKENDS", "choose_backend", "fourier_mix", "phase_disparity", "pooled_phase", "use_backend"]
+__all__ = ["BACKENDS", "choose_backend", "fourier_mix", "phase_distance", "pooled_phase", "use_backend"]

@@ -1,7 +1,7 @@
-"""What the operators accept: every user error is caught here, before anything is launched.
+"""Checks of the operators' arguments, before any launch.
 
-The messages name the tensor, the problem and the remedy. Values are never inspected (that would wait for the device):
-NaN and infinity pass through to the output of their own image and channel.
+The messages name the tensor, the problem and the remedy. Values are not checked, as this would synchronise with the
+device: NaN and infinity propagate to the output of their image and channel.
 """
 
 import torch
@@ -16,7 +16,7 @@ def check_map(name: str, x: Tensor) -> None:
         raise ValueError(f"{name} must be a tensor, got {type(x).__name__}")  # noqa: TRY004
     if x.is_complex():
         raise ValueError(
-            f"{name} is complex ({x.dtype}): pass the real feature map, the transform is taken inside"
+            f"{name} is complex ({x.dtype}): pass the real feature map, as the operator includes the transform"
         )
     if not x.is_floating_point():
         raise ValueError(f"{name} holds integers ({x.dtype}): convert it with {name}.float()")
@@ -62,5 +62,5 @@ def check_output_size(output_size: tuple[int, int]) -> tuple[int, int]:
 
 
 def common_dtype(x: Tensor, y: Tensor) -> torch.dtype:
-    """The dtype both maps are brought to: the wider one, so that a mixed pair under autocast loses nothing."""
+    """Return the wider dtype of two maps, so that a mixed pair under autocast loses no precision."""
     return torch.promote_types(x.dtype, y.dtype)

@@ -1,10 +1,10 @@
-"""Half spectrum, no trigonometry, backward by hand: pointwise passes between transforms, on any device and size.
+"""The eager backend: half spectrum without trigonometry and hand-derived backward, for any device and size.
 
-Symbols: X = F(h), A = F(a), G = F(g) for the gradient g of the result, d() the denormal rule, X' = (d(Re X), Im X),
-u = X'/|X'| = exp(i angle X) (the phase without an angle), al = sqrt(max(|A|^2, EPS)), m = sqrt(max(|X|^2, EPS)),
-amp = w0 al + w1 m. `half_spectrum.py` holds the transforms, the shapes HKM and the multiplicity c_l of a column.
+Symbols: X = F(h), A = F(a), G = F(g) for the gradient g of the result, d() of Eq. 1, X' = (d(Re X), Im X), u = X'/|X'|
+= exp(i angle X), al = sqrt(max(|A|^2, EPS)), m = sqrt(max(|X|^2, EPS)), amp = w0 al + w1 m. `half_spectrum.py` has the
+transforms, and defines the shape HKM and the multiplicity c_l of a column.
 
-On a CPU the maps are taken in pieces that stay in its cache: the passes over them cost next to nothing there.
+On a CPU the maps are processed in chunks that fit into the cache, where pointwise passes are cheap.
 """
 
 import math
@@ -32,11 +32,11 @@ from fourds_dist.ops.matrices import multiplicity, pool_matrices
 from fourds_dist.ops.spectrum import EPS, working_dtype
 
 PIECE_ELEMENTS = 2**18
-"""Of a map's tensor, for each thread of a CPU: about ten such tensors are alive at a time."""
+"""Elements per chunk and CPU thread; about ten tensors of this size are alive at a time."""
 
 
 def fourier_mix(h_BCHW: Tensor, a_BCHW: Tensor, mix_2: Tensor) -> Tensor:
-    """out = F^-1(amp u)."""
+    """Return out = F^-1(amp u)."""
     out_BCHW = result_like(h_BCHW)
     w = mix_2.to(out_BCHW.dtype)
     for h, a, out in pieces(h_BCHW, a_BCHW, out_BCHW):
@@ -52,9 +52,9 @@ def fourier_mix(h_BCHW: Tensor, a_BCHW: Tensor, mix_2: Tensor) -> Tensor:
 def fourier_mix_backward(
     g_BCHW: Tensor, h_BCHW: Tensor, a_BCHW: Tensor, mix_2: Tensor, need_h: bool, need_a: bool, need_mix: bool
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients to h, a and the weights.
+    """Return the gradients to h, a and the weights.
 
-    With p + i q = conj(u) G, the parts of G along the phase and across it:
+    With p + i q = conj(u) G, the components of G parallel and orthogonal to the phase:
         gA = w0 p A / al                   where |A|^2 >= EPS, else 0
         gX = w1 p X / m  (|X|^2 >= EPS)  +  i u q amp / |X'|, whose real part is 0 where |Re X| < EPS
         gw0 = sum_k c_l p al / HW,   gw1 = sum_k c_l p m / HW
@@ -92,10 +92,10 @@ def fourier_mix_backward(
 
 
 def pooled_phase(h_BCHW: Tensor, output_size: tuple[int, int]) -> Tensor:
-    """P = D phi + N phi', where phi' are the phases of the mirrored half and D and N pool them.
+    """Return P = D phi + N phi', where phi' are the phases of the mirrored half and D and N pool the phases.
 
-    phi' = -phi, but where Im X = 0 the angle is 0 or pi on both sides. Maps with few live pixels have such bins, and
-    all others none but the self-conjugate ones, which N leaves out.
+    phi' = -phi, except where Im X = 0 and the angle is 0 or pi on both sides. Maps with few nonzero pixels have such
+    bins. Other maps have only the self-conjugate ones, which N excludes.
     """
     dtype = working_dtype(h_BCHW.dtype)
     pooled = torch.empty(*h_BCHW.shape[:2], *output_size, dtype=dtype, device=h_BCHW.device)
@@ -108,15 +108,15 @@ def pooled_phase(h_BCHW: Tensor, output_size: tuple[int, int]) -> Tensor:
         P = torch.mm(of_each_map(phi), opposite, out=out.view(len(out), -1))
         same = phi.mul_(X.im.eq_(0.0))
         clear_self_conjugate_(same, height, width)
-        if same.is_cuda or same.any():  # a GPU would have to be waited for
+        if same.is_cuda or same.any():  # no synchronisation with a GPU
             P.addmm_(of_each_map(same), N.mT, alpha=2.0)
     return pooled
 
 
 def pooled_phase_backward(g_BCUV: Tensor, h_BCHW: Tensor) -> Tensor:
-    """gh = F^-1(gX HW / c) with gX = tau (-Im X, d(Re X)) and tau = (D - N)^T g / |X'|^2.
+    """Return gh = F^-1(gX HW / c) with gX = tau (-Im X, d(Re X)) and tau = (D - N)^T g / |X'|^2.
 
-    The real part is 0 where |Re X| < EPS.
+    The real part of gX is 0 where |Re X| < EPS.
     """
     grad_BCHW = result_like(h_BCHW)
     height, width = h_BCHW.shape[-2:]
@@ -131,14 +131,14 @@ def pooled_phase_backward(g_BCUV: Tensor, h_BCHW: Tensor) -> Tensor:
         tau = torch.empty_like(re)
         torch.mm(g.flatten(1), pool, out=of_each_map(tau))
         tau.div_(torch.mul(re, re).addcmul_(X.im, X.im))
-        clear_self_conjugate_(tau, height, width)  # a real bin's phase is 0 or pi: it has no slope
+        clear_self_conjugate_(tau, height, width)  # the phase of a real bin is 0 or pi, with gradient 0
         grad_re = X.im.mul_(tau).neg_()
         invert(Bins(grad_re.addcmul_(grad_re, small, value=-1.0), re.mul_(tau)), grad)
     return grad_BCHW
 
 
-def phase_disparity(h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
-    """d = sum_k c_l (|T| - Re(S conj T) / |S|) / sum_k c_l |T|."""
+def phase_distance(h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
+    """Return d = sum_k c_l (|T| - Re(S conj T) / |S|) / sum_k c_l |T|."""
     dtype = working_dtype(h_student_BCHW.dtype)
     distance = torch.empty(h_student_BCHW.shape[:2], dtype=dtype, device=h_student_BCHW.device)
     for student, teacher, out in pieces(h_student_BCHW, h_teacher_BCHW, distance):
@@ -147,12 +147,11 @@ def phase_disparity(h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
     return distance
 
 
-def phase_disparity_and_slope(h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """The distance and its gradient to the student's map, HW F^-1(gS), from the same spectra.
+def phase_distance_and_slope(h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distance and its gradient to the student's map, HW F^-1(gS), from the same spectra.
 
-    Only the part of T across S turns its phase: gS = -i S Im(conj(S) T) / |S|^3 where |S|^2 >= EPS, else
-    -T / sqrt(EPS), over sum A. Written with the imaginary part of the product, it is exactly zero at the
-    self-conjugate bins.
+    Only the component of T orthogonal to S changes the phase: gS = -i S Im(conj(S) T) / |S|^3 where |S|^2 >= EPS, else
+    -T / sqrt(EPS), divided by sum A. The imaginary part of the product is exactly zero at the self-conjugate bins.
     """
     slope_BCHW = result_like(h_student_BCHW)
     distance = slope_BCHW.new_empty(slope_BCHW.shape[:2])
@@ -160,26 +159,26 @@ def phase_disparity_and_slope(h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) ->
     for student, teacher, out, slope in pieces(h_student_BCHW, h_teacher_BCHW, distance, slope_BCHW):
         S, T = without_dc(student), without_dc(teacher)
         length = power(S)
-        kept = length.clone().ge_(EPS)
+        above = length.clone().ge_(EPS)
         inverse = length.clamp_min_(EPS).rsqrt_()
         total = write_distance(S, T, inverse, student.shape[-1], out)
         scale = (size / total).masked_fill_(total < EPS**0.5, 0.0)
         across = torch.mul(S.re, T.im).addcmul_(S.im, T.re, value=-1.0)
-        across.mul_(inverse.pow_(3)).mul_(scale).mul_(kept)
-        away = kept.sub_(1.0).mul_(scale / EPS**0.5)  # -1 / sqrt(EPS) where |S|^2 < EPS, else 0
-        grad_re = T.re.mul_(away).addcmul_(S.im, across)
-        invert(Bins(grad_re, T.im.mul_(away).addcmul_(S.re, across, value=-1.0)), slope)
+        across.mul_(inverse.pow_(3)).mul_(scale).mul_(above)
+        below = above.sub_(1.0).mul_(scale / EPS**0.5)  # -1 / sqrt(EPS) where |S|^2 < EPS, else 0
+        grad_re = T.re.mul_(below).addcmul_(S.im, across)
+        invert(Bins(grad_re, T.im.mul_(below).addcmul_(S.re, across, value=-1.0)), slope)
     return distance, slope_BCHW
 
 
-def phase_disparity_backward(g_BC: Tensor, h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
-    """Every number of the student's map moves its own distance alone: gh = g slope."""
-    _, slope_BCHW = phase_disparity_and_slope(h_student_BCHW, h_teacher_BCHW)
+def phase_distance_backward(g_BC: Tensor, h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
+    """Return gh = g slope, as a channel of the student's map affects only its own distance."""
+    _, slope_BCHW = phase_distance_and_slope(h_student_BCHW, h_teacher_BCHW)
     return slope_BCHW.mul_(g_BC[..., None, None])
 
 
 def write_distance(S: Bins, T: Bins, inverse_HKM: Tensor, width: int, out_M: Tensor) -> Tensor:
-    """The distances of a piece, from both spectra and 1 / |S|; returns sum A."""
+    """Write the distances of a chunk to `out_M`, from both spectra and 1 / |S|; return sum A."""
     agreement = torch.mul(S.re, T.re).addcmul_(S.im, T.im).mul_(inverse_HKM)
     amplitude = power(T).sqrt_()
     total = map_sum(amplitude, width)
@@ -189,12 +188,12 @@ def write_distance(S: Bins, T: Bins, inverse_HKM: Tensor, width: int, out_M: Ten
 
 
 def result_like(x_BCHW: Tensor) -> Tensor:
-    """An empty contiguous result for maps like `x_BCHW`, in the working dtype."""
+    """Return an empty contiguous tensor for the result, of the shape of `x_BCHW` and in the working dtype."""
     return torch.empty(x_BCHW.shape, dtype=working_dtype(x_BCHW.dtype), device=x_BCHW.device)
 
 
 def pieces(*tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
-    """The same maps of every tensor, images and channels flattened to one axis: all at once, or by cache's worth."""
+    """Yield the same maps of every tensor, with images and channels as one axis: all on a GPU, chunks on a CPU."""
     largest = max((x for x in tensors if x is not None), key=Tensor.numel)
     num_maps = largest.shape[0] * largest.shape[1]
     if num_maps == 0:
@@ -207,5 +206,5 @@ def pieces(*tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
 
 
 def of_each_map(x_HKM: Tensor) -> Tensor:
-    """A spectrum's bins as a matrix M x HK, without a copy."""
+    """Return the bins of a spectrum as a matrix M x HK, without a copy."""
     return maps_first(x_HKM).flatten(1) if maps_first(x_HKM).is_contiguous() else x_HKM.flatten(0, 1).mT

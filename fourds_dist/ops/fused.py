@@ -1,10 +1,11 @@
-"""One CUDA kernel for a forward and one for a backward pass: spectra never leave the chip.
+"""The fused backend: one CUDA kernel per forward and backward pass, with spectra on the chip only.
 
-The kernels (`cuda/`) read each input once and write each result once. They serve square maps of an even size up to 64
-(`cuda/even`: a warp holds maps line by line) and of an odd size up to 7 (`cuda/odd`: a lane holds a map), in float32
-and bfloat16 (float16 is widened first); `pooled_phase` where the cells divide the map. All arithmetic is float32.
+The kernels (`cuda/`) read each input once and write each result once. They support square maps of an even size up to 64
+(`cuda/even`: a warp processes maps line by line) and of an odd size up to 7 (`cuda/odd`: one map per lane), in float32
+and bfloat16 (float16 is converted to float32). `pooled_phase` needs cells that divide the map. All arithmetic is
+float32.
 
-A kernel is compiled for its size, dtype and device at its first call, which takes some seconds at 56x56.
+The first call compiles a kernel for its size, dtype and device, which takes some seconds at 56x56.
 """
 
 from functools import lru_cache
@@ -19,13 +20,13 @@ LARGEST_EVEN, LARGEST_ODD = 64, 7
 STORED = {torch.float32: "float", torch.bfloat16: "bfloat16"}
 SOURCES = Path(__file__).parent / "cuda"
 LANES = 32
-PAIR_FROM = 28  # the even size from which two warps share a block of fourier_mix's backward
+PAIR_FROM = 28  # smallest even size with two warps per block in the backward of fourier_mix
 TILE = 64  # of the transposition
 ALIGNMENT_BYTES = 16
 
 
 def why_not(operator: str, x_BCHW: Tensor, cells: tuple[int, int] = (1, 1)) -> str | None:
-    """Why the kernels of `operator` cannot serve maps like `x_BCHW`, or None where they can."""
+    """Return why the kernels of `operator` do not support maps like `x_BCHW`; None if they do."""
     height, width = x_BCHW.shape[-2:]
     if not x_BCHW.is_cuda or torch.version.hip is not None:
         return f"the tensors are on {x_BCHW.device}, the kernels need an NVIDIA device"
@@ -52,7 +53,7 @@ def fourier_mix(h_BCHW: Tensor, a_BCHW: Tensor, mix_2: Tensor) -> Tensor:
 def fourier_mix_backward(
     g_BCHW: Tensor, h_BCHW: Tensor, a_BCHW: Tensor, mix_2: Tensor, need_h: bool, need_a: bool, need_mix: bool
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """See `eager.fourier_mix_backward`. The weights' gradient is one partial sum a block and one sum of those."""
+    """See `eager.fourier_mix_backward`. The gradient of the weights is the sum of one partial sum per block."""
     h, a, g = (stored(x, h_BCHW) for x in (h_BCHW, a_BCHW, g_BCHW))
     grad_h = torch.empty_like(h) if need_h else None
     grad_a = torch.empty_like(a) if need_a else None
@@ -86,32 +87,32 @@ def pooled_phase_backward(g_BCUV: Tensor, h_BCHW: Tensor) -> Tensor:
     return laid_out(grad_h, h_BCHW)
 
 
-def phase_disparity(h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
-    """See `eager.phase_disparity`."""
+def phase_distance(h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
+    """See `eager.phase_distance`."""
     student, teacher = (stored(x, h_student_BCHW) for x in (h_student_BCHW, h_teacher_BCHW))
     distance = torch.empty(student.shape[:2], dtype=torch.float32, device=student.device)
-    launch("phase_disparity", "phase_disparity", student, student, teacher, distance)
+    launch("phase_distance", "phase_distance", student, student, teacher, distance)
     return distance
 
 
-def phase_disparity_backward(g_BC: Tensor, h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
-    """See `eager.phase_disparity_backward`."""
+def phase_distance_backward(g_BC: Tensor, h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
+    """See `eager.phase_distance_backward`."""
     student, teacher = (stored(x, h_student_BCHW) for x in (h_student_BCHW, h_teacher_BCHW))
     grad_student = torch.empty_like(student)
     g = g_BC.float().contiguous()
-    launch("phase_disparity", "phase_disparity_backward", student, g, student, teacher, grad_student)
+    launch("phase_distance", "phase_distance_backward", student, g, student, teacher, grad_student)
     return laid_out(grad_student, h_student_BCHW)
 
 
 def stored_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype maps of `dtype` are read and written in."""
+    """Return the dtype in which the kernels read and write maps of `dtype`."""
     return dtype if dtype in STORED else torch.float32
 
 
 def stored(x_BCHW: Tensor, like_BCHW: Tensor) -> Tensor:
-    """`x_BCHW` as the kernels for maps like `like_BCHW` read it: in one dtype, without gaps, from an aligned address.
+    """Return `x_BCHW` in the form that the kernels for maps like `like_BCHW` read: dtype, dense, aligned address.
 
-    Kernels for odd sizes read maps pixel by pixel too; for even sizes channels_last maps are turned into planes first.
+    Kernels for odd sizes also read channels_last maps; for even sizes those maps are transposed to planes.
     """
     x = x_BCHW.to(stored_dtype(like_BCHW.dtype))
     if x.shape[-1] % 2 and is_channels_last(like_BCHW):
@@ -124,7 +125,7 @@ def stored(x_BCHW: Tensor, like_BCHW: Tensor) -> Tensor:
 
 
 def laid_out(x_BCHW: Tensor, like_BCHW: Tensor) -> Tensor:
-    """A kernel's result in the memory format of `like_BCHW`, where a transposition does it."""
+    """Return a kernel's result in the memory format of `like_BCHW`, if a transposition is possible."""
     if not is_channels_last(like_BCHW) or is_channels_last(x_BCHW) or x_BCHW.shape[1] % 2:
         return x_BCHW
     pixels = torch.empty_like(x_BCHW, memory_format=torch.channels_last)
@@ -132,12 +133,12 @@ def laid_out(x_BCHW: Tensor, like_BCHW: Tensor) -> Tensor:
 
 
 def is_channels_last(x_BCHW: Tensor) -> bool:
-    """Whether the maps lie pixel by pixel, and not also plane by plane."""
+    """Whether the maps are in channels_last memory and not contiguous too."""
     return not x_BCHW.is_contiguous() and x_BCHW.is_contiguous(memory_format=torch.channels_last)
 
 
 def transposed(x_BCHW: Tensor, into_BCHW: Tensor, num_rows: int, num_columns: int) -> Tensor:
-    """Fill `into_BCHW` with `x_BCHW`, whose memory holds a num_rows x num_columns matrix for each image, transposed."""
+    """Write to `into_BCHW` the transposes of the num_rows x num_columns matrices, one per image, of `x_BCHW`."""
     tiles = -(-num_rows // TILE) * -(-num_columns // TILE)
     with torch.cuda.device(x_BCHW.device):
         kernel = build("transpose", 1, x_BCHW.dtype, (1, 1), x_BCHW.device.index)["transpose"]
@@ -146,12 +147,12 @@ def transposed(x_BCHW: Tensor, into_BCHW: Tensor, num_rows: int, num_columns: in
 
 
 def maps_per_warp(size: int) -> int:
-    """How many maps a warp holds: one a lane, or one for every size / 2 lanes."""
+    """Return the number of maps per warp: one per lane (odd sizes), or one per size / 2 lanes (even sizes)."""
     return LANES if size % 2 else LANES // (size // 2)
 
 
 def num_blocks(x_BCHW: Tensor) -> int:
-    """Blocks it takes for all maps; a block's warps share its maps."""
+    """Return the number of blocks for all maps; the warps of a block share its maps."""
     num_maps = x_BCHW.shape[0] * x_BCHW.shape[1]
     return -(-num_maps // maps_per_warp(x_BCHW.shape[-1]))
 
@@ -164,7 +165,7 @@ def launch(
     flags: tuple[bool, ...] = (),
     cells: tuple[int, int] = (1, 1),
 ) -> None:
-    """Launch kernel `name` of `operator` for the maps of `like_BCHW`; an empty batch launches nothing."""
+    """Launch kernel `name` of `operator` for the maps of `like_BCHW`, unless the batch is empty."""
     if like_BCHW.numel() == 0:
         return
     num_maps, size = like_BCHW.shape[0] * like_BCHW.shape[1], like_BCHW.shape[-1]
@@ -178,7 +179,7 @@ def launch(
 def build(
     operator: str, size: int, dtype: torch.dtype, cells: tuple[int, int], device_index: int
 ) -> dict[str, nvrtc.Kernel]:
-    """The operator's two kernels for one size, dtype and device."""
+    """Return the operator's two kernels for one size, dtype and device."""
     with torch.cuda.device(device_index):
         return nvrtc.load(source(operator, size, dtype, cells), blocks(operator, size))
 
@@ -187,7 +188,7 @@ def build(
 def build_error(
     operator: str, size: int, dtype: torch.dtype, cells: tuple[int, int], device_index: int
 ) -> str | None:
-    """What stands in the way of `build`, or None."""
+    """Return the error of `build`, or None."""
     try:
         build(operator, size, dtype, cells, device_index)
     except RuntimeError as error:
@@ -196,7 +197,7 @@ def build_error(
 
 
 def source(operator: str, size: int, dtype: torch.dtype, cells: tuple[int, int]) -> str:
-    """The CUDA source of an operator's kernels for one size: constants first, then the files in the order of use."""
+    """Return the CUDA source of an operator's kernels for one size: constants, then the files in the order of use."""
     if operator == "transpose":
         files = ["transpose.cu"]
     elif size % 2:
@@ -215,19 +216,19 @@ def source(operator: str, size: int, dtype: torch.dtype, cells: tuple[int, int])
 
 
 def blocks(operator: str, size: int) -> dict[str, nvrtc.Block]:
-    """The blocks of an operator's kernels: shared memory for planes that hold a warp's maps, and some more."""
+    """Return the blocks of the kernels, with shared memory for the maps of a warp and intermediate results."""
     if operator == "transpose":
         return {operator: nvrtc.Block(256)}
     row = 4 * LANES
     if size % 2:
         plane = row * size * size
-        planes = {"fourier_mix": (2, 2), "pooled_phase": (1, 2), "phase_disparity": (2, 2)}[operator]
+        planes = {"fourier_mix": (2, 2), "pooled_phase": (1, 2), "phase_distance": (2, 2)}[operator]
         extra = (0, 0)
     else:
         plane = 16 * maps_per_warp(size) * (size // 2) * (size // 2 | 1)
-        planes = {"fourier_mix": (1, 3), "pooled_phase": (1, 1), "phase_disparity": (2, 2)}[operator]
+        planes = {"fourier_mix": (1, 3), "pooled_phase": (1, 1), "phase_distance": (2, 2)}[operator]
         amplitudes = plane // 2 + 8 * maps_per_warp(size) * size  # of a; row 0 of its spectrum
-        extra = {"fourier_mix": (amplitudes, 0), "phase_disparity": (row, row)}.get(operator, (0, 0))
+        extra = {"fourier_mix": (amplitudes, 0), "phase_distance": (row, row)}.get(operator, (0, 0))
     forward, backward = (
         max(2 * row, count * plane + more) for count, more in zip(planes, extra, strict=True)
     )

@@ -1,8 +1,8 @@
-"""CUDA C++ compiled when first used, by NVRTC: the compiler library that ships with PyTorch's CUDA builds.
+"""Run-time compilation of CUDA C++ by NVRTC, the compiler library in PyTorch's CUDA builds.
 
-No CUDA toolkit, host compiler or header is needed. Machine code is kept in the user's cache, so that the next process
-finds it. A compiled kernel is launched on PyTorch's current stream, so it orders with everything else there and can be
-captured in a CUDA graph (once it has run outside of one).
+This needs no CUDA toolkit, host compiler or header. Machine code is cached in the user's cache folder for later
+processes. A kernel is launched on PyTorch's current stream, in order with other work there, and can be captured in a
+CUDA graph after a first run outside a graph.
 """
 
 import ctypes
@@ -22,12 +22,12 @@ MAX_DYNAMIC_SHARED_SIZE_BYTES, PREFERRED_SHARED_MEMORY_CARVEOUT = 8, 9  # CUfunc
 
 @dataclass(frozen=True)
 class Block:
-    """What a block of a kernel takes: threads, and dynamic shared memory in bytes."""
+    """Resources of a kernel's block: threads, and dynamic shared memory in bytes."""
 
     num_threads: int
     shared_bytes: int = 0
     shared_percent: int = 100
-    """Preferred part of the on-chip memory that is shared memory; the rest is cache."""
+    """Preferred percentage of shared memory in the on-chip memory; the rest is cache."""
 
 
 class Kernel:
@@ -61,10 +61,10 @@ def load(source: str, blocks: dict[str, Block]) -> dict[str, Kernel]:
 
     Args:
         source: CUDA C++ without includes.
-        blocks: the kernels wanted, each with what its blocks take.
+        blocks: names of the kernels to return, with the resources of their blocks.
 
     Raises:
-        RuntimeError: NVRTC or the driver is missing, or refused the source; the compiler's log is in the message.
+        RuntimeError: NVRTC or the driver is missing, or the compilation failed; the message has the compiler's log.
     """
     torch.cuda.init()
     major, minor = torch.cuda.get_device_capability()
@@ -81,7 +81,7 @@ def load(source: str, blocks: dict[str, Block]) -> dict[str, Kernel]:
 
 
 def primary_context(device_index: int) -> ctypes.c_void_p:
-    """The context PyTorch works in on a device; retained for the life of the process."""
+    """Return PyTorch's context on a device, retained until the process ends."""
     device, context = ctypes.c_int(), ctypes.c_void_p()
     check(driver().cuDeviceGet(ctypes.byref(device), device_index))
     check(driver().cuDevicePrimaryCtxRetain(ctypes.byref(context), device))
@@ -89,7 +89,7 @@ def primary_context(device_index: int) -> ctypes.c_void_p:
 
 
 def make_current(context: ctypes.c_void_p) -> None:
-    """Make `context` this thread's: autograd's threads may not have met the driver yet."""
+    """Make `context` the current one of this thread, as threads of autograd may not have a context yet."""
     current = ctypes.c_void_p()
     check(driver().cuCtxGetCurrent(ctypes.byref(current)))
     if current.value != context.value:
@@ -97,7 +97,7 @@ def make_current(context: ctypes.c_void_p) -> None:
 
 
 def machine_code(source: str, architecture: str) -> bytes:
-    """`compile_source`, or what it gave before: compiling takes seconds. A cache that cannot be had is done without."""
+    """Return the result of `compile_source`, from the cache folder if possible; an unusable cache folder is ignored."""
     what = "\n".join((source, architecture, *OPTIONS, str(torch.version.cuda)))
     file = cache_folder() / f"{hashlib.sha256(what.encode()).hexdigest()}.cubin"
     with suppress(OSError):
@@ -107,12 +107,12 @@ def machine_code(source: str, architecture: str) -> bytes:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         part = file.with_suffix(f".{os.getpid()}")
         part.write_bytes(image)
-        part.replace(file)  # whole or not at all: other processes do the same
+        part.replace(file)  # atomic, as other processes may write the same file
     return image
 
 
 def cache_folder() -> Path:
-    """Where machine code is kept: `fourds_dist` in XDG_CACHE_HOME, or in ~/.cache; without a home, nowhere."""
+    """Return the cache folder of machine code: `fourds_dist` in XDG_CACHE_HOME or ~/.cache; no cache without a home."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fourds_dist"
     except RuntimeError:
@@ -120,7 +120,7 @@ def cache_folder() -> Path:
 
 
 def compile_source(source: str, architecture: str) -> bytes:
-    """Machine code of `source` for `architecture` (such as sm_90); needs no device."""
+    """Return the machine code of `source` for `architecture` (such as sm_90); needs no device."""
     library = compiler()
     program = ctypes.c_void_p()
     library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"fourds.cu", 0, None, None)
@@ -141,7 +141,7 @@ def compile_source(source: str, architecture: str) -> bytes:
 
 
 def log_of(program: ctypes.c_void_p) -> str:
-    """The compiler's messages."""
+    """Return the messages of the compiler."""
     size = ctypes.c_size_t()
     compiler().nvrtcGetProgramLogSize(program, ctypes.byref(size))
     log = ctypes.create_string_buffer(size.value)
@@ -151,7 +151,7 @@ def log_of(program: ctypes.c_void_p) -> str:
 
 @lru_cache(maxsize=1)
 def compiler() -> ctypes.CDLL:
-    """NVRTC's library, of the CUDA version PyTorch was built for."""
+    """Return the NVRTC library of PyTorch's CUDA version."""
     if torch.version.cuda is None:
         raise RuntimeError("this PyTorch was built without CUDA")
     major = torch.version.cuda.split(".")[0]
@@ -160,12 +160,12 @@ def compiler() -> ctypes.CDLL:
 
 @lru_cache(maxsize=1)
 def driver() -> ctypes.CDLL:
-    """The CUDA driver's library."""
+    """Return the library of the CUDA driver."""
     return first_library("libcuda.so.1", "nvcuda.dll")
 
 
 def first_library(*names: str) -> ctypes.CDLL:
-    """The first of these shared libraries that loads."""
+    """Return the first of these shared libraries that can be loaded."""
     for name in names:
         try:
             return ctypes.CDLL(name)
@@ -175,7 +175,7 @@ def first_library(*names: str) -> ctypes.CDLL:
 
 
 def check(status: int) -> None:
-    """Raise RuntimeError with the driver's name for `status` unless it is success."""
+    """Raise RuntimeError with the driver's name for `status`, unless `status` is success."""
     if status != 0:
         name = ctypes.c_char_p()
         driver().cuGetErrorName(status, ctypes.byref(name))

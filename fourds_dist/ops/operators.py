@@ -1,11 +1,11 @@
-"""The registered operators: public function, schema, shapes without data, gradient.
+"""The registered operators: public functions, schemas, fake implementations, gradients.
 
-Each operator is two torch.library ops, forward and backward, in the namespace `fourds`; both are opaque to
-torch.compile, so no complex tensor crosses a graph. The forward saves its inputs alone: everything else is computed
-again in the backward, which is cheaper than reading it back. Which backend runs is settled inside, at run time.
-On a CPU `phase_disparity` has a third, which computes the gradient along with the distance.
+Each operator is two torch.library ops, forward and backward, in the namespace `fourds`. Both are opaque to
+torch.compile, so no complex tensor is in a graph. The forward saves only its inputs; recomputing the rest in the
+backward is cheaper than reading stored tensors. The ops select the backend at run time. On a CPU `phase_distance` has a
+third op, which computes the gradient together with the distance.
 
-Numbers of equations are those of fourds_dist/method/README.md.
+Equation numbers refer to fourds_dist/method/README.md.
 
 Shape suffixes: B batch, C channels, H and W height and width of a map, U and V those of the pooled map.
 """
@@ -26,23 +26,23 @@ def fourier_mix(
     *,
     backend: str | None = None,
 ) -> Float[Tensor, "B C H W"]:
-    """Mix the amplitudes of two maps and keep the phase of the first: the Fourier adapter's core (Eq. 4, 5).
+    """Mix the amplitudes of two maps under the phase of the first (Eq. 4, 5), for the Fourier adapter.
 
     out = F^-1( (w0 |F(a)| + w1 |F(h)|) exp(i angle F(h)) ), with F the 2-D DFT over the last two axes.
 
     Args:
-        h_BCHW: the backbone's map; gives the phase, and the share w1 of the amplitude.
-        a_BCHW: the adapter's map; gives the share w0 of the amplitude.
-        mix_2: the weights (w0, w1), already through their softmax; its gradient is with respect to them.
-        backend: one of `BACKENDS`; by default chosen by device, dtype and size.
+        h_BCHW: map of the backbone, with the phase, and the amplitude of weight w1.
+        a_BCHW: map of the adapter, with the amplitude of weight w0.
+        mix_2: weights (w0, w1) after the softmax; the gradient is with respect to these weights.
+        backend: one of `BACKENDS`; the default depends on device, dtype and size.
 
     >>> h, a = torch.randn(2, 8, 7, 7), torch.randn(2, 8, 7, 7)
-    >>> torch.allclose(fourier_mix(h, a, torch.tensor([0.0, 1.0])), h, atol=1e-3)  # all of its own amplitude
+    >>> torch.allclose(fourier_mix(h, a, torch.tensor([0.0, 1.0])), h, atol=1e-3)  # amplitude of h only
     True
 
     Returns:
-        The mixed map, in the dtype and memory format of `h_BCHW`. Gradients reach whichever inputs ask for one, and
-        only those are computed.
+        The mixed map, in the dtype and memory format of `h_BCHW`. Only gradients of inputs that require one are
+        computed.
 
     Raises:
         ValueError: complex or integer maps, unequal shapes or devices, more than 2^31 - 1 elements.
@@ -60,14 +60,14 @@ def fourier_mix(
 def pooled_phase(
     h_BCHW: Float[Tensor, "B C H W"], output_size: tuple[int, int], *, backend: str | None = None
 ) -> Float[Tensor, "B C U V"]:
-    """Average the spectrum's phases over the cells of an adaptive pool (Eq. 6, 7).
+    """Average the phases of the spectrum over the cells of an adaptive pool (Eq. 6, 7).
 
     P = adaptive_avg_pool2d(angle F(h), (U, V)) over the full spectrum, rows and columns in the order of the DFT.
 
     Args:
         h_BCHW: the map.
-        output_size: (U, V), the cells over rows and columns; any size, also larger than the map.
-        backend: one of `BACKENDS`; by default chosen by device, dtype and size.
+        output_size: (U, V), numbers of cells over rows and columns; may exceed the size of the map.
+        backend: one of `BACKENDS`; the default depends on device, dtype and size.
 
     >>> pooled_phase(torch.randn(2, 8, 56, 56), (7, 7)).shape
     torch.Size([2, 8, 7, 7])
@@ -87,31 +87,31 @@ def pooled_phase(
     return _pooled_phase(h_BCHW, num_rows, num_columns, name)
 
 
-def phase_disparity(
+def phase_distance(
     h_student_BCHW: Float[Tensor, "B C H W"],
     h_teacher_BCHW: Float[Tensor, "B C H W"],
     *,
     backend: str | None = None,
 ) -> Float[Tensor, "B C"]:
-    """Circular distance of two maps' phases, weighed by the teacher's amplitude (Eq. 11).
+    """Return the circular distance of two maps' phases, weighted by the teacher's amplitude (Eq. 11).
 
     d = sum_k A_k (1 - cos(angle S_k - angle T_k)) / sum_k A_k, with S = F(h_student), T = F(h_teacher), A = |T|, over
-    the full spectrum without DC (after a ReLU the mean outweighs every other bin, and its phase is equal anyway). It
-    is computed without angles: A (1 - cos) = |T| - Re(S conj T) / |S|, where |S| is at least sqrt(1e-5).
+    the full spectrum without DC (after a ReLU the mean outweighs every other bin, and its phase is always 0). The
+    computation needs no angles: A (1 - cos) = |T| - Re(S conj T) / |S|, where |S| is at least sqrt(1e-5).
 
     Args:
-        h_student_BCHW: the student's map; the only one that receives a gradient.
-        h_teacher_BCHW: the teacher's map, taken as constant.
-        backend: one of `BACKENDS`; by default chosen by device, dtype and size.
+        h_student_BCHW: map of the student, which receives the gradient.
+        h_teacher_BCHW: map of the teacher, treated as constant.
+        backend: one of `BACKENDS`; the default depends on device, dtype and size.
 
     >>> h = torch.randn(2, 8, 7, 7)
-    >>> [round(phase_disparity(x, h).mean().abs().item(), 2) for x in (3 * h, -h)]  # other amplitude, opposite phase
+    >>> [round(phase_distance(x, h).mean().abs().item(), 2) for x in (3 * h, -h)]  # other amplitude, opposite phase
     [0.0, 2.0]
 
     Returns:
-        One distance per image and channel, 0 (same phases) to 2 (opposite); about 1 for unrelated maps. It is 0, with
-        gradient 0, where the teacher's channel is constant (its amplitudes sum to less than sqrt(1e-5)), so also on a
-        1x1 map. float32, or float64 for float64 maps.
+        One distance per image and channel, 0 (same phases) to 2 (opposite); about 1 for unrelated maps. Distance and
+        gradient are 0 where the teacher's channel is constant (sum of amplitudes below sqrt(1e-5)), as on a 1x1 map.
+        float32, or float64 for float64 maps.
 
     Raises:
         ValueError: complex or integer maps, unequal shapes or devices, more than 2^31 - 1 elements.
@@ -122,11 +122,11 @@ def phase_disparity(
     name = requested(backend)
     if released(name, h_student_BCHW):
         with without_autocast(h_student_BCHW):
-            return reference.phase_disparity(student, teacher)
+            return reference.phase_distance(student, teacher)
     on_cpu = student.device.type == "cpu" and name != "fused"
     if on_cpu and student.requires_grad and torch.is_grad_enabled():
-        return _phase_disparity_and_slope(student, teacher)[0]
-    return _phase_disparity(student, teacher, name)
+        return _phase_distance_and_slope(student, teacher)[0]
+    return _phase_distance(student, teacher, name)
 
 
 # fourier_mix
@@ -223,54 +223,54 @@ def _differentiate_pooled_phase(ctx, g: Tensor):
 _pooled_phase.register_autograd(_differentiate_pooled_phase, setup_context=_save_pooled_phase)
 
 
-# phase_disparity
+# phase_distance
 
 
-@torch.library.custom_op("fourds::phase_disparity", mutates_args=())
-def _phase_disparity(student: Tensor, teacher: Tensor, backend: str) -> Tensor:
+@torch.library.custom_op("fourds::phase_distance", mutates_args=())
+def _phase_distance(student: Tensor, teacher: Tensor, backend: str) -> Tensor:
     with without_autocast(student):
-        return resolve(backend, "phase_disparity", student).phase_disparity(student, teacher).contiguous()
+        return resolve(backend, "phase_distance", student).phase_distance(student, teacher).contiguous()
 
 
-@_phase_disparity.register_fake
+@_phase_distance.register_fake
 def _(student: Tensor, teacher: Tensor, backend: str) -> Tensor:
     return student.new_empty(student.shape[:2], dtype=working_dtype(student.dtype))
 
 
-@torch.library.custom_op("fourds::phase_disparity_backward", mutates_args=())
-def _phase_disparity_backward(g: Tensor, student: Tensor, teacher: Tensor, backend: str) -> Tensor:
+@torch.library.custom_op("fourds::phase_distance_backward", mutates_args=())
+def _phase_distance_backward(g: Tensor, student: Tensor, teacher: Tensor, backend: str) -> Tensor:
     with without_autocast(student):
-        module = resolve(backend, "phase_disparity", student)
-        return as_map(module.phase_disparity_backward(g, student, teacher), student)
+        module = resolve(backend, "phase_distance", student)
+        return as_map(module.phase_distance_backward(g, student, teacher), student)
 
 
-@_phase_disparity_backward.register_fake
+@_phase_distance_backward.register_fake
 def _(g: Tensor, student: Tensor, teacher: Tensor, backend: str) -> Tensor:
     return empty_map(student)
 
 
-def _save_phase_disparity(ctx, inputs, output) -> None:
+def _save_phase_distance(ctx, inputs, output) -> None:
     student, teacher, ctx.backend = inputs
     ctx.save_for_backward(student, teacher)
 
 
-def _differentiate_phase_disparity(ctx, g: Tensor):
-    return _phase_disparity_backward(g, *ctx.saved_tensors, ctx.backend), None, None
+def _differentiate_phase_distance(ctx, g: Tensor):
+    return _phase_distance_backward(g, *ctx.saved_tensors, ctx.backend), None, None
 
 
-_phase_disparity.register_autograd(_differentiate_phase_disparity, setup_context=_save_phase_disparity)
+_phase_distance.register_autograd(_differentiate_phase_distance, setup_context=_save_phase_distance)
 
 
-# phase_disparity on a CPU: three transforms of a map instead of five, for the memory of its gradient
+# phase_distance on a CPU: three transforms per map instead of five, at the cost of storing the gradient
 
 
-@torch.library.custom_op("fourds::phase_disparity_and_slope", mutates_args=())
-def _phase_disparity_and_slope(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+@torch.library.custom_op("fourds::phase_distance_and_slope", mutates_args=())
+def _phase_distance_and_slope(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     with without_autocast(student):
-        return eager.phase_disparity_and_slope(student, teacher)
+        return eager.phase_distance_and_slope(student, teacher)
 
 
-@_phase_disparity_and_slope.register_fake
+@_phase_distance_and_slope.register_fake
 def _(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     slope = torch.empty(student.shape, dtype=working_dtype(student.dtype), device=student.device)
     return slope.new_empty(student.shape[:2]), slope
@@ -289,21 +289,21 @@ def _differentiate_by_slope(ctx, g: Tensor, _):
     return (slope * g[..., None, None]).to(ctx.dtype).contiguous(memory_format=ctx.memory_format), None
 
 
-_phase_disparity_and_slope.register_autograd(_differentiate_by_slope, setup_context=_save_slope)
+_phase_distance_and_slope.register_autograd(_differentiate_by_slope, setup_context=_save_slope)
 
 
 def memory_format(like: Tensor) -> torch.memory_format:
-    """channels_last for a map that is stored so, else contiguous: the format results take."""
+    """Return the memory format of a result: channels_last for a map in channels_last, else contiguous."""
     if like.is_contiguous() or not like.is_contiguous(memory_format=torch.channels_last):
         return torch.contiguous_format
     return torch.channels_last
 
 
 def empty_map(like: Tensor) -> Tensor:
-    """A new map of the shape, dtype and memory format of `like`."""
+    """Return a new map of the shape, dtype and memory format of `like`."""
     return torch.empty(like.shape, dtype=like.dtype, device=like.device, memory_format=memory_format(like))
 
 
 def as_map(x: Tensor, like: Tensor) -> Tensor:
-    """`x` in the dtype and memory format of `like`."""
+    """Return `x` in the dtype and memory format of `like`."""
     return x.to(like.dtype).contiguous(memory_format=memory_format(like))

@@ -1,9 +1,9 @@
-"""The numbers every backend agrees on: the denormal rule and the self-conjugate bins.
+"""Conventions of all backends: the function d(v) of Eq. 1 and the self-conjugate bins.
 
-The released code keeps divisions and angles finite with d(v) = EPS where |v| < EPS, else v (Eq. 1); it is part of the
-method's numbers, so every backend follows it. At a self-conjugate bin (row 0 or H/2, column 0 or W/2) the spectrum of a
-real map is real. Rounding leaves noise in its imaginary part, and the sign of that noise would turn the angle of a
-negative bin from pi to -pi, so every backend writes Im = +0 there.
+The released code makes divisions and angles finite by d(v) = EPS where |v| < EPS, else v (Eq. 1). This affects the
+method's numbers, so every backend applies d(v). At a self-conjugate bin (row 0 or H/2, column 0 or W/2) the spectrum of
+a real map is real. Rounding leaves noise in the imaginary part, whose sign would change the angle of a negative bin
+from pi to -pi, so every backend writes Im = +0 there.
 """
 
 import torch
@@ -13,17 +13,17 @@ EPS = 1e-5
 
 
 def away_from_zero(v: Tensor) -> Tensor:
-    """The denormal rule d(v): EPS where |v| < EPS, else v. NaN stays NaN."""
+    """Return d(v) of Eq. 1: EPS where |v| < EPS, else v. NaN stays NaN."""
     return torch.where(v.abs() < EPS, EPS, v)
 
 
 def self_conjugate(num_rows: int, num_columns: int) -> list[tuple[int, int]]:
-    """The bins that are their own mirror: crossings of row 0 (and H/2 if even) with column 0 (and W/2 if even)."""
+    """Return the bins that are their own mirror: row 0 (and H/2 if H is even), column 0 (and W/2 if W is even)."""
     rows = range(0, num_rows, num_rows // 2) if num_rows % 2 == 0 else range(1)
     columns = range(0, num_columns, num_columns // 2) if num_columns % 2 == 0 else range(1)
     return [(row, column) for row in rows for column in columns]
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype transforms run in: float64 for float64, else float32 (phases of weak bins are ill-conditioned)."""
+    """Return the dtype of the transforms: float64 for float64, else float32, as phases of weak bins need precision."""
     return torch.float64 if dtype == torch.float64 else torch.float32

@@ -1,5 +1,4 @@
-"""What a run is made of, as types: `layout` (its folder, stages and networks), `events` (what happens in it, a line of
-metrics.jsonl each) and `failures` (why it stops and how its workers fail).
+"""The parts of a run as types and files: folder layout, events, failures, lease, accuracy and final table.
 
-Nothing here knows of networks, Ray or W&B; training, launch, sweep, compare and results all import these modules.
+These modules know no PyTorch, Ray or W&B; all other folders that read or write runs import them.
 """

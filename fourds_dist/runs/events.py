@@ -1,7 +1,7 @@
-"""Events of a run: what happens in it, as frozen dataclasses, and the JSON line that metrics.jsonl has for each.
+"""Events of a run as frozen dataclasses, and their JSON lines in metrics.jsonl.
 
-The training loop makes events, the stage stamps them with its name and the time, and sinks take them: metrics.jsonl,
-the progress view, W&B, Prometheus, the driver. `encode` and `decode` are the only code that knows the line.
+The training loop makes events, the stage stamps them with its name and the time, and sinks receive them: metrics.jsonl,
+the progress view, W&B, Prometheus, the driver. Only `encode` and `decode` know the format of a line.
 
     {"event": "step", "stage": "distill", "time": 1700000000.125, "step": 20, "epoch": 1.25, "loss": 2.5, "losses": {...
 """
@@ -15,28 +15,28 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from fourds_dist.json_text import parsed_json
+from fourds_dist.config.stage_names import STAGES, StageName
+from fourds_dist.io.json_text import parse_json
 from fourds_dist.runs.failures import StopReason
-from fourds_dist.runs.layout import STAGES, StageName
 
 _LIMIT = 10**12
-"""Steps, times and epochs beyond this are no values of a run: the line was edited."""
+"""Bound of steps, times and epochs; a line with a larger value was edited."""
 
 Count = Annotated[int, Field(strict=True, ge=0, lt=_LIMIT)]
 Number = Annotated[float, Field(strict=True, gt=-_LIMIT, lt=_LIMIT, allow_inf_nan=False)]
-Measured = Annotated[float, Field(strict=True)]
-"""A measured value, which may be infinite or NaN."""
+Evaluation = Annotated[float, Field(strict=True)]
+"""A measured value; may be infinite or NaN."""
 Text = Annotated[str, Field(strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What all events have.
+    """The fields of all events.
 
     Args:
-        step: optimiser steps of the stage that are done.
-        stage: set by `stamped`, as `time` is.
+        step: number of optimiser steps of the stage so far.
+        stage: name of the stage; `stamped` sets `stage` and `time`.
         time: seconds since 1970.
     """
 
@@ -48,13 +48,13 @@ class Event:
     time: Number = 0.0
 
     def stamped(self, stage: StageName, time: float) -> Self:
-        """The event with its stage and time."""
+        """Return the event with its stage and time."""
         return replace(self, stage=stage, time=round(time, 3))
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageStarted(Event):
-    """A stage began, or was resumed at `step`."""
+    """A stage started, or resumed at `step`."""
 
     name: ClassVar[str] = "start"
 
@@ -66,107 +66,107 @@ class StageStarted(Event):
 
     @property
     def text(self) -> str:
-        """Batch size and workers in words."""
+        """Batch size and number of workers as a sentence part."""
         workers = f"{self.num_workers} worker{'s' if self.num_workers > 1 else ''}"
         return f"{self.global_batch_size} images a step, {workers} ({self.device})"
 
 
 @dataclass(frozen=True)
 class TimeShares:
-    """Shares of the time between two logging steps, from 0 to 1; None on a CPU.
+    """Shares of the time between two logging steps, from 0 to 1; `host_busy` and `network_wait` are None on a CPU.
 
     Args:
-        data_wait: rank 0 waited for data.
-        host_busy: rank 0 spent in Python; near 1, its GPU waits.
-        network_wait: waiting for the gradients of the other workers.
+        data_wait: share in which rank 0 waited for data.
+        host_busy: share that rank 0 spent in Python; near 1, the GPU waits for Python.
+        network_wait: share in which rank 0 waited for the gradients of other workers.
     """
 
-    data_wait: Measured
-    host_busy: Measured | None = None
-    network_wait: Measured | None = None
+    data_wait: Evaluation
+    host_busy: Evaluation | None = None
+    network_wait: Evaluation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepLogged(Event):
-    """A logging step: means over the steps since the last one, over all workers.
+    """A logging step: means of all workers over the steps since the last logging step.
 
     Args:
-        epoch: passes over the training split that are done, with fraction.
+        epoch: number of passes over the training split so far, with fraction.
         loss: the weighted sum of `losses`.
         losses: unweighted losses by name.
-        images_per_s: of all workers together, data included, evaluation left out.
-        num_bad_samples: broken images met so far, of all workers together.
-        learning_rates: by parameter group.
-        method_values: what the method logs of itself, by name.
+        images_per_s: training images per second of all workers together, including data loading, without evaluation.
+        num_bad_samples: number of corrupt images that all workers together have read so far.
+        learning_rates: parameter group -> learning rate.
+        method_values: further values that the method logs, by name.
     """
 
     name: ClassVar[str] = "step"
 
     epoch: Number
-    loss: Measured
-    losses: dict[Text, Measured]
-    images_per_s: Measured
+    loss: Evaluation
+    losses: dict[Text, Evaluation]
+    images_per_s: Evaluation
     shares: TimeShares
     num_bad_samples: Count = 0
-    learning_rates: dict[Text, Measured] = field(default_factory=dict)
-    method_values: dict[Text, Measured] = field(default_factory=dict)
+    learning_rates: dict[Text, Evaluation] = field(default_factory=dict)
+    method_values: dict[Text, Evaluation] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Validation:
-    """One network on the validation split.
+    """Results of one network on the validation split.
 
     Args:
-        accuracy: over images, from 0 to 1.
+        accuracy: top-1 accuracy over images, from 0 to 1.
         loss: mean cross-entropy; None where none was computed.
-        mean_per_class: mean over classes of their accuracies; None where a class has no image.
+        mean_per_class: mean of the accuracies of the classes; None where a class has no image.
     """
 
-    accuracy: Measured
-    loss: Measured | None = None
-    mean_per_class: Measured | None = None
+    accuracy: Evaluation
+    loss: Evaluation | None = None
+    mean_per_class: Evaluation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochEnded(Event):
-    """The end of an epoch, with validation.
+    """An epoch ended and was validated.
 
     Args:
-        epoch: passes over the training split that are done.
-        loss: of the last logging step, as `images_per_s`.
-        validation: by network (`layout.Network`).
-        num_evaluated: images of the validation split.
+        epoch: number of passes over the training split so far.
+        loss: loss at the last logging step; `images_per_s` likewise.
+        validation: network (`layout.Network`) -> results.
+        num_evaluated: number of images of the validation split.
         is_best: whether the weights of this epoch are the best so far.
-        left_s: seconds of training until the end of the stage, estimated.
+        left_s: estimated seconds of training until the end of the stage.
     """
 
     name: ClassVar[str] = "epoch"
 
     epoch: Count
-    loss: Measured
-    images_per_s: Measured
+    loss: Evaluation
+    images_per_s: Evaluation
     validation: dict[Text, Validation]
     num_evaluated: Count
     is_best: Flag
-    left_s: Measured
+    left_s: Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSaved(Event):
-    """Ray Train has counted a checkpoint; only the driver sees this event.
+    """Ray Train has registered a checkpoint; only the driver receives this event.
 
     Args:
-        accuracies: on the validation split by network, where the step ends an epoch.
+        accuracies: network -> accuracy on the validation split, where the step ends an epoch.
     """
 
     name: ClassVar[str] = "saved"
 
-    accuracies: dict[Text, Measured] = field(default_factory=dict)
+    accuracies: dict[Text, Evaluation] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Note(Event):
-    """A line for people: a trouble that the run met and survived, or a remark on its data."""
+    """A line of text for the user: a fault that the run survived, or a remark on its data."""
 
     name: ClassVar[str] = "note"
 
@@ -175,7 +175,7 @@ class Note(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class StageStopped(Event):
-    """The stage left early, with a checkpoint of `step`."""
+    """The stage stopped early, with a checkpoint of `step`."""
 
     name: ClassVar[str] = "stopped"
 
@@ -183,16 +183,16 @@ class StageStopped(Event):
 
     @property
     def text(self) -> str:
-        """The reason and what to do, in a line."""
+        """The reason and what to do, in one line."""
         return self.reason.at_step(self.step)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageEnded(Event):
-    """The stage came to its end.
+    """The stage is finished.
 
     Args:
-        peak_memory_bytes: the most that the stage held of rank 0's GPU at a time; None on a CPU.
+        peak_memory_bytes: peak memory of the stage on rank 0's GPU; None on a CPU.
     """
 
     name: ClassVar[str] = "end"
@@ -201,23 +201,23 @@ class StageEnded(Event):
 
 
 Sink = Callable[[Event], None]
-"""Takes events as they come."""
+"""Function that receives events in order."""
 
 _TYPES = (StageStarted, StepLogged, EpochEnded, CheckpointSaved, Note, StageStopped, StageEnded)
 _ADAPTERS = {kind.name: TypeAdapter[Event](kind) for kind in _TYPES}
 
 
 def encode(event: Event) -> str:
-    """The event as a JSON line, without its end."""
+    """Return the event as a JSON line without a newline."""
     values = asdict(event)
     first = {"event": event.name, "stage": values.pop("stage"), "time": values.pop("time")}
     return json.dumps(first | values)
 
 
 def decode(line: str) -> Event | None:
-    """The event that a line holds; None for other lines: one cut short by a kill, or edited."""
+    """Return the event of a line; None for a truncated or edited line."""
     try:
-        values = parsed_json(line)
+        values = parse_json(line)
         if not isinstance(values, dict) or values.get("stage") not in STAGES:
             return None
         return _ADAPTERS[values.pop("event")].validate_python(values)
@@ -226,5 +226,5 @@ def decode(line: str) -> Event | None:
 
 
 def decode_lines(lines: Iterable[str]) -> Iterator[Event]:
-    """The events of some lines; lines that hold none are left out."""
+    """Yield the events of lines; lines without an event are skipped."""
     return (event for line in lines if (event := decode(line)) is not None)

@@ -1,4 +1,4 @@
-"""Why a run stops, and how its workers fail: kinds that programs decide by, and the messages made from them."""
+"""Reasons why a run stops and kinds of worker failure, as types for programs and as messages for users."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from enum import StrEnum
 
 
 class StopKind(StrEnum):
-    """What asked a run to leave with a checkpoint."""
+    """Kind of request to stop a run with a checkpoint."""
 
     CTRL_C = "ctrl_c"
     SIGTERM = "sigterm"
     INTERRUPTED = "interrupted"
-    """Ctrl-C or SIGTERM at the driver, which does not tell the two apart."""
+    """Ctrl-C or SIGTERM at the driver, which handles both alike."""
     PREEMPTED = "preempted"
-    """Ray announced that a node will be taken away; the stage goes on without it."""
+    """Ray announced the preemption of a node; the stage continues without this node."""
     DRIVER_ENDED = "driver_ended"
-    """The driver of the workers is over: the scheduler of a sweep stopped the trial, or an error ended the driver."""
+    """The driver of the workers ended: the scheduler of a sweep stopped the trial, or the driver failed."""
     SWEEP_ENDED = "sweep_ended"
     BUDGET_HOURS = "budget_hours"
     BUDGET_EPOCHS = "budget_epochs"
@@ -37,10 +37,10 @@ _STOP_MESSAGES = {
 
 @dataclass(frozen=True)
 class StopReason:
-    """Why a run, a stage or a sweep leaves before its end.
+    """The reason why a run, a stage or a sweep stops early.
 
     Args:
-        workers: ranks on the node that is preempted.
+        workers: ranks on the preempted node.
 
     >>> str(StopReason(StopKind.PREEMPTED, (1, 3)))
     'the preemption of a node (workers 1, 3)'
@@ -55,22 +55,18 @@ class StopReason:
         return _STOP_MESSAGES[self.kind] + where
 
     def at_step(self, step: int) -> str:
-        """The line that a run ends with when it has stopped at a step."""
-        return f"stopped by {self} at step {step}, with a checkpoint; the same command goes on from there"
-
-
-class StorageError(OSError):
-    """Storage that failed for longer than a run tries again; an OSError with the number of the last error."""
+        """Return the last line that a run prints when it stops at a step."""
+        return f"stopped by {self} at step {step}, with a checkpoint; the same command resumes from there"
 
 
 class FailureKind(StrEnum):
-    """How a worker failed."""
+    """Kind of a worker failure."""
 
     KILLED = "killed"
     NODE_LOST = "node_lost"
     OUT_OF_MEMORY = "out_of_memory"
     PEER_LOST = "peer_lost"
-    """A collective lost its connection: another worker failed first."""
+    """A collective operation lost its connection because another worker failed first."""
     COLLECTIVE_TIMEOUT = "collective_timeout"
     STORAGE = "storage"
     DATA = "data"
@@ -78,7 +74,7 @@ class FailureKind(StrEnum):
 
     @property
     def is_death(self) -> bool:
-        """Whether the worker's process is gone, which is the cause of what other workers meet."""
+        """Whether the worker's process died, which causes the failures of other workers."""
         return self in (FailureKind.KILLED, FailureKind.NODE_LOST, FailureKind.OUT_OF_MEMORY)
 
 
@@ -88,15 +84,15 @@ _FAILURE_MESSAGES = {
     FailureKind.OUT_OF_MEMORY: "ran out of memory",
     FailureKind.PEER_LOST: "lost the connection to another worker",
 }
-"""Of the kinds whose error has nothing to add."""
+"""Messages of the kinds that need no detail of the error."""
 
 
 @dataclass(frozen=True)
 class WorkerFailure:
-    """How a worker failed.
+    """One failure of a worker.
 
     Args:
-        detail: the last line of its error; empty where the error has no message.
+        detail: last line of the error; empty where the error has no message.
 
     >>> str(WorkerFailure(FailureKind.KILLED)), str(WorkerFailure(FailureKind.DATA, "a.tar cannot be read"))
     ('was killed', 'failed: a.tar cannot be read')
@@ -112,12 +108,12 @@ class WorkerFailure:
 
 
 def describe_failures(failures: Mapping[int, WorkerFailure]) -> str:
-    """The workers that failed together, and how, in one line.
+    """Return one line that lists the workers that failed together, and how each failed.
 
-    Where a worker died, only the dead are named: that the others then lost a connection has no cause of its own.
+    If any worker died, only dead workers are listed: the others lost their connections as a consequence.
 
     Args:
-        failures: rank -> how it failed.
+        failures: rank -> failure.
     """
     died = {rank: failure for rank, failure in failures.items() if failure.kind.is_death}
     return "; ".join(f"worker {rank} {failure}" for rank, failure in sorted((died or failures).items()))

@@ -1,42 +1,31 @@
-"""The folder of a run, on a local disk or in object storage: its files, its stages and its networks, each named once.
+"""Names of the files, stages and networks in a run's folder, on a local disk or in object storage.
 
 config.yaml          the resolved configuration
-lease.json           the driver that holds the folder, while one does
-images.json          the images that the run began with
-metrics.jsonl        one line per event: steps, epochs, troubles
-wandb.json           each stage's run in Weights & Biases, continued when the stage is
-bad_batch-*.json     the images of steps whose numbers were not finite
+lease.json           the driver that holds the folder; removed when the driver ends
+images.json          the images that the run started with
+metrics.jsonl        one line per event: steps, epochs, faults
+wandb.json           the run id of each stage in Weights & Biases; a resumed stage continues that run
+nonfinite_batch-*.json     the images of steps with non-finite values
 source/, adapt/, distill/   checkpoints of the stages: checkpoint-00000120/state.pt
-source.json, adapt.json     written last by these stages
+source.json, adapt.json     the last files that these stages write
 teacher.safetensors  the teacher trained on the source
 teacher_adapted.safetensors the teacher adapted to the target (adapt.method)
 student_source.safetensors  the student trained on the source (student.start: source)
 student.safetensors, adapters.safetensors   the result
-summary.json         the final table, written last
-report.html, report/ the page that explains the run, its pictures, and the predictions of the networks
+summary.json         the final table; the last file of a run
+report.html, report/ the report, its pictures, and the predictions of the networks
 """
 
 from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Literal
 
-StageName = Literal["source", "adapt", "distill"]
-
-STAGE_TITLES: dict[str, str] = {
-    "source": "source stage",
-    "adapt": "adapting the teacher",
-    "distill": "distillation",
-}
-"""Name of a stage, of its folder and of its events -> its title in logs and reports; in the order of the stages."""
-
-STAGES: tuple[StageName, ...] = ("source", "adapt", "distill")
-"""Names of a run's stages, in their order."""
+from fourds_dist.config.stage_names import StageName
 
 
 class RunFile(StrEnum):
-    """Files of a run, by their names in its folder."""
+    """Names of the files in a run's folder."""
 
     CONFIG = "config.yaml"
     LEASE = "lease.json"
@@ -56,25 +45,26 @@ class RunFile(StrEnum):
 
 
 REPORT_FOLDER = "report"
-"""Pictures of the report, and what it was made from."""
+"""Folder of the report's pictures and of the data that the report shows."""
+
 
 DONE: dict[StageName, RunFile] = {
     "source": RunFile.SOURCE_DONE,
     "adapt": RunFile.ADAPT_DONE,
     "distill": RunFile.SUMMARY,
 }
-"""The file that a stage writes last; a stage whose file is there is not run again."""
+"""The last file that a stage writes; a stage with this file is not run again."""
+
 
 CHECKPOINT_STATE = "state.pt"
-"""A checkpoint's file in its folder."""
-RAY_CHECKPOINTS = "checkpoint_manager_snapshot.json"
-"""Ray Train's list of the checkpoints of a stage, in the stage's folder."""
+"""Name of the file in a checkpoint's folder."""
+
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d{8,})")
 
 
 def checkpoint_name(step: int) -> str:
-    """Name of the checkpoint of a step; sorted by name, checkpoints are sorted by step.
+    """Return the name of the checkpoint of a step; sorting names sorts steps.
 
     >>> checkpoint_name(120)
     'checkpoint-00000120'
@@ -83,18 +73,18 @@ def checkpoint_name(step: int) -> str:
 
 
 def checkpoint_step(name: str) -> int | None:
-    """The step of a checkpoint of this name; None for other names."""
+    """Return the step in a checkpoint's name; None for other names."""
     match = _CHECKPOINT.fullmatch(name)
     return None if match is None else int(match[1])
 
 
 def bad_batch_name(step: int) -> str:
-    """Name of the file that lists the images of a step whose numbers were not finite."""
-    return f"bad_batch-{step:08d}.json"
+    """Return the name of the file that lists the images of a step with non-finite values."""
+    return f"nonfinite_batch-{step:08d}.json"
 
 
 class Network(StrEnum):
-    """Networks of a run. The value is the key of the network in metrics, `display_name` its name for people."""
+    """Networks of a run; the value is the key of the network in metrics."""
 
     TEACHER_SOURCE = "teacher_source"
     TEACHER = "teacher"
@@ -118,7 +108,7 @@ _DISPLAY_NAMES = {
 
 
 def display_name(key: str) -> str:
-    """The name for people of a network or a parameter group, given its key in metrics.
+    """Return the display name of a network or parameter group, given its key in metrics.
 
     >>> display_name("teacher_adapted"), display_name("fusion_gate")
     ('teacher with adapters', 'fusion gate')

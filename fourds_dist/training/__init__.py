@@ -1,6 +1,6 @@
-"""The training loop and what it stands on; runs in one process, under torchrun, or inside a Ray worker.
+"""The training loop of all stages, for one process, torchrun or a Ray worker.
 
-`loop` reads top to bottom. Beside it: `world` (ranks and collectives), `optim` (optimisers and schedules), `step`
-(one forward and backward), `evaluate`, `checkpoint`, `run_folder`, `tracking`, `progress`; `stages` builds the two
-stages from the configuration and runs them.
+`loop` is the entry; `step` is one forward and backward, `strategies` has optimisers and data parallelism, `distributed`
+the collectives, `checkpoint` the checkpoints, `evaluate` the evaluation. `fourds_dist.stages` builds the stages from
+the configuration.
 """

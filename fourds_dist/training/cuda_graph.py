@@ -1,16 +1,16 @@
-"""A CUDA graph of one training step, captured once and replayed, so that the device never waits for Python.
+"""A CUDA graph of one training step, captured once and replayed, so that the device does not wait for Python.
 
-A graph knows addresses alone. What it shares with the program around it therefore stays where it was captured:
+A graph has fixed addresses, so tensors that it shares with the program stay at the addresses of the capture:
 
     inputs      every replay copies the batch into the tensors that the graph reads
-    gradients   the graph writes them anew; a replay hands them back to the parameters, which a step outside of the
-                graph (another batch size) has given others
-    output      lies in the graph's memory and is overwritten by the next replay
-    buffers, random state   are as they were: what the warm-up left there is taken back
+    gradients   the graph overwrites them; a replay assigns them to the parameters, which have other gradient tensors
+                after a step outside the graph (another batch size)
+    output      is in the graph's memory; the next replay overwrites it
+    buffers, random state   are restored after the warm-up
 
-With several ranks the graph holds the collectives of the step too (`gradient_buckets`), so all ranks capture together
-and replay together. The optimisers are no part of it. Their fused kernels take the learning rate as a number that
-changes every step, and the Python around them runs while the device still works on the graph.
+With several ranks the graph includes the collectives of the step (`gradient_buckets`), so all ranks capture and replay
+together. The graph excludes the optimisers: their fused kernels take the learning rate, which changes every step, as a
+number, and their Python code runs while the device computes the graph.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from torch import Tensor, nn
 
 WARM_UP_STEPS = 3
 HANG_EXIT_CODE = 75
-"""Of a process that waited too long for the others; the group starts again from its newest checkpoint."""
+"""Exit code of a process that waited too long for other ranks; the group restarts from its newest checkpoint."""
 
 
 class CaptureError(RuntimeError):
-    """The step does what a graph cannot hold, such as waiting for the device."""
+    """The step has an operation that a graph does not support, such as a wait for the device."""
 
 
 class CudaGraphStep:
     """One captured step.
 
     Args:
-        run: takes `inputs`, leaves gradients in `module` and returns the output.
-        module: whose gradients and buffers the step writes.
-        inputs: an example, on the host or the device; every replay takes tensors of the same shapes.
-        beside: another captured step in whose memory this one may work; no two of them may run at the same time.
+        run: takes `inputs`, writes gradients to `module` and returns the output.
+        module: module whose gradients and buffers the step writes.
+        inputs: example inputs, on the host or the device; every replay takes tensors of the same shapes.
+        beside: another captured step with which this one shares memory; the two must not run at the same time.
 
     Raises:
-        CaptureError: the step cannot be captured; `module` is as it was, and steps without a graph still run.
+        CaptureError: the step cannot be captured; `module` is unchanged, and steps without a graph still run.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class CudaGraphStep:
             generator = torch.cuda.default_generators[device.index]
             state = generator.clone_state()
             try:
-                # "thread_local": the loader's threads go on page-locking memory meanwhile.
+                # "thread_local": the loader's threads page-lock memory during the capture.
                 with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
                     self._output = run(*self._inputs)
             except RuntimeError as error:
                 module.zero_grad(set_to_none=True)
-                # PyTorch leaves both in the state of a capture: random numbers and frees would fail from here on.
+                # PyTorch leaves both in the capturing state, in which random numbers and frees fail.
                 generator.graphsafe_set_state(state)
                 with suppress(RuntimeError):
                     torch._C._cuda_endAllocateToPool(device.index, pool)  # pyright: ignore
@@ -87,9 +87,9 @@ class CudaGraphStep:
         self._gradients = [(p, p.grad) for p in module.parameters() if p.grad is not None]
 
     def replay(self, *inputs: Tensor) -> Any:
-        """Run the step on `inputs`; nothing here waits for the device."""
-        for held, given in zip(self._inputs, inputs, strict=True):
-            held.copy_(given, non_blocking=True)
+        """Run the step on `inputs`, without a wait for the device."""
+        for captured, given in zip(self._inputs, inputs, strict=True):
+            captured.copy_(given, non_blocking=True)
         self._graph.replay()
         for parameter, gradient in self._gradients:
             parameter.grad = gradient
@@ -98,7 +98,7 @@ class CudaGraphStep:
 
 @contextmanager
 def no_trace(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Steps inside leave buffers and the device's random state as they were; their last gradients stay."""
+    """Restore the buffers and the device's random state after the steps in this context; gradients stay."""
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
     random_state = torch.cuda.get_rng_state(device)
     try:
@@ -110,9 +110,9 @@ def no_trace(module: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def why_not_captured(run: Callable[[], Any], module: nn.Module) -> str | None:
-    """Which submodule waits for the device in a step, and by what; None where no wait is found.
+    """Return the submodule that waits for the device in a step, and the operation; None if there is none.
 
-    Runs the step twice: what it makes once (constants, kernels) may wait.
+    This runs the step twice, as the first run may wait when it creates constants and kernels.
     """
     run()
     names = {m: name for name, m in module.named_modules()}
@@ -131,7 +131,7 @@ def why_not_captured(run: Callable[[], Any], module: nn.Module) -> str | None:
     ]
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it does not find all waits
+        warnings.simplefilter("ignore")  # the debug mode warns that it does not find all waits
         torch.cuda.set_sync_debug_mode("error")
     try:
         run()
@@ -145,9 +145,9 @@ def why_not_captured(run: Callable[[], Any], module: nn.Module) -> str | None:
 
 
 class HangWatch:
-    """Ends this process where a replayed step waits for other ranks longer than `timeout_s` seconds.
+    """Exit this process if a replayed step waits for other ranks longer than `timeout_s` seconds.
 
-    NCCL's watchdog knows only collectives that were called; those inside a graph would wait for a lost rank for ever.
+    NCCL's watchdog covers only collectives outside graphs; those in a graph would wait forever for a lost rank.
     """
 
     def __init__(self, timeout_s: float) -> None:
@@ -160,7 +160,7 @@ class HangWatch:
         thread.start()
 
     def add(self) -> None:
-        """Watch the work queued on the current stream until now."""
+        """Watch the work that is queued on the current stream."""
         event = torch.cuda.Event()
         event.record()
         self._queued.append((time.monotonic(), event))
@@ -175,7 +175,7 @@ def _watch(queued: deque[tuple[float, torch.cuda.Event]], timeout_s: float, done
         if queued and time.monotonic() - max(queued[0][0], finished_at) > timeout_s:
             print(
                 f"a step waited for the other workers longer than launch.collective_timeout_s={timeout_s:g}; "
-                "this worker ends, and the run goes on from its newest checkpoint",
+                "this worker exits, and the run resumes from its newest checkpoint",
                 file=sys.stderr,
                 flush=True,
             )

@@ -1,4 +1,4 @@
-"""What a run measures of itself: losses summed on the device, clocks, and the events they become."""
+"""Measurements of a run: losses summed on the device, clocks, and the events with both."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import torch
 from torch import Tensor
 
 from fourds_dist.data import TrainStream
-from fourds_dist.method.distiller import Output
+from fourds_dist.method.fourds import Output
+from fourds_dist.runs.accuracy import Accuracy
 from fourds_dist.runs.events import EpochEnded, StepLogged, TimeShares, Validation
-from fourds_dist.training.evaluate import Accuracy
-from fourds_dist.training.world import World
+from fourds_dist.training.distributed.world import World
 
 BOTTLENECK_ROWS = 4
-"""Logging intervals after the first, whose shares decide what a run is bound by."""
+"""Logging intervals after the first one, whose shares of time determine the bottleneck of a run."""
 
 BOTTLENECKS = {
     "data_wait": (
         0.2,
-        "bound by data: {share:.0%} of the time this worker waited for images; raise data.threads or CPUs for each "
-        "worker, pack smaller images, or keep decoded ones (data.keep_decoded_mib)",
+        "bound by data: {share:.0%} of the time this worker waited for images; raise data.threads or the CPUs per "
+        "worker, pack smaller images, or cache decoded ones (data.decoded_cache_mib)",
     ),
     "network_wait": (
         0.1,
         "bound by the network: {share:.0%} of a step waits for the other workers' gradients; "
-        "launch.all_reduce=bfloat16 halves what travels",
+        "launch.all_reduce=bfloat16 halves the bytes",
     ),
     "host_busy": (
         0.9,
@@ -35,14 +35,13 @@ BOTTLENECKS = {
         "step.cuda_graph at null, or give each worker more images",
     ),
 }
-"""Field of `TimeShares` -> from how much on it bounds the run, and what to do."""
+"""Field of `TimeShares` -> threshold from which the field is the bottleneck, and the advice."""
 
 
 class Meter:
-    """Sums losses on the device and turns them into events; only `step_event` waits for the device.
+    """Sum losses on the device and build events; only `step_event` waits for the device.
 
-    `step_event` is also where the ranks agree: `run_s`, seconds of training so far, and `someone_stops` are the same
-    on all.
+    `step_event` also makes `run_s` (seconds of training so far) and `someone_stops` equal on all ranks.
     """
 
     def __init__(
@@ -66,11 +65,11 @@ class Meter:
         self._clock, self._waited_s, self._from_step = time.perf_counter(), self._stream.wait_s, step
 
     def add(self, output: Output, batch_size: int, *, unless: Tensor | None = None) -> None:
-        """Take in one step's losses.
+        """Add the losses of one step.
 
         Args:
-            batch_size: images of this rank's share, by which its mean counts.
-            unless: where true, on the device, the step was left out and its losses are no numbers.
+            batch_size: number of images of this rank, the weight of its mean.
+            unless: device scalar that is true if the step was skipped; its losses, not finite, count as 0.
         """
         losses = [output.loss.detach(), *output.losses.values()]
         values = torch.stack([value.float() for value in losses]) * (batch_size / self._global_batch_size)
@@ -89,23 +88,23 @@ class Meter:
         stops: bool = False,
         exposed_reduction_s: Callable[[], float | None] = lambda: None,
     ) -> StepLogged:
-        """Means over the steps since the last event, over all ranks; every rank calls it together.
+        """Return the means over all ranks and the steps since the last event; a collective call.
 
         Args:
-            learning_rates: of the last step, for the event.
-            method_values: gives what the method logs of itself, for the event.
-            stops: this rank was told to stop.
-            exposed_reduction_s: gives for how long the last step waited for its all-reduces; asked once the device is
-                done with it.
+            learning_rates: learning rates of the last step.
+            method_values: returns the method's values to log.
+            stops: whether this rank has a stop request.
+            exposed_reduction_s: returns the seconds that the last step waited for its all-reduces; called after the
+                device has finished the step.
         """
         device_wait_s = self._wait_for_device()
         seconds = time.perf_counter() - self._clock
         new_bad = self._stream.bad_samples - self._bad_samples
-        mine = torch.tensor([seconds, float(stops), float(len(new_bad))])
+        of_rank = torch.tensor([seconds, float(stops), float(len(new_bad))])
         sums = self._sums / self._num_summed
-        sums = self._world.sum(torch.cat([sums, mine.to(sums.device)])).tolist()
+        sums = self._world.sum(torch.cat([sums, of_rank.to(sums.device)])).tolist()
         loss, *means, all_seconds, num_stop, num_new_bad = sums
-        if num_new_bad:  # on every rank alike; each meets the samples of others in other epochs
+        if num_new_bad:  # equal on all ranks; a rank reads the samples of other ranks in other epochs
             self._bad_samples.update(*self._world.gather(new_bad))
         self.someone_stops = num_stop > 0
         self.run_s += all_seconds / self._world.size
@@ -114,7 +113,7 @@ class Meter:
         exposed_s = exposed_reduction_s()
         shares = TimeShares(
             data_wait=data_wait,
-            # What is left of the time is Python's: where it is nearly all, the device waits for the host.
+            # The rest of the time is Python's; if this is almost all of the time, the device waits for the host.
             host_busy=None if device_wait_s is None else max(0.0, 1 - data_wait - device_wait_s / seconds),
             network_wait=None if exposed_s is None else exposed_s * (step - self._from_step) / seconds,
         )
@@ -136,7 +135,7 @@ class Meter:
         )
 
     def bottleneck(self) -> str | None:
-        """What the first logging intervals after the very first say the run is bound by, in one line, once."""
+        """Return the run's bottleneck in one line, once, after the first `BOTTLENECK_ROWS` + 1 logging intervals."""
         if self._shares is None or len(self._shares) < 1 + BOTTLENECK_ROWS:
             return None
         shares, self._shares = self._shares[1:], None
@@ -147,15 +146,15 @@ class Meter:
         return bottleneck(TimeShares(**means))
 
     def _wait_for_device(self) -> float | None:
-        """Seconds that the host waited for the steps that it had queued; None on a CPU."""
+        """Wait for the queued steps and return the seconds of the wait; None on a CPU."""
         if self._world.device.type != "cuda":
             return None
-        began = time.perf_counter()
+        start = time.perf_counter()
         torch.cuda.synchronize(self._world.device)
-        return time.perf_counter() - began
+        return time.perf_counter() - start
 
     def epoch_event(self, step: int, accuracies: dict[str, Accuracy], *, is_best: bool) -> EpochEnded:
-        """The end of an epoch; the clock starts again, so that evaluation does not count as training."""
+        """Return the event of an epoch's end, and restart the clock so that evaluation does not count as training."""
         rate = self._last_images_per_s
         left_s = (self._num_steps - step) * self._global_batch_size / rate if rate else 0.0
         event = EpochEnded(
@@ -176,7 +175,7 @@ class Meter:
 
 
 def bottleneck(shares: TimeShares) -> str | None:
-    """What a run of such shares is bound by, in one line; None: by its GPU.
+    """Return the bottleneck of a run with these shares of time, in one line; None: the GPU.
 
     >>> print(bottleneck(TimeShares(data_wait=0.05, host_busy=0.3)))
     None

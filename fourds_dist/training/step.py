@@ -1,8 +1,8 @@
-"""One training step: batch to the device, forward under autocast, backward. The same for all stages.
+"""One training step for all stages: copy to the device, forward under autocast, backward.
 
-On a GPU the time goes where it is least seen: at small batches the device waits for Python, which `cuda_graph` cures by
-replaying one captured step, on every rank; at large ones for memory traffic, which `compile` and bfloat16 reduce.
-`python -m fourds_dist.benchmark step` times it, `... numerics` compares its fast form with plain float32.
+At small batches a GPU waits for Python, which `cuda_graph` avoids by replaying a captured step on every rank. At large
+batches memory traffic is the limit, which `compile` and bfloat16 reduce. `python -m fourds_dist.benchmark step`
+measures the step, `... numerics` compares the fast step with plain float32.
 """
 
 from __future__ import annotations
@@ -15,96 +15,97 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fourds_dist.config import Section
-from fourds_dist.data.batch import Batch, normalise
-from fourds_dist.effects import COURSE, LOG, NUMERICS, SPEED, WEIGHTS
-from fourds_dist.method.lean import hold_frozen_in, keep_less
+from fourds_dist.config.effects import COURSE, LOG, NUMERICS, SPEED, WEIGHTS
+from fourds_dist.config.section import ConfigSection
+from fourds_dist.data.stream.batch import Batch, normalise
 from fourds_dist.method.output import Output
-from fourds_dist.method.recompute import recompute_blocks
+from fourds_dist.method.task import Task
+from fourds_dist.models.activation_checkpointing import checkpoint_blocks
+from fourds_dist.models.memory_saving import cast_frozen_weights, save_activation_memory
 from fourds_dist.training.cuda_graph import CaptureError, CudaGraphStep, HangWatch, no_trace, why_not_captured
-from fourds_dist.training.strategy import Gradients, Strategy
-from fourds_dist.training.world import World
+from fourds_dist.training.distributed.world import World
+from fourds_dist.training.strategies.base import Strategy
+from fourds_dist.training.strategies.ddp import ReplicatedWeights
 
-MAX_GRAPHS = 2  # whole batches, and the odd one at the end of an epoch
+MAX_GRAPHS = 2  # full batches, and the smaller batch at the end of an epoch
 
 
-class StepConfig(Section):
-    """How a step computes."""
+class StepConfig(ConfigSection):
+    """Settings of a step's computation."""
 
     precision: Annotated[Literal["auto", "float32", "bfloat16"], WEIGHTS] = "auto"
     """`bfloat16`: networks under autocast, Fourier transforms and losses in float32. `auto`: bfloat16 on GPUs, float32
     on CPUs."""
 
     channels_last: Annotated[bool, NUMERICS] = True
-    """Keep images and convolution weights in channels-last memory format on GPUs (under DeepSpeed images alone)."""
+    """Use channels-last memory for images and convolution weights on GPUs (with DeepSpeed for images only)."""
 
-    lean: Annotated[bool, NUMERICS] = True
-    """On GPUs, pooling, ReLUs and frozen convolutions keep only what their gradients need: a fourth less memory, and
-    faster; the same results."""
+    memory_saving: Annotated[bool, NUMERICS] = True
+    """On GPUs, pooling, ReLUs and frozen convolutions store only what their gradients need: a fourth less memory and
+    less time, with the same results."""
 
     activation_checkpointing: Annotated[bool, NUMERICS] = False
-    """Let residual blocks, transformer layers and adapters run again in the backward pass instead of keeping what they
-    computed: the same results in more time and less memory. Without compile."""
+    """Run residual blocks, transformer layers and adapters again in the backward pass instead of storing activations:
+    less memory and more time, with the same results. Excludes compile."""
 
     compile: Annotated[bool, NUMERICS] = False
-    """Compile the task with torch.compile: about a minute at the start, some percent faster on GPUs."""
+    """Compile the task with torch.compile: about a minute at the start, a few percent faster on GPUs."""
 
     cuda_graph: Annotated[bool | None, NUMERICS] = None
-    """Capture the step once, its all-reduces included, and replay it on every worker, so that the GPU never waits for
-    Python; null: on GPUs with launch.strategy=ddp. true also captures launch.deepspeed=zero1. A step that cannot be
-    captured runs without a graph, which the log says."""
+    """Capture the step, with its all-reduces, as a CUDA graph and replay the graph on every worker, so that the GPU
+    does not wait for Python. null: on GPUs with launch.strategy=ddp. true: with launch.deepspeed=zero1 too. A step that
+    cannot be captured runs without a graph, which the log reports."""
 
     overlap_networks: Annotated[bool, SPEED] = True
-    """Captured steps: run teacher and student at the same time, on two CUDA streams. The same results, faster; most so
-    with small batches."""
+    """In captured steps, run teacher and student in parallel on two CUDA streams: the same results in less time,
+    especially with small batches."""
 
-    tune_convolutions: Annotated[bool, NUMERICS] = True
-    """Let cuDNN try its algorithms on every new shape, some seconds at the start, and keep the fastest."""
+    cudnn_benchmark: Annotated[bool, NUMERICS] = True
+    """Let cuDNN measure its algorithms for every new shape, some seconds at the start, and use the fastest."""
 
     batch_norm: Annotated[Literal["averaged", "synchronised"], WEIGHTS] = "averaged"
-    """Several workers: `averaged` normalises by each worker's batch and averages the running statistics before
-    evaluation and saving; `synchronised` normalises by the global batch (GPUs only)."""
+    """With several workers, `averaged` normalises by each worker's batch and averages the running statistics before
+    evaluation and checkpoints; `synchronised` normalises by the global batch (GPUs only)."""
 
-    accumulation: Annotated[int, NUMERICS] = Field(default=1, ge=1, le=65536)
-    """Cut each worker's share of the batch into this many parts, one after another, to save memory."""
+    gradient_accumulation_steps: Annotated[int, NUMERICS] = Field(default=1, ge=1, le=65536)
+    """Number of sequential parts of each worker's share of the batch, to save memory."""
 
     eval_batch_size_per_rank: Annotated[int, NUMERICS] = Field(default=256, ge=1, le=65536)
     """Images per forward pass of evaluation, in each worker."""
 
     log_every_steps: Annotated[int, LOG] = Field(default=10, ge=1)
-    """Steps between two lines of metrics; only these steps wait for the device, and only at them does a run notice that
-    it is to stop."""
+    """Steps between two lines of metrics. Only these steps wait for the device and check for stop requests."""
 
-    max_bad_steps: Annotated[int, COURSE] = Field(default=0, ge=0)
-    """Steps with gradients that are not finite which a run may leave out; 0: the first loss that is not finite stops
-    it. Weights that are not finite always do. Their images are named in bad_batch-*.json."""
+    max_nonfinite_steps: Annotated[int, COURSE] = Field(default=0, ge=0)
+    """Maximum number of steps to skip because of gradients that are not finite; 0: the first loss that is not finite
+    stops the run. Weights that are not finite always stop the run. nonfinite_batch-*.json names the images."""
 
     @model_validator(mode="after")
     def _check(self) -> StepConfig:
         if self.activation_checkpointing and self.compile:
-            raise ValueError("compile does not go with activation_checkpointing; leave one of them out")
+            raise ValueError("compile does not go with activation_checkpointing; switch one of both off")
         return self
 
 
 class TrainStep:
-    """Calls the task on a batch and leaves the batch's gradients in its parameters.
+    """Forward and backward of the task on a batch; the gradients are in the parameters afterwards.
 
     Args:
-        task: the module that turns (images, labels) into an `Output`, on the world's device.
-        mean, std: of the normalised images, per channel, in [0, 1] units.
-        global_batch_size: images of all ranks together; the gradient is then the mean over them also where ranks hold
-            unequal shares. None: every rank holds as many.
-        strategy: wraps the task and takes its backward passes; None: gradients are summed over the world's ranks, and
-            nothing takes a step.
+        task: module from (images, labels) to an `Output`, on the world's device.
+        mean, std: mean and standard deviation for the normalisation, per channel, in [0, 1] units.
+        global_batch_size: number of images of all ranks; the gradient is their mean even if ranks have unequal shares.
+            None: all ranks have equal shares.
+        strategy: wraps the task and runs the backward pass; None: gradients are summed over the world's ranks, without
+            an optimiser.
 
     Raises:
-        ValueError: a CUDA graph asked for where there is none: on CPUs or under stages of DeepSpeed; activation
-            checkpointing of networks without blocks.
+        ValueError: a CUDA graph where none is possible (CPUs, stages of DeepSpeed), or activation checkpointing of
+            networks without blocks.
     """
 
     def __init__(
         self,
-        task: nn.Module,
+        task: Task,
         world: World,
         config: StepConfig,
         *,
@@ -115,27 +116,28 @@ class TrainStep:
     ) -> None:
         on_gpu = world.device.type == "cuda"
         self.autocast = config.precision == "bfloat16" or (config.precision == "auto" and on_gpu)
-        shares: Strategy | Gradients = strategy or Gradients(world)
+        shares: Strategy | ReplicatedWeights = strategy or ReplicatedWeights(world)
         if config.cuda_graph and not (on_gpu and shares.can_capture):
             raise ValueError(
-                "step.cuda_graph=true works on GPUs, with launch.strategy=ddp or launch.deepspeed=zero1; leave it out "
-                "on CPUs and with other stages"
+                "step.cuda_graph=true works on GPUs, with launch.strategy=ddp or launch.deepspeed=zero1; leave "
+                "step.cuda_graph at null on CPUs and with other stages"
             )
         if self.autocast:
-            hold_frozen_in(torch.bfloat16, task)
+            cast_frozen_weights(torch.bfloat16, task)
         if on_gpu:
-            torch.backends.cudnn.benchmark = config.tune_convolutions
-            if config.lean:
-                keep_less(task)
-        if config.activation_checkpointing and not recompute_blocks(task):
+            torch.backends.cudnn.benchmark = config.cudnn_benchmark
+            if config.memory_saving:
+                save_activation_memory(task)
+        if config.activation_checkpointing and not checkpoint_blocks(task):
             raise ValueError(
-                "step.activation_checkpointing: these networks are no lists of blocks; leave it out"
+                "step.activation_checkpointing: these networks have no lists of blocks; set "
+                "step.activation_checkpointing=false"
             )
         self.device = world.device
         self.channels_last = config.channels_last and on_gpu
         self._notes: list[str] = []
         self._mean, self._std = mean, std
-        self._accumulation = config.accumulation
+        self._accumulation = config.gradient_accumulation_steps
         self._weight_per_image = _weight_per_image(world, global_batch_size, sums=shares.is_plain)
         if self.channels_last:
             task.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -144,7 +146,7 @@ class TrainStep:
         model = shares.wrap(task, sync_batch_norm=synchronised, autocast=self.autocast)
         self._strategy = shares
         self._forward = torch.compile(model) if config.compile else model
-        # An engine's model is captured without the hooks that the engine has put on it.
+        # The model of an engine is captured without the engine's hooks.
         self._captured_forward = self._forward if model is task else task.forward
         by_default = on_gpu and shares.is_plain
         self._captures = by_default if config.cuda_graph is None else config.cuda_graph
@@ -155,11 +157,11 @@ class TrainStep:
             self._student_stream = torch.cuda.Stream(self.device)
 
     def __call__(self, batch: Batch) -> Output:
-        """Forward and backward of one batch; earlier gradients are forgotten.
+        """Run forward and backward of one batch; earlier gradients are discarded.
 
-        The output is the last part's where step.accumulation cuts the batch in parts, and is overwritten by the next
-        call where the step is replayed from a CUDA graph. Batches of a third size and more run without a graph; with
-        several ranks, of a second: all ranks have to capture a size at the same call.
+        With step.gradient_accumulation_steps the output is that of the last part. With a CUDA graph the next call
+        overwrites the output. One rank captures at most two batch sizes. Several ranks capture one, since all ranks
+        have to capture a size at the same call. Batches of other sizes run without a graph.
         """
         inputs = (batch.images, batch.flip, batch.labels)
         graph = self._graph(inputs) if self._captures else None
@@ -172,21 +174,23 @@ class TrainStep:
         return output
 
     def take_notes(self) -> list[str]:
-        """Lines for the log of the run, once."""
+        """Return and clear the lines for the log of the run."""
         notes, self._notes = self._notes, []
         return notes
 
     def exposed_reduction_s(self) -> float | None:
-        """Seconds for which the last step waited for its all-reduces after the backward pass; None: nothing to wait
-        for. To be asked once the device is done with the step."""
+        """Return the seconds for which the last step waited for its all-reduces after the backward pass.
+
+        Call this after the device has finished the step. None: there are no all-reduces.
+        """
         buckets = self._strategy.buckets
         if buckets is None or buckets.waited is None:
             return None
-        began, ended = buckets.waited
-        return began.elapsed_time(ended) / 1000
+        start, end = buckets.waited
+        return start.elapsed_time(end) / 1000
 
     def images(self, batch: Batch) -> Tensor:
-        """Normalised float images on the device, flipped where the batch says so."""
+        """Return normalised float images on the device, flipped by the batch's mask."""
         return self._normalise(batch.images.to(self.device, non_blocking=True), batch.flip.to(self.device))
 
     def _on_device(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -199,21 +203,21 @@ class TrainStep:
         return self._graphs.get(shape)
 
     def _capture(self, inputs: tuple[Tensor, Tensor, Tensor]) -> CudaGraphStep | None:
-        """A graph of the step; None where some rank cannot have one: then none of them uses graphs any more."""
+        """Return a graph of the step; None if some rank cannot capture the step, and then no rank uses graphs again."""
         graph, reason = None, self._why_not_captured(inputs)
         if self._all_ranks(reason is None):
-            beside = next(filter(None, self._graphs.values()), None)
-            # Only captured work runs on two streams: without a graph, memory might be freed that the other one reads.
+            other = next(filter(None, self._graphs.values()), None)
+            # Without a graph, one of two streams might free memory that the other one reads.
             if self._student_stream is not None:
-                self._task.student_stream = self._student_stream  # pyright: ignore[reportArgumentType]
+                self._task.student_stream = self._student_stream
             try:
                 run = partial(self._run, captured=True)
-                graph = CudaGraphStep(run, self._task, inputs, device=self.device, beside=beside)
+                graph = CudaGraphStep(run, self._task, inputs, device=self.device, beside=other)
             except CaptureError as error:
                 reason = str(error)
             finally:
                 if self._student_stream is not None:
-                    self._task.student_stream = None  # pyright: ignore[reportArgumentType]
+                    self._task.student_stream = None
             if self._all_ranks(graph is not None):
                 return graph
         self._captures = False
@@ -221,22 +225,25 @@ class TrainStep:
         self._notes.append(f"this step runs without a CUDA graph, slower at small batches: {reason}")
         return None
 
-    def _all_ranks(self, fine: bool) -> bool:
-        return bool(self._world.least(torch.tensor(int(fine), device=self.device)))
+    def _all_ranks(self, condition: bool) -> bool:
+        return bool(self._world.all_reduce_min(torch.tensor(int(condition), device=self.device)))
 
     def _why_not_captured(self, inputs: tuple[Tensor, ...]) -> str | None:
-        """A submodule that waits for the device, found without the other ranks; synchronised BatchNorm needs them."""
+        """Return the submodule that waits for the device, found on this rank alone; None with synchronised BatchNorm,
+        which needs the other ranks."""
         if any(isinstance(module, nn.SyncBatchNorm) for module in self._task.modules()):
             return None
-        on_device = self._on_device(inputs)
+        device_inputs = self._on_device(inputs)
         with no_trace(self._task, self.device):
-            return why_not_captured(lambda: self._run(*on_device, captured=True, is_local=True), self._task)
+            return why_not_captured(
+                lambda: self._run(*device_inputs, captured=True, is_local=True), self._task
+            )
 
     def _run(
         self, images: Tensor, flip: Tensor, labels: Tensor, *, captured: bool = False, is_local: bool = False
     ) -> Output:
         self._task.zero_grad(set_to_none=True)
-        # Rounded once: the networks' first layers would do it one by one, and keep both.
+        # One cast for both networks: each first layer would cast the images and store its copy.
         normal = self._normalise(images, flip, torch.bfloat16 if self.autocast else torch.float32)
         weight = self._weight_per_image(len(labels))
         *first, last = zip(normal.chunk(self._accumulation), labels.chunk(self._accumulation), strict=True)
@@ -253,13 +260,13 @@ class TrainStep:
             if captured
             else (self._forward, strategy.backward)
         )
-        # Without the cache of casted weights, which a captured graph must not depend on.
+        # A captured graph must not depend on autocast's cache of cast weights.
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=not captured
         ):
             output: Output = forward(images, labels)
         backward(output.loss * (len(labels) * weight), is_last=is_last)
-        # Its autograd graph would hold nodes of this step's stream into the next step.
+        # Without detach, the autograd graph would retain nodes of this step's stream during the next step.
         return output._replace(loss=output.loss.detach())
 
     def _normalise(self, images: Tensor, flip: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -268,10 +275,10 @@ class TrainStep:
 
 
 def _weight_per_image(world: World, global_batch_size: int | None, *, sums: bool) -> Callable[[int], float]:
-    """By what an image's loss is multiplied, given how many this rank holds, so that gradients are the global mean's.
+    """Return a function from the number of this rank's images to the weight of an image's loss in the global mean.
 
     Args:
-        sums: whether gradients are summed over the ranks; else they are averaged.
+        sums: whether gradients are summed over the ranks; False: gradients are averaged.
     """
     per_rank = 1 if sums else world.size
     if global_batch_size is None:

@@ -16,7 +16,7 @@ from PIL import Image
 from fourds_dist.benchmark import data, decoders, feed, peers, photos
 from fourds_dist.benchmark.__main__ import main
 from fourds_dist.data import Batch
-from fourds_dist.launch.parent_death import die_with_parent
+from fourds_dist.processes.parent_death import die_with_parent
 from tests.training.tiny import tiny_four_ds
 
 
@@ -72,7 +72,7 @@ def test_a_process_measures_and_leaves_nothing_behind(folder):
 
 
 @pytest.mark.slow
-def test_a_failure_is_told(folder):
+def test_a_failure_is_reported(folder):
     with pytest.raises(RuntimeError, match=r"(?s)no_such_folder.*the measurement failed"):
         data._in_a_process(peers.Setup("ImageFolder", str(folder / "no_such_folder")), os.environ)
 
@@ -185,7 +185,7 @@ def test_a_tiny_step_is_fed(tmp_path, monkeypatch, capsys):
     figures = json.loads((tmp_path / "out.json").read_text())
     assert 0 < figures["feed"]["fed from disk"]["waiting"] < 1
     assert figures["fed_over_fixed"] > 0
-    assert "the step eats" in capsys.readouterr().out
+    assert "the step needs" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -196,6 +196,6 @@ def test_the_step_is_fed_and_its_figures_are_written(tmp_path, monkeypatch, caps
     )
     main([*arguments.split(), "--json", str(tmp_path / "out.json")])
     figures = json.loads((tmp_path / "out.json").read_text())
-    assert set(figures["feed"]) == {"one batch that lies there", "fed from disk", "loader alone"}
+    assert set(figures["feed"]) == {"one batch on the device", "fed from disk", "loader alone"}
     assert all(speed["images_per_s"] > 0 for speed in figures["feed"].values())
     assert "fed over fixed" in capsys.readouterr().out

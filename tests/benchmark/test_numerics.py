@@ -1,4 +1,4 @@
-"""`benchmark numerics`: the criterion tells a run that learns the same from one that does not."""
+"""`benchmark numerics`: the criterion accepts a run that learns the same and rejects one that does not."""
 
 from __future__ import annotations
 

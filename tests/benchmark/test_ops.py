@@ -29,7 +29,7 @@ def test_every_form_of_every_operator_is_timed(tmp_path: Path, capsys: pytest.Ca
     record = json.loads((tmp_path / "ops.json").read_text())
     assert record["device"] in shown
     forms = {(row["operator"], row["form"]) for row in record["rows"]}
-    operators = ("fourier_mix", "pooled_phase", "phase_disparity")
+    operators = ("fourier_mix", "pooled_phase", "phase_distance")
     assert forms == {(o, f) for o in operators for f in ("released form", "half spectrum", "floor (copies)")}
     for row in record["rows"]:
         assert row["operator"] in shown

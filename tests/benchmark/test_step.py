@@ -10,16 +10,16 @@ import torch
 
 from fourds_dist.benchmark.__main__ import main
 from fourds_dist.benchmark.profile import kind_of
-from fourds_dist.benchmark.step import FORMS, Row, build_task, compared
+from fourds_dist.benchmark.step import FORMS, StepResult, build_task, compared
 from fourds_dist.method.adapter import FourierAdapter
 from fourds_dist.ops import use_backend
 
 SMALL = ["--device", "cpu", "--image-size", "32", "--steps", "1"]
 
 
-def row(form: str, images_per_s: float, peak_bytes: int) -> Row:
+def row(form: str, images_per_s: float, peak_bytes: int) -> StepResult:
     rounds = [images_per_s]
-    return Row(
+    return StepResult(
         form, 8, images_per_s, rounds, host_ms=1.0, peak_bytes=peak_bytes, tensor_bytes=peak_bytes // 2
     )
 

@@ -70,12 +70,12 @@ class Host:
     def start(
         self, command: str, environment: dict[str, str], log: Path, etc: Path | None = None
     ) -> subprocess.Popen[bytes]:
-        """Start a shell's command as a pod would.
+        """Start a shell command as in a pod.
 
         Args:
-            environment: beside what every process here needs.
-            log: file for what it prints, made anew.
-            etc: folder laid over /etc, which knows the host's own name and address, as a pod's does.
+            environment: variables in addition to those that every process needs.
+            log: file for the output, overwritten.
+            etc: folder mounted over /etc, with the host's name and address, as in a pod.
         """
         pod = {
             "HOME": HOME,
@@ -119,7 +119,7 @@ class Host:
         return process
 
     def path(self, path: str) -> Path:
-        """A file that what was started first here sees as `path`."""
+        """Path, outside the host, of the file that the first process of the host sees as `path`."""
         (first,) = _children(self._processes[0].pid)
         return Path(f"/proc/{first}/root{path}")
 
@@ -133,7 +133,7 @@ class Host:
             process.wait(limit_s)
 
     def cut_off(self) -> None:
-        """Take the host off the network; its processes know nothing of it."""
+        """Disconnect the host from the network without a notice to its processes."""
         _ip(f"link set {self._link} down")
 
     def end(self) -> None:

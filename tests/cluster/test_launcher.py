@@ -48,7 +48,7 @@ def test_the_script_tells_its_use(tmp_path: Path) -> None:
     assert "set -euo" not in done.stdout
 
 
-def test_a_worker_without_a_token_is_told_where_it_belongs(tmp_path: Path) -> None:
+def test_a_worker_without_a_token_fails_with_the_path_of_the_token(tmp_path: Path) -> None:
     done = run("worker", "10.0.0.1", home=tmp_path)
     assert done.returncode == 1
     assert f"no token in {tmp_path}/.ray/auth_token" in done.stderr

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fourds_dist.config import load
-from fourds_dist.settings import Settings
+from fourds_dist.config.loading import load
+from fourds_dist.stages.settings import Settings
 from tests.cluster.conftest import COMPONENTS, OVERLAYS
 
 CLUSTER = Path(__file__).parents[2] / "cluster"

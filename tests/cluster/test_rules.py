@@ -136,7 +136,7 @@ def test_policy(change: Callable[[Object], None], told: str, rendered: dict[str,
     assert any(told in text for text in policy.problems(job)), list(policy.problems(job))
 
 
-def test_the_autoscaler_s_container_is_looked_at(rendered: dict[str, list[Object]]) -> None:
+def test_the_autoscaler_s_container_is_checked(rendered: dict[str, list[Object]]) -> None:
     job = copy.deepcopy(next(o for o in rendered["gpu-spot"] if o["kind"] == "RayJob"))
     del at(job, f"{CLUSTER}.autoscalerOptions")["securityContext"]
     assert any("container autoscaler" in text for text in policy.problems(job))
@@ -164,7 +164,7 @@ def test_run_and_pods_agree(text: str, told: str, rendered: dict[str, list[Objec
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("concurrency: 8", "concurrency: 2", "leave room for 8 unused"),
+        ("max_concurrent_trials: 8", "max_concurrent_trials: 2", "leave room for 8 unused"),
         ("adapter_reduction", "adapter_reductoin", "did you mean"),
         ("search: optuna", "search: opt", "search"),
     ],

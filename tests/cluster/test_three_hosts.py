@@ -2,7 +2,7 @@
 
     pytest --slow tests/cluster/test_three_hosts.py -s      # as root; prints what a user would read
 
-In the middle of training one worker's host is cut off the network, or its pod is told to go as an eviction tells it.
+During training one worker's host is disconnected from the network, or its pod gets the signals of an eviction.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import yaml
 
 from cluster.validate.pods import cluster_spec_of
 from cluster.validate.render import Object
-from tests import s3
 from tests.cluster.hosts import HOME, ROOT, Host, Network, can_make_hosts
 from tests.cluster.pod_commands import environment, start_command, submit_command
+from tests.harness import s3
 
 pytestmark = [
     pytest.mark.slow,
@@ -43,7 +43,7 @@ class Store:
     environment: dict[str, str]
 
     def path(self, url: str) -> Path:
-        """Where an object lies on the server's disk."""
+        """Path of an object on the server's disk."""
         return self.host.path(f"{BUCKETS}/{url.removeprefix('s3://')}")
 
 
@@ -177,10 +177,10 @@ REFUSED = {
     "storage out of reach": (submitted("FSSPEC_S3_ENDPOINT_URL", NOWHERE), NOWHERE, 60),
     "no GPU": (f"ray job submit -- {TRAIN} launch.use_gpu=true launch.wait_s=10", "1 GPU each", 60),
 }
-"""Commands that fail, what they say, and within how many seconds."""
+"""Commands that fail, their messages, and their time limits in seconds."""
 
 
-def test_what_cannot_work_is_told_within_a_minute(cluster: Cluster, tmp_path: Path) -> None:
+def test_requests_that_cannot_work_fail_within_a_minute(cluster: Cluster, tmp_path: Path) -> None:
     log = tmp_path / "client.log"
     ready = cluster.ask("until ray job list; do sleep 1; done", log)
     assert ready.wait(300) == 0

@@ -1,4 +1,4 @@
-"""The S3 server of the tests, under the name by which tests of data know it."""
+"""The S3 server of the tests, under the fixture name that the tests of data use."""
 
 from tests.s3_server import S3Server, forget_connections
 

@@ -28,11 +28,11 @@ SLOW_DOWN = (
 
 
 class Proxy:
-    """Stands between a client and `upstream`.
+    """Proxy between a client and `upstream`.
 
     Args:
-        rates: share of reads that meet each kind of fault: `refuse` answers 503, `reset` breaks the connection, `hang`
-            keeps silent, `cut` ends in the middle of the object, `flip` changes a byte of it.
+        rates: share of reads with each kind of fault: `refuse` answers 503, `reset` breaks the connection, `hang`
+            does not answer, `cut` ends in the middle of the object, `flip` changes a byte of it.
 
     `faults` counts what was done, `away` refuses every connection while it is set, `comes_back_after` so many at most.
     """

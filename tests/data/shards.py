@@ -1,4 +1,4 @@
-"""Small datasets of known content: the image of sample number n tells n."""
+"""Small datasets of known content: the image of sample number n encodes n."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import webdataset
 from PIL import Image
 
-from fourds_dist.data.index import index_tar
-from fourds_dist.data.manifest import Manifest, Shard, write_manifest
+from fourds_dist.data.format.manifest import Manifest, Shard, write_manifest
+from fourds_dist.data.pack.indexing import index_tar
 
 SIDE = 8
 CLASSES = ("ant", "bee", "cat")
@@ -26,7 +26,7 @@ def image_of(number: int) -> bytes:
 
 
 def numbers_in(images) -> list[int]:
-    """The numbers that a batch's images tell."""
+    """The sample numbers that a batch's images encode."""
     corner = images[:, :, 0, 0].int()
     assert (corner[:, 2] == 7).all()
     return (corner[:, 0] + 256 * corner[:, 1]).tolist()

@@ -13,27 +13,27 @@ import numpy as np
 import pytest
 
 from fourds_dist.data import (
+    DataConfig,
     DataError,
-    LoaderConfig,
     StreamConfig,
     TrainStream,
     evaluation_batches,
     open_split,
 )
-from fourds_dist.data import fetch as module
-from fourds_dist.data.samples import Sample, SampleReader
-from fourds_dist.training.checkpoint import learning_state
+from fourds_dist.data.io import range_reader as module
+from fourds_dist.data.stream.samples import EncodedSample, SampleReader
+from fourds_dist.training.checkpoint.learning_state import learning_state
 from tests.data.conftest import S3Server, forget_connections
 from tests.data.faults import Proxy, serving
 from tests.data.shards import SIDE, numbers_in, write_dataset
 from tests.training.test_loop import Memory, run, same
 
 SIZES = [17, 1, 40, 9, 23]
-CONFIG = LoaderConfig(resize_px=SIDE, crop_px=SIDE, threads=2, read_threads=8, shuffle_mib=0.05)
+CONFIG = DataConfig(resize_px=SIDE, crop_px=SIDE, threads=2, read_threads=8, shuffle_mib=0.05)
 ALL_KINDS = {"refuse": 0.1, "reset": 0.1, "hang": 0.02, "cut": 0.1, "flip": 0.1}
 NUM_STEPS = 21
 
-# urllib3 and aiohttp tell of the sockets that we break under them when these are collected.
+# urllib3 and aiohttp warn about the broken sockets when these are collected.
 pytestmark = pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
@@ -72,7 +72,7 @@ def start_afresh() -> None:
     module._located.cache_clear()
 
 
-def stream_of(url: str, config: LoaderConfig = CONFIG, global_batch_size: int = 12) -> TrainStream:
+def stream_of(url: str, config: DataConfig = CONFIG, global_batch_size: int = 12) -> TrainStream:
     split = open_split(StreamConfig(url=url), "train")
     return TrainStream(
         {"target": split}, config, global_batch_size=global_batch_size, rank=0, world_size=1, seed=3
@@ -108,7 +108,7 @@ KIND_OF = {
 
 
 @pytest.mark.parametrize("kind", KIND_OF)
-def test_every_kind_is_told_by_its_count(proxied, local, kind):
+def test_every_kind_is_counted(proxied, local, kind):
     # A sample that is harmed at every try counts as broken: rare enough at this rate, whatever the order of requests.
     url, proxy = proxied({kind: {"hang": 0.04, "flip": 0.06}.get(kind, 0.2)})
     split, fetcher = open_split(StreamConfig(url=url), "train"), CONFIG.fetcher(0)
@@ -118,8 +118,8 @@ def test_every_kind_is_told_by_its_count(proxied, local, kind):
     }
     for position in range(split.num_positions):
         (came,), (wanted,) = (reader.read(np.array([position])) for reader in readers.values())
-        assert isinstance(came, Sample)
-        assert isinstance(wanted, Sample)
+        assert isinstance(came, EncodedSample)
+        assert isinstance(wanted, EncodedSample)
         assert (bytes(came.data), came.key, came.label) == (bytes(wanted.data), wanted.key, wanted.label)
     counts, faults = fetcher.counts, proxy.faults[kind]
     assert faults >= 2
@@ -127,7 +127,7 @@ def test_every_kind_is_told_by_its_count(proxied, local, kind):
     if kind == "flip":  # several flips in a row of one sample or index are one that came right in the end
         assert faults / 2 <= counts["corrupt"] <= faults
         assert counts["retry"] == 0
-    elif kind == "reset":  # aiohttp itself asks again, once, where it was a connection it had kept
+    elif kind == "reset":  # aiohttp retries once on a connection that it had reused
         assert 2 <= counts["connection"] == counts["retry"] < faults
     elif kind == "hang":  # on a busy machine an answer that no fault holds up may also come too late
         assert counts["timeout"] == counts["retry"] >= faults
@@ -176,15 +176,15 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(proxied, local):
 
 def test_a_store_that_stays_away_ends_the_run_when_patience_does(proxied):
     url, proxy = proxied({})
-    disturbed = stream_of(url, CONFIG.model_copy(update={"patience_s": 0.5}))
+    disturbed = stream_of(url, CONFIG.model_copy(update={"retry_timeout_s": 0.5}))
     batches = disturbed.batches(0)
     next(batches)
     proxy.away.set()
-    with pytest.raises(DataError, match=r"set/train-\d+\.tar.*gave up after 0 s \(data\.patience_s\)"):
+    with pytest.raises(DataError, match=r"set/train-\d+\.tar.*gave up after 0 s \(data\.retry_timeout_s\)"):
         list(islice(batches, NUM_STEPS))
 
 
-def test_an_object_that_always_comes_wrong_is_told_from_a_flip_on_the_way(proxied, local, s3_server):
+def test_a_corrupt_object_is_distinguished_from_corruption_in_transit(proxied, local, s3_server):
     """A byte that is wrong at its place is quarantined after two reads that agree, and said to be so."""
     url, _ = proxied({"flip": 0.1})
     path = s3_server.path(url) / "train-00002.tar"

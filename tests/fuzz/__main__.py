@@ -6,7 +6,7 @@
     python -m tests.fuzz --replay fuzz-failures/manifest-1a2b3c4d
 
 Rounds of all targets take turns in a child process. Where a case ends it (a crash, a hang outside Python), the files
-that it was reading are kept all the same. Exit status: 0 nothing found, 1 failing cases, each kept with its files.
+that it was reading are stored too. Exit status: 0 nothing found, 1 failing cases, each stored with its files.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Limits of one case: processor time, memory, and what may come out of it.
 
 Time is the process's own (so that a busy machine does not count), and memory its resident peak. Both are watched in the
-process itself; a case that hangs outside Python ends the process, and the command's parent keeps what it was reading.
+process itself; a case that hangs outside Python ends the process, and the command's parent stores the files that the
+process was reading.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fourds_dist.command import told
-from fourds_dist.data.fetch import DataError
+from fourds_dist.data.io.range_reader import DataError
+from fourds_dist.io.error_text import format_error
 
 CPU_S = 20.0
 """Processor seconds that a case may take."""
@@ -42,7 +43,7 @@ def check(read: Callable[[Path], object], folder: Path, *, growth_bytes: int = G
     """Read a case's folder, which may succeed or be refused.
 
     Raises:
-        FaultError: another error than those that commands tell in one line, one that says nothing or too much, too
+        FaultError: an error other than those that commands report in one line, an empty or too long message, too
             much time or memory.
     """
     before = _resident_bytes("VmRSS")
@@ -62,7 +63,7 @@ def check(read: Callable[[Path], object], folder: Path, *, growth_bytes: int = G
 
 
 def _check_words(error: Exception) -> None:
-    text = told(error)
+    text = format_error(error)
     if not str(error).strip():
         raise FaultError(f"{type(error).__name__} without words\n{_where(error)}")
     if len(text) > MOST_CHARACTERS:

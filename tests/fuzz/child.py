@@ -13,7 +13,7 @@ from tests.fuzz.running import TARGETS, run_cases
 
 ROUND_CASES = 200
 ROUND_S = 900
-"""Seconds after which a round that has not come back counts as a hang."""
+"""Seconds after which an unfinished round counts as a hang."""
 
 
 class Child:

@@ -16,17 +16,18 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 
-from fourds_dist.data import LoaderConfig, StreamConfig, TrainStream, open_split
-from fourds_dist.data.index import ShardIndex, index_tar
-from fourds_dist.data.label import LabelField
-from fourds_dist.data.manifest import format_manifest, parse_manifest
-from fourds_dist.data.pack.foreign import Reading, index_foreign
-from fourds_dist.data.sources.digit_sets import usps
-from fourds_dist.data.sources.folder import image_folder
-from fourds_dist.data.sources.list_file import image_list, read_classes
-from fourds_dist.data.sources.mnist import mnist
+from fourds_dist.data import DataConfig, StreamConfig, TrainStream, open_split
+from fourds_dist.data.datasets.digit_sets import usps
+from fourds_dist.data.datasets.folder import image_folder
+from fourds_dist.data.datasets.list_file import image_list, read_classes
+from fourds_dist.data.datasets.mnist import mnist
+from fourds_dist.data.format.index import ShardIndex
+from fourds_dist.data.format.manifest import format_manifest, parse_manifest
+from fourds_dist.data.pack.existing_tars import TarReadOptions, index_existing_tars
+from fourds_dist.data.pack.indexing import index_tar
+from fourds_dist.data.pack.label_field import LabelField
+from tests.data.pack.tars import samples, tar_bytes
 from tests.data.shards import SIDE, image_of, write_dataset
-from tests.data.tars import samples, tar_bytes
 from tests.fuzz.mutations import TEXTS, Draw, changed_bytes, changed_json, changed_lines, values
 from tests.fuzz.target import Files, Target, cases
 
@@ -158,8 +159,8 @@ def read_tar_case(folder: Path) -> None:
                           classes=("0", "1", "cat") if how["classes"] else None,
                           on_fault=faults.append if how["skip"] else None)  # fmt: skip
     ShardIndex.from_bytes(index.to_bytes(), "again")
-    reading = Reading(label=how["label"], unlabelled=how["unlabelled"], skip_bad=how["skip"])
-    done = index_foreign([str(folder / "train.tar")], reading=reading)
+    reading = TarReadOptions(label=how["label"], unlabelled=how["unlabelled"], skip_bad=how["skip"])
+    done = index_existing_tars([str(folder / "train.tar")], reading=reading)
     open_split(StreamConfig(url=done.url), "train")
 
 
@@ -315,8 +316,8 @@ def dataset_case(draw: Draw) -> Files:
     return files
 
 
-_LOADER = LoaderConfig(
-    resize_px=SIDE, crop_px=SIDE, threads=1, read_threads=1, shuffle_mib=0.02, patience_s=0
+_LOADER = DataConfig(
+    resize_px=SIDE, crop_px=SIDE, threads=1, read_threads=1, shuffle_mib=0.02, retry_timeout_s=0
 )
 
 

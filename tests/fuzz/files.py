@@ -1,4 +1,4 @@
-"""Fuzzed: encoded images, weights, checkpoints, students, and what lies in a run's folder."""
+"""Fuzzed: encoded images, weights, checkpoints, students, and the files of a run's folder."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save as save_safetensors
 
-from fourds_dist.config import dump, load, shipped
-from fourds_dist.data.decode import decode
-from fourds_dist.data.sources.files import check_images
-from fourds_dist.method.backbones import BackboneConfig, build_backbone
-from fourds_dist.results.loading import load_student, load_weights
-from fourds_dist.results.preprocessing import Preprocessing
-from fourds_dist.results.report import report
-from fourds_dist.results.run import Run
-from fourds_dist.results.student import description
+from fourds_dist.config.loading import builtin_config, dump, load
+from fourds_dist.data.datasets.files import check_images
+from fourds_dist.data.decode.decode import decode
+from fourds_dist.data.stream.preprocessing import Preprocessing
+from fourds_dist.inference.loading import load_student, load_weights
+from fourds_dist.inference.student import description
+from fourds_dist.models.backbones import BackboneConfig, build_backbone
+from fourds_dist.models.weights.networks import StudentConfig, build_initialised
+from fourds_dist.reports.report import report
 from fourds_dist.runs.events import (
     EpochEnded,
     Event,
@@ -37,9 +37,9 @@ from fourds_dist.runs.events import (
     encode,
 )
 from fourds_dist.runs.failures import StopKind, StopReason
-from fourds_dist.settings import Settings
-from fourds_dist.training.checkpoint import FORMAT, decode_state
-from fourds_dist.training.networks import StudentConfig, begin
+from fourds_dist.stages.finished_run import Run
+from fourds_dist.stages.settings import Settings
+from fourds_dist.training.checkpoint.learning_state import FORMAT, decode_state
 from tests.fuzz.mutations import TEXTS, Draw, changed_bytes, changed_json, changed_lines, changed_tree, values
 from tests.fuzz.target import Files, Target, cases
 
@@ -149,7 +149,7 @@ def _changed_state(draw: Draw) -> object:
 def student_file(classes: tuple[str, ...], more: Mapping[str, str]) -> bytes:
     """A student of the smallest network, with its description."""
     network = build_backbone(BackboneConfig.model_validate(NETWORK), len(classes), 16)
-    preprocessing = Preprocessing.of(load(Settings, shipped("quickstart.yaml")).data)
+    preprocessing = Preprocessing.of(load(Settings, builtin_config("quickstart.yaml")).data)
     about = description(BackboneConfig.model_validate(NETWORK), classes, preprocessing, more)
     return save_safetensors(network.state_dict(), about)
 
@@ -201,8 +201,8 @@ def read_weights_case(folder: Path) -> None:
     errors = []
     for use in (
         lambda: load_weights(str(file), build_backbone(config, 3, 16), what="teacher.checkpoint"),
-        lambda: begin(config, 3, start=str(file), key="student.start", image_size=16),
-        lambda: begin(config, 5, start=str(file), key="student.start", image_size=16),
+        lambda: build_initialised(config, 3, start=str(file), key="student.start", image_size=16),
+        lambda: build_initialised(config, 5, start=str(file), key="student.start", image_size=16),
     ):
         try:
             use()
@@ -258,7 +258,7 @@ def run_files() -> Files:
     events.append(Note(step=3, text="1 of 50 is broken"))
     events.append(StageStopped(step=3, reason=StopReason(StopKind.SIGTERM)))
     text = "".join(encode(event.stamped("distill", 2.0)) + "\n" for event in events)
-    config = dump(load(Settings, shipped("quickstart.yaml")))
+    config = dump(load(Settings, builtin_config("quickstart.yaml")))
     return {"run/config.yaml": config.encode(), "run/metrics.jsonl": text.encode()}
 
 

@@ -34,7 +34,7 @@ values = st.one_of(
 
 
 def changed_bytes(draw: Draw, data: bytes, most: int = 4) -> bytes:
-    """Some of: bits flipped, bytes overwritten, inserted, removed, doubled, swapped, cut off at an end."""
+    """Some of: bits flipped, bytes overwritten, inserted, removed, repeated, swapped, cut off at an end."""
     for _ in range(draw(st.integers(1, most))):
         data = _changed_once(draw, data)
     return data
@@ -73,7 +73,7 @@ def _changed_once(draw: Draw, data: bytes) -> bytes:
 
 
 def changed_lines(draw: Draw, text: str, pieces: Sequence[str] = TEXTS) -> bytes:
-    """Lines and their parts dropped, doubled, swapped or replaced; now and then in another encoding."""
+    """Lines and their fields dropped, repeated, swapped or replaced; sometimes in another encoding."""
     lines = text.split("\n")
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(lines) - 1))
@@ -103,7 +103,7 @@ def changed_lines(draw: Draw, text: str, pieces: Sequence[str] = TEXTS) -> bytes
 
 
 def changed_tree(draw: Draw, tree: Any, most: int = 3) -> Any:
-    """A tree of dicts and lists with some entries replaced, removed, doubled, renamed, swapped or wrapped."""
+    """A tree of dicts and lists with some entries replaced, removed, repeated, renamed, swapped or wrapped."""
     tree = copy.deepcopy(tree)
     for _ in range(draw(st.integers(1, most))):
         places = list(_places(tree))

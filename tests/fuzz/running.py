@@ -1,4 +1,4 @@
-"""Runs cases of a target, makes a failing one small, and keeps its files."""
+"""Runs cases of a target, minimises a failing one, and stores its files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run_cases(target: Target, *, num_cases: int, fresh_seed: int | None, at: Pat
 
     Args:
         fresh_seed: of the cases; None: the same ones in every process.
-        at: where a case's files lie while they are read, for whoever outlives this process; None: a temporary place.
+        at: folder of a case's files, for processes that outlive this one; None: a temporary folder.
 
     Raises:
         FaultError: of the smallest case that fails; its `files` are attached as `error.files`.
@@ -82,7 +82,7 @@ def write_files(drawn: Files, folder: Path) -> None:
 
 
 def files_in(folder: Path) -> Files:
-    """The case that lies in a folder."""
+    """Read the case of a folder."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))

@@ -10,11 +10,11 @@ from typing import Any
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from fourds_dist.compare.plan import read_plan as read_comparison
-from fourds_dist.config import describe, dump, load, shipped
-from fourds_dist.settings import Settings
-from fourds_dist.sweep.plan import read_plan as read_sweep
-from fourds_dist.sweep.settings import SweepConfig
+from fourds_dist.config.loading import builtin_config, describe, dump, load
+from fourds_dist.experiments.compare.plan import read_plan as read_comparison
+from fourds_dist.experiments.sweep.config import SweepConfig
+from fourds_dist.experiments.sweep.plan import read_plan as read_sweep
+from fourds_dist.stages.settings import Settings
 from tests.fuzz.mutations import TEXTS, Draw, changed_bytes, changed_json, changed_lines, values
 from tests.fuzz.target import Files, Target, cases
 
@@ -34,7 +34,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 
 @functools.cache
 def _shipped(name: str) -> str:
-    return shipped(name).read_text()
+    return builtin_config(name).read_text()
 
 
 @functools.cache
@@ -43,7 +43,7 @@ def _keys() -> tuple[str, ...]:
 
 
 def yaml_case(draw: Draw, names: tuple[str, ...], base: str) -> Files:
-    """A shipped file, changed as text or as a tree; the file that it builds on lies beside it."""
+    """A shipped file, changed as text or as a tree; its base file is in the same folder."""
     text = _shipped(draw(st.sampled_from(names)))
     match draw(st.integers(0, 9)):
         case 0:

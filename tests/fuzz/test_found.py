@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fourds_dist.runs.events import EpochEnded, StageEnded, Validation, decode, decode_lines, encode
-from fourds_dist.training.checkpoint import FORMAT
+from fourds_dist.training.checkpoint.learning_state import FORMAT
 from tests.fuzz.datasets import dataset, idx_files, tars
 from tests.fuzz.files import student_file, weights
 from tests.fuzz.running import TARGETS, write_files
@@ -36,7 +36,7 @@ def saved(value: object) -> bytes:
 
 
 def of_disks(archive: bytes, num_disks: int) -> bytes:
-    """A zip archive whose ZIP64 locator says that it spans several disks."""
+    """A zip archive whose ZIP64 locator declares several disks."""
     at = archive.rindex(b"PK\6\7") + 16
     return archive[:at] + struct.pack("<I", num_disks) + archive[at + 4 :]
 
@@ -84,7 +84,7 @@ FOUND = {
         "index", {"an.index": index_with(keys=np.array([{}], object))}, r"holds pickled objects, which are not read\)",
     ),
     "a label nested deeper than Python goes": (
-        "label", {"field.txt": b"json:a", "label": NESTED}, "it is no JSON",
+        "label", {"field.txt": b"json:a", "label": NESTED}, "the field is not JSON",
     ),
     "a configuration that is a date": (
         "configuration", {"this.yaml": b"run: {name: 2001-01-01}"}, "run.name is read as a date; put it in quotes",
@@ -128,7 +128,9 @@ FOUND = {
         "checkpoint", {"state.pt": of_disks(saved({"format": FORMAT}), 9)}, "truncated or no",
     ),
     "a checkpoint that is half a pickle": ("checkpoint", {"state.pt": b"\x80\x02Q."}, "torch.save did not write"),
-    "a checkpoint whose format is a list": ("checkpoint", {"state.pt": saved({"format": [FORMAT]})}, "not one of"),
+    "a checkpoint whose format is a list": (
+        "checkpoint", {"state.pt": saved({"format": [FORMAT]})}, "not written by fourds_dist",
+    ),
     "digits whose archive is damaged": (
         "usps", dict.fromkeys(("zip.train.gz", "zip.test.gz"), HALF_OF_GZIP), "zip.train.gz cannot be read",
     ),
@@ -136,13 +138,13 @@ FOUND = {
     "digits of endless brightness": ("usps", usps_with("1 " + "1:1e999 " * 256 + "\n"), "256 finite numbers"),
     "an idx file of three bytes": ("idx", dict.fromkeys(idx_files(), b"\0\0\x08"), "not an idx file"),
     "an idx file of more images than bytes": (
-        "idx", dict.fromkeys(idx_files(), b"\0\0\x08\x03" + struct.pack(">3I", 2**31, 2**31, 2**31)), "cut short",
+        "idx", dict.fromkeys(idx_files(), b"\0\0\x08\x03" + struct.pack(">3I", 2**31, 2**31, 2**31)), "truncated",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("target", "files", "told"), FOUND.values(), ids=FOUND)
-def test_what_fuzzing_found(target, files, told, tmp_path):
+def test_cases_found_by_fuzzing(target, files, told, tmp_path):
     write_files(files, tmp_path / "case")
     with pytest.raises(ValueError, match=told):
         TARGETS[target].read(tmp_path / "case")

@@ -158,7 +158,7 @@ class _Ending(Convolutions):
 
 
 def ends_in_softmax(num_classes: int) -> nn.Module:
-    """Gives probabilities, reshaped and kept above zero."""
+    """Returns probabilities, reshaped and clamped above zero."""
     return _Ending(
         num_classes, lambda z: nn.Softmax(1)(z[..., None]).squeeze(-1).clamp(min=1e-7), (True, False)
     )
@@ -170,7 +170,7 @@ def ends_in_softmax_in_evaluation(num_classes: int) -> nn.Module:
 
 
 def ends_in_sigmoid(num_classes: int) -> nn.Module:
-    """Gives a probability for each class by itself."""
+    """Returns an independent probability for each class."""
     return _Ending(num_classes, torch.sigmoid, (True, False))
 
 

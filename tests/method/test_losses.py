@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 
 from fourds_dist.method.losses import (
-    balance,
     class_confusion,
+    confidence_where_teacher_better,
+    confidence_where_teacher_better_unlabelled,
     cross_entropy,
-    distillation,
-    trust_where_better,
-    trust_where_right,
-    trust_where_surer,
+    kd_loss,
+    kd_normalisation,
+    teacher_confidence,
 )
 
 
@@ -40,7 +40,7 @@ def test_balanced_a_sure_teacher_pulls_half_as_hard_as_a_label(num_classes: int,
     ignorant = torch.zeros(1, num_classes, dtype=torch.float64, requires_grad=True)
     p = torch.full((1, num_classes), 0.1 / (num_classes - 1), dtype=torch.float64)
     p[0, 1] = 0.9
-    told = balance(num_classes, temperature) * distillation(p.log(), ignorant, temperature=temperature)
+    told = kd_normalisation(num_classes, temperature) * kd_loss(p.log(), ignorant, temperature=temperature)
     (by_teacher,) = torch.autograd.grad(told, ignorant)
     (by_label,) = torch.autograd.grad(cross_entropy(ignorant, torch.tensor([1])), ignorant)
     torch.testing.assert_close(by_teacher, by_label / 2)
@@ -50,14 +50,12 @@ def test_distillation_is_kl_of_softened_distributions() -> None:
     a, b = logits(4, 3), logits(4, 5)[:, :3]
     p = F.softmax(a / 4, dim=1)
     by_hand = 16 * (p * (p.log() - F.log_softmax(b / 4, dim=1))).sum() / 4
-    torch.testing.assert_close(distillation(a, b, temperature=4.0), by_hand)
+    torch.testing.assert_close(kd_loss(a, b, temperature=4.0), by_hand)
 
 
-def test_distillation_reaches_the_learner_alone_and_heeds_trust() -> None:
+def test_kd_loss_has_gradients_of_the_student_only_and_uses_sample_weights() -> None:
     a, b = logits(4, 3).requires_grad_(), logits(4, 5)[:, :3].clone().requires_grad_()
-    distillation(
-        a, b, temperature=2.0, trust_B=torch.tensor([1.0, 0, 0, 0.5], dtype=torch.float64)
-    ).backward()
+    kd_loss(a, b, temperature=2.0, weight_B=torch.tensor([1.0, 0, 0, 0.5], dtype=torch.float64)).backward()
     assert a.grad is None
     assert b.grad is not None
     assert b.grad[1:3].abs().max() == 0
@@ -67,7 +65,7 @@ def test_distillation_reaches_the_learner_alone_and_heeds_trust() -> None:
 def test_trust_is_the_probability_of_the_true_class_or_of_the_best_guess() -> None:
     z = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
     p = torch.softmax(z, dim=1)
-    torch.testing.assert_close(trust_where_right(z, torch.tensor([1, -1])), torch.stack([p[0, 1], p[1, 0]]))
+    torch.testing.assert_close(teacher_confidence(z, torch.tensor([1, -1])), torch.stack([p[0, 1], p[1, 0]]))
 
 
 def test_class_confusion_is_the_papers_loss_over_the_counted_images() -> None:
@@ -94,13 +92,13 @@ def test_class_confusion_is_low_for_sure_predictions_and_zero_without_images() -
     assert torch.equal(z.grad, torch.zeros_like(z))  # pyright: ignore[reportArgumentType]
 
 
-def test_trust_ends_where_the_learner_knows_better() -> None:
+def test_the_sample_weight_is_zero_where_the_student_is_better() -> None:
     teacher = torch.tensor([[2.0, 0.0], [2.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
     student = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 0.5], [0.0, 5.0]])
     labels = torch.tensor([0, 0, -1, -1])
     p = torch.softmax(teacher, dim=1)[:, 0]
     expected = torch.stack([p[0], torch.tensor(0.0), p[2], torch.tensor(0.0)])
-    torch.testing.assert_close(trust_where_better(teacher, student, labels), expected)
+    torch.testing.assert_close(confidence_where_teacher_better(teacher, student, labels), expected)
 
 
 def test_a_learner_that_is_surer_counts_on_unlabelled_images_alone() -> None:
@@ -109,4 +107,4 @@ def test_a_learner_that_is_surer_counts_on_unlabelled_images_alone() -> None:
     labels = torch.tensor([0, 1, -1, -1])
     p = torch.softmax(teacher, dim=1)
     expected = torch.stack([p[0, 0], p[1, 1], p[2, 0], torch.tensor(0.0)])
-    torch.testing.assert_close(trust_where_surer(teacher, student, labels), expected)
+    torch.testing.assert_close(confidence_where_teacher_better_unlabelled(teacher, student, labels), expected)

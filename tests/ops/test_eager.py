@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fourds_dist.ops import fourier_mix, phase_disparity, pooled_phase
+from fourds_dist.ops import fourier_mix, phase_distance, pooled_phase
 from tests.ops.inputs import draw_maps, relative
 
 SIZES = [(1, 1), (2, 2), (3, 5), (7, 7), (14, 14), (28, 28), (56, 56), (6, 9), (9, 6), (1, 8), (8, 1)]
@@ -48,26 +48,26 @@ def test_bins_that_are_real_in_a_sparse_map_point_the_same_way_on_both_sides() -
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_phase_disparity_agrees_with_the_released_form(size: tuple[int, int]) -> None:
+def test_phase_distance_agrees_with_the_released_form(size: tuple[int, int]) -> None:
     h, a, _ = draw_maps((2, 3, *size))
-    both = [phase_disparity(h.requires_grad_(), a, backend=backend) for backend in ("eager", "reference")]
+    both = [phase_distance(h.requires_grad_(), a, backend=backend) for backend in ("eager", "reference")]
     assert relative(*both) < TOLERANCE
     assert relative(*(gradients(d, (h,))[0] for d in both)) < TOLERANCE
 
 
-def test_phase_disparity_is_the_weighted_circular_distance() -> None:
+def test_phase_distance_is_the_weighted_circular_distance() -> None:
     student, teacher, _ = draw_maps((2, 3, 6, 7), seed=3)
     student[:, 0] = torch.randn(6, 7, dtype=torch.float64)
     S, T = torch.fft.fft2(student), torch.fft.fft2(teacher)
     amplitude = T.abs()
     amplitude[..., 0, 0] = 0.0
     expected = (amplitude * (1 - torch.cos(S.angle() - T.angle()))).sum((-2, -1)) / amplitude.sum((-2, -1))
-    assert relative(phase_disparity(student, teacher, backend="eager"), expected) < TOLERANCE
+    assert relative(phase_distance(student, teacher, backend="eager"), expected) < TOLERANCE
 
 
-def test_phase_disparity_ignores_gain_and_offset_and_ends_at_two() -> None:
+def test_phase_distance_ignores_gain_and_offset_and_ends_at_two() -> None:
     _, teacher, _ = draw_maps((2, 3, 14, 14))
-    same, opposite = phase_disparity(3 * teacher + 5, teacher), phase_disparity(-teacher, teacher)
+    same, opposite = phase_distance(3 * teacher + 5, teacher), phase_distance(-teacher, teacher)
     assert float(same.abs().max()) < 1e-9
     assert float((opposite - 2).abs().max()) < 1e-9
 
@@ -76,13 +76,13 @@ def test_phase_disparity_ignores_gain_and_offset_and_ends_at_two() -> None:
 def test_a_constant_or_dead_teacher_asks_for_nothing(backend: str) -> None:
     student, teacher, _ = draw_maps((1, 3, 7, 7))
     teacher[:, 0], teacher[:, 1] = 0.0, 0.1
-    distance = phase_disparity(student.requires_grad_(), teacher, backend=backend)
+    distance = phase_distance(student.requires_grad_(), teacher, backend=backend)
     (grad,) = torch.autograd.grad(distance.sum(), student)
     assert not distance[:, :2].any()
     assert not grad[:, :2].any()
     assert distance[0, 2] > 0
     one_pixel = torch.ones(2, 3, 1, 1, requires_grad=True)
-    assert not phase_disparity(one_pixel, 2 * one_pixel, backend=backend).any()
+    assert not phase_distance(one_pixel, 2 * one_pixel, backend=backend).any()
 
 
 @pytest.mark.parametrize("size", [(4, 4), (3, 5), (5, 4)])
@@ -93,7 +93,7 @@ def test_gradients_by_differences(size: tuple[int, int]) -> None:
     mix = torch.tensor([0.4, 0.6], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda *x: fourier_mix(*x, backend="eager"), (h, a, mix))
     assert torch.autograd.gradcheck(lambda x: pooled_phase(x, (2, 2), backend="eager"), h)
-    assert torch.autograd.gradcheck(lambda x: phase_disparity(x, a.detach(), backend="eager"), h)
+    assert torch.autograd.gradcheck(lambda x: phase_distance(x, a.detach(), backend="eager"), h)
 
 
 def test_an_impulse_has_flat_amplitude_and_is_moved_whole() -> None:
@@ -126,4 +126,4 @@ def test_narrow_maps_are_computed_in_float32(dtype: torch.dtype) -> None:
     assert out.dtype == dtype
     assert relative(out, exact) < {torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 5e-4}[dtype]
     assert [x.dtype for x in torch.autograd.grad(out, (h, a, mix), g)] == [dtype, dtype, torch.float32]
-    assert pooled_phase(h, (2, 2)).dtype == phase_disparity(h, a).dtype == torch.float32
+    assert pooled_phase(h, (2, 2)).dtype == phase_distance(h, a).dtype == torch.float32

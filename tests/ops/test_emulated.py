@@ -13,7 +13,7 @@ from fourds_dist.ops import eager, fused, nvrtc
 from tests.ops.inputs import draw_maps, relative
 
 HEADER = Path(__file__).parent / "emulation.hpp"
-OPERATORS = ("fourier_mix", "pooled_phase", "phase_disparity")
+OPERATORS = ("fourier_mix", "pooled_phase", "phase_distance")
 SIZES = [7, 14, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 3, 5, 6, 8, 16, 28, 32, 56, 64))]
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
@@ -57,8 +57,8 @@ class Emulated:
             "fourier_mix_backward": [stored, stored, stored, real, stored, stored, real],
             "pooled_phase": [stored, real],
             "pooled_phase_backward": [real, stored, stored],
-            "phase_disparity": [stored, stored, real],
-            "phase_disparity_backward": [real, stored, stored, stored],
+            "phase_distance": [stored, stored, real],
+            "phase_distance_backward": [real, stored, stored, stored],
         }[name]
         num_integers = (3 if name == "fourier_mix_backward" else 1) + size % 2
         return ", ".join(
@@ -114,16 +114,16 @@ def test_pooled_phase(size: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_phase_disparity(size: int, tmp_path: Path) -> None:
+def test_phase_distance(size: int, tmp_path: Path) -> None:
     student, teacher, _ = draw_maps((2, 5, size, size), torch.float32, seed=size)
     teacher[:, 1] = 1.3
-    kernels = Emulated("phase_disparity", size, (1, 1), tmp_path)
+    kernels = Emulated("phase_distance", size, (1, 1), tmp_path)
     distance, grad = torch.full((2, 5), torch.nan), torch.full_like(student, torch.nan)
     g = torch.randn(2, 5, generator=torch.Generator().manual_seed(1))
-    kernels("phase_disparity", student, student, teacher, distance)
-    kernels("phase_disparity_backward", student, g, student, teacher, grad)
-    assert relative(distance, eager.phase_disparity(student.double(), teacher.double())) < 1e-5
-    expected = eager.phase_disparity_backward(g.double(), student.double(), teacher.double())
+    kernels("phase_distance", student, student, teacher, distance)
+    kernels("phase_distance_backward", student, g, student, teacher, grad)
+    assert relative(distance, eager.phase_distance(student.double(), teacher.double())) < 1e-5
+    expected = eager.phase_distance_backward(g.double(), student.double(), teacher.double())
     assert relative(grad, expected) < 5e-3
     assert not grad[:, 1].any()
 

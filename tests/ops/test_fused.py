@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fourds_dist.ops import choose_backend, fourier_mix, phase_disparity, pooled_phase
+from fourds_dist.ops import choose_backend, fourier_mix, phase_distance, pooled_phase
 from tests.ops.inputs import cosine, draw_maps, relative
 
 pytestmark = pytest.mark.gpu
@@ -65,14 +65,14 @@ def test_pooled_phase_agrees_with_float64(size: int, cells: int) -> None:
 def disparity_and_gradient(student: Tensor, teacher: Tensor, backend: str) -> list[Tensor]:
     student = student.detach().requires_grad_()
     poison(tuple(student.shape))
-    distance = phase_disparity(student, teacher, backend=backend)
+    distance = phase_distance(student, teacher, backend=backend)
     g = torch.randn(distance.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     poison(tuple(student.shape))
     return [distance.detach(), *torch.autograd.grad(distance, student, g.to(distance))]
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_phase_disparity_agrees_with_float64(size: int) -> None:
+def test_phase_distance_agrees_with_float64(size: int) -> None:
     student, teacher, _ = draw_maps((3, 43, size, size), torch.float32, "cuda", seed=size)
     teacher[:, 1], teacher[:, 2] = 0.0, 1.3
     fused = disparity_and_gradient(student, teacher, "fused")
@@ -137,7 +137,7 @@ def test_registration_passes_opcheck(size: int, layout: torch.memory_format) -> 
     ops = torch.ops.fourds
     torch.library.opcheck(ops.fourier_mix.default, (h, a, mix, "fused"), test_utils=checks)
     torch.library.opcheck(ops.pooled_phase.default, (h, 7, 7, "fused"), test_utils=checks)
-    torch.library.opcheck(ops.phase_disparity.default, (h, a.detach(), "fused"), test_utils=checks)
+    torch.library.opcheck(ops.phase_distance.default, (h, a.detach(), "fused"), test_utils=checks)
 
 
 def test_autocast_leaves_the_arithmetic_alone() -> None:
@@ -178,7 +178,7 @@ def test_compiled_without_a_graph_break() -> None:
         return (
             (fourier_mix(h * 2, a, mix) * g).sum()
             + pooled_phase(h, (7, 7)).sum()
-            + phase_disparity(h, a).mean()
+            + phase_distance(h, a).mean()
         )
 
     compiled = torch.compile(step, fullgraph=True)
@@ -191,7 +191,7 @@ def test_compiled_without_a_graph_break() -> None:
 
 
 @pytest.mark.parametrize("size", [7, 14, 56])
-def test_gradients_that_nobody_asks_for_change_nothing(size: int) -> None:
+def test_unrequested_gradients_change_nothing(size: int) -> None:
     h, a, g = draw_maps((2, 5, size, size), torch.float32, "cuda")
     mix = torch.tensor(MIX, device="cuda", requires_grad=True)
     _, grad_h, grad_a, grad_mix = mix_and_gradients(h, a, g, "fused")
@@ -212,7 +212,7 @@ def test_nan_and_infinity_stay_in_their_own_map(size: int) -> None:
     bad = ~fourier_mix(h, a, mix, backend="fused").isfinite().all((-2, -1)).cpu()
     assert bad.nonzero().tolist() == [[0, 3], [1, 4]]
     assert pooled_phase(h, (1, 1), backend="fused").isnan().flatten(2).any(-1).nonzero().tolist() == [[0, 3]]
-    assert phase_disparity(h, a, backend="fused").isnan().nonzero().tolist() == [[0, 3], [1, 4]]
+    assert phase_distance(h, a, backend="fused").isnan().nonzero().tolist() == [[0, 3], [1, 4]]
 
 
 def test_views_that_start_anywhere_and_empty_batches() -> None:

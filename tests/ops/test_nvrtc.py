@@ -1,4 +1,4 @@
-"""Machine code is kept for the next process, by source and architecture; without a cache all works as well."""
+"""Machine code is cached for the next process, by source and architecture; the cache is optional."""
 
 import os
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_machine_code_is_compiled_once(
 
 
 @pytest.mark.parametrize("has_home", [True, False])
-def test_where_nothing_can_be_kept_it_is_compiled_every_time(
+def test_without_a_writable_cache_kernels_are_compiled_every_time(
     compiled: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_home: bool
 ) -> None:
     (tmp_path / ".cache").touch()

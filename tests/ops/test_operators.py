@@ -11,7 +11,7 @@ from fourds_dist.ops import (
     backends,
     choose_backend,
     fourier_mix,
-    phase_disparity,
+    phase_distance,
     pooled_phase,
     use_backend,
 )
@@ -35,10 +35,10 @@ def test_registration_passes_opcheck(size: tuple[int, int], layout: torch.memory
     )
     torch.library.opcheck(torch.ops.fourds.pooled_phase.default, (h, 2, 2, "eager"), test_utils=checks)
     torch.library.opcheck(
-        torch.ops.fourds.phase_disparity.default, (h, a.detach(), "eager"), test_utils=checks
+        torch.ops.fourds.phase_distance.default, (h, a.detach(), "eager"), test_utils=checks
     )
     torch.library.opcheck(
-        torch.ops.fourds.phase_disparity_and_slope.default, (h, a.detach()), test_utils=checks
+        torch.ops.fourds.phase_distance_and_slope.default, (h, a.detach()), test_utils=checks
     )
 
 
@@ -52,7 +52,7 @@ def test_results_repeat_bit_for_bit(size: int) -> None:
         try:
             x, y, w = h.clone().requires_grad_(), a.clone().requires_grad_(), mix_weights()
             out = fourier_mix(x, y, w)
-            pooled, distance = pooled_phase(x, (2, 2)), phase_disparity(x, a)
+            pooled, distance = pooled_phase(x, (2, 2)), phase_distance(x, a)
             grads = torch.autograd.grad((out * g).sum() + pooled.sum() + distance.sum(), (x, y, w))
             both.append([out, pooled, distance, *grads])
         finally:
@@ -78,7 +78,7 @@ def test_one_compiled_graph_holds_all_three() -> None:
 
     def step(h: Tensor, a: Tensor) -> Tensor:
         mixed = fourier_mix(h * 2, a, mix)
-        return (mixed * g).sum() + pooled_phase(mixed, (3, 3)).square().sum() + phase_disparity(h, a).mean()
+        return (mixed * g).sum() + pooled_phase(mixed, (3, 3)).square().sum() + phase_distance(h, a).mean()
 
     results = []
     for call in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
@@ -97,7 +97,7 @@ def test_results_take_the_layout_of_their_map(backend: str) -> None:
     assert relative(out, fourier_mix(h, a, mix_weights(), backend=backend)) < 1e-6
     if backend == "eager":
         grads = torch.autograd.grad(out, last, g)
-        grads += torch.autograd.grad(phase_disparity(*last).sum(), last[0])
+        grads += torch.autograd.grad(phase_distance(*last).sum(), last[0])
         assert all(x.is_contiguous(memory_format=torch.channels_last) for x in (out, *grads))
 
 
@@ -106,7 +106,7 @@ def test_views_give_what_their_copies_give() -> None:
     views = h[:, ::2, 1:, 2::3], a.flip(0)[:, ::2, 1:, 2::3]
     copies = tuple(x.contiguous() for x in views)
     assert torch.equal(fourier_mix(*views, mix_2=mix_weights()), fourier_mix(*copies, mix_2=mix_weights()))
-    assert torch.equal(phase_disparity(*views), phase_disparity(*copies))
+    assert torch.equal(phase_distance(*views), phase_distance(*copies))
     transposed = h.transpose(2, 3)
     assert torch.equal(pooled_phase(transposed, (2, 2)), pooled_phase(transposed.contiguous(), (2, 2)))
 
@@ -120,7 +120,7 @@ def test_an_empty_batch_gives_an_empty_result(backend: str) -> None:
     assert out.shape == grads[0].shape == grads[1].shape == (0, 3, 7, 7)
     assert not grads[2].any()
     assert pooled_phase(h, (2, 2), backend=backend).shape == (0, 3, 2, 2)
-    assert phase_disparity(h, a, backend=backend).shape == (0, 3)
+    assert phase_distance(h, a, backend=backend).shape == (0, 3)
 
 
 @pytest.mark.parametrize("backend", ["eager", "reference"])
@@ -130,7 +130,7 @@ def test_nan_and_infinity_stay_in_their_own_map(backend: str, value: float) -> N
     h[0, 1, 2, 3] = value
     bad = ~fourier_mix(h, a, mix_weights(), backend=backend).isfinite().all(-1).all(-1)
     assert bad.nonzero().tolist() == [[0, 1]]
-    assert (~phase_disparity(h, a, backend=backend).isfinite()).nonzero().tolist() == [[0, 1]]
+    assert (~phase_distance(h, a, backend=backend).isfinite()).nonzero().tolist() == [[0, 1]]
     bad = ~pooled_phase(h, (6, 6), backend=backend).isfinite().all(-1).all(-1)
     assert bad.nonzero().tolist() in (
         [[0, 1]],
@@ -186,7 +186,7 @@ def test_bad_maps_are_refused_with_a_remedy(h: Tensor, a: Tensor | None, message
     with pytest.raises(ValueError, match=message):
         fourier_mix(h, other, mix_weights())
     with pytest.raises(ValueError, match=message.replace("h_BCHW", "h_student_BCHW")):
-        phase_disparity(h, other)
+        phase_distance(h, other)
     if a is None:
         with pytest.raises(ValueError, match=message):
             pooled_phase(h, (1, 1))
@@ -228,10 +228,10 @@ def test_kernels_asked_for_on_a_cpu_fall_back_with_one_warning(monkeypatch: pyte
     h, a, _ = draw_maps((1, 1, 7, 7), torch.float32)
     assert choose_backend(h) == "eager"
     with pytest.warns(RuntimeWarning, match="eager backend.*on cpu"):
-        first = phase_disparity(h, a, backend="fused")
+        first = phase_distance(h, a, backend="fused")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        second = phase_disparity(h, a, backend="fused")
-        third = phase_disparity(h, a)
+        second = phase_distance(h, a, backend="fused")
+        third = phase_distance(h, a)
     assert torch.equal(first, second)
     assert torch.equal(first, third)

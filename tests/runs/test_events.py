@@ -1,4 +1,4 @@
-"""Events go through their JSON line unchanged; lines that are torn or edited hold none."""
+"""Events go through their JSON line unchanged; truncated or edited lines hold none."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fourds_dist.config.stage_names import STAGES
 from fourds_dist.runs import events, failures, layout
 from fourds_dist.runs.events import (
     CheckpointSaved,
@@ -28,7 +29,6 @@ from fourds_dist.runs.events import (
     encode,
 )
 from fourds_dist.runs.failures import StopKind, StopReason
-from fourds_dist.runs.layout import STAGES
 
 counts = st.integers(0, 10**12 - 1)
 numbers = st.floats(-1e11, 1e11)
@@ -105,7 +105,7 @@ def test_an_event_comes_back_from_its_line_and_from_a_pickle(event: Event) -> No
 
 
 @given(any_event, st.data())
-def test_a_torn_line_holds_no_event(event: Event, data: st.DataObject) -> None:
+def test_a_truncated_line_holds_no_event(event: Event, data: st.DataObject) -> None:
     line = encode(event)
     assert decode(line[: data.draw(st.integers(0, len(line) - 1))]) is None
     assert decode(line + line) is None
@@ -165,7 +165,7 @@ def test_other_lines_hold_no_event(line: str) -> None:
     assert decode(line) is None
 
 
-def test_a_stop_has_a_reason_that_is_one_of_ours() -> None:
+def test_a_stop_has_a_known_reason() -> None:
     stopped = StageStopped(step=7, stage="source", reason=StopReason(StopKind.PREEMPTED, (1,)))
     assert stopped.text.startswith(
         "stopped by the preemption of a node (worker 1) at step 7, with a checkpoint"

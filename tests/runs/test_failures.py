@@ -7,15 +7,9 @@ import pickle
 
 import pytest
 
-from fourds_dist.runs.failures import (
-    FailureKind,
-    StopKind,
-    StopReason,
-    StorageError,
-    WorkerFailure,
-    describe_failures,
-)
-from fourds_dist.training.stop import Stopped
+from fourds_dist.io.errors import StorageError
+from fourds_dist.runs.failures import FailureKind, StopKind, StopReason, WorkerFailure, describe_failures
+from fourds_dist.training.stop_signals import Stopped
 
 
 @pytest.mark.parametrize("kind", StopKind)

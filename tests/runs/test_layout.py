@@ -6,18 +6,9 @@ from typing import get_args
 
 import pytest
 
+from fourds_dist.config.stage_names import STAGE_TITLES, STAGES, StageName
 from fourds_dist.runs import layout
-from fourds_dist.runs.layout import (
-    DONE,
-    STAGE_TITLES,
-    STAGES,
-    Network,
-    RunFile,
-    StageName,
-    checkpoint_name,
-    checkpoint_step,
-    display_name,
-)
+from fourds_dist.runs.layout import DONE, Network, RunFile, checkpoint_name, checkpoint_step, display_name
 
 
 def test_all_tables_of_stages_have_all_stages_in_order() -> None:

@@ -20,12 +20,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fourds_dist.data import Batch
+from fourds_dist.training.distributed.world import World
 from fourds_dist.training.evaluate import evaluate
-from fourds_dist.training.optim import OptimConfig
-from fourds_dist.training.snapshot import Place, capture, resume
 from fourds_dist.training.step import StepConfig, TrainStep
-from fourds_dist.training.strategy import make_strategy
-from fourds_dist.training.world import World
+from fourds_dist.training.strategies.build import make_strategy
+from fourds_dist.training.strategies.optim import OptimConfig
+from fourds_dist.training.train_state import TrainState, capture, resume
 from tests.ranks import run_ranks
 from tests.training.tiny import NUM_CLASSES, SIDE, tiny_four_ds
 
@@ -34,7 +34,7 @@ ACCUMULATION = 2
 KINDS = ("ddp", "zero0", "zero1", "zero2", "zero3")
 ROUNDED = "ddp_bfloat16"
 DIVIDED = Path(__file__).with_name("zero3_divided.yaml")
-"""ZeRO 3 that divides small weights too; by itself it leaves those of a tiny network whole."""
+"""ZeRO 3 that partitions small weights too; the default leaves those of a tiny network whole."""
 IDENTITY = {"data": "parity"}
 
 Job = tuple[str, str, str | None, int]
@@ -74,7 +74,7 @@ def train(
 ) -> dict[str, Tensor]:
     """Final weights on every rank; on from `checkpoint` where it exists, and up to `until`, where it is left."""
     torch.manual_seed(0)
-    task = tiny_four_ds(dropout=0.0, batch_norm=False, preset="authors")
+    task = tiny_four_ds(dropout=0.0, batch_norm=False, preset="4ds_released")
     task.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  (as a step on GPUs hands it over)
     optim = OptimConfig(schedule="cosine", warmup=0.1)
     strategy = make_strategy(
@@ -88,13 +88,13 @@ def train(
     step = TrainStep(
         task,
         world,
-        StepConfig(accumulation=ACCUMULATION, activation_checkpointing=kind != "ddp"),
+        StepConfig(gradient_accumulation_steps=ACCUMULATION, activation_checkpointing=kind != "ddp"),
         mean=(0.5,) * 3,
         std=(0.25,) * 3,
         global_batch_size=GLOBAL_BATCH_SIZE,
         strategy=strategy,
     )
-    place = Place()
+    place = TrainState()
     if checkpoint is not None:
         place = resume(task, strategy, OneFile(checkpoint), IDENTITY, world)  # pyright: ignore
     task.train()
@@ -156,7 +156,7 @@ def _rank(rank: int, ranks: int, folder: Path, jobs: list[Job]) -> None:
 
 
 def leave() -> None:
-    """End a rank that has done all that it was to do.
+    """End a rank that is done.
 
     At once: DeepSpeed holds its process groups past their end, and where Python takes itself down under gloo's threads,
     these may abort the process ("terminate called without an active exception").

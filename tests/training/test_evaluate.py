@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from fourds_dist.data import Batch
-from fourds_dist.training.evaluate import Accuracy, Plainly, evaluate
-from fourds_dist.training.world import World
+from fourds_dist.runs.accuracy import Accuracy
+from fourds_dist.training.distributed.world import World
+from fourds_dist.training.evaluate import PlainImages, evaluate
 
 CPU = torch.device("cpu")
 LABELS = torch.tensor([0, 0, 0, 0, 1, 3, -1])
@@ -28,7 +29,7 @@ def test_all_measures_of_a_pass() -> None:
     found = evaluate(
         {"x": lambda images: next(parts)},
         [batch(LABELS[:4]), batch(LABELS[4:])],
-        Plainly(CPU, (0.5,) * 3, (0.5,) * 3),
+        PlainImages(CPU, (0.5,) * 3, (0.5,) * 3),
         World(0, 1, CPU),
         num_classes=4,
     )["x"]
@@ -46,7 +47,7 @@ def test_all_measures_of_a_pass() -> None:
 
 def test_nothing_to_judge_by() -> None:
     found = evaluate(
-        {"x": torch.flatten}, [], Plainly(CPU, (0.5,) * 3, (0.5,) * 3), World(0, 1, CPU), num_classes=4
+        {"x": torch.flatten}, [], PlainImages(CPU, (0.5,) * 3, (0.5,) * 3), World(0, 1, CPU), num_classes=4
     )
     assert found["x"] == Accuracy(0, 0, 0.0)
     assert found["x"].measured("mean_per_class") == (0.0, 0.0)
@@ -56,7 +57,7 @@ def test_a_loss_that_is_not_finite_is_none() -> None:
     found = evaluate(
         {"x": lambda images: torch.full((4, 4), torch.nan)},
         [batch(LABELS[:4])],
-        Plainly(CPU, (0.5,) * 3, (0.5,) * 3),
+        PlainImages(CPU, (0.5,) * 3, (0.5,) * 3),
         World(0, 1, CPU),
         num_classes=4,
     )["x"]
@@ -77,7 +78,7 @@ def test_logits_that_are_no_numbers_are_no_right_answers() -> None:
     found = evaluate(
         {"x": lambda images: logits},
         [batch(torch.zeros(4, dtype=torch.int64))],
-        Plainly(CPU, (0.5,) * 3, (0.5,) * 3),
+        PlainImages(CPU, (0.5,) * 3, (0.5,) * 3),
         World(0, 1, CPU),
         num_classes=4,
     )["x"]

@@ -1,4 +1,4 @@
-"""The loop: resuming equals never stopping, the best epoch is kept, a loss that is not finite stops the run."""
+"""The loop: resuming equals never stopping, the best epoch is stored, a loss that is not finite stops the run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from fourds_dist.data import Batch
-from fourds_dist.data.batch import normalise
+from fourds_dist.data.stream.batch import normalise
 from fourds_dist.method import FourDs
+from fourds_dist.runs.accuracy import Accuracy
 from fourds_dist.runs.events import (
     EpochEnded,
     Event,
@@ -25,15 +26,14 @@ from fourds_dist.runs.events import (
     StepLogged,
 )
 from fourds_dist.runs.failures import StopKind, StopReason
-from fourds_dist.training.checkpoint import learning_state
-from fourds_dist.training.evaluate import Accuracy
-from fourds_dist.training.loop import StageConfig, Surroundings, fit
-from fourds_dist.training.optim import OptimConfig
-from fourds_dist.training.snapshot import Best
+from fourds_dist.training.checkpoint.learning_state import learning_state
+from fourds_dist.training.distributed.world import World
+from fourds_dist.training.loop import LoopHooks, StageConfig, fit
 from fourds_dist.training.step import StepConfig, TrainStep
-from fourds_dist.training.stop import Stopped, never
-from fourds_dist.training.strategy import Replicated
-from fourds_dist.training.world import World
+from fourds_dist.training.stop_signals import Stopped, never
+from fourds_dist.training.strategies.ddp import DDPStrategy
+from fourds_dist.training.strategies.optim import OptimConfig
+from fourds_dist.training.train_state import Best
 from tests.training.tiny import tiny_four_ds
 
 WORLD = World(0, 1, torch.device("cpu"))
@@ -87,9 +87,9 @@ class Memory:
         pass
 
 
-def make_task(*, novice: bool = False) -> FourDs:
+def make_task(*, student_untrained: bool = False) -> FourDs:
     torch.manual_seed(0)
-    return tiny_four_ds(novice=novice)
+    return tiny_four_ds(student_untrained=student_untrained)
 
 
 CONFIG = StageConfig(epochs=3, global_batch_size=4, optim=OptimConfig(schedule="cosine"))
@@ -109,12 +109,12 @@ def run(
     task, events = task or make_task(), [] if events is None else events
     options: dict[str, Any] = {
         "config": CONFIG,
-        "selected": "student",
+        "monitored": "student",
         "identity": {"data": "a"},
         "world": WORLD,
         "log_every_steps": 2,
     } | changes
-    strategy = Replicated(WORLD, options["config"].optim, options["config"].epochs * 3)
+    strategy = DDPStrategy(WORLD, options["config"].optim, options["config"].epochs * 3)
     step = TrainStep(task, WORLD, StepConfig(), mean=(0.5,) * 3, std=(0.25,) * 3, strategy=strategy)
     values = iter(accuracies or [0.1, 0.2, 0.3])
 
@@ -125,8 +125,8 @@ def run(
         }
 
     write = {} if written is None else written
-    around = Surroundings(store, events.append, stop, write.__setitem__)
-    best = fit(task, step, strategy, stream or Stream(), validate, around, **options)  # pyright: ignore[reportArgumentType]
+    hooks = LoopHooks(store, events.append, stop, write.__setitem__)
+    best = fit(task, step, strategy, stream or Stream(), validate, hooks, **options)  # pyright: ignore[reportArgumentType]
     return task, best, events
 
 
@@ -144,7 +144,7 @@ def test_resuming_is_bit_identical_to_never_stopping(kill_after: int) -> None:
     resumed, best_again, events = run(killed, accuracies=[0.1, 0.2, 0.3][kill_after:])
     assert events[0].step == 3 * kill_after
     assert isinstance(events[1], Note)
-    assert events[1].text == f"went on from the checkpoint of step {3 * kill_after}"
+    assert events[1].text == f"resumed from the checkpoint of step {3 * kill_after}"
     assert same(learning_state(whole), learning_state(resumed))
     assert (best.accuracy, best.step) == (best_again.accuracy, best_again.step)
 
@@ -193,7 +193,7 @@ def test_resuming_within_an_epoch_is_bit_identical_too(killed_at_save: int) -> N
     assert (best.accuracy, best.step) == (best_again.accuracy, best_again.step)
 
 
-def test_a_checkpoint_does_not_move_while_training_goes_on() -> None:
+def test_a_checkpoint_does_not_change_while_training_continues() -> None:
     """It is written by a thread meanwhile."""
     store = Memory()
     run(store)
@@ -206,7 +206,7 @@ def test_a_checkpoint_does_not_move_while_training_goes_on() -> None:
         assert same(state, held["optimizer"][name])
 
 
-def test_told_to_stop_it_leaves_a_checkpoint_of_that_very_step() -> None:
+def test_a_stop_request_writes_a_checkpoint_of_the_current_step() -> None:
     whole, _, _ = run(Memory())
     store, events = Memory(), []
     reason = StopReason(StopKind.SIGTERM)
@@ -254,22 +254,22 @@ class TestNotFinite:
         written: dict[str, Any] = {}
         store = Memory()
         with pytest.raises(
-            FloatingPointError, match=r"not finite at step 5; .*bad_batch-00000005.json.*optim.lr"
+            FloatingPointError, match=r"not finite at step 5; .*nonfinite_batch-00000005.json.*optim.lr"
         ):
             run(store, stream=Poisoned(5), written=written)
         assert [state["step"] for state in store.states] == [3]
-        told = written["bad_batch-00000005.json"]
+        told = written["nonfinite_batch-00000005.json"]
         assert told["first_bad_step"] == 5
         assert told["keys_by_step_and_rank"]["5"] == [["shard/5-0", "shard/5-1", "shard/5-2", "shard/5-3"]]
         assert list(told["keys_by_step_and_rank"]) == ["4", "5"]
 
     def test_within_a_budget_it_skips(self) -> None:
         store, written = Memory(), {}
-        task, _, events = run(store, stream=Poisoned(5, 7), written=written, max_bad_steps=2)
+        task, _, events = run(store, stream=Poisoned(5, 7), written=written, max_nonfinite_steps=2)
         notes = [event for event in events if isinstance(event, Note)]
         assert [note.step for note in notes] == [6, 8]
         assert "skipped 1 step from step 5 on" in notes[0].text
-        assert "(2 of step.max_bad_steps=2)" in notes[1].text
+        assert "(2 of step.max_nonfinite_steps=2)" in notes[1].text
         assert all(torch.isfinite(x).all() for x in learning_state(task).values())
         assert all(math.isfinite(event.loss) for event in events if isinstance(event, StepLogged))
         assert store.states[-1]["num_skipped"] == 2
@@ -278,7 +278,7 @@ class TestNotFinite:
         """All but the number of the step, on which rates depend, and the counters of batches."""
         config = CONFIG.model_copy(update={"checkpoint_every_steps": 1})
         store = Memory()
-        run(store, stream=Poisoned(5), config=config, max_bad_steps=1)
+        run(store, stream=Poisoned(5), config=config, max_nonfinite_steps=1)
         before, after = store.states[3], store.states[4]
         assert (before["step"], after["step"]) == (4, 5)
         for name in (n for n in before["weights"] if not n.endswith("num_batches_tracked")):
@@ -287,20 +287,20 @@ class TestNotFinite:
             assert same(state, after["optimizer"][name])
 
     def test_a_skipped_step_leaves_what_the_epoch_before_it_taught(self) -> None:
-        """An apprentice's standing, which is a buffer and changes between two steps."""
-        task, store = make_task(novice=True), Memory()
-        run(store, accuracies=[0.9, 0.1, 0.1], task=task, stream=Poisoned(4), max_bad_steps=1)
-        standings = [state["weights"]["standing"].item() for state in store.states]
+        """The ratio of an untrained student, which is a buffer and changes between two steps."""
+        task, store = make_task(student_untrained=True), Memory()
+        run(store, accuracies=[0.9, 0.1, 0.1], task=task, stream=Poisoned(4), max_nonfinite_steps=1)
+        standings = [state["weights"]["student_ratio"].item() for state in store.states]
         assert standings[0] > 0
         assert standings == [standings[0]] * 3
 
     def test_a_spent_budget_stops_it_also_across_a_resume(self) -> None:
         store = Memory(kill_after=2)  # after the epoch that skipped step 5
         with pytest.raises(KeyboardInterrupt):
-            run(store, stream=Poisoned(5, 7), max_bad_steps=1)
+            run(store, stream=Poisoned(5, 7), max_nonfinite_steps=1)
         store.kill_after = 10**9
-        with pytest.raises(FloatingPointError, match=r"2 of step.max_bad_steps=1.*more than allowed"):
-            run(store, accuracies=[0.3], stream=Poisoned(5, 7), max_bad_steps=1)
+        with pytest.raises(FloatingPointError, match=r"2 of step.max_nonfinite_steps=1.*more than allowed"):
+            run(store, accuracies=[0.3], stream=Poisoned(5, 7), max_nonfinite_steps=1)
 
 
 def test_no_checkpoint_holds_weights_that_are_not_finite() -> None:
@@ -314,18 +314,20 @@ def test_no_checkpoint_holds_weights_that_are_not_finite() -> None:
     ):
         run(store, task=task, stream=Poisoned(), written=written)
     assert store.states == []
-    keys = written["bad_batch-00000003.json"]["keys_by_step_and_rank"]
+    keys = written["nonfinite_batch-00000003.json"]["keys_by_step_and_rank"]
     assert keys["3"] == [[f"shard/3-{i}" for i in range(4)]]
 
 
 def test_a_step_that_the_strategy_leaves_out_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """As DeepSpeed does; see test_strategy."""
     count, written, store = itertools.count(1), {}, Memory()
-    monkeypatch.setattr(Replicated, "step", lambda self, *, unless=None: next(count) == 5)
-    with pytest.raises(FloatingPointError, match=r"gradients of step 5 are not finite; .*bad_batch-00000005"):
+    monkeypatch.setattr(DDPStrategy, "step", lambda self, *, unless=None: next(count) == 5)
+    with pytest.raises(
+        FloatingPointError, match=r"gradients of step 5 are not finite; .*nonfinite_batch-00000005"
+    ):
         run(store, stream=Poisoned(), written=written)
     assert [state["step"] for state in store.states] == [3]
-    assert "5" in written["bad_batch-00000005.json"]["keys_by_step_and_rank"]
+    assert "5" in written["nonfinite_batch-00000005.json"]["keys_by_step_and_rank"]
 
 
 def test_a_learning_rate_that_explodes_stops_the_run() -> None:
@@ -334,8 +336,8 @@ def test_a_learning_rate_that_explodes_stops_the_run() -> None:
         run(Memory(), config=config)
 
 
-def test_accumulated_parts_give_the_whole_batch_s_gradients() -> None:
-    """Without BatchNorm, whose statistics belong to a part."""
+def test_accumulated_gradients_equal_those_of_the_whole_batch() -> None:
+    """Without BatchNorm, whose statistics are those of a micro-batch."""
     grads = []
     for parts in (1, 4):
         torch.manual_seed(0)
@@ -343,7 +345,9 @@ def test_accumulated_parts_give_the_whole_batch_s_gradients() -> None:
         from fourds_dist.method import SourceClassifiers
 
         task = SourceClassifiers({"teacher": network}).double()
-        step = TrainStep(task, WORLD, StepConfig(accumulation=parts), mean=(0.5,) * 3, std=(0.25,) * 3)
+        step = TrainStep(
+            task, WORLD, StepConfig(gradient_accumulation_steps=parts), mean=(0.5,) * 3, std=(0.25,) * 3
+        )
         task.float()
         step(next(Stream().batches(0)))
         grads.append([p.grad for p in task.parameters()])

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fourds_dist.data import LoaderConfig, StreamConfig, TrainStream, open_split
-from fourds_dist.method.distiller import Output
+from fourds_dist.data import DataConfig, StreamConfig, TrainStream, open_split
+from fourds_dist.method.fourds import Output
 from fourds_dist.runs.events import TimeShares
+from fourds_dist.training.distributed.world import World
 from fourds_dist.training.meter import Meter, bottleneck
-from fourds_dist.training.world import World
 from tests.data import shards
 from tests.data.shards import SIDE, write_dataset
 
@@ -47,7 +47,7 @@ def test_a_broken_image_counts_once_whichever_ranks_meet_it(
     good, broken = shards.image_of, (7, 30, 55)
     monkeypatch.setattr(shards, "image_of", lambda n: b"no image" if n in broken else good(n))
     split = open_split(StreamConfig(url=write_dataset(tmp_path / "set", [40, 24])), "train")
-    config = LoaderConfig(resize_px=SIDE, crop_px=SIDE, max_bad_fraction=0.04, threads=1)  # three images
+    config = DataConfig(resize_px=SIDE, crop_px=SIDE, max_bad_fraction=0.04, threads=1)  # three images
     meet, table = threading.Barrier(NUM_RANKS), [None] * NUM_RANKS
 
     def run(rank: int) -> tuple[list[int], frozenset[str]]:
@@ -84,9 +84,9 @@ def test_a_broken_image_counts_once_whichever_ranks_meet_it(
             "bound by Python: 97%",
         ),
         (TimeShares(0.02, network_wait=0.02, host_busy=0.2), None),
-        (TimeShares(0.1), None),  # a CPU, which waits for nobody
+        (TimeShares(0.1), None),  # a CPU, which does not wait
     ],
 )
-def test_a_run_says_what_bounds_it(shares: TimeShares, what: str | None) -> None:
+def test_a_run_logs_its_bottleneck(shares: TimeShares, what: str | None) -> None:
     found = bottleneck(shares)
     assert found is None if what is None else found is not None and found.startswith(what)

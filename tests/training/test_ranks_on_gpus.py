@@ -19,13 +19,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from fourds_dist.data.batch import Batch
+from fourds_dist.data.stream.batch import Batch
 from fourds_dist.method import SourceClassifiers
 from fourds_dist.training.cuda_graph import HANG_EXIT_CODE
-from fourds_dist.training.optim import OptimConfig
+from fourds_dist.training.distributed.world import World
 from fourds_dist.training.step import StepConfig, TrainStep
-from fourds_dist.training.strategy import make_strategy
-from fourds_dist.training.world import World
+from fourds_dist.training.strategies.build import make_strategy
+from fourds_dist.training.strategies.optim import OptimConfig
 from tests.training.test_step import MEAN_STD, make_batch, make_task
 
 pytestmark = [
@@ -57,7 +57,7 @@ def train(
     world: World, config: dict[str, Any], task: nn.Module | None = None, num_steps: int = 10, **options: Any
 ) -> tuple[list[float], dict[str, Tensor], TrainStep]:
     """Losses and final weights."""
-    exact = {"precision": "float32", "tune_convolutions": False}
+    exact = {"precision": "float32", "cudnn_benchmark": False}
     task = (task or make_task()).to(world.device).train()
     strategy = make_strategy("ddp", world, OptimConfig(), 100, deepspeed="", **options)
     step = TrainStep(
@@ -79,7 +79,7 @@ def _compare(rank: int, folder: Path) -> None:
     world = join(rank, folder)
     cases: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "plain": ({}, {}),
-        "two parts": ({"accumulation": 2}, {}),
+        "two parts": ({"gradient_accumulation_steps": 2}, {}),
         "synchronised": ({"batch_norm": "synchronised"}, {}),
         "bfloat16 gradients": ({}, {"all_reduce": "bfloat16"}),
         "checkpointing": ({"activation_checkpointing": True}, {}),
@@ -107,7 +107,7 @@ def test_captured_ranks_train_as_ranks_without_a_graph(tmp_path: Path) -> None:
 
 
 class Peeks(nn.Module):
-    """Looks at a value, as data-dependent control flow does."""
+    """Reads a value on the host, as data-dependent control flow does."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x if x.mean().item() > 1e9 else x * 1.0

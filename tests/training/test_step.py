@@ -16,13 +16,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fourds_dist.data import batch as batch_module
-from fourds_dist.data.batch import Batch
+from fourds_dist.data.stream import batch as batch_module
+from fourds_dist.data.stream.batch import Batch
 from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, SourceClassifiers, build_backbone
 from fourds_dist.training import step as step_module
-from fourds_dist.training.optim import OptimConfig, Optimizers
+from fourds_dist.training.distributed.world import World
 from fourds_dist.training.step import StepConfig, TrainStep
-from fourds_dist.training.world import World
+from fourds_dist.training.strategies.optim import OptimConfig, TaskOptimizers
 from tests.ranks import run_ranks
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
@@ -41,7 +41,7 @@ def make_batch(size: int, seed: int = 0, device: str = "cpu") -> Batch:
     )
 
 
-def make_task(preset: str = "mended") -> FourDs:
+def make_task(preset: str = "4ds") -> FourDs:
     torch.manual_seed(0)
     small = BackboneConfig(arch="resnet10", stem="small")
     networks = (build_backbone(small, 5) for _ in range(2))
@@ -50,7 +50,7 @@ def make_task(preset: str = "mended") -> FourDs:
 
 
 def make_plain() -> SourceClassifiers:
-    """A network whose images do not see each other: no BatchNorm."""
+    """A network without interaction of images: no BatchNorm."""
     torch.manual_seed(0)
     layers = (nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
     return SourceClassifiers({"teacher": nn.Sequential(*layers)})
@@ -63,26 +63,28 @@ def gradients(task: nn.Module) -> list[Tensor]:
 # On any device
 
 
-@pytest.mark.parametrize("preset", ["mended", "authors"])
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("preset", ["4ds", "4ds_released"])
+@pytest.mark.parametrize("gradient_accumulation_steps", [1, 2])
 def test_no_value_is_read_back_from_the_device(
-    preset: str, accumulation: int, monkeypatch: pytest.MonkeyPatch
+    preset: str, gradient_accumulation_steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On tensors without data every read (item, nonzero, a Python `if`) is an error."""
-    # The constants of `normalise` are kept for good: none without data may stay behind.
+    # The constants of `normalise` are cached: none without data may remain.
     monkeypatch.setattr(batch_module, "_constants", batch_module._constants.__wrapped__)
     with FakeTensorMode():
         task = make_task(preset).train()
-        step = TrainStep(task, CPU, StepConfig(accumulation=accumulation), **MEAN_STD)
+        step = TrainStep(
+            task, CPU, StepConfig(gradient_accumulation_steps=gradient_accumulation_steps), **MEAN_STD
+        )
         output = step(make_batch(4))
         with pytest.raises(RuntimeError):
             output.loss.item()  # what a read looks like
     assert len(gradients(task)) == sum(p.requires_grad for p in task.parameters())
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_share_of_the_global_batch_weighs_by_its_images(accumulation: int) -> None:
-    config = StepConfig(accumulation=accumulation)
+@pytest.mark.parametrize("gradient_accumulation_steps", [1, 2])
+def test_a_share_of_the_global_batch_weighs_by_its_images(gradient_accumulation_steps: int) -> None:
+    config = StepConfig(gradient_accumulation_steps=gradient_accumulation_steps)
     whole, share = make_plain(), make_plain()
     TrainStep(whole, CPU, config, **MEAN_STD)(make_batch(6))
     TrainStep(share, CPU, config, **MEAN_STD, global_batch_size=8)(make_batch(6))
@@ -98,7 +100,7 @@ def train_a_share(rank: int, port: int, folder: str) -> None:
     part = slice(0, 5) if rank == 0 else slice(5, 8)
     tensors = [getattr(batch, name)[part] for name in ("images", "labels", "flip", "from_source")]
     world, task = World(rank, 2, torch.device("cpu")), make_plain()
-    step = TrainStep(task, world, StepConfig(accumulation=2), **MEAN_STD, global_batch_size=8)
+    step = TrainStep(task, world, StepConfig(gradient_accumulation_steps=2), **MEAN_STD, global_batch_size=8)
     step(Batch(*tensors, keys=[]))
     method = make_task().train()
     TrainStep(method, world, StepConfig(), **MEAN_STD, global_batch_size=8)(Batch(*tensors, keys=[]))
@@ -122,7 +124,7 @@ def test_ranks_with_unequal_shares_get_the_global_mean_gradient(tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["mended", "authors"])
+@pytest.mark.parametrize("preset", ["4ds", "4ds_released"])
 def test_one_compiled_graph_holds_the_whole_forward_pass(
     preset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,7 +156,7 @@ def test_a_graph_is_refused_where_there_is_none() -> None:
 
 
 def test_networks_without_blocks_cannot_run_them_again() -> None:
-    with pytest.raises(ValueError, match=r"step\.activation_checkpointing: these networks are no lists"):
+    with pytest.raises(ValueError, match=r"step\.activation_checkpointing: these networks have no lists"):
         TrainStep(make_plain(), CPU, StepConfig(activation_checkpointing=True), **MEAN_STD)
 
 
@@ -191,7 +193,7 @@ def test_the_first_two_sizes_of_a_batch_are_captured_and_others_run_as_they_are(
 
 
 @pytest.mark.parametrize("found", ["before", "while capturing"])
-def test_a_step_that_cannot_be_captured_runs_without_a_graph_and_says_why_once(
+def test_a_step_that_cannot_be_captured_runs_without_a_graph_and_logs_the_reason_once(
     found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: Any, **options: Any) -> None:
@@ -226,7 +228,7 @@ def train(task: nn.Module, world: World, config: StepConfig, sizes: tuple[int, .
     """The task's state after a step of each size."""
     task.to(world.device).train()
     step = TrainStep(task, world, config, **MEAN_STD)
-    optimizers = Optimizers(task.parameter_groups(), OptimConfig(max_grad_norm=10.0), num_steps=100)  # pyright: ignore
+    optimizers = TaskOptimizers(task.parameter_groups(), OptimConfig(max_grad_norm=10.0), num_steps=100)  # pyright: ignore
     for seed, size in enumerate(sizes):
         step(make_batch(size, seed, "cuda"))
         optimizers.step()
@@ -234,11 +236,11 @@ def train(task: nn.Module, world: World, config: StepConfig, sizes: tuple[int, .
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("preset", ["mended", "authors"])
+@pytest.mark.parametrize("preset", ["4ds", "4ds_released"])
 def test_replayed_steps_train_as_plain_ones_do_also_when_batches_change_their_size(
     preset: str, exact: World
 ) -> None:
-    config = StepConfig(precision="float32", tune_convolutions=False)
+    config = StepConfig(precision="float32", cudnn_benchmark=False)
     sizes = (8, 8, 5, 8, 3, 8, 5, 3)
     plain = train(make_task(preset), exact, config.model_copy(update={"cuda_graph": False}), sizes)
     replayed = train(make_task(preset), exact, config.model_copy(update={"cuda_graph": True}), sizes)
@@ -251,8 +253,8 @@ def test_replayed_steps_train_as_plain_ones_do_also_when_batches_change_their_si
 
 @pytest.mark.gpu
 def test_recording_leaves_no_trace_in_the_random_state(exact: World) -> None:
-    """Dropout draws what it would have drawn, so that a resumed run goes on as one that never stopped."""
-    config = StepConfig(precision="float32", tune_convolutions=False)
+    """Dropout draws the same masks, so that a resumed run equals one that never stopped."""
+    config = StepConfig(precision="float32", cudnn_benchmark=False)
     states = []
     for graph in (False, True):
         task = make_plain()
@@ -280,7 +282,7 @@ def test_threads_may_page_lock_memory_while_a_step_is_recorded(exact: World) -> 
     thread = threading.Thread(target=page_lock)
     thread.start()
     try:
-        state = train(make_task(), exact, StepConfig(cuda_graph=True, tune_convolutions=False), (4, 4))
+        state = train(make_task(), exact, StepConfig(cuda_graph=True, cudnn_benchmark=False), (4, 4))
     finally:
         stop.set()
         thread.join()
@@ -295,7 +297,7 @@ def test_the_host_never_waits_for_the_device(graph: bool) -> None:
     world = World(0, 1, torch.device("cuda", torch.cuda.current_device()))
     task = make_task().to(world.device).train()
     step = TrainStep(task, world, StepConfig(cuda_graph=graph), **MEAN_STD)
-    optimizers = Optimizers(task.parameter_groups(), OptimConfig(max_grad_norm=1.0), num_steps=100)
+    optimizers = TaskOptimizers(task.parameter_groups(), OptimConfig(max_grad_norm=1.0), num_steps=100)
     batches = [make_batch(8, seed, "cuda") for seed in range(4)]
     step(batches[0])  # constants, kernels and the graph are made once
     optimizers.step()

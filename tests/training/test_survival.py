@@ -1,4 +1,4 @@
-"""Several ranks, killed in the middle of an epoch: the run that goes on ends as the one that nothing disturbed."""
+"""Several ranks, killed in the middle of an epoch: the resumed run ends like an undisturbed run."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from fourds_dist.data import Batch
+from fourds_dist.runs.accuracy import Accuracy
 from fourds_dist.runs.events import Event, Note, decode_lines, encode
 from fourds_dist.runs.failures import StopKind, StopReason
-from fourds_dist.training.evaluate import Accuracy
-from fourds_dist.training.loop import StageConfig, Surroundings, fit
-from fourds_dist.training.optim import OptimConfig
+from fourds_dist.training.checkpoint.checkpoint_store import FolderStore
+from fourds_dist.training.distributed.world import World
+from fourds_dist.training.loop import LoopHooks, StageConfig, fit
 from fourds_dist.training.step import StepConfig, TrainStep
-from fourds_dist.training.stop import told_by_signals
-from fourds_dist.training.store import FolderStore
-from fourds_dist.training.strategy import Replicated
-from fourds_dist.training.world import World
+from fourds_dist.training.stop_signals import catch_signals
+from fourds_dist.training.strategies.ddp import DDPStrategy
+from fourds_dist.training.strategies.optim import OptimConfig
 from tests.ranks import run_ranks
 from tests.training.tiny import NUM_CLASSES, SIDE, tiny_four_ds
 
@@ -69,7 +69,7 @@ def _rank(rank: int, ranks: int, folder: Path, group: str, kill_at: int | None) 
     torch.manual_seed(0)
     task = tiny_four_ds()
     torch.manual_seed(rank)  # dropout differs by rank
-    strategy = Replicated(world, CONFIG.optim, EPOCHS * STEPS_PER_EPOCH)
+    strategy = DDPStrategy(world, CONFIG.optim, EPOCHS * STEPS_PER_EPOCH)
     step = TrainStep(task, world, StepConfig(), mean=(0.5,) * 3, std=(0.25,) * 3, strategy=strategy)
     store = FolderStore(str(folder / "run"))
     events: list[Event] = []
@@ -80,9 +80,9 @@ def _rank(rank: int, ranks: int, folder: Path, group: str, kill_at: int | None) 
         strategy,
         Stream(world, kill_at, store),  # pyright: ignore[reportArgumentType]
         lambda: accuracies,
-        Surroundings(store, events.append),
+        LoopHooks(store, events.append),
         config=CONFIG,
-        selected="student",
+        monitored="student",
         identity={},
         world=world,
         log_every_steps=5,
@@ -106,9 +106,10 @@ def run(ranks: int, folder: Path, group: str = "group", kill_at: int | None = No
     return torch.load(folder / "end0.pt", weights_only=True)
 
 
-def test_killed_within_an_epoch_it_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    """On as many ranks bit for bit: at step 8, where it goes on, BatchNorm statistics and random states differ by rank,
-    and three ranks are summed in an order that DDP's buckets decide. On another number of ranks it goes on too.
+def test_a_run_killed_within_an_epoch_resumes_exactly(tmp_path: Path) -> None:
+    """On the same number of ranks bit for bit: at step 8, where the run resumes, BatchNorm statistics and random states
+    differ by rank, and the order of sums over three ranks depends on DDP's buckets. The run also resumes on another
+    number of ranks.
     """
     _, weights, optimizer, by_rank = run(3, tmp_path / "whole")
     with pytest.raises(mp.ProcessExitedException):  # pyright: ignore[reportPrivateImportUsage]
@@ -127,14 +128,14 @@ def test_killed_within_an_epoch_it_goes_on_as_if_nothing_had_happened(tmp_path: 
 
     lines, weights_3, _, by_rank_3 = run(2, tmp_path / "fewer", "group2")
     notes = [event.text for event in decode_lines(lines) if isinstance(event, Note)]
-    assert notes == ["went on from the checkpoint of step 8 on 2 workers after 3"]
+    assert notes == ["resumed from the checkpoint of step 8 on 2 workers after 3"]
     assert len(by_rank_3) == 2
     assert all(torch.isfinite(w).all() for w in weights_3.values())
 
 
 def test_the_first_signal_asks_and_the_second_does_not() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with told_by_signals() as stop:
+    with catch_signals() as stop:
         assert stop(0.0) is None
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop(0.0) == StopReason(StopKind.SIGTERM)

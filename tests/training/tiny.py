@@ -31,7 +31,7 @@ def tiny_network(width: int, *, dropout: float = 0.0, batch_norm: bool = True) -
 
 
 def tiny_four_ds(
-    *, dropout: float = 0.5, batch_norm: bool = True, novice: bool = False, **method: object
+    *, dropout: float = 0.5, batch_norm: bool = True, student_untrained: bool = False, **method: object
 ) -> FourDs:
     """A pair of them under 4Ds."""
     stages = ("layer1", "layer2")
@@ -42,5 +42,5 @@ def tiny_four_ds(
         student_stages=stages,
         config=MethodConfig.model_validate(method),
         image_size=SIDE,
-        novice=novice,
+        student_untrained=student_untrained,
     )

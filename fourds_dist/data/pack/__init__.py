@@ -1,1 +1,1 @@
-"""Writing datasets: tar shards in WebDataset's layout, an index beside each, and a manifest over all."""
+"""Write datasets: tar shards in WebDataset's layout, an index of each shard, and one manifest."""

@@ -1,48 +1,49 @@
-"""Whether a dataset folder can be packed into, asked before anything is read for it; nothing is written."""
+"""Check whether a dataset can be packed into a folder, before any image is read and without writing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fourds_dist.data.manifest import MANIFEST, Manifest, read_manifest
-from fourds_dist.data.pack.claim import PACKING, check_free
-from fourds_dist.json_text import parsed_json
-from fourds_dist.storage import check_writable, explained, locate, refuse_http
+from fourds_dist.data.format.manifest import MANIFEST, Manifest, read_manifest
+from fourds_dist.data.pack.packing_lock import PACKING, check_unlocked
+from fourds_dist.io.json_text import parse_json
+from fourds_dist.io.storage import check_writable, locate, refuse_http, translate_storage_errors
 
 
 def check_destination(
     url: str, *, name: str, classes: Sequence[str] | None = None, overwrite: bool = False
 ) -> None:
-    """Refuse a folder that packing would refuse in the end.
+    """Refuse a folder into which packing would fail.
 
-    A finished dataset of the same name may be the very one that would be packed, which only packing can tell; so its
-    folder may also be one that cannot be written.
+    A finished dataset of the same name and classes passes, also in a read-only folder: only packing can compare its
+    images with the new ones, and equal datasets are not written again.
 
     Args:
-        name: of the dataset to be packed.
-        classes: of that dataset, where they are known.
-        overwrite: another dataset is to be replaced.
+        name: name of the dataset to be packed.
+        classes: classes of that dataset; None: not known yet.
+        overwrite: replace another dataset.
 
     Raises:
-        ValueError: another process packs there; a file; tars that are not ours; another dataset, without `overwrite`;
-            a folder that cannot be written.
+        ValueError: another process packs into the folder; the URL is a file; the folder holds tars that fourds_dist
+            did not pack, or another dataset without `overwrite`; the folder cannot be written.
     """
     url = url.rstrip("/")
     refuse_http(url)
-    check_free(url)
-    with explained(url):
-        held = held_dataset(url)
-    if held is None or overwrite:
+    check_unlocked(url)
+    with translate_storage_errors(url):
+        existing = held_dataset(url)
+    if existing is None or overwrite:
         check_writable(url)
-    elif held.name != name or (classes is not None and held.classes != tuple(classes)):
-        raise ValueError(holds_another(url, held))
+    elif existing.name != name or (classes is not None and existing.classes != tuple(classes)):
+        raise ValueError(holds_another(url, existing))
 
 
 def held_dataset(url: str) -> Manifest | None:
-    """The finished dataset in a folder, if there is one.
+    """Return the manifest of the finished dataset in a folder; None: there is none.
 
     Raises:
-        ValueError: the folder is a file, holds tars that are not ours to replace, or a manifest that cannot be read.
+        ValueError: the URL is a file, or the folder holds tars that fourds_dist did not pack, or a manifest that
+            cannot be read.
     """
     fs, folder = locate(url)
     fs.invalidate_cache()
@@ -52,29 +53,29 @@ def held_dataset(url: str) -> Manifest | None:
         raise ValueError(f"{url} is a file; give a folder to pack into")
     if fs.exists(f"{folder}/{MANIFEST}"):
         return read_manifest(url)
-    left = {f"{folder}/{name}" for name in left_by_crash(url)}
+    leftover = {f"{folder}/{name}" for name in left_by_crash(url)}
     found = [str(name) for name in fs.ls(folder, detail=False)]
-    if tars := [name for name in found if name.endswith(".tar") and name not in left]:
+    if tars := [name for name in found if name.endswith(".tar") and name not in leftover]:
         raise ValueError(
-            f"{url} holds {len(tars)} tars that were not packed by fourds_dist; choose another folder, or use them by "
-            f"`python -m fourds_dist.pack index {url}`"
+            f"{url} holds {len(tars)} tars that were not packed by fourds_dist; choose another folder, or use the tars "
+            f"as they are: `python -m fourds_dist.pack index {url}`"
         )
     return None
 
 
 def left_by_crash(url: str) -> list[str]:
-    """Shards that a packing which was killed may have left in a folder."""
+    """Return the names of shards that a killed packing process may have left in a folder (from packing.json)."""
     fs, path = locate(f"{url}/{PACKING}")
     try:
-        held = parsed_json(fs.cat_file(path))  # pyright: ignore[reportArgumentType]
-        return [str(name) for name in held["shards"]]
+        content = parse_json(fs.cat_file(path))  # pyright: ignore[reportArgumentType]
+        return [str(name) for name in content["shards"]]
     except FileNotFoundError:
         return []
-    except (ValueError, KeyError, TypeError):  # cut short itself, so nothing had been written yet
+    except (ValueError, KeyError, TypeError):  # packing.json is truncated, so no shard was written yet
         return []
 
 
-def holds_another(url: str, held: Manifest) -> str:
-    """What is wrong with a folder of another dataset."""
-    num_images = sum(held.num_samples(split) for split in held.splits)
-    return f"{url} holds another dataset ({held.name}: {num_images} images); --overwrite replaces it"
+def holds_another(url: str, existing: Manifest) -> str:
+    """Error message for a folder that holds another dataset."""
+    num_images = sum(existing.num_samples(split) for split in existing.splits)
+    return f"{url} holds another dataset ({existing.name}: {num_images} images); --overwrite replaces it"

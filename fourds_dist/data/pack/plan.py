@@ -1,123 +1,38 @@
-"""What will lie in which shard, decided before anything is written.
+"""Plan the shards of a dataset before any shard is written.
 
-A domain is iterated over once. Its images go to a temporary file on the local disk (or stay where they lie, if they are
-files already), and about 300 bytes of each are kept in memory. Then the whole is known: splits are drawn class by
-class, each split's samples are put in one seeded permutation, and that is cut into shards of nearly equal bytes. So a
-shard read from end to end is a random sample of its split, and equal input and seed give equal shards.
+The domain is iterated over once. Images that are not files go to a temporary file on the local disk; about 300 bytes
+per image stay in memory. Then splits are drawn class by class, the samples of each split are shuffled by one seeded
+permutation, and the permutation is cut into shards of nearly equal size in bytes. So each shard is a random sample of
+its split, and equal input and seed give equal shards.
 """
 
 from __future__ import annotations
 
 import difflib
 import itertools
-import os
 import re
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
-from fourds_dist.data.grouping import IMAGES
-from fourds_dist.data.index import UNLABELLED
-from fourds_dist.data.manifest import SPLITS
-from fourds_dist.data.pack.doubles import equal_images, joined, read_part
-from fourds_dist.data.pack.example import Example
+from fourds_dist.data.datasets.domain import Domain
+from fourds_dist.data.datasets.example import Example
+from fourds_dist.data.datasets.splits import check_fractions, stratified
+from fourds_dist.data.files.duplicates import equal_images, joined
+from fourds_dist.data.files.progress import OnProgress
+from fourds_dist.data.format.index import UNLABELLED
+from fourds_dist.data.format.manifest import SPLITS
+from fourds_dist.data.pack.entry import Entry, Spool
 from fourds_dist.data.pack.leaks import leaks
-from fourds_dist.data.sources.domain import Domain
-from fourds_dist.data.sources.splits import check_fractions, stratified
-from fourds_dist.data.text import composed, shown
-
-OnProgress = Callable[[str, int, int | None], None]
-"""(what is being done, how many are done, of how many if that is known)"""
+from fourds_dist.data.pack.webdataset_samples import IMAGES
+from fourds_dist.io.names import composed
 
 MOST_SHARDS = 1 << 20
-"""Of a split."""
+"""Largest number of shards of a split."""
+
 
 _LONGEST_KEY = 120
-
-
-class Spool:
-    """Images on their way: bytes go to a temporary file that is gone with the process, whatever ends it."""
-
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  (closed by __exit__)
-        self._end = 0
-
-    def __enter__(self) -> Spool:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-    def add(self, data: bytes) -> int:
-        """Where the data begins."""
-        begin = self._end
-        while data:
-            written = os.pwrite(self._file.fileno(), data, self._end)
-            self._end += written
-            data = data[written:]
-        return begin
-
-    def read(self, begin: int, num_bytes: int) -> bytes:
-        """Any thread may."""
-        return os.pread(self._file.fileno(), num_bytes, begin)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One sample to be written."""
-
-    key: str
-    extension: str
-    label: int
-    split: str | None
-    place: Path | int
-    """A file, or where the image begins in the spool."""
-    size: int
-    group: str | None = None
-
-    @property
-    def title(self) -> str:
-        """For messages: the file, or the key."""
-        return self.key if isinstance(self.place, int) else shown(self.place)
-
-    def read_part(self, spool: Spool, begin: int, num_bytes: int) -> bytes:
-        """Some bytes of the image.
-
-        Raises:
-            ValueError: the file is gone.
-        """
-        if isinstance(self.place, int):
-            return spool.read(self.place + begin, num_bytes)
-        return read_part(self.place, begin, num_bytes)
-
-    def read(self, spool: Spool) -> bytes:
-        """The image.
-
-        Raises:
-            ValueError: the file has changed since it was listed, or is gone.
-        """
-        if isinstance(self.place, int):
-            return spool.read(self.place, self.size)
-        try:
-            data = self.place.read_bytes()
-        except FileNotFoundError:
-            raise ValueError(f"{self.place} went away while it was packed") from None
-        if len(data) != self.size:
-            raise ValueError(
-                f"{self.place} changed while it was packed, from {self.size} to {len(data)} bytes"
-            )
-        return data
-
-    @property
-    def tar_bytes(self) -> int:
-        """What the sample takes in the tar: two headers, the label and the image, each in blocks of 512."""
-        return 3 * 512 + self.size + -self.size % 512
 
 
 @dataclass(frozen=True)
@@ -128,34 +43,38 @@ class PlannedShard:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The shards to be, in order."""
+class PackPlan:
+    """The planned shards, in order."""
 
     name: str
     classes: tuple[str, ...]
     shards: tuple[PlannedShard, ...]
     num_drawn: int
-    """Samples whose split the writer drew."""
+    """Number of samples whose split was drawn."""
     remarks: tuple[str, ...] = ()
-    """On equal images and groups, a sentence each."""
+    """Remarks on equal images and groups."""
 
     @property
     def class_counts(self) -> dict[str, tuple[int, ...]]:
         counts = {shard.split: np.zeros(len(self.classes) + 1, np.int64) for shard in self.shards}
         for shard in self.shards:
-            np.add.at(counts[shard.split], [entry.label for entry in shard.entries], 1)  # -1 is the last
+            np.add.at(
+                counts[shard.split], [entry.label for entry in shard.entries], 1
+            )  # UNLABELLED, -1, counts in the last column
         return {split: tuple(map(int, count[:-1])) for split, count in counts.items()}
 
 
 def check_numbers(shard_bytes: int, val_fraction: float, test_fraction: float) -> None:
-    """Refuse numbers by which nothing can be packed.
+    """Refuse an invalid shard size or invalid fractions.
 
     Raises:
-        ValueError: naming them.
+        ValueError: a number is out of range; the message names the number.
     """
     check_fractions(val_fraction, test_fraction)
     if not shard_bytes >= 1:
-        raise ValueError(f"shards of {shard_bytes} bytes cannot hold anything")
+        raise ValueError(
+            f"shards of {shard_bytes} bytes cannot hold anything; give a shard size of at least 1 byte"
+        )
 
 
 def make_plan(
@@ -167,11 +86,11 @@ def make_plan(
     test_fraction: float,
     seed: int,
     on_progress: OnProgress,
-) -> Plan:
-    """Read the domain once and decide.
+) -> PackPlan:
+    """Read the domain once and plan its shards.
 
     Raises:
-        ValueError: no images, a label or split that there is not, or no training split left.
+        ValueError: there are no images, a label or split is unknown, or the fractions leave no training split.
     """
     check_numbers(shard_bytes, val_fraction, test_fraction)
     entries = _gather(domain, spool, on_progress)
@@ -179,28 +98,30 @@ def make_plan(
         [entry.size for entry in entries], lambda n, *span: entries[n].read_part(spool, *span)
     )
     groups = joined([entry.group for entry in entries], equal)
-    open_places = [n for n, entry in enumerate(entries) if entry.split is None and entry.label != UNLABELLED]
+    without_split = [
+        n for n, entry in enumerate(entries) if entry.split is None and entry.label != UNLABELLED
+    ]
     drawn = stratified(
-        [entries[n].label for n in open_places],
+        [entries[n].label for n in without_split],
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         seed=seed,
-        groups=None if groups is None else [groups[n] for n in open_places],
+        groups=None if groups is None else [groups[n] for n in without_split],
     )
-    for place, split in zip(open_places, drawn, strict=True):
-        entries[place] = replace(entries[place], split=split)
-    if groups is not None:  # an unlabelled image goes where the labelled ones of its group went
-        split_of = {groups[n]: entries[n].split for n in open_places}
-        for place, entry in enumerate(entries):
-            if entry.split is None and (split := split_of.get(groups[place])) is not None:
-                entries[place] = replace(entry, split=split)
+    for position, split in zip(without_split, drawn, strict=True):
+        entries[position] = replace(entries[position], split=split)
+    if groups is not None:  # an unlabelled image goes to the split of its group's labelled images
+        split_of = {groups[n]: entries[n].split for n in without_split}
+        for position, entry in enumerate(entries):
+            if entry.split is None and (split := split_of.get(groups[position])) is not None:
+                entries[position] = replace(entry, split=split)
     shards = []
     for number, split in enumerate(SPLITS):
-        # What has no label cannot be tested: it goes to training, unless the source says otherwise.
+        # Unlabelled images cannot be tested. They go to training unless the domain gives another split.
         members = [entry for entry in entries if (entry.split or "train") == split]
         order = np.random.default_rng((seed, number)).permutation(len(members))
         shards += _cut([members[n] for n in order], split, shard_bytes)
-    return Plan(
+    return PackPlan(
         domain.name,
         domain.classes,
         tuple(shards),
@@ -218,7 +139,7 @@ def _gather(domain: Domain, spool: Spool, on_progress: OnProgress) -> list[Entry
     for example in domain:
         if example.split not in (None, *SPLITS):
             raise ValueError(
-                f"{domain.name}, {example.key!r}: unknown split {example.split!r}; {', '.join(SPLITS)}"
+                f"{domain.name}, {example.key!r}: unknown split {example.split!r}; use one of {', '.join(SPLITS)}"
             )
         if example.label is not None and example.label not in numbers:
             near = difflib.get_close_matches(example.label, numbers, n=1)
@@ -228,17 +149,18 @@ def _gather(domain: Domain, spool: Spool, on_progress: OnProgress) -> list[Entry
             )
         if example.extension.lower() not in IMAGES:
             raise ValueError(
-                f"{domain.name}, {example.key!r}: {example.extension!r} is no image; {', '.join(IMAGES)} are"
+                f"{domain.name}, {example.key!r}: {example.extension!r} is no image format; use one of "
+                f"{', '.join(IMAGES)}"
             )
         if isinstance(example.image, bytes):
-            place, size = spool.add(example.image), len(example.image)
+            location, size = spool.add(example.image), len(example.image)
         else:
-            place, size = example.image, example.image.stat().st_size
+            location, size = example.image, example.image.stat().st_size
         if size == 0:
             raise ValueError(f"{domain.name}, {example.key!r}: the image is empty")
         label = UNLABELLED if example.label is None else numbers[example.label]
         extension, split, group = example.extension.lower(), example.split, example.group
-        entries.append(Entry(keys.new(example), extension, label, split, place, size, group))
+        entries.append(Entry(keys.new(example), extension, label, split, location, size, group))
         on_progress("reading", len(entries), None)
     if not entries:
         raise ValueError(f"{domain.name}: there are no images")
@@ -246,16 +168,16 @@ def _gather(domain: Domain, spool: Spool, on_progress: OnProgress) -> list[Entry
 
 
 class _Keys:
-    """Names in the tar: words and dashes alone, each once, also where case does not count."""
+    """Makes the names of samples in the tar: word characters and dashes, unique even when case is ignored."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
         self._next: dict[str, int] = {}
-        """Base in one case -> the number that is tried next."""
+        """Case-folded base name -> the number to try next."""
 
     def new(self, example: Example) -> str:
         plain = re.sub(r"[^\w-]+", "-", composed(example.key)).strip("-_")
-        key = base = plain[:_LONGEST_KEY] or "image"  # names like __this__ are metadata to webdataset
+        key = base = plain[:_LONGEST_KEY] or "image"  # to WebDataset, names like __this__ are metadata
         number = self._next.get(base.casefold(), 2)
         while key.casefold() in self._taken:
             key = f"{base}-{number}"
@@ -266,15 +188,15 @@ class _Keys:
 
 
 def _cut(entries: Sequence[Entry], split: str, shard_bytes: int) -> Iterable[PlannedShard]:
-    """Shards of nearly equal bytes."""
+    """Cut the entries into shards of nearly equal size in bytes."""
     if not entries:
         return []
     sizes = np.array([entry.tar_bytes for entry in entries], dtype=np.int64)
     ends = np.cumsum(sizes)
     num_shards = min(MOST_SHARDS, max(1, round(int(ends[-1]) / shard_bytes)))
     middle = ends - sizes // 2
-    place = np.minimum(middle * num_shards // ends[-1], num_shards - 1)
-    begins = [0, *(np.flatnonzero(np.diff(place)) + 1).tolist(), len(entries)]
+    shard_numbers = np.minimum(middle * num_shards // ends[-1], num_shards - 1)
+    begins = [0, *(np.flatnonzero(np.diff(shard_numbers)) + 1).tolist(), len(entries)]
     return [
         PlannedShard(f"{split}-{n:05}.tar", split, tuple(entries[begin:end]))
         for n, (begin, end) in enumerate(itertools.pairwise(begins))

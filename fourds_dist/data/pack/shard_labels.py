@@ -1,4 +1,4 @@
-"""What is kept of a shard's index until all shards are indexed: its labels, counted, and how they fit a class list."""
+"""The labels of a shard, counted, and their positions in a class list."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fourds_dist.data.class_list import ClassList, Label, deduced, number_of
-from fourds_dist.data.grey import Grey, from_json
-from fourds_dist.data.grouping import IMAGES
-from fourds_dist.data.index import UNLABELLED, ShardIndex
+from fourds_dist.data.decode.grey import Grey, from_json
+from fourds_dist.data.format.class_list import ClassList, Label, deduced, number_of
+from fourds_dist.data.format.index import UNLABELLED, ShardIndex
+from fourds_dist.data.pack.webdataset_samples import IMAGES
 
 
 @dataclass(frozen=True)
 class ShardLabels:
-    """A shard's worth of columns is too much for many shards; this is little."""
+    """Summary of a shard's index, small enough to hold the summaries of all shards in memory."""
 
     num_samples: int
     num_bytes: int
     sha256: str
     classes: tuple[str, ...]
-    """Names that the labels stand for; empty where they are numbers."""
+    """Class names of the labels; empty if the labels are numbers in the tar."""
     by_label: Mapping[int, int]
-    """Label -> samples, without the unlabelled."""
+    """Label -> number of samples, without unlabelled ones."""
     last: str
-    """Key of a sample with the largest label; empty where none has one."""
+    """Key of a sample with the largest label; "" if all samples are unlabelled."""
     grey: Grey | None
-    """What the images of more than 8 bits hold."""
+    """Grey values of the images of more than 8 bits."""
     other_images: Mapping[str, int]
-    """Field of an image that is not taken, since another is -> samples."""
+    """Field of a further image beside the used one -> number of samples."""
     num_with_frames: int
     """Samples whose image has several frames."""
     first_with_frames: str
-    """Key of the first of them."""
+    """Key of the first such sample."""
 
     @classmethod
     def of(cls, index: ShardIndex) -> ShardLabels:
-        """The labels of an index."""
+        """Return the summary of an index."""
         labels, counts = np.unique(index.labels[index.labels != UNLABELLED], return_counts=True)
         by_label = dict(zip(labels.tolist(), counts.tolist(), strict=True))
         last = str(index.keys[int(index.labels.argmax())]) if by_label else ""
@@ -65,15 +65,15 @@ class ShardLabels:
 
     @property
     def num_labelled(self) -> int:
-        """Samples with a label."""
+        """Number of samples with a label."""
         return sum(self.by_label.values())
 
     def told(self) -> Counter[Label]:
-        """Label as the tar holds it -> samples."""
+        """Label in the tar -> number of samples."""
         return Counter({self.label(n): count for n, count in self.by_label.items()})
 
     def positions(self, classes: ClassList) -> dict[int, int] | None:
-        """Label -> position in a class list; None where the shard has to be read with that list to tell."""
+        """Label -> position in a class list; None: some labels can only be resolved by reading the tar again."""
         if self.classes and max(self.by_label, default=0) >= len(self.classes):
             return None
         look_up = classes.named if self.classes else classes.position
@@ -81,7 +81,7 @@ class ShardLabels:
         return {n: at for n, at in found.items() if at is not None} if None not in found.values() else None
 
     def counts(self, classes: ClassList) -> Counter[str]:
-        """Class -> samples."""
+        """Class -> number of samples."""
         positions = self.positions(classes) or {}
         counted: Counter[str] = Counter()
         for label, count in self.by_label.items():
@@ -89,21 +89,21 @@ class ShardLabels:
         return counted
 
     def needs_renumbering(self, classes: ClassList) -> bool:
-        """Whether the index holds other numbers than positions in the class list."""
+        """Whether the labels of the index are not yet positions in the class list."""
         if self.classes:
             return self.classes != classes.names
         return any(label != position for label, position in (self.positions(classes) or {}).items())
 
     def label(self, number: int) -> Label:
-        """A label as the tar holds it: a name, or the number itself."""
+        """Return the label as in the tar: a name, or the number itself."""
         return self.classes[number] if self.classes else number
 
 
 def renumbered(index: ShardIndex, classes: ClassList) -> ShardIndex:
-    """The same index with labels by the list that all shards share."""
+    """Return the index with labels that are positions in the class list of all shards."""
     positions = ShardLabels.of(index).positions(classes)
     assert positions is not None
-    # A table over the labels that there are: the largest may be a code of any size.
+    # The table has one row per label that occurs, since the largest label may be any number.
     present, inverse = np.unique(index.labels, return_inverse=True)
     table = np.array([positions.get(int(label), UNLABELLED) for label in present], dtype=np.int32)
     labels = table[inverse] if len(present) else index.labels
@@ -111,23 +111,23 @@ def renumbered(index: ShardIndex, classes: ClassList) -> ShardIndex:
 
 
 def classes_of(where: str, tars: Sequence[str], found: Sequence[ShardLabels]) -> tuple[str, ...]:
-    """The class list that the labels of all shards make.
+    """Return the class list deduced from the labels of all shards.
 
     Raises:
-        ValueError: they make none; see `deduced`.
+        ValueError: no class list can be deduced; see `deduced`.
     """
     counts: Counter[Label] = Counter()
     for labels in found:
         counts.update(labels.told())
     if not counts:
-        raise ValueError("no sample has a label; give the class list that the model is to tell by --classes")
+        raise ValueError("no sample has a label; give the class list of the model by --classes")
     numbered = [
         tar for tar, labels in zip(tars, found, strict=True) if labels.by_label and not labels.classes
     ]
     words = [label for label in counts if isinstance(label, str) and number_of(label) is None]
     if numbered and words:
         raise ValueError(
-            f"{numbered[0]} has class numbers where other tars have names ({min(words)!r}); give --classes"
+            f"{numbered[0]} has class numbers, but other tars have class names ({min(words)!r}); give --classes"
         )
 
     def example(label: Label) -> str:

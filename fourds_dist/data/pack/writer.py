@@ -1,8 +1,8 @@
-"""Writing a domain as a dataset folder: shards and their indices first, the manifest last.
+"""Write a domain as a dataset folder: shards and their indices first, the manifest last.
 
-Shards are written to a local temporary file each, indexed from there, and then renamed or uploaded, so that none is
-seen half written. While it goes on, packing.json lists the files that may be there; it is how a later run knows what
-a crash has left, and the only thing that lets it remove anything.
+Each shard is written to a local temporary file, indexed, and then renamed or uploaded, so that no partial shard is
+ever visible. During packing, packing.json lists the files that may exist. After a crash, the next run removes exactly
+the files in this list.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fourds_dist.data.grey import GreyRange
-from fourds_dist.data.index import ShardIndex, index_tar
-from fourds_dist.data.manifest import (
+from fourds_dist.data.datasets.domain import Domain
+from fourds_dist.data.decode.grey import GreyRange
+from fourds_dist.data.files.progress import OnProgress
+from fourds_dist.data.format.index import ShardIndex
+from fourds_dist.data.format.manifest import (
     MANIFEST,
     Manifest,
     Shard,
@@ -30,17 +32,18 @@ from fourds_dist.data.manifest import (
     shard_url,
     write_manifest,
 )
-from fourds_dist.data.pack.claim import PACKING, Claim
 from fourds_dist.data.pack.destination import (
     check_destination,
     held_dataset,
     holds_another,
     left_by_crash,
 )
-from fourds_dist.data.pack.measuring import common_root, grey_of, sources_of
-from fourds_dist.data.pack.plan import OnProgress, Plan, PlannedShard, Spool, check_numbers, make_plan
-from fourds_dist.data.sources.domain import Domain
-from fourds_dist.storage import explained, is_local, locate, put_file, write_bytes
+from fourds_dist.data.pack.entry import Spool
+from fourds_dist.data.pack.grey_measuring import common_root, grey_of, sources_of
+from fourds_dist.data.pack.indexing import index_tar
+from fourds_dist.data.pack.packing_lock import PACKING, PackingLock
+from fourds_dist.data.pack.plan import PackPlan, PlannedShard, check_numbers, make_plan
+from fourds_dist.io.storage import is_local, locate, put_file, translate_storage_errors, write_bytes
 
 SHARD_BYTES = 128 << 20
 
@@ -58,35 +61,35 @@ def pack_domain(
     num_threads: int = 2,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> Manifest:
-    """Write a domain to a dataset folder at a path or URL, and give its manifest.
+    """Write a domain to a dataset folder at a path or URL, and return its manifest.
 
-    Equal input, seed and shard_bytes give equal bytes. A folder that already holds the very same data is left as it is.
+    Equal input, seed and shard_bytes give equal bytes. A folder that already holds the same data is not changed.
 
     Args:
-        shard_bytes: size of a shard to aim at.
-        val_fraction, test_fraction: of the labelled images whose split the domain leaves open, class by class;
-            unlabelled ones go to training.
-        seed: decides those splits, and the order of samples in the shards.
+        shard_bytes: target size of a shard, in bytes.
+        val_fraction, test_fraction: shares of the labelled images without a given split, class by class; unlabelled
+            images go to training.
+        seed: seed of these splits and of the order of samples in the shards.
         overwrite: replace a finished dataset.
-        grey_range: (black, white) of images of more than 8 bits; None: measured over all of them (`grey`).
-        num_threads: shards that are written at a time, each with a temporary file of its own.
-        on_progress: is told ("reading", images, None), ("measuring", images, of how many), ("comparing" or "writing",
-            shards, of how many).
+        grey_range: (black, white) of images of more than 8 bits; None: measured over all such images (`grey`).
+        num_threads: number of shards written at the same time, each to its own temporary file.
+        on_progress: called with ("reading", images done, None), ("measuring", images done, images in all), and
+            ("comparing" or "writing", shards done, shards in all).
 
     Raises:
-        ValueError: a domain that cannot be packed; a folder that holds other data; no space; a store that refuses. The
-            folder then holds no manifest and nothing of this run, or still the finished dataset it held before.
+        ValueError: the domain cannot be packed, the folder holds other data, there is no space, or the store denies
+            access. The folder then holds either its earlier finished dataset, or no manifest and no file of this run.
     """
     url = url.rstrip("/")
     check_numbers(shard_bytes, val_fraction, test_fraction)
-    # Notes that are not JSON and class lists that cannot be are refused here too.
+    # Refuses notes that are not JSON, and invalid class lists.
     format_manifest(Manifest(domain.name, domain.classes, {}, {}, domain.notes))
     with _write_errors(url):
         check_destination(url, name=domain.name, classes=domain.classes, overwrite=overwrite)
-    with _write_errors(url), Claim(url) as claim, Spool() as spool:
-        with explained(url):
-            held = held_dataset(url)
-            if held is None:
+    with _write_errors(url), PackingLock(url) as claim, Spool() as spool:
+        with translate_storage_errors(url):
+            existing = held_dataset(url)
+            if existing is None:
                 _remove_shards(url, left_by_crash(url))
         with _write_errors(url):
             plan = make_plan(
@@ -98,10 +101,10 @@ def pack_domain(
                 seed=seed,
                 on_progress=on_progress,
             )
-        with explained(url), _write_errors(url):
-            is_same = held is not None and _is_same(url, held, plan, spool, on_progress)
-        if held is not None and not is_same and not overwrite:
-            raise ValueError(holds_another(url, held))
+        with translate_storage_errors(url), _write_errors(url):
+            is_same = existing is not None and _is_same(url, existing, plan, spool, on_progress)
+        if existing is not None and not is_same and not overwrite:
+            raise ValueError(holds_another(url, existing))
         packing = {"seed": seed, "shard_bytes": shard_bytes}
         if plan.num_drawn:
             packing |= {"val_fraction": val_fraction, "test_fraction": test_fraction}
@@ -112,18 +115,17 @@ def pack_domain(
             grey = grey_of(plan, spool, num_threads, on_progress) if grey_range is None else None
         if grey is not None:
             grey_range, notes["grey"] = grey.range, asdict(grey)
-        with explained(url), _write_errors(url):
-            if held is not None and is_same:
+        with translate_storage_errors(url), _write_errors(url):
+            if existing is not None and is_same:
                 _remove(url, [PACKING])
-                if held.grey_range == grey_range:
-                    return held
-                held = replace(
-                    held, grey_range=grey_range, notes=notes
-                )  # the same shards, to be read otherwise
-                write_manifest(url, held)
+                if existing.grey_range == grey_range:
+                    return existing
+                # The shards are equal; only the grey range differs.
+                existing = replace(existing, grey_range=grey_range, notes=notes)
+                write_manifest(url, existing)
                 on_progress("writing", 0, 0)
-                return held
-            old = [shard.name for shards in held.splits.values() for shard in shards] if held else []
+                return existing
+            old = [shard.name for shards in existing.splits.values() for shard in shards] if existing else []
             names = [shard.name for shard in plan.shards]
             claim.list_shards(sorted({*old, *names}))
             try:
@@ -132,11 +134,10 @@ def pack_domain(
                 shards = _write_shards(url, plan, spool, num_threads, claim.checking(on_progress))
                 claim.check()
             except BaseException:
-                if not claim.is_ours():  # what is there now is another's
+                if not claim.is_ours():  # the files in the folder belong to another process
                     raise
-                with contextlib.suppress(
-                    Exception
-                ):  # what cannot be removed now, packing.json lists for the next run
+                # packing.json lists files that cannot be removed now, for the next run.
+                with contextlib.suppress(Exception):
                     _remove_shards(url, [*old, *names])
                     _remove(url, [PACKING])
                 raise
@@ -151,19 +152,21 @@ def pack_domain(
                 notes,
                 grey_range,
             )
-            manifest = parse_manifest(format_manifest(manifest), url)  # as everybody will read it
+            manifest = parse_manifest(format_manifest(manifest), url)  # equal to a manifest that is read back
             write_manifest(url, manifest)
             _remove(url, [PACKING])
     return manifest
 
 
-def _is_same(url: str, held: Manifest, plan: Plan, spool: Spool, on_progress: OnProgress) -> bool:
-    """Whether a finished dataset holds just what would be written."""
-    there = [
-        (split, shard.name, shard.num_samples) for split, shards in held.splits.items() for shard in shards
+def _is_same(url: str, existing: Manifest, plan: PackPlan, spool: Spool, on_progress: OnProgress) -> bool:
+    """Whether a finished dataset equals the planned one."""
+    written = [
+        (split, shard.name, shard.num_samples)
+        for split, shards in existing.splits.items()
+        for shard in shards
     ]
     planned = [(shard.split, shard.name, len(shard.entries)) for shard in plan.shards]
-    if (held.name, held.classes, there) != (plan.name, plan.classes, planned):
+    if (existing.name, existing.classes, written) != (plan.name, plan.classes, planned):
         return False
     for done, shard in enumerate(plan.shards):
         on_progress("comparing", done, len(plan.shards))
@@ -189,12 +192,12 @@ def _holds(index: ShardIndex, shard: PlannedShard) -> bool:
 
 
 def _write_shards(
-    url: str, plan: Plan, spool: Spool, num_threads: int, on_progress: OnProgress
+    url: str, plan: PackPlan, spool: Spool, num_threads: int, on_progress: OnProgress
 ) -> list[Shard]:
     fs, folder = locate(url)
     local, root = is_local(fs), common_root(plan)
     with contextlib.ExitStack() as stack:
-        # Renaming works within a file system alone, so local shards begin their life in their own folder.
+        # A rename works within one file system only, so local shards are written in the dataset folder.
         temporary = Path(folder) if local else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         pool = stack.enter_context(ThreadPoolExecutor(num_threads))
         futures = [pool.submit(_write_shard, url, shard, spool, temporary, root) for shard in plan.shards]
@@ -209,11 +212,11 @@ def _write_shards(
 
 
 def _write_shard(url: str, shard: PlannedShard, spool: Spool, folder: Path, root: str) -> Shard:
-    from webdataset.writer import TarWriter  # here, since it imports PyTorch
+    from webdataset.writer import TarWriter  # here: it imports PyTorch
 
     partial = folder / f"{shard.name}.partial"
     try:
-        # An int for mtime: a float would take a PAX header for each member.
+        # mtime is an int, since a float adds a PAX header to each member.
         with partial.open("wb") as file, TarWriter(file, mtime=0, encoder=False) as tar:
             for entry in shard.entries:
                 image, label = entry.read(spool), str(entry.label).encode()
@@ -224,7 +227,7 @@ def _write_shard(url: str, shard: PlannedShard, spool: Spool, folder: Path, root
             index = replace(index, sources=np.array(sources, dtype=np.str_))
         if not _holds(index, shard):
             raise OSError(
-                f"{shard_url(url, shard.name)} does not read back as it was written; check the disk"
+                f"{shard_url(url, shard.name)} differs from the data that was written; check the disk"
             )
         written = Shard(shard.name, len(index), index.num_bytes, index.sha256)
         put_file(shard_url(url, shard.name), partial)
@@ -253,16 +256,16 @@ def _write_errors(url: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:  # object stores: no such bucket
-        raise ValueError(f"{url} cannot be written: {error}; make that first") from None
+        raise ValueError(f"{url} cannot be written: {error}; create the bucket or folder first") from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise ValueError(
-                f"no space left while packing {url} ({error.strerror}); what was written is removed. Needed are the "
-                f"size of the images there, and as much again in {tempfile.gettempdir()} (TMPDIR) unless the images "
-                "are files already"
+                f"no space left while packing {url} ({error.strerror}); the shards written so far are removed. Packing "
+                f"needs the size of all images there, and the same size in {tempfile.gettempdir()} (TMPDIR) unless the "
+                "images are files"
             ) from None
         if error.errno in (errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise ValueError(
-                f"{url} cannot be written: {error}; check the address and its permissions"
+                f"{url} cannot be written: {error}; check the path and its permissions"
             ) from None
         raise

@@ -1,7 +1,7 @@
-// What happens to one bin of the spectrum. `eager.py` states the formulas; names are the same.
+// Operations on one bin of the spectrum. `eager.py` has the formulas, with the same names.
 //
-// The even-sized kernels hold twice the spectrum (it saves their halvings): SPECTRUM_SCALE = 2, and the denormal rule's
-// thresholds scale along. Comparisons are written so that NaN passes through them.
+// The even-sized kernels compute twice the spectrum, which saves the halvings: SPECTRUM_SCALE = 2, and the thresholds of
+// d(v) (Eq. 1) have the same scale. Comparisons propagate NaN.
 
 constexpr float EPS_RE = SPECTRUM_SCALE * 1e-5f;                      // for d(Re X)
 constexpr float EPS_POWER = SPECTRUM_SCALE * SPECTRUM_SCALE * 1e-5f;  // for d(|X|^2)
@@ -16,7 +16,7 @@ __device__ __forceinline__ float at_least(float v, float low) { return v < low ?
 
 __device__ __forceinline__ float amplitude(Bin a) { return sqrtf(at_least(power(a), EPS_POWER)); }
 
-// fourier_mix: amp u. Its kernels scale the two weights, and so all that is linear in them.
+// fourier_mix: amp u. The kernels scale the two weights, and therefore all results that are linear in them.
 __device__ __forceinline__ Bin mix(Bin x, float amplitude_a, float w0, float w1) {
     const float re = away_from_zero(x.re);
     const float factor = (w0 * amplitude_a + w1 * amplitude(x)) * rsqrtf(re * re + x.im * x.im);
@@ -83,7 +83,7 @@ __device__ __forceinline__ Bin phase_gradient(float g, Bin x) {
     return {fabsf(x.re) < EPS_RE ? 0.f : -tau * x.im, tau * re};
 }
 
-// phase_disparity: |T| - Re(S conj T) / |S|.
+// phase_distance: |T| - Re(S conj T) / |S|.
 __device__ __forceinline__ float disparity(Bin s, Bin t) {
     return sqrtf(power(t)) - (s.re * t.re + s.im * t.im) * rsqrtf(at_least(power(s), EPS_POWER));
 }

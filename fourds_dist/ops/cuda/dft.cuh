@@ -1,8 +1,8 @@
 // One-dimensional DFTs inside one thread's registers: z[k] <- sum_n z[n] exp(-2 pi i n k / LENGTH).
 //
-// Every index is known after unrolling, so permutations cost nothing and the arrays stay in registers. An odd length is
-// a direct sum over folded inputs; a power of two is split by Cooley and Tukey; the product of both (14 = 2 x 7,
-// 28 = 4 x 7, 56 = 8 x 7) by Good and Thomas, which needs no twiddle factors because the two parts are coprime.
+// Every index is known after unrolling, so permutations cost nothing and the arrays stay in registers. Odd lengths use
+// a direct sum over folded inputs, powers of two Cooley-Tukey, and products of both (14 = 2 x 7, 28 = 4 x 7,
+// 56 = 8 x 7) Good-Thomas, which needs no twiddle factors because the two factors are coprime.
 
 constexpr double PI = 3.14159265358979323846;
 

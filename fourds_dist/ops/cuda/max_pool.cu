@@ -1,7 +1,7 @@
-// Max-pooling of channels_last maps, a ReLU behind it where RELU says so, and the gradient of both.
+// Max-pooling of channels_last maps, with a ReLU after the pool if RELU is set, and the gradient of both.
 //
-// A thread takes sixteen bytes of one pixel's channels. The gradient needs one byte for each result: the place of the
-// largest number in its window (row by row), or NONE where the ReLU lets nothing through.
+// A thread processes sixteen bytes of one pixel's channels. The gradient needs one byte per output: the position of the
+// maximum in its window (row by row), or NONE where the ReLU blocks the gradient.
 
 constexpr int VECTOR = 16 / sizeof(stored), VECTORS = CHANNELS / VECTOR;
 constexpr unsigned NONE = 255;
@@ -48,7 +48,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) max_pool(
     reinterpret_cast<Places*>(places)[i] = kept;
 }
 
-// Each pixel gathers from the windows that hold it, in their order: no atomics, so results repeat.
+// Each pixel gathers from the windows that contain it, in a fixed order and without atomics: results are deterministic.
 extern "C" __global__ void __launch_bounds__(THREADS) max_pool_backward(
     const stored* g, const unsigned char* places, stored* grad, int count) {
     const int i = blockIdx.x * THREADS + threadIdx.x;

@@ -1,4 +1,4 @@
-// ReLU in place, which leaves for its gradient one bit for each number. A thread takes eight numbers.
+// In-place ReLU, which stores one bit per element for its gradient. A thread processes eight elements.
 
 constexpr int NUMBERS = 16 / sizeof(stored), WORDS = 8 / NUMBERS;
 

@@ -6,7 +6,7 @@ struct bfloat16 {
 
 __device__ __forceinline__ float as_float(unsigned bits) { return __uint_as_float(bits); }
 
-// To nearest, ties to even; NaN stays NaN.
+// Rounding to nearest, ties to even; NaN stays NaN.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
 __device__ __forceinline__ unsigned pack_bfloat16(float low, float high) {
     unsigned bits;
@@ -53,8 +53,8 @@ __device__ __forceinline__ float load_one(const bfloat16* x) { return as_float(u
 __device__ __forceinline__ void store_one(float* x, float v) { *x = v; }
 __device__ __forceinline__ void store_one(bfloat16* x, float v) { x->bits = (unsigned short)pack_bfloat16(v, 0.f); }
 
-// From global to shared memory, 8 or 16 bytes that no register waits for: a thread closes groups of copies and later waits
-// until no more than GROUPS of the latest are under way. Before sm_80 the copy is done at once.
+// Asynchronous copies of 8 or 16 bytes from global to shared memory: a thread commits groups of copies and later waits
+// until at most GROUPS of the latest are pending. Before sm_80 the copy is synchronous.
 template <int BYTES>
 __device__ __forceinline__ void copy_ahead(void* to, const void* from) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800

@@ -1,4 +1,4 @@
-// A batch of matrices transposed: channels_last maps to planes and back. Both sizes of a matrix are even.
+// Transposition of a batch of matrices: channels_last maps to planes and back. Both sizes of a matrix are even.
 
 constexpr int TILE = 64;
 constexpr int PAD = 4 / sizeof(stored);  // one bank

@@ -1,4 +1,4 @@
-// Numbers in memory, sixteen bytes at a time.
+// Access to elements in memory by words of sixteen bytes.
 
 struct alignas(16) Words {
     unsigned word[4];

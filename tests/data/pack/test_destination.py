@@ -1,4 +1,4 @@
-"""What cannot be packed in the end is refused before an image is looked at, and nothing is written."""
+"""Requests that cannot be packed are refused before an image is read, and nothing is written."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fourds_dist.data.index import ShardIndex
-from fourds_dist.data.manifest import read_manifest
+from fourds_dist.cli.pack import main
+from fourds_dist.data.datasets.layouts import LAYOUTS
+from fourds_dist.data.datasets.registry import DATASET_BUILDERS
+from fourds_dist.data.format.index import ShardIndex
+from fourds_dist.data.format.manifest import read_manifest
 from fourds_dist.data.pack.destination import check_destination
-from fourds_dist.data.sources import SOURCES
-from fourds_dist.data.sources.layouts import LAYOUTS
-from fourds_dist.pack import main
-from tests.data.tars import samples, tar_bytes
+from tests.data.pack.tars import samples, tar_bytes
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
@@ -24,7 +24,7 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images that cannot be read, which looking at them would tell; and places where nothing can be packed."""
+    """Images whose reading would raise an error, and destinations where nothing can be packed."""
     tmp_path = tmp_path_factory.mktemp("places")
     for label in ("cat", "dog"):
         for folder in ("photos", "OfficeHome/Art", "good"):
@@ -104,7 +104,7 @@ def test_destinations(here: Path, capsys: pytest.CaptureFixture[str], source: st
         ("index foreign --classes twice.txt", "names the class 'cat' twice"),
         ("index foreign --to file", "file cannot be written"),
         ("index foreign --to http://127.0.0.1:9/x", "nothing can be written over HTTP"),
-        ("sheet other photos.gif", "name a picture to write last"),
+        ("sheet other photos.gif", "the last argument must be the image file to write"),
         ("sheet other nowhere sheet.png", "nowhere"),
         ("sheet other file/sheet.png", "file cannot be written"),
         (
@@ -142,7 +142,7 @@ def test_numbers(here: Path, words: str) -> None:
 
 
 def test_the_same_data_set_may_lie_where_nothing_can_be_written(here: Path) -> None:
-    """Only packing can tell that it is the same, so its place is not asked for."""
+    """Only packing can find that the data set is the same, so no other destination is requested."""
     check_destination(str(here / "other"), name="birds", classes=("cat", "dog"))
     with pytest.raises(ValueError, match="holds another dataset"):
         check_destination(str(here / "other"), name="birds", classes=("dog", "cat"))
@@ -159,10 +159,15 @@ def test_what_a_crash_left_is_no_obstacle_and_stays_until_packing_begins(copy: P
     assert read_manifest("foreign").num_samples("train") == 8
 
 
-def test_the_table_knows_the_folders_of_all_domains(tmp_path: Path) -> None:
-    assert [domain.name for domain in SOURCES["digits"].domains()] == SOURCES["digits"].chosen(None)
-    assert SOURCES["office-home"].chosen(["art", "product"]) == ["office-home-art", "office-home-product"]
-    for name, source in SOURCES.items():
+def test_the_table_has_the_folders_of_all_domains(tmp_path: Path) -> None:
+    assert [domain.name for domain in DATASET_BUILDERS["digits"].domains()] == DATASET_BUILDERS[
+        "digits"
+    ].chosen(None)
+    assert DATASET_BUILDERS["office-home"].chosen(["art", "product"]) == [
+        "office-home-art",
+        "office-home-product",
+    ]
+    for name, source in DATASET_BUILDERS.items():
         assert source.chosen(None), name
         if name in LAYOUTS:
             assert list(source.names) == list(LAYOUTS[name].domains)

@@ -1,4 +1,4 @@
-"""What lies in which shard: stratified, shuffled, balanced, and decided by input and seed alone."""
+"""Assignment of images to shards: stratified, shuffled, balanced, and a function of input and seed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fourds_dist.data.pack.example import Example
-from fourds_dist.data.pack.plan import Plan, Spool, _Keys, make_plan
-from fourds_dist.data.sources.domain import Domain
+from fourds_dist.data.datasets.domain import Domain
+from fourds_dist.data.datasets.example import Example
+from fourds_dist.data.pack.entry import Spool
+from fourds_dist.data.pack.plan import PackPlan, _Keys, make_plan
 
 CLASSES = ("a", "b", "c")
 
@@ -30,13 +31,13 @@ def some(number: int, size: int = 1000, **more: Any) -> list[Example]:
     ]
 
 
-def plan_of(examples: list[Example], spool: Spool | None = None, **options: Any) -> Plan:
+def plan_of(examples: list[Example], spool: Spool | None = None, **options: Any) -> PackPlan:
     given = {"shard_bytes": 1 << 20, "val_fraction": 0.1, "test_fraction": 0.2, "seed": 42}
     with Spool() as fresh:
         return make_plan(domain(examples), spool or fresh, on_progress=lambda *_: None, **(given | options))
 
 
-def test_splits_are_stratified_and_stated_ones_kept() -> None:
+def test_splits_are_stratified_and_given_splits_stay() -> None:
     plan = plan_of(some(300))
     assert plan.class_counts == {"train": (70,) * 3, "val": (10,) * 3, "test": (20,) * 3}
     plan = plan_of([*some(300, split="val"), Example("x", b"x", "png", "b", "test")])
@@ -124,10 +125,10 @@ def test_a_file_that_changes_meanwhile(tmp_path: Path) -> None:
         plan = plan_of([Example("k", tmp_path / "x.jpg", "jpg", "a", "train")], spool)
         assert plan.shards[0].entries[0].read(spool) == b"1234"
         (tmp_path / "x.jpg").write_bytes(b"12345")
-        with pytest.raises(ValueError, match=r"x\.jpg changed while it was packed, from 4 to 5 bytes"):
+        with pytest.raises(ValueError, match=r"x\.jpg changed during packing, from 4 to 5 bytes"):
             plan.shards[0].entries[0].read(spool)
         (tmp_path / "x.jpg").unlink()
-        with pytest.raises(ValueError, match=r"x\.jpg went away"):
+        with pytest.raises(ValueError, match=r"x\.jpg was removed"):
             plan.shards[0].entries[0].read(spool)
 
 
@@ -171,7 +172,7 @@ def test_equal_images_come_to_one_split() -> None:
     assert told[""].startswith("80 images are equal byte for byte to others (40 are different)")
 
 
-def test_equal_images_of_two_classes_or_given_splits_are_told() -> None:
+def test_equal_images_of_two_classes_or_given_splits_are_reported() -> None:
     examples = [Example(f"{label}{n}", b"%d" % n, "jpg", label) for label in "ab" for n in range(10)]
     told = plan_entries(examples)
     assert "equal images of several classes: 10 (first: a0 is a, b0 is b)" in told[""]

@@ -1,4 +1,4 @@
-"""Whatever changes in a dataset, reading it over tells."""
+"""`verify` finds every change of a dataset."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fourds_dist.data import DataError, LoaderConfig, StreamConfig, evaluation_batches, open_split
-from fourds_dist.data.index import ShardIndex
-from fourds_dist.data.manifest import MANIFEST, Manifest, read_manifest, write_manifest
-from fourds_dist.data.pack.example import Example
+from fourds_dist.cli.pack import main
+from fourds_dist.data import DataConfig, DataError, StreamConfig, evaluation_batches, open_split
+from fourds_dist.data.datasets.domain import Domain
+from fourds_dist.data.datasets.example import Example
+from fourds_dist.data.format.index import ShardIndex
+from fourds_dist.data.format.manifest import MANIFEST, Manifest, read_manifest, write_manifest
 from fourds_dist.data.pack.verify import verify
 from fourds_dist.data.pack.writer import pack_domain
-from fourds_dist.data.sources.domain import Domain
-from fourds_dist.pack import main
 from tests.data.deep_images import encoded
 
 
@@ -66,20 +66,20 @@ def test_nothing_wrong(packed: Path) -> None:
 
 
 HARM: dict[str, tuple[Callable[[Path], object], str]] = {
-    "an image": (lambda d: flip(d / "train-00000.tar", first_image(d)), "checksums differ from the tar's; first k"),
-    "padding": (lambda d: flip(d / "train-00000.tar", first_image(d) + 601), "its SHA-256 is"),
+    "an image": (lambda d: flip(d / "train-00000.tar", first_image(d)), "checksums in the index differ from the tar"),
+    "padding": (lambda d: flip(d / "train-00000.tar", first_image(d) + 601), "the tar's SHA-256 is"),
     "a header": (lambda d: flip(d / "train-00000.tar", first_image(d) - 512), "the header cannot be read"),
     "a cut": (lambda d: os.truncate(d / "train-00000.tar", 4000), "ends at byte"),
     "a lost tar": (lambda d: (d / "train-00000.tar").unlink(), "train-00000.tar: missing"),
     "a lost index": (lambda d: (d / "train-00000.tar.index").unlink(), "train-00000.tar.index: missing"),
     "a harmed index": (lambda d: flip(d / "train-00000.tar.index", 700), "train-00000.tar.index"),
-    "labels": (lambda d: edit_index(d, labels=lambda i: i.labels[::-1].copy() * 0), "its labels differ"),
-    "offsets": (lambda d: edit_index(d, offsets=lambda i: i.offsets - 1), "its offsets differ"),
-    "keys": (lambda d: edit_index(d, keys=lambda i: i.keys[::-1].copy()), "its keys differ"),
-    "fields": (lambda d: edit_index(d, fields_offsets=lambda i: i.fields_offsets + 1), "its fields are not the tar's"),
+    "labels": (lambda d: edit_index(d, labels=lambda i: i.labels[::-1].copy() * 0), "labels in the index differ"),
+    "offsets": (lambda d: edit_index(d, offsets=lambda i: i.offsets - 1), "offsets in the index differ"),
+    "keys": (lambda d: edit_index(d, keys=lambda i: i.keys[::-1].copy()), "keys in the index differ"),
+    "fields": (lambda d: edit_index(d, fields_offsets=lambda i: i.fields_offsets + 1), "fields in the index differ"),
     "counts": (
         lambda d: edit_manifest(d, lambda m: dataclasses.replace(m, class_counts={"train": (5, 7)})),
-        "counts other images",
+        "class counts of 'train' in the manifest differ",
     ),
     "tars exchanged": (
         lambda d: (d / "train-00000.tar").write_bytes((d / "train-00001.tar").read_bytes()),
@@ -89,7 +89,7 @@ HARM: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", HARM)
-def test_harm_is_told(packed: Path, name: str) -> None:
+def test_damage_is_reported(packed: Path, name: str) -> None:
     harm, message = HARM[name]
     harm(packed)
     _, problems = verify(str(packed))
@@ -132,7 +132,7 @@ def test_images_that_cannot_be_decoded_are_all_found_by_their_files(damaged: Pat
 def test_training_names_the_files_and_a_remedy_that_works(damaged: Path, tmp_path: Path, capsys) -> None:
     def read(url: str) -> int:
         splits = [open_split(StreamConfig(url=url), name) for name in ("train", "val", "test")]
-        config = LoaderConfig(resize_px=32, crop_px=32, max_bad_fraction=0)
+        config = DataConfig(resize_px=32, crop_px=32, max_bad_fraction=0)
         how = {"batch_size_per_rank": 8, "rank": 0, "world_size": 1}
         return sum(len(batch) for split in splits for batch in evaluation_batches(split, config, **how))
 
@@ -140,7 +140,7 @@ def test_training_names_the_files_and_a_remedy_that_works(damaged: Path, tmp_pat
         read(str(damaged / "my set"))
     text = str(raised.value)
     assert "(packed from cat/Teil " in text
-    command = re.search(r"`python -m fourds_dist.pack (verify .* --decode)` lists all", text)
+    command = re.search(r"list all with `python -m fourds_dist.pack (verify .* --decode)`", text)
     assert command is not None
     assert main(shlex.split(command[1])) == 1
     assert "leave them out by packing again with --decode --skip-bad" in text
@@ -149,13 +149,13 @@ def test_training_names_the_files_and_a_remedy_that_works(damaged: Path, tmp_pat
     assert read(str(tmp_path)) == 36
 
 
-def test_foreign_tars_can_leave_them_out_too(damaged: Path, tmp_path: Path, capsys) -> None:
+def test_existing_tars_can_skip_them(damaged: Path, tmp_path: Path, capsys) -> None:
     url = str(damaged / "my set")
     assert main(["index", url, "--to", str(tmp_path / "plain")]) == 0
     assert main(["index", url, "--to", str(tmp_path / "strict"), "--decode"]) == 1
     told = capsys.readouterr().err
     assert re.search(
-        r"sample 'cat-Teil-\d+' has an image that cannot be read: .*; mend it, or leave such samples out",
+        r"sample 'cat-Teil-\d+' has an image that cannot be read: .*; repair the image, or leave out such samples",
         told,
     )
     assert main(["index", url, "--to", str(tmp_path / "whole"), "--decode", "--skip-bad"]) == 0
@@ -172,9 +172,7 @@ def test_larger_images_by_option(tmp_path: Path, capsys, monkeypatch) -> None:
         Image.new("1", (9460, 10) if number else (9460, 9460)).save(path)
     folder, url = str(tmp_path / "maps"), str(tmp_path / "set")
     assert main(["folder", folder, url]) == 1
-    assert (
-        "allow more by --max-megapixels here, and by data.max_megapixels in runs" in capsys.readouterr().err
-    )
+    assert "raise --max-megapixels here and data.max_megapixels in runs" in capsys.readouterr().err
     assert main(["folder", folder, url, "--max-megapixels", "90"]) == 0
     assert main(["verify", url, "--decode"]) == 1
     assert "--max-megapixels of pack, evaluate and predict" in capsys.readouterr().err

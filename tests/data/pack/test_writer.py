@@ -13,16 +13,16 @@ from typing import Any
 import fsspec
 import pytest
 
-from fourds_dist.data.index import ShardIndex
-from fourds_dist.data.manifest import MANIFEST, read_manifest
+from fourds_dist.data.datasets.domain import Domain
+from fourds_dist.data.datasets.example import Example
+from fourds_dist.data.format.index import ShardIndex
+from fourds_dist.data.format.manifest import MANIFEST, read_manifest
 from fourds_dist.data.pack import writer
-from fourds_dist.data.pack.example import Example
 from fourds_dist.data.pack.verify import verify
 from fourds_dist.data.pack.writer import PACKING, pack_domain
-from fourds_dist.data.sources.domain import Domain
-from fourds_dist.launch.parent_death import die_with_parent
+from fourds_dist.processes.parent_death import die_with_parent
 from tests.data.conftest import S3Server, forget_connections
-from tests.data.tars import webdataset_samples
+from tests.data.pack.tars import webdataset_samples
 
 CLASSES = ("big dog", "köter")
 
@@ -82,7 +82,7 @@ def test_equal_input_and_seed_give_equal_bytes(tmp_path: Path) -> None:
     assert a["train-00000.tar"] != c["train-00000.tar"]
 
 
-def test_a_finished_dataset_is_kept_or_replaced_on_demand(tmp_path: Path) -> None:
+def test_a_finished_dataset_stays_or_is_replaced_on_request(tmp_path: Path) -> None:
     url = tmp_path / "d"
     first = pack(url)
     before = {path: path.stat().st_mtime_ns for path in url.iterdir()}
@@ -115,7 +115,7 @@ def test_a_dataset_that_lost_a_shard_is_not_the_same(tmp_path: Path) -> None:
     assert verify(str(tmp_path))[1] == []
 
 
-def test_folders_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
+def test_other_folders_are_not_changed(tmp_path: Path) -> None:
     (tmp_path / "train-00000.tar").write_bytes(b"somebody's")
     (tmp_path / "notes.txt").write_bytes(b"also")
     with pytest.raises(ValueError, match=r"1 tars that were not packed by fourds_dist.*pack index"):

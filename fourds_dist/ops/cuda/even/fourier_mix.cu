@@ -1,14 +1,14 @@
 // fourier_mix on even maps. Six transforms forward, ten backward, of one line to a lane each.
 //
-// A line is in registers only while it is transformed; in between it lies in shared memory, and pixels are asked for well
-// before their use. So registers allow as many blocks as shared memory holds, and these hide each other's latencies.
-// Pointwise work takes bins from shared memory too: a lane has two neighbouring ones of every row, and its share of row 0.
+// A line is in registers only during its transform and otherwise in shared memory, and pixels are prefetched. Registers
+// therefore allow as many blocks as shared memory does, and the blocks hide each other's latencies. Pointwise work reads
+// bins from shared memory too: a lane has two neighbouring bins of every row, and its share of row 0.
 
 constexpr bool PAIR = N >= PAIR_FROM;
-// Blocks that an H100's shared memory holds, and registers are to allow; sizes not named would spill under such bounds.
+// Blocks that fit into the shared memory of an H100, as a bound on registers; other sizes would spill under such bounds.
 constexpr int FORWARD_BLOCKS = N == 56 ? 11 : N == 28 ? 20 : 1, BACKWARD_BLOCKS = N == 56 ? 5 : N == 28 ? 10 : 1;
 
-// The spectrum of the result takes the place of that of h, exchanged.
+// The spectrum of the result overwrites that of h, with real and imaginary parts exchanged.
 __device__ __forceinline__ void mix_row_zero(Bin* x, const Bin* a, float w0, float w1, int l) {
     if (l == 0) {
 #pragma unroll
@@ -83,12 +83,12 @@ struct WeightSums {  // the gradients of the weights, of the bins met so far
     __device__ void add(const MixGradient& d, float share = 1.f) { al += share * d.p_al, m += share * d.p_m; }
 };
 
-// The gradients' spectra take the places of those of h and a, exchanged.
+// The spectra of the gradients overwrite those of h and a, with real and imaginary parts exchanged.
 __device__ __forceinline__ void row_zero_gradients(
     const Bin* g, Bin* x, Bin* a, float w0, float w1, int l, WeightSums& sums) {
     if (l == 0) {
 #pragma unroll
-        for (int i = 0; i < N; i += ROWS) {  // real bins, two in a slot; each stands for itself alone
+        for (int i = 0; i < N; i += ROWS) {  // real bins, two per slot; each represents only itself
             const MixGradient re = mix_gradient({2.f * g[i].re, 0.f}, {2.f * x[i].re, 0.f}, {2.f * a[i].re, 0.f}, w0, w1);
             const MixGradient im = mix_gradient({2.f * g[i].im, 0.f}, {2.f * x[i].im, 0.f}, {2.f * a[i].im, 0.f}, w0, w1);
             x[i] = {im.x.re, re.x.re}, a[i] = {im.a.re, re.a.re};
@@ -105,18 +105,19 @@ __device__ __forceinline__ void row_zero_gradients(
 
 enum Task { A, H, G, GRAD_H, GRAD_A, NUM_TASKS };  // each is two transforms of one tensor: columns, rows
 
-// Gradients to h, a and, one partial sum of each for every block, to the two weights.
+// Gradients to h and a, and one partial sum per block of the gradients to the two weights.
 //
-// Three planes of shared memory leave room for five blocks at 56x56, too few warps to hide their latencies. So on large
-// maps two warps work on the same maps: first H beside A, then G alone, then both where the three spectra meet, every
-// other row each, then GRAD_H beside GRAD_A.
+// Three planes of shared memory allow five blocks at 56x56, too few warps to hide their latencies. On large maps two
+// warps therefore work on the same maps: first H and A in parallel, then G alone, then the pointwise work on the three
+// spectra with alternate rows, then GRAD_H and GRAD_A in parallel.
 extern "C" __global__ void __launch_bounds__(PAIR ? 64 : 32, BACKWARD_BLOCKS) fourier_mix_backward(
     const stored* g, const stored* h, const stored* a, const float* weights, stored* grad_h, stored* grad_a,
     float* partial_sums, int num_maps, int need_h, int need_a) {
     extern __shared__ float4 shared[];
     float4 *plane_a = shared, *plane_h = shared + PLANE, *plane_g = shared + 2 * PLANE;
     const Lane lane(num_maps);
-    // Warps go to the schedulers in turn: the one idle beside G is drawn by the block's number, else some never had a G.
+    // Warps are assigned to schedulers in turn. The block's number selects the warp that processes G, so that all
+    // schedulers get this work.
     const bool second = PAIR && threadIdx.x / 32 != (unsigned(blockIdx.x) * 2654435761u >> 31);
     WeightSums sums = {};
 
@@ -168,7 +169,7 @@ extern "C" __global__ void __launch_bounds__(PAIR ? 64 : 32, BACKWARD_BLOCKS) fo
     }
 
     constexpr int THREADS = PAIR ? 64 : 32;
-    float* scratch = reinterpret_cast<float*>(plane_g);  // which nobody has read since the spectra met
+    float* scratch = reinterpret_cast<float*>(plane_g);  // not read after the pointwise work
     scratch[threadIdx.x] = sums.al, scratch[THREADS + threadIdx.x] = sums.m;
     __syncthreads();
     if (threadIdx.x < 2) {

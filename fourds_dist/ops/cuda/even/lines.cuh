@@ -1,15 +1,15 @@
 // Even N x N maps: one warp transforms 32 / (N / 2) maps, N / 2 lanes to each, without a block-wide barrier.
 //
-// Columns: lane j holds columns 2j and 2j + 1 as the real and imaginary part of one sequence, transforms it, and takes the
-// two Hermitian spectra apart: rows k = 1..N/2-1 of both columns, and the real rows 0 and N/2, which share one place.
-// Rows: after an exchange through shared memory lane k holds row k, N bins, and transforms it. Row 0 is
-// row 0 + i row N/2; lane 0 takes them apart: slot l holds bin (0, l), slot N - l holds bin (N/2, l), for 0 < l < N/2,
-// and slots 0 and N/2 each hold two real bins, of row 0 (re) and of row N/2 (im).
-// So every lane but lane 0 sees N complex bins, each standing for itself and its mirror, and lane 0 sees N - 2 of them
-// and the four self-conjugate bins. Halvings are left out: the spectrum held is twice the DFT.
+// Columns: lane j has columns 2j and 2j + 1 as the real and imaginary part of one sequence, transforms this sequence, and
+// separates the two Hermitian spectra: rows k = 1..N/2-1 of both columns, and the real rows 0 and N/2 in one element.
+// Rows: after an exchange through shared memory lane k has row k, N bins, and transforms this row. Row 0 is
+// row 0 + i row N/2; lane 0 separates both: slot l has bin (0, l), slot N - l has bin (N/2, l), for 0 < l < N/2,
+// and slots 0 and N/2 each have two real bins, of row 0 (re) and of row N/2 (im).
+// Every lane but lane 0 therefore has N complex bins, each for itself and its mirror, and lane 0 has N - 2 of these and
+// the four self-conjugate bins. Halvings are omitted: the stored spectrum is twice the DFT.
 //
-// The way back is the same in reverse. An inverse DFT is a DFT with real and imaginary parts exchanged, so the code of
-// one transform serves all of a kernel's passes: kernels loop over passes, else they outgrow the instruction cache.
+// The inverse has the same steps in reverse. An inverse DFT is a DFT with real and imaginary parts exchanged, so all
+// passes of a kernel use the code of one transform: kernels loop over passes to fit into the instruction cache.
 
 constexpr int ROWS = N / 2;
 constexpr int MAPS = 32 / ROWS;          // maps of a warp
@@ -52,7 +52,7 @@ __device__ __forceinline__ void load_columns(Line& z, const stored* x, const Lan
     }
 }
 
-// Ask for the pixels of the warp's maps ahead of their use, into the plane that their bins will fill.
+// Prefetch the pixels of the warp's maps into the plane of their later bins.
 __device__ __forceinline__ void stage(float4* plane, const stored* x, int num_maps) {
     constexpr int CHUNK = N * N * sizeof(stored) % 16 == 0 ? 16 : 8, MAP_CHUNKS = N * N * sizeof(stored) / CHUNK;
     const int first = blockIdx.x * MAPS, left = num_maps - first, chunks = (left < MAPS ? left : MAPS) * MAP_CHUNKS;
@@ -110,7 +110,7 @@ __device__ __forceinline__ void take_apart(Line& z, const Lane& lane) {
     z.re[0] *= 2.f, z.im[0] *= 2.f, z.re[ROWS] *= 2.f, z.im[ROWS] *= 2.f;
 }
 
-// Row 0 where it lies in shared memory: lane l takes slots l and N - l apart, so that no lane has all of them to itself.
+// Row 0 in shared memory: lane l separates slots l and N - l, which spreads the work over the lanes.
 struct RowZeroBins {
     Bin first, middle;  // of rows 0 and N/2
 };
@@ -120,7 +120,7 @@ __device__ __forceinline__ RowZeroBins take_apart(const Bin* row, int l) {
     return {{x.re + mirror.re, x.im - mirror.im}, {x.im + mirror.im, mirror.re - x.re}};
 }
 
-// From here on z holds imaginary parts in re and real parts in im: what follows is an inverse.
+// After this z has imaginary parts in re and real parts in im, for the inverse transform.
 __device__ __forceinline__ void put_together_exchanged(Line& z, const Lane& lane) {
     if (lane.row == 0) {
 #pragma unroll
@@ -168,7 +168,7 @@ __device__ __forceinline__ void store_columns_exchanged(const Line& z, stored* x
     for (int r = 0; r < N; ++r) store_pair(x + r * N, z.im[r], z.re[r]);
 }
 
-// Sum over the lanes of one map; every lane of the map receives it. The order is fixed.
+// Return the sum over the lanes of one map on each of these lanes, in a fixed order.
 __device__ __forceinline__ float map_sum(float v, float* scratch, const Lane& lane) {
     __syncwarp();
     scratch[threadIdx.x] = v;

@@ -1,11 +1,11 @@
-// pooled_phase on even maps, pooled to U x V cells with U and V dividing N: only the cells leave the kernel.
+// pooled_phase on even maps, pooled to U x V cells with U and V dividing N: the kernel writes only the cells.
 
 constexpr int CELL_ROWS = N / U, CELL_COLUMNS = N / V;
 constexpr float CELL_SHARE = 1.f / (CELL_ROWS * CELL_COLUMNS);
 
 __device__ constexpr int mirror(int l) { return (N - l) % N; }
 
-// Lane k sums the phases of row k and of its mirror N - k (whose phases are the negated ones) over the cells' columns.
+// Lane k sums the phases of row k and of its mirror N - k (the negated phases) over the columns of the cells.
 extern "C" __global__ void __launch_bounds__(32) pooled_phase(const stored* h, float* pooled, int num_maps) {
     extern __shared__ float4 shared[];
     const Lane lane(num_maps);
@@ -57,7 +57,7 @@ extern "C" __global__ void __launch_bounds__(32) pooled_phase(const stored* h, f
     }
 }
 
-// A bin receives its cell's gradient less that of its mirror's cell.
+// The gradient of a bin is that of its cell minus that of its mirror's cell.
 extern "C" __global__ void __launch_bounds__(32) pooled_phase_backward(
     const float* g, const stored* h, stored* grad_h, int num_maps) {
     extern __shared__ float4 shared[];

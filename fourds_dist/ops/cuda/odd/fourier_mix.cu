@@ -30,7 +30,7 @@ extern "C" __global__ void __launch_bounds__(32, 16) fourier_mix_backward(
     const stored* g, const stored* h, const stored* a, const float* weights, stored* grad_h, stored* grad_a,
     float* partial_sums, int num_maps, int need_h, int need_a, int channels) {
     extern __shared__ float4 shared[];
-    float *plane_h = reinterpret_cast<float*>(shared), *plane_a = plane_h + PLANE;  // g takes the place of h
+    float *plane_h = reinterpret_cast<float*>(shared), *plane_a = plane_h + PLANE;  // g overwrites h
     float* own_a = plane_a + threadIdx.x * MAP;
     const float w0 = weights[0] * FULL_SCALE, w1 = weights[1] * FULL_SCALE;
     bring(a, plane_a, num_maps, MAP, channels);

@@ -1,12 +1,13 @@
-// Small odd N x N maps (1, 3, 5, 7): a lane holds a whole map in registers, a warp 32 of them.
+// Small odd N x N maps (1, 3, 5, 7): a lane has a whole map in registers, a warp has 32 maps.
 //
 // Memory is read and written in order, by way of shared memory; a lane's stride there, N^2, is odd, so there are no bank
-// conflicts. Maps lie plane by plane (channels = 0), or pixel by pixel with so many channels: then a warp's lanes are
-// neighbouring channels, which are neighbours in memory. The spectrum of a real map is kept in the map's own N^2 places, packed like this (H = N / 2):
+// conflicts. Maps are stored plane by plane (channels = 0), or pixel by pixel with `channels` channels: then a warp's
+// lanes are neighbouring channels, which are neighbours in memory. The spectrum of a real map replaces the map's N^2
+// elements, packed as follows (H = N / 2):
 //   bin (0, 0)               real, at (0, 0)
 //   bin (0, l), 1 <= l <= H  re at (0, l), im at (0, N - l)
 //   bin (k, l), 1 <= k <= H  re at (k, l), im at (N - k, l), for every l
-// Every bin but the first stands for itself and its mirror.
+// Every bin but the first represents itself and its mirror.
 
 constexpr int MAP = N * N;
 constexpr int BINS = MAP / 2;  // complex bins
@@ -26,13 +27,13 @@ struct Map {
     __device__ __forceinline__ void set(int i, Bin x) { at[re_place(i)] = x.re, at[im_place(i)] = x.im; }
 };
 
-// How many elements of a tensor with `per_map` to a map belong to this warp.
+// Number of elements of this warp in a tensor with `per_map` elements per map.
 __device__ __forceinline__ int share(int num_maps, int per_map) {
     const int left = num_maps - 32 * blockIdx.x;
     return (left < 32 ? left : 32) * per_map;
 }
 
-// Where the map of this lane begins if maps lie pixel by pixel.
+// Start of this lane's map if maps are stored pixel by pixel.
 __device__ __forceinline__ long long first_pixel(int map, int channels) {
     return (long long)(map / channels) * MAP * channels + map % channels;
 }

@@ -1,0 +1,1 @@
+"""Configuration: sections, loading, and what each key affects."""

@@ -1,0 +1,1 @@
+"""Sources of images: folders, lists, and published datasets by name."""

@@ -1,0 +1,1 @@
+"""Image files on disk: kinds of files, splits by name, truncation, duplicates."""

@@ -1,0 +1,1 @@
+"""Format of a dataset folder: manifest, index, class list."""

@@ -1,0 +1,1 @@
+"""Ranged reads of shards, with retries, and their disk cache."""

@@ -1,0 +1,1 @@
+"""Batches: order, samples, and the streams that training and evaluation read."""

@@ -1,0 +1,80 @@
+"""A batch from the loader to the networks: uint8 as decoded, converted to float on the device.
+
+Shapes: B images of one rank's share of the global batch, H = W = data.crop_px.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Decoded images with their labels and augmentation."""
+
+    images: UInt8[Tensor, "B 3 H W"]
+    """RGB pixels in channels-last memory."""
+
+    labels: Int[Tensor, " B"]
+    """Class indices; -1 for unlabelled images."""
+
+    flip: Bool[Tensor, " B"]
+    """Which images `normalise` mirrors."""
+
+    from_source: Bool[Tensor, " B"]
+    """Which images come from the source domain (data.source_fraction)."""
+
+    keys: list[str]
+    """`shard/key` of every image, for logs."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on `device`; copies from pinned memory are asynchronous."""
+        moved = {
+            name: getattr(self, name).to(device, non_blocking=True)
+            for name in ("images", "labels", "flip", "from_source")
+        }
+        return replace(self, **moved)
+
+
+def normalise(
+    images: UInt8[Tensor, "B 3 H W"],
+    flip: Bool[Tensor, " B"],
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    channels_last: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> Float[Tensor, "B 3 H W"]:
+    """Return normalised float images, (pixel / 255 - mean) / std, mirrored where `flip` is true; no device sync.
+
+    Args:
+        mean, std: mean and deviation per channel, for values in [0, 1].
+        channels_last: whether the result is in channels-last memory.
+        dtype: type of the result; the computation is in float32.
+    """
+    memory = torch.channels_last if channels_last else torch.contiguous_format
+    scale_3, shift_3 = _constants(mean, std, images.device)
+    # Mirroring bytes moves a quarter of the memory that mirroring floats would.
+    mirrored = torch.where(flip[:, None, None, None], images.flip(-1), images)
+    floats = mirrored.to(torch.float32, memory_format=memory)
+    floats.mul_(scale_3[:, None, None]).add_(shift_3[:, None, None])
+    return floats.to(dtype)
+
+
+@lru_cache(maxsize=16)
+def _constants(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return (scale, shift) per channel, created once per device: a CUDA graph cannot record a copy from the host."""
+    with torch.inference_mode(False):
+        scale_3 = torch.tensor([1 / (255 * s) for s in std], device=device)
+        shift_3 = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device)
+    return scale_3, shift_3

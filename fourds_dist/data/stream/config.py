@@ -1,0 +1,124 @@
+"""How streams read, decode and augment: `data.*` of the configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from fourds_dist.config.effects import COURSE, NUMERICS, PLACE, SPEED, WEIGHTS
+from fourds_dist.config.section import ConfigSection
+from fourds_dist.data.decode.decoded_cache import ByteBudget
+from fourds_dist.data.decode.grey import is_range
+from fourds_dist.data.decode.pixels import MOST_PIXELS
+from fourds_dist.data.io.disk_cache import DiskCache
+from fourds_dist.data.io.range_reader import RangeFetcher
+from fourds_dist.data.stream.batches import MOST_THREADS, DecodeOptions, num_threads
+
+MIB = 1 << 20
+MOST_PX = 8192
+"""Largest side of an image, in pixels."""
+MOST_WORKING = 1024
+"""Largest number of threads, processes or prefetched batches of one worker."""
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class DataConfig(ConfigSection):
+    """Reading, decoding and augmentation, for both domains."""
+
+    resize_px: Annotated[int, WEIGHTS] = Field(default=256, ge=1, le=MOST_PX)
+    """Side to which images are resized. Both sides get this length, so images that are not square are squeezed."""
+
+    crop_px: Annotated[int, WEIGHTS] = Field(default=224, ge=1, le=MOST_PX)
+    """Side of the crop from the resized image: random in training, central in evaluation."""
+
+    flip: Annotated[bool, WEIGHTS] = True
+    """Mirror half of the training images."""
+
+    mean: Annotated[tuple[float, float, float], WEIGHTS] = (0.485, 0.456, 0.406)
+    """Mean per channel, for values in [0, 1]; ImageNet's."""
+
+    std: Annotated[tuple[Positive, Positive, Positive], WEIGHTS] = (0.229, 0.224, 0.225)
+    """Standard deviation per channel, for values in [0, 1]; ImageNet's."""
+
+    grey_range: Annotated[tuple[float, float] | None, WEIGHTS] = None
+    """(black, white): the values that are black and white in images of more than 8 bits (16-bit, 32-bit, float) of both
+    domains, e.g. [0, 4095]. null: the range in the manifest of each data set, which packing measured or was given."""
+
+    max_megapixels: Annotated[float, COURSE] = Field(default=MOST_PIXELS / 1e6, gt=0)
+    """Larger images count as broken: a small file can claim any size."""
+
+    source_fraction: Annotated[float, WEIGHTS.of("adapt", "distill")] = Field(default=0.0, ge=0, lt=1)
+    """Share of source images in every batch of distillation; the other images are target images. Each domain has its
+    own order and its own epochs."""
+
+    shuffle_mib: Annotated[float, NUMERICS] = Field(default=256.0, gt=0)
+    """Encoded images that all workers together hold for shuffling, in MiB. Every worker reads a split of at most this
+    size once, holds all of it, and shuffles all of it."""
+
+    threads: Annotated[int | None, SPEED] = Field(default=None, ge=1, le=MOST_WORKING)
+    """Decoding threads of each worker; null: the worker's share of the machine's cores."""
+
+    decoders: Annotated[Literal["auto", "threads", "processes"], SPEED] = "auto"
+    """Where images are decoded: in `threads` of the worker, or in as many separate `processes`. `auto`: processes if
+    the worker has more than four threads."""
+
+    decoded_cache_mib: Annotated[float, SPEED] = Field(default=512.0, ge=0)
+    """Decoded images that each worker caches in memory, in MiB, for splits of at most shuffle_mib: small data sets are
+    decoded once. The cache does not change the batches. 0: no cache."""
+
+    read_threads: Annotated[int, SPEED] = Field(default=16, ge=1, le=MOST_WORKING)
+    """Concurrent ranged reads of each worker."""
+
+    prefetch_batches: Annotated[int, SPEED] = Field(default=4, ge=1, le=MOST_WORKING)
+    """Batches that each worker prepares ahead."""
+
+    retry_timeout_s: Annotated[float, COURSE] = Field(default=120.0, ge=0)
+    """Seconds for which a failed read is retried."""
+
+    max_bad_fraction: Annotated[float, COURSE] = Field(default=0.001, ge=0, le=1)
+    """Share of a split's samples that may be broken. A broken sample is logged and replaced by a neighbour (left out in
+    evaluation). The run stops once more samples are broken."""
+
+    cache_dir: Annotated[str | None, PLACE] = None
+    """Folder on each node's disk that caches data read from object storage; null: no cache."""
+
+    cache_gib: Annotated[float, SPEED] = Field(default=100.0, gt=0)
+    """Size limit of cache_dir in GiB, for all workers of a node together."""
+
+    @model_validator(mode="after")
+    def _check(self) -> DataConfig:
+        if self.crop_px > self.resize_px:
+            raise ValueError(f"crop_px ({self.crop_px}) is larger than resize_px ({self.resize_px})")
+        if self.grey_range is not None and not is_range(self.grey_range):
+            raise ValueError(f"grey_range ({self.grey_range}) takes two numbers, the lower one first")
+        return self
+
+    def decoding(self, world_size: int) -> DecodeOptions:
+        """Return the decoding options of every rank."""
+        threads = self.threads or num_threads(world_size)
+        in_processes = self.decoders == "processes" or (self.decoders == "auto" and threads > MOST_THREADS)
+        return DecodeOptions(
+            self.resize_px,
+            self.crop_px,
+            threads,
+            in_processes,
+            self.prefetch_batches,
+            self.grey_range,
+            round(self.max_megapixels * 1e6),
+        )
+
+    def budget(self) -> ByteBudget:
+        """Return the budget for cached decoded images."""
+        return ByteBudget(int(self.decoded_cache_mib * MIB))
+
+    def fetcher(self, expected_bytes: int) -> RangeFetcher:
+        """Return a fetcher that reads through the disk cache if cache_dir is set.
+
+        Args:
+            expected_bytes: size of all data that will be read.
+        """
+        limit_bytes = int(self.cache_gib * 1024 * MIB)
+        cache = DiskCache(self.cache_dir, limit_bytes, expected_bytes) if self.cache_dir else None
+        return RangeFetcher(self.retry_timeout_s, cache)

@@ -1,0 +1,348 @@
+"""Streams of batches: training over one or two domains, and evaluation.
+
+Memory of one of N workers:
+
+    encoded images    at most 2 shuffle_mib / N: every partition holds a block and, from its middle on, the next block.
+                      Twice that with labelled_fraction, where labelled images have separate partitions. A split of at
+                      most shuffle_mib is held whole in every worker
+    decoded images    at most decoded_cache_mib, for splits that are held whole
+    pixels            (prefetch_batches + 2) batches of 3 crop_px^2 bytes per image: 38 MB each at 256 images of 224 px
+    indices           about 50 bytes per sample, for at most 2 million samples (`samples.MOST_INDEXED_SAMPLES`)
+    order             16 bytes per chunk of the whole split, and as much for each of two epochs; a chunk is at most half
+                      a block
+    other             about 175 MiB for libraries and decoder buffers, and the same in each decoding process
+
+Memory does not grow with the length of a run. A read that fails or hangs is retried for at most retry_timeout_s. When a
+stream ends, for whatever reason, its threads end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+
+import numpy as np
+
+from fourds_dist.data.decode.decoded_cache import ByteBudget, DecodedCache
+from fourds_dist.data.decode.threads import Pool
+from fourds_dist.data.stream.batch import Batch
+from fourds_dist.data.stream.batches import BatchPlan, decoded
+from fourds_dist.data.stream.config import MIB, DataConfig
+from fourds_dist.data.stream.labelled_batches import labelled_batches
+from fourds_dist.data.stream.order import (
+    AUGMENT,
+    Chunks,
+    Order,
+    evaluation_share,
+    generator,
+    num_partitions,
+    partitions_of,
+)
+from fourds_dist.data.stream.partition_reader import Block, PartitionReader, SampleRef, epochs_of
+from fourds_dist.data.stream.samples import InMemoryShards, Quarantine, SampleReader
+from fourds_dist.data.stream.split import Split
+
+IN_MEMORY_BLOCK_SAMPLES = 32
+"""Samples that a partition reads at a time from data in memory."""
+LEAST_CHUNK_SAMPLES = 4
+"""Fewest samples of a chunk, also if the samples are large: a block needs several samples to shuffle and to replace
+broken ones."""
+LARGEST_CHUNK_BYTES = 4 * MIB
+"""Larger reads are no faster, and smaller chunks mix better."""
+EVALUATION_READS = 4
+"""Evaluation batches that are read at a time."""
+
+
+def order_of(split: Split, config: DataConfig, global_batch_size: int, seed: tuple[int, ...]) -> Order:
+    """Return the chunks and the shuffle of a split; the same on every rank.
+
+    Raises:
+        ValueError: the split has fewer samples than one batch.
+    """
+    if split.num_samples < global_batch_size:
+        raise ValueError(
+            f"{split.url} has {split.num_samples} {split.name} images, fewer than the {global_batch_size} that one "
+            "global batch takes from this split; lower global_batch_size"
+        )
+    if fits_in_memory(split, config):
+        chunk, block = 1, IN_MEMORY_BLOCK_SAMPLES
+    else:
+        partition_bytes = config.shuffle_mib * MIB / num_partitions(global_batch_size)
+        mean_bytes = max(1.0, split.num_bytes / split.num_positions)
+        # A block has at least two chunks, so its samples come from at least two parts of the data.
+        block = max(2 * LEAST_CHUNK_SAMPLES, round(partition_bytes / mean_bytes))
+        chunk = max(LEAST_CHUNK_SAMPLES, min(block // 2, round(LARGEST_CHUNK_BYTES / mean_bytes)))
+    return Order(Chunks.cut(split.run_lengths(), chunk), global_batch_size, block, seed)
+
+
+def fits_in_memory(split: Split, config: DataConfig) -> bool:
+    """Return whether workers hold the whole split in memory."""
+    return split.num_bytes <= config.shuffle_mib * MIB
+
+
+class TrainStream:
+    """This rank's share of an endless sequence of global batches.
+
+    Args:
+        splits: split of each domain; with two domains, "source" gets data.source_fraction of every batch.
+        global_batch_size: images per step over all ranks.
+        seed: seed of order and augmentation.
+        budget: budget of cached decoded images; None: data.decoded_cache_mib for this stream alone.
+
+    Raises:
+        ValueError: a split is smaller than a batch, or there are more ranks than partitions.
+
+    `wait_s` is the total time in seconds that the caller of `batches` waited for a batch.
+    """
+
+    def __init__(
+        self,
+        splits: Mapping[str, Split],
+        config: DataConfig,
+        *,
+        global_batch_size: int,
+        rank: int,
+        world_size: int,
+        seed: int,
+        budget: ByteBudget | None = None,
+    ) -> None:
+        self._config = config
+        self._world_size = world_size
+        shares = _shares(splits, global_batch_size, config.source_fraction)
+        budget = budget or config.budget()
+        self._domains = [_Domain(name, split, config, budget) for name, split in splits.items()]
+        parts = [(domain, labelled_batches(domain.split, shares[domain.name])) for domain in self._domains]
+        # Separate orders of labelled images are numbered after the domains, so the domains' orders keep their numbers.
+        numbered = [(domain, *part[k]) for k in (0, 1) for domain, part in parts if k < len(part)]
+        self._streams = [
+            _BatchPartStream(domain, split, config, share, rank, world_size, (seed, number))
+            for number, (domain, split, share) in enumerate(numbered)
+        ]
+        first = self._domains[0]
+        self.num_steps_per_epoch = first.split.num_samples // shares[first.name]
+        self.wait_s = 0.0
+
+    @property
+    def identity(self) -> str:
+        """Identity of data and order: two streams of equal identity show the same images at the same steps."""
+        return "+".join(stream.identity for stream in self._streams)
+
+    @property
+    def bad_samples(self) -> frozenset[str]:
+        """Broken samples that this rank has read so far; other ranks read some of them too, in other epochs."""
+        return frozenset(
+            f"{number} {key}"
+            for number, domain in enumerate(self._domains)
+            for key in list(domain.quarantine.causes)
+        )
+
+    @property
+    def num_bad_samples(self) -> int:
+        """Number of broken samples that this rank has read so far."""
+        return len(self.bad_samples)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Faults by kind ("retry", "short_read", ...) and "bytes" read, on this rank so far."""
+        return sum((domain.fetcher.counts for domain in self._domains), Counter())
+
+    def batches(self, step: int) -> Iterator[Batch]:
+        """Yield batches without end, from a step of the run on; they do not depend on where the stream started.
+
+        Raises:
+            DataError: data cannot be read, or too many samples are broken.
+        """
+        readers = Pool(self._config.read_threads, "read")
+        batches = decoded(
+            self._plans(step, [stream.refs(step, readers) for stream in self._streams]),
+            self._config.decoding(self._world_size),
+            waiting=self._timed,
+            check=self._check,
+        )
+        try:
+            yield from batches
+        finally:
+            for domain in self._domains:
+                domain.fetcher.stop()
+            readers.close()
+            batches.close()
+
+    def _check(self) -> None:
+        for domain in self._domains:
+            domain.fetcher.check()
+
+    def _plans(self, step: int, refs: list[Iterator[list[SampleRef]]]) -> Iterator[BatchPlan]:
+        while True:
+            parts = [
+                stream.plan(step, next(drawn)) for stream, drawn in zip(self._streams, refs, strict=True)
+            ]
+            yield parts[0] if len(parts) == 1 else _joined(parts)
+            step += 1
+
+    def _timed(self, get: Callable[[], Batch | None]) -> Batch | None:
+        began = time.perf_counter()
+        try:
+            return get()
+        finally:
+            self.wait_s += time.perf_counter() - began
+
+
+class _Domain:
+    """Fetcher, reader and quarantine of one domain's data."""
+
+    def __init__(self, name: str, split: Split, config: DataConfig, budget: ByteBudget) -> None:
+        self.name, self.split = name, split
+        self.fetcher = config.fetcher(split.num_bytes)
+        self.quarantine = Quarantine.of(split, config.max_bad_fraction)
+        fits = fits_in_memory(split, config)
+        ranges = InMemoryShards(self.fetcher) if fits else self.fetcher
+        self.reader = SampleReader(split, ranges, self.fetcher, DecodedCache(budget) if fits else None)
+
+
+class _BatchPartStream:
+    """One order's part of every batch on this rank: a domain's samples, or its labelled or unlabelled samples."""
+
+    def __init__(
+        self,
+        domain: _Domain,
+        split: Split,
+        config: DataConfig,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+        seed: tuple[int, ...],
+    ) -> None:
+        self.order = order_of(split, config, batch_size, seed)
+        self._domain = domain
+        self._may_flip = config.flip
+        self._split = split
+        self._seed = seed
+        self._partitions = partitions_of(rank, world_size, self.order.partitions)
+
+    @property
+    def identity(self) -> str:
+        """Identity of the data and of everything that the order depends on."""
+        order = self.order
+        numbers = (
+            order.global_batch_size,
+            order.partitions,
+            order.samples_per_block,
+            len(order.chunks.first),
+            *order.seed,
+        )
+        return f"{self._split.fingerprint}@{','.join(map(str, numbers))}"
+
+    def refs(self, step: int, readers: Pool) -> Iterator[list[SampleRef]]:
+        """Yield the samples of each step from `step` on."""
+        epoch_of = epochs_of(self.order)
+
+        def read(numbers: np.ndarray) -> Future[Block]:
+            return readers.submit(self._domain.reader.read, self._split.positions(numbers))
+
+        partitions = [
+            PartitionReader(self.order, partition, step, epoch_of, read) for partition in self._partitions
+        ]
+        while True:
+            yield [
+                ref
+                for partition in partitions
+                for ref in partition.take(self.order.samples_per_partition_step)
+            ]
+
+    def plan(self, step: int, refs: list[SampleRef]) -> BatchPlan:
+        """Draw the augmentation of a step's samples; drawn for the global batch, so it does not depend on the ranks."""
+        random = generator(AUGMENT, *self._seed, step).random((self.order.global_batch_size, 3))
+        per_partition = self.order.samples_per_partition_step
+        share = random[self._partitions.start * per_partition : self._partitions.stop * per_partition]
+        return BatchPlan(
+            refs,
+            places=share[:, :2],
+            flip=(share[:, 2] < 0.5) & self._may_flip,
+            from_source=np.full(len(refs), self._domain.name == "source"),
+            quarantines=[self._domain.quarantine] * len(refs),
+            may_replace=True,
+        )
+
+
+def evaluation_batches(
+    split: Split,
+    config: DataConfig,
+    *,
+    batch_size_per_rank: int,
+    rank: int,
+    world_size: int,
+    decoded_cache: DecodedCache | None = None,
+) -> Iterator[Batch]:
+    """Yield this rank's share of a split, in order, cropped at the centre; every sample is on exactly one rank.
+
+    The last batch may be smaller. A rank may have none if the split has fewer samples than there are ranks.
+
+    Args:
+        decoded_cache: cache of the split's decoded images for the next evaluation, used if the split fits in memory;
+            None: no cache.
+    """
+    fetcher = config.fetcher(split.num_bytes)
+    reader = SampleReader(split, fetcher, fetcher, decoded_cache if fits_in_memory(split, config) else None)
+    quarantine = Quarantine.of(split, config.max_bad_fraction, world_size)
+    share = evaluation_share(split.num_samples, rank, world_size)
+    readers = Pool(min(config.read_threads, EVALUATION_READS), "read")
+
+    def plans() -> Iterator[BatchPlan]:
+        reads: deque[Future[Block]] = deque()
+        for start in range(share.start, share.stop, batch_size_per_rank):
+            numbers = np.arange(start, min(start + batch_size_per_rank, share.stop))
+            reads.append(readers.submit(reader.read, split.positions(numbers)))
+            if len(reads) > EVALUATION_READS:
+                yield _central(reads.popleft().result(), quarantine)
+        while reads:
+            yield _central(reads.popleft().result(), quarantine)
+
+    batches = decoded(
+        plans(),
+        config.decoding(world_size),
+        check=fetcher.check,
+    )
+    try:
+        yield from batches
+    finally:
+        fetcher.stop()
+        readers.close()
+        batches.close()
+
+
+def _central(block: Block, quarantine: Quarantine) -> BatchPlan:
+    """Return a plan of all samples of a block, with central crops and without flips."""
+    return BatchPlan(
+        [SampleRef(block, at) for at in range(len(block))],
+        places=np.full((len(block), 2), 0.5),
+        flip=np.zeros(len(block), dtype=bool),
+        from_source=np.zeros(len(block), dtype=bool),
+        quarantines=[quarantine] * len(block),
+        may_replace=False,
+    )
+
+
+def _shares(splits: Mapping[str, Split], global_batch_size: int, source_fraction: float) -> dict[str, int]:
+    """Return the number of images of every domain in a global batch."""
+    if len(splits) == 1:
+        return dict.fromkeys(splits, global_batch_size)
+    source = round(source_fraction * global_batch_size)
+    if not 0 < source < global_batch_size:
+        raise ValueError(
+            f"data.source_fraction={source_fraction} makes {source} of {global_batch_size} images in a global batch "
+            "source images; both domains need at least one, so change data.source_fraction or global_batch_size"
+        )
+    return {name: source if name == "source" else global_batch_size - source for name in splits}
+
+
+def _joined(parts: list[BatchPlan]) -> BatchPlan:
+    return BatchPlan(
+        [ref for part in parts for ref in part.refs],
+        places=np.concatenate([part.places for part in parts]),
+        flip=np.concatenate([part.flip for part in parts]),
+        from_source=np.concatenate([part.from_source for part in parts]),
+        quarantines=[quarantine for part in parts for quarantine in part.quarantines],
+        may_replace=True,
+    )

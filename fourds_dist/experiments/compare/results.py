@@ -1,0 +1,170 @@
+"""What finished cells came to: accuracies and costs, read from their folders, and how methods differ on them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fourds_dist.config.stage_names import STAGES, StageName
+from fourds_dist.experiments.compare.plan import Cell, ComparisonPlan
+from fourds_dist.experiments.compare.statistics import Mean, mean_of, mean_over
+from fourds_dist.runs.events import Event, StageEnded, StageStarted, StepLogged
+from fourds_dist.runs.layout import Network, RunFile
+from fourds_dist.runs.run_folder import RunFolder
+from fourds_dist.stages.finished_run import Run
+from fourds_dist.stages.runner import stage_config
+from fourds_dist.stages.settings import Settings
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished cell."""
+
+    accuracy: float
+    """Of the student on the target's test split; its weights were chosen on the validation split."""
+    validation_accuracy: float
+    train_s: float
+    """Seconds of training after the source stage, times the workers; evaluation left out."""
+    source_s: float
+    """The same of the source stage that it begins from, which other cells share; 0 where its run was removed."""
+    images_per_s: float
+    """Of distillation, all workers together."""
+    peak_memory_bytes: int | None
+    """On the device that held most; None on CPUs."""
+    device: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """All finished cells of a comparison."""
+
+    plan: ComparisonPlan
+    cells: dict[Cell, Result]
+
+    def accuracies(self, regime: str, method: str) -> dict[Cell, float]:
+        """Of one method."""
+        return {
+            cell: result.accuracy
+            for cell, result in self.cells.items()
+            if (cell.regime, cell.method) == (regime, method)
+        }
+
+    def of_pair(self, regime: str, method: str, pair: str) -> Mean | None:
+        """A method's accuracy on one pair of domains, over seeds."""
+        found = [value for cell, value in self.accuracies(regime, method).items() if cell.pair == pair]
+        return mean_of(found) if found else None
+
+    def over_pairs(self, regime: str, method: str) -> Mean | None:
+        """A method's mean over pairs, with its interval over the seeds that have all pairs."""
+        by_seed: dict[int, list[float]] = {}
+        for cell, value in self.accuracies(regime, method).items():
+            by_seed.setdefault(cell.seed, []).append(value)
+        whole = [values for values in by_seed.values() if len(values) == len(self.plan.config.all_pairs)]
+        return mean_of([statistics.fmean(values) for values in whole]) if whole else None
+
+    def differences(self, regime: str, method: str, baseline: str) -> dict[Cell, float]:
+        """Method minus baseline, in every cell where both are done."""
+        other = self.accuracies(regime, baseline)
+        return {
+            cell: value - other[cell._replace(method=baseline)]
+            for cell, value in self.accuracies(regime, method).items()
+            if cell._replace(method=baseline) in other
+        }
+
+    def difference_by_pair(self, regime: str, method: str, baseline: str) -> dict[str, Mean]:
+        """Method minus baseline on every pair, over seeds."""
+        return {pair: mean_of(found) for pair, found in self._by_pair(regime, method, baseline).items()}
+
+    def difference(self, regime: str, method: str, baseline: str) -> Mean | None:
+        """Method minus baseline over all pairs; None where they have no cell in common."""
+        by_pair = self._by_pair(regime, method, baseline)
+        return mean_over(list(by_pair.values())) if by_pair else None
+
+    def _by_pair(self, regime: str, method: str, baseline: str) -> dict[str, list[float]]:
+        by_pair: dict[str, list[float]] = {}
+        for cell, value in self.differences(regime, method, baseline).items():
+            by_pair.setdefault(cell.pair, []).append(value)
+        return by_pair
+
+    def time_ratio(self, regime: str, method: str, baseline: str) -> float | None:
+        """Device-seconds of training after the source stage, method over baseline, in the cells where both are done."""
+        mine = other = 0.0
+        for cell in self.differences(regime, method, baseline):
+            mine += self.cells[cell].train_s
+            other += self.cells[cell._replace(method=baseline)].train_s
+        return mine / other if mine and other else None
+
+    def mean_train_s(self, regime: str, method: str) -> float | None:
+        """Device-seconds of training in a cell, after the source stage."""
+        found = [r.train_s for c, r in self.cells.items() if (c.regime, c.method) == (regime, method)]
+        return statistics.fmean(found) if found else None
+
+    @property
+    def kind_of_device(self) -> str:
+        """Whose time was measured."""
+        return "CPU" if self.devices in ("CPU", "none") else "device"
+
+    @property
+    def devices(self) -> str:
+        """All devices that trained."""
+        return ", ".join(sorted({result.device for result in self.cells.values()})) or "none"
+
+    @property
+    def pairs(self) -> list[str]:
+        """All pairs in words, done or not."""
+        return list(dict.fromkeys(cell.pair for cell in self.plan.runs))
+
+
+def read_results(plan: ComparisonPlan) -> Results:
+    """Read every cell that is done."""
+    sources: dict[str, float] = {}
+    cells: dict[Cell, Result] = {}
+    for cell, settings in plan.runs.items():
+        if not RunFolder(settings.run_url).exists(RunFile.SUMMARY):
+            continue
+        source = plan.sources.get(cell)
+        if source is not None and source.run_url not in sources:
+            is_there = RunFolder(source.run_url).exists(RunFile.CONFIG)
+            events = Run(source.run_url).events if is_there else []
+            sources[source.run_url] = _device_seconds(events, source, ["source"])
+        cells[cell] = _result(settings, sources[source.run_url] if source else 0.0)
+    return Results(plan, cells)
+
+
+def _result(settings: Settings, source_s: float) -> Result:
+    run = Run(settings.run_url)
+    summary = run.summary
+    assert summary is not None
+    student = next(line for line in summary.lines if line.network == Network.STUDENT.display_name)
+    peaks = [event.peak_memory_bytes for event in run.events if isinstance(event, StageEnded)]
+    device = next((e.device for e in run.events if isinstance(e, StageStarted)), "unknown device")
+    return Result(
+        accuracy=student.target.value,
+        validation_accuracy=summary.validation_accuracy,
+        train_s=_device_seconds(run.events, settings, [stage for stage in STAGES if stage != "source"]),
+        source_s=source_s,
+        images_per_s=summary.train_images_per_s,
+        peak_memory_bytes=max(filter(None, peaks), default=None),
+        device=device,
+    )
+
+
+def _device_seconds(events: Iterable[Event], settings: Settings, stages: Iterable[StageName]) -> float:
+    """Seconds of training in some stages times workers, from what was measured between logging steps.
+
+    A step that was done again after a kill counts once.
+    """
+    seconds, wanted = 0.0, set(stages)
+    step, num_workers = 0, 1
+    batch_sizes: dict[str, int] = {stage: stage_config(stage, settings).global_batch_size for stage in wanted}
+    for event in events:
+        if event.stage not in wanted:
+            continue
+        if isinstance(event, StageStarted):
+            step, num_workers = event.step, event.num_workers
+        elif isinstance(event, StepLogged):
+            images = (event.step - step) * batch_sizes[event.stage]
+            seconds += num_workers * images / event.images_per_s
+            step = event.step
+    return seconds

@@ -1,0 +1,240 @@
+"""Tables of a comparison: accuracies and costs by method, and paired differences; for a terminal, Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from fourds_dist.experiments.compare.results import Results
+from fourds_dist.experiments.compare.statistics import Mean
+from fourds_dist.io.terminal import words
+
+MOST_PAIRS = 3
+"""Pairs that get a column of their own on a terminal; Markdown has all."""
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """Words by rows and columns, the first column naming the row."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+    def markdown(self) -> str:
+        """With its title as a heading."""
+        lines = [self.columns, ("---", *["---:"] * (len(self.columns) - 1)), *self.rows]
+        return f"### {self.title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+    def show(self, console: Console) -> None:
+        """Print it."""
+        table = RichTable(title=words(self.title), title_justify="left")
+        for number, column in enumerate(self.columns):
+            table.add_column(words(column), justify="right" if number else "left", no_wrap=not number)
+        for row in self.rows:
+            table.add_row(*map(words, row))
+        console.print(table)
+
+
+def tables(results: Results, *, most_pairs: int | None = None) -> list[ResultTable]:
+    """Two for every regime that has results: methods, then differences.
+
+    Args:
+        most_pairs: pairs get no columns of their own where there are more, and the worst pair no interval; None: all.
+    """
+    regimes = [r for r in results.plan.config.regimes if any(cell.regime == r for cell in results.cells)]
+    return [
+        table
+        for r in regimes
+        for table in (
+            _methods(results, r, most_pairs),
+            _differences(results, r, brief=most_pairs is not None),
+        )
+    ]
+
+
+def summary(results: Results) -> str:
+    """What the tables were made from, and how to read them, in some lines."""
+    config, num = results.plan.config, len(results.cells)
+    return (
+        f"{num} of {len(results.plan.runs)} cells done: {_count(config.methods, 'method')}, "
+        f"{_count(config.all_pairs, 'pair')} of domains, {_count(config.seeds, 'seed')}, "
+        f"{_count(config.regimes, 'regime')}. Device: {results.devices}.\n"
+        "Accuracies of the student on the target's test split, in percent, its weights chosen on the validation split; "
+        "[95 % interval] by Student's t: of a mean over seeds, of a difference over pairs, each by its mean over "
+        "seeds (of a single pair: over seeds); pairs that share domains make it somewhat narrow. "
+        f"{results.kind_of_device} time: training of a cell without evaluation and without the source stage, which "
+        "cells share; cells that run at once share their device, so compare times of one run of this command alone."
+    )
+
+
+def as_csv(results: Results) -> str:
+    """A line for every cell that is done."""
+    out = io.StringIO()
+    fields: list[str] = []
+    for cell, result in results.cells.items():
+        row = {**cell._asdict(), **asdict(result)}
+        if not fields:
+            fields = list(row)
+            csv.writer(out, lineterminator="\n").writerow(fields)
+        csv.writer(out, lineterminator="\n").writerow(row.values())
+    return out.getvalue()
+
+
+def as_tree(results: Results, failures: dict[str, str]) -> dict[str, Any]:
+    """Everything, as plain values for JSON; shares in [0, 1]."""
+    config = results.plan.config
+    return {
+        "name": config.name,
+        "devices": results.devices,
+        "num_cells": len(results.plan.runs),
+        "cells": [{**cell._asdict(), **asdict(result)} for cell, result in results.cells.items()],
+        "methods": [
+            {
+                "regime": regime,
+                "method": method,
+                "accuracy": _plain(results.over_pairs(regime, method)),
+                "train_s": results.mean_train_s(regime, method),
+            }
+            for regime in config.regimes
+            for method in config.methods
+        ],
+        "differences": [
+            {
+                "regime": regime,
+                "method": method,
+                "baseline": baseline,
+                "difference": _plain(results.difference(regime, method, baseline)),
+                "num_better": sum(value > 0 for value in found.values()),
+                "by_pair": {
+                    pair: _plain(mean)
+                    for pair, mean in results.difference_by_pair(regime, method, baseline).items()
+                },
+            }
+            for regime in config.regimes
+            for method, baseline in comparisons(results)
+            if (found := results.differences(regime, method, baseline))
+        ],
+        "failures": failures,
+    }
+
+
+def comparisons(results: Results) -> Iterator[tuple[str, str]]:
+    """(method, baseline) of all that are compared."""
+    config = results.plan.config
+    return ((method, baseline) for method in config.compared for baseline in config.all_baselines)
+
+
+def _methods(results: Results, regime: str, most_pairs: int | None) -> ResultTable:
+    pairs, config = results.pairs, results.plan.config
+    shown = pairs if most_pairs is None or len(pairs) <= most_pairs else []
+    measured = [r for cell, r in results.cells.items() if cell.regime == regime]
+    has_memory = any(r.peak_memory_bytes for r in measured)
+    rows = []
+    for method in config.methods:
+        found = results.accuracies(regime, method)
+        if not found:
+            continue
+        of_pairs = [results.of_pair(regime, method, pair) for pair in shown]
+        over = results.over_pairs(regime, method)
+        costs = [r for c, r in results.cells.items() if (c.regime, c.method) == (regime, method)]
+        peak = max((r.peak_memory_bytes or 0 for r in costs), default=0)
+        rows.append(
+            (
+                _words(method),
+                *(_percent(mean.value) if mean else "-" for mean in of_pairs),
+                f"{_percent(over.value)}{_interval(over)}{_share(over.num, config.seeds, 'seed')}"
+                if over
+                else "-",
+                str(len(found)),
+                _duration(results.mean_train_s(regime, method) or 0.0),
+                f"{sum(r.images_per_s for r in costs) / len(costs):.0f}",
+                *([f"{peak / 2**30:.1f}" if peak else "-"] if has_memory else []),
+            )
+        )
+    time = f"{results.kind_of_device} time"
+    columns = (
+        "method",
+        *shown,
+        "mean over pairs",
+        "cells",
+        time,
+        "images/s",
+        *(["GiB"] if has_memory else []),
+    )
+    return ResultTable(f"{regime}: accuracy", columns, rows)
+
+
+def _differences(results: Results, regime: str, *, brief: bool) -> ResultTable:
+    config = results.plan.config
+    has_pairs = len(config.all_pairs) > 1
+    rows = []
+    for method, baseline in comparisons(results):
+        found = results.differences(regime, method, baseline)
+        mean = results.difference(regime, method, baseline)
+        if mean is None:
+            continue
+        by_pair = results.difference_by_pair(regime, method, baseline)
+        worst = min(by_pair, key=lambda pair: by_pair[pair].value)
+        format_error = f"{worst} {_points(by_pair[worst].value)}"
+        ratio = results.time_ratio(regime, method, baseline)
+        rows.append(
+            (
+                f"{_words(method)} - {_words(baseline)}",
+                f"{_points(mean.value)}{_interval(mean, _points)}{_share(len(by_pair), config.all_pairs, 'pair')}",
+                f"{sum(value > 0 for value in found.values())} of {len(found)}",
+                *(
+                    [format_error if brief else f"{format_error}{_interval(by_pair[worst], _points)}"]
+                    if has_pairs
+                    else []
+                ),
+                f"x {ratio:.2f}" if ratio else "-",
+            )
+        )
+    columns = ("difference", "points", "better in", *(["worst pair"] if has_pairs else []), "time")
+    return ResultTable(f"{regime}: paired differences", columns, rows)
+
+
+def _plain(mean: Mean | None) -> dict[str, Any] | None:
+    return mean and {"value": mean.value, "low": mean.low, "high": mean.high, "num": mean.num}
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}"
+
+
+def _interval(mean: Mean, format_error: Any = _percent) -> str:
+    return (
+        ""
+        if mean.low is None or mean.high is None
+        else f" [{format_error(mean.low)}, {format_error(mean.high)}]"
+    )
+
+
+def _share(num: int, of: Sequence[Any], what: str) -> str:
+    """How much of all has gone into a row, where it is not all."""
+    return "" if num == len(of) else f", {num} of {_count(of, what)}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _count(things: Sequence[Any] | dict[str, Any], what: str) -> str:
+    return f"{len(things)} {what}{'s' if len(things) != 1 else ''}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

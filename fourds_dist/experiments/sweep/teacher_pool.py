@@ -1,0 +1,80 @@
+"""What the trials of a sweep share: teachers, each trained once, and the driver's wish to end."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import ray
+
+from fourds_dist.config.loading import dump
+from fourds_dist.launch.ray.train import NonRetryableError, run_stage_on_ray
+from fourds_dist.runs.events import Event
+from fourds_dist.runs.failures import StopReason
+from fourds_dist.runs.layout import DONE, RunFile
+from fourds_dist.runs.run_folder import RunFolder
+from fourds_dist.stages.settings import Settings
+from fourds_dist.training.stop_signals import Stopped
+
+MOST_TEACHERS = 16
+"""Source stages at once."""
+
+
+@ray.remote(num_cpus=0)
+class TeacherPool:
+    """Lives as long as the sweep's driver.
+
+    A source stage that fails is tried again by the next trial that asks, unless it would fail in the same way.
+    """
+
+    def __init__(self) -> None:
+        self._under_way: dict[str, asyncio.Future[None]] = {}
+        self._threads = ThreadPoolExecutor(MOST_TEACHERS)
+        self._events: list[tuple[str, Event]] = []
+        self._stop_reason: StopReason | None = None
+
+    async def teacher(self, settings_json: str) -> str | None:
+        """The folder of a run with its source stage done: trained now, waited for, or there already.
+
+        None: the sweep ends before that.
+        """
+        settings = Settings.model_validate_json(settings_json)
+        url = settings.run_url
+        if url not in self._under_way:
+            loop = asyncio.get_running_loop()
+            self._under_way[url] = loop.run_in_executor(self._threads, self._train, settings)
+        try:
+            await asyncio.shield(self._under_way[url])
+        except Stopped:
+            return None
+        except NonRetryableError:
+            raise
+        except Exception:
+            self._under_way.pop(url, None)
+            raise
+        return url
+
+    async def end(self, reason: StopReason) -> None:
+        """Have all trials leave with a checkpoint."""
+        self._stop_reason = reason
+
+    async def stop_reason(self) -> StopReason | None:
+        """Why trials are to leave, if they are."""
+        return self._stop_reason
+
+    async def take_events(self) -> list[tuple[str, Event]]:
+        """Events of the source stages since the last call, each with the name of its run."""
+        events, self._events = self._events, []
+        return events
+
+    def _train(self, settings: Settings) -> None:
+        folder = RunFolder(settings.run_url)
+        if folder.exists(DONE["source"]):
+            return
+        folder.write_text(RunFile.CONFIG, dump(settings))
+        name = settings.run.name
+
+        def show(event: Event) -> None:
+            self._events.append((name, event))
+
+        run_stage_on_ray("source", settings, show, lambda: self._stop_reason)

@@ -1,0 +1,1 @@
+"""Use of a finished student: load, evaluate, predict, export."""

@@ -1,0 +1,1 @@
+"""Export of a student to formats that run without fourds_dist."""

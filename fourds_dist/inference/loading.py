@@ -1,0 +1,210 @@
+"""Load a student from a run, a checkpoint or a file, at a path or URL.
+
+runs/photos                          run: the finished student
+runs/photos/distill/checkpoint-...   checkpoint: the best weights so far
+student.safetensors                  weights with metadata, from a run or an export
+student.pt2, student.onnx            exported programs
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fourds_dist.data import open_split
+from fourds_dist.data.stream.preprocessing import Preprocessing
+from fourds_dist.inference.student import ABOUT, Student, classes_of, description
+from fourds_dist.io.extras import fix
+from fourds_dist.io.json_text import parse_json
+from fourds_dist.io.storage import locate, translate_storage_errors
+from fourds_dist.models.backbones import BackboneConfig, build_backbone
+from fourds_dist.models.weights.loading import load_weights
+from fourds_dist.runs.layout import CHECKPOINT_STATE, RunFile, checkpoint_step
+from fourds_dist.stages.finished_run import Run, read_bytes
+from fourds_dist.training.checkpoint.learning_state import decode_state
+
+FORMATS = (".safetensors", ".pt2", ".onnx")
+MOST_HEADER_BYTES = 100 << 20
+"""Largest header that the safetensors format allows."""
+
+
+def load_student(source: str | Path | Run) -> Student:
+    """Load the student of a run, a checkpoint or a file, given by path or URL.
+
+    >>> student = load_student("runs/digits")
+    >>> student.classes[:3]
+    ('0', '1', '2')
+    >>> student.predict(["seven.png"])[0].label
+    '7'
+
+    Raises:
+        ValueError: no such file or folder, an unsupported format, or a file without a student's metadata.
+    """
+    if isinstance(source, Run):
+        return _of_run(source)
+    url = str(source).rstrip("/")
+    checkpoint = url.removesuffix(f"/{CHECKPOINT_STATE}")
+    if checkpoint_step(checkpoint.rpartition("/")[2]) is not None:
+        return _of_checkpoint(checkpoint)
+    if url.endswith(".safetensors"):
+        return _of_safetensors(url)
+    if url.endswith(".pt2"):
+        return _of_program(url)
+    if url.endswith(".onnx"):
+        return _of_onnx(url)
+    fs, path = locate(url)
+    with translate_storage_errors(url):
+        if not fs.exists(path):
+            raise ValueError(f"{url}: nothing there; give a run's folder or a student ({', '.join(FORMATS)})")
+        if not fs.isdir(path):
+            raise ValueError(f"{url} is no student; give a run's folder or a file {', '.join(FORMATS)}")
+    return _of_run(Run(url))
+
+
+def _of_run(run: Run) -> Student:
+    if not run.folder.exists(RunFile.STUDENT):
+        raise ValueError(
+            f"{run.url} has no {RunFile.STUDENT} yet: the run is not done; repeat its command to resume the run, or "
+            "give one of its checkpoints (distill/checkpoint-...)"
+        )
+    return _of_safetensors(run.folder.path(RunFile.STUDENT))
+
+
+def _of_safetensors(url: str) -> Student:
+    about = _safetensors_metadata(url)
+    classes = classes_of(about, url)
+    if "preprocessing" in about:
+        preprocessing = Preprocessing.from_json(about["preprocessing"], url)
+    else:
+        preprocessing = _preprocessing_beside(url)
+    config = BackboneConfig.model_validate({"arch": about["arch"], "stem": about.get("stem", "imagenet")})
+    network = build_backbone(config, len(classes), preprocessing.crop_px)
+    load_weights(url, network, what="student")
+    return _of_network(network, url, classes, preprocessing, about)
+
+
+def _of_checkpoint(url: str) -> Student:
+    state = decode_state(read_bytes(f"{url}/{CHECKPOINT_STATE}"), url)
+    run = Run(url.rpartition("/")[0].rpartition("/")[0])
+    weights = state["best"]["weights"] or {}
+    student_weights = {k.removeprefix("student."): v for k, v in weights.items() if k.startswith("student.")}
+    if not student_weights:
+        raise ValueError(
+            f"{url} holds no student with an evaluated epoch; give a checkpoint of distill/, or a later one"
+        )
+    settings = run.settings
+    target = open_split(settings.target, "train")
+    classes, preprocessing = target.classes, Preprocessing.of(settings.data, target.grey_range)
+    network = build_backbone(settings.student, len(classes), preprocessing.crop_px)
+    try:
+        network.load_state_dict(student_weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{url} does not fit {RunFile.CONFIG} of its run: {str(error).splitlines()[-1].strip()}"
+        ) from None
+    about = description(settings.student, classes, preprocessing, {"domain": str(settings.target.url)})
+    return _of_network(network, url, classes, preprocessing, about)
+
+
+def _of_network(
+    network: nn.Module,
+    origin: str,
+    classes: tuple[str, ...],
+    preprocessing: Preprocessing,
+    about: Mapping[str, str],
+) -> Student:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = network.to(device).eval()
+
+    def run(pixels: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return network(preprocessing.normalised(pixels.to(device))).float().cpu()
+
+    return Student(origin, classes, preprocessing, run, network, about)
+
+
+def _of_program(url: str) -> Student:
+    extra: dict[str, Any] = {ABOUT: ""}
+    data = io.BytesIO(read_bytes(url))
+    try:
+        if not zipfile.is_zipfile(data):  # avoids PyTorch's long log about files that are no archives
+            raise ValueError("no archive")
+        data.seek(0)
+        program = torch.export.load(data, extra_files=extra)
+        about = parse_json(extra[ABOUT])
+        if not isinstance(about, dict) or not all(isinstance(text, str) for text in about.values()):
+            raise ValueError(f"{ABOUT} is no mapping of strings")
+    except Exception as error:  # zipfile and PyTorch raise unrelated exceptions on corrupt files
+        raise ValueError(f"{url} is no exported student ({_short(error)}); export it again") from None
+    module = program.module()
+
+    def run(pixels: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return module(pixels.float() / 255)
+
+    preprocessing = Preprocessing.from_json(about["preprocessing"], url)
+    return Student(url, classes_of(about, url), preprocessing, run, None, about)
+
+
+def _of_onnx(url: str) -> Student:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ValueError(f"{url} needs ONNX Runtime: {fix('export')}") from None
+    data = read_bytes(url)
+    try:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
+        raise ValueError(
+            f"{url} is no ONNX model that ONNX Runtime can run ({_short(error)}); export the student again"
+        ) from None
+    about = session.get_modelmeta().custom_metadata_map
+    classes = classes_of(about, url)
+
+    def run(pixels: Tensor) -> Tensor:
+        inputs = {session.get_inputs()[0].name: (pixels.float() / 255).numpy()}
+        return torch.from_numpy(np.asarray(session.run(None, inputs)[0]))
+
+    return Student(url, classes, Preprocessing.from_json(about["preprocessing"], url), run, None, about)
+
+
+def _safetensors_metadata(url: str) -> dict[str, str]:
+    """Return the metadata in a safetensors file's header."""
+    size = int.from_bytes(read_bytes(url, 0, 8), "little")
+    try:
+        header: Any = parse_json(read_bytes(url, 8, 8 + size)) if size < MOST_HEADER_BYTES else ""
+        about = header.get("__metadata__") or {}
+        if not all(isinstance(text, str) for text in about.values()):
+            raise ValueError("no strings")
+    except (ValueError, AttributeError):
+        raise ValueError(f"{url} is truncated or no safetensors file") from None
+    if "arch" not in about:
+        raise ValueError(
+            f"{url} names no architecture in its metadata, so it is no student of fourds_dist; give a file from a "
+            "run's folder or from `fourds export`"
+        )
+    return about
+
+
+def _preprocessing_beside(url: str) -> Preprocessing:
+    """Return the preprocessing in the configuration of the run whose folder holds the file."""
+    try:
+        return Preprocessing.of(Run(url.rpartition("/")[0] or ".").settings.data)
+    except ValueError:
+        raise ValueError(
+            f"{url} has no preprocessing in its metadata, and its folder has no {RunFile.CONFIG} of a run; leave the "
+            "file in its run's folder, or give one written by `fourds export RUN DEST --formats safetensors`"
+        ) from None
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

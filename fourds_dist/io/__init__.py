@@ -1,0 +1,1 @@
+"""Storage, text formats, terminals and installation commands; independent of learning."""

@@ -1,0 +1,23 @@
+"""Errors as text of at most one screen."""
+
+from __future__ import annotations
+
+MOST_LINES = 20
+"""Lines of an error that are shown."""
+MOST_CHARACTERS = 1500
+"""Characters of a line that are shown; values from files may be of any length."""
+
+
+def format_error(error: Exception) -> str:
+    """Return an error as text: the message of expected errors; other errors are marked as unexpected."""
+    text = str(error)
+    if not isinstance(error, ValueError | RuntimeError | OSError | FloatingPointError):
+        text = f"unexpected {type(error).__name__}: {text} (a fault in fourds_dist; --traceback shows where)"
+    lines = text.splitlines() or [type(error).__name__]
+    shown = lines[:MOST_LINES] + (
+        [f"... ({len(lines) - MOST_LINES} more lines)"] if len(lines) > MOST_LINES else []
+    )
+    return "error: " + "\n".join(
+        line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]} ... ({len(line)} characters)"
+        for line in shown
+    )

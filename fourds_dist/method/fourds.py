@@ -1,0 +1,349 @@
+"""4Ds as one module: frozen teacher with Fourier adapters, student and gate. The output for a batch is named losses.
+
+    teacher side  L_T = CE(z_T, y) + KL(sg z_S || z_T)                    reaches the adapters only            (Eq. 21)
+    student side  L_S = CE(z_S, y) + KL(sg z_T || z_S) + 0.1 L_phase      reaches the student (and the gate)   (Eq. 22)
+
+Each side detaches the other and both come from one forward pass, so one backward of L_T + L_S has the gradients of the
+two backward passes of the released code (Eq. 23). One module, one DDP wrapper and one DeepSpeed engine are enough.
+README.md in this folder has all equations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fourds_dist.config.effects import WEIGHTS
+from fourds_dist.config.section import ConfigSection
+from fourds_dist.method.adapter import FourierAdapter
+from fourds_dist.method.extra_loss import ExtraLoss
+from fourds_dist.method.feature_distillation import FeatureDistillation
+from fourds_dist.method.fusion_gate import FusionGate
+from fourds_dist.method.losses import (
+    confidence_where_teacher_better,
+    confidence_where_teacher_better_unlabelled,
+    cross_entropy,
+    kd_loss,
+    kd_normalisation,
+    teacher_confidence,
+)
+from fourds_dist.method.output import Output, Predictor
+from fourds_dist.method.phase_loss import circular_phase_loss, squared_phase_loss
+from fourds_dist.method.presets import PRESETS
+from fourds_dist.method.task import Task
+from fourds_dist.models.feature_hooks import FeatureHooks, inspect_stages
+
+
+class MethodConfig(ConfigSection):
+    """The losses and parts of 4Ds and their weights."""
+
+    preset: Annotated[Literal["4ds", "4ds_released", "cross_entropy", "distillation", "fitnets"], WEIGHTS] = (
+        "4ds"
+    )
+    """Fills the keys below that are left out. `4ds`: this package's version of 4Ds. `4ds_released`: the released code
+    with its mistakes. Baselines: `cross_entropy` (the student alone), `distillation` (plain knowledge distillation),
+    `fitnets` (feature distillation)."""
+
+    teacher_batch_norm: Annotated[Literal["adapt", "frozen"], WEIGHTS] = "adapt"
+    """`adapt`: the teacher normalises by the target batch and updates its running statistics (as released). `frozen`:
+    the source's statistics stay."""
+
+    phase_loss: Annotated[Literal["circular", "squared", "none"], WEIGHTS] = "circular"
+    """`circular`: amplitude-weighted 1 - cos, all stages weighted equally. `squared`: the released squared error of
+    pooled angles, weighted by the gate."""
+
+    phase_weight: Annotated[float, WEIGHTS] = Field(default=0.1, ge=0)
+    """Weight of the phase loss in the student's loss."""
+
+    kd_sample_weight: Annotated[
+        Literal["where_teacher_better", "where_teacher_better_unlabelled", "teacher_confidence", "uniform"],
+        WEIGHTS,
+    ] = "where_teacher_better_unlabelled"
+    """Weight of each image in the student's distillation loss. `teacher_confidence`: the teacher's probability of the
+    true class, or its largest probability if the image is unlabelled. `where_teacher_better`: `teacher_confidence`, or
+    0 if the student's probability is higher. `where_teacher_better_unlabelled`: `teacher_confidence` on labelled
+    images, `where_teacher_better` on unlabelled ones. `uniform`: 1, as released."""
+
+    untrained_warmup_power: Annotated[float, WEIGHTS] = Field(default=0.0, ge=0)
+    """Warm-up of untrained students, which do not know the classes yet (random or ImageNet weights, a last layer made
+    for other classes). r = (validation accuracy of the student / of the teacher) ^ power is updated after every epoch,
+    starts at 0 and never falls. The weight of an image is 1 - r + r * kd_sample_weight, and the adapters' distillation
+    loss is multiplied by r. 0: no warm-up."""
+
+    kd_weight: Annotated[float, WEIGHTS] = Field(default=1.0, ge=0)
+    """Weight of distillation in the student's loss. 0: no distillation from logits."""
+
+    normalise_kd: Annotated[Literal["never", "untrained", "always"], WEIGHTS] = "never"
+    """Students for which the distillation loss is scaled so that its gradient is half that of cross-entropy for any
+    number of classes: the weight is kd_weight times `losses.kd_normalisation`. `untrained`: students that do not know
+    the classes yet."""
+
+    temperature: Annotated[float, WEIGHTS] = Field(default=4.0, gt=0)
+    """Temperature of both distillation losses."""
+
+    feature_loss: Annotated[Literal["none", "last", "all"], WEIGHTS] = "none"
+    """Stages with feature distillation (FitNets): none, the last or all. The student's maps approach the teacher's."""
+
+    feature_weight: Annotated[float, WEIGHTS] = Field(default=1.0, gt=0)
+    """Weight of the feature loss, an error relative to the teacher's maps."""
+
+    extra_loss: Annotated[str | None, WEIGHTS] = None
+    """A user-defined term of the student's loss: `package.module:function`. The function takes student_logits,
+    teacher_logits, student_maps, teacher_maps (one map per stage) and labels by name, and returns one number. The
+    teacher's logits and maps are detached. null: none."""
+
+    extra_loss_weight: Annotated[float, WEIGHTS] = Field(default=1.0, gt=0)
+    """Weight of extra_loss."""
+
+    adapters: Annotated[bool, WEIGHTS] = True
+    """Use Fourier adapters in the teacher."""
+
+    adapter_reduction: Annotated[int, WEIGHTS] = Field(default=4, ge=1)
+    """Channels / bottleneck width inside an adapter."""
+
+    adapter_temperature: Annotated[float, WEIGHTS] = Field(default=0.1, gt=0)
+    """Temperature of the softmax that mixes the learnt amplitude and the teacher's."""
+
+    gate_reduction: Annotated[int, WEIGHTS] = Field(default=16, ge=1)
+    """Channels / hidden width of the fusion gate (phase_loss: squared)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        preset = given.get("preset", "4ds")
+        return {**(PRESETS.get(preset, {}) if isinstance(preset, str) else {}), **given}
+
+
+class FourDs(Task):
+    """Teacher, adapters, student and gate.
+
+    Args:
+        teacher: classifier trained on the source, frozen by this class.
+        student: classifier with the same classes.
+        teacher_stages, student_stages: names of submodules, equally many, compared in pairs.
+        config: settings of the method.
+        image_size: side of the square training images in pixels, to find the stages' shapes.
+        student_untrained: whether the student does not know the classes yet; see untrained_warmup_power and
+            normalise_kd of MethodConfig.
+
+    >>> from torchvision.models import resnet18
+    >>> stages = ["layer1", "layer2", "layer3", "layer4"]
+    >>> task = FourDs(
+    ...     resnet18(num_classes=5),
+    ...     resnet18(num_classes=5),
+    ...     teacher_stages=stages,
+    ...     student_stages=stages,
+    ...     config=MethodConfig(),
+    ...     image_size=64,
+    ... )
+    >>> output = task(torch.randn(2, 3, 64, 64), torch.tensor([3, -1]))  # -1: an image without a label
+    >>> output.loss.backward()
+    >>> sorted(output.losses)
+    ['phase', 'student_ce', 'student_kd', 'teacher_ce', 'teacher_kd']
+    >>> {name: len(parameters) for name, parameters in task.parameter_groups().items()}
+    {'student': 62, 'adapters': 28}
+    >>> task.predictors()["student"](torch.randn(1, 3, 64, 64)).shape
+    torch.Size([1, 5])
+
+    Raises:
+        ValueError: unequal numbers of stages or classes.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        student: nn.Module,
+        *,
+        teacher_stages: Sequence[str],
+        student_stages: Sequence[str],
+        config: MethodConfig,
+        image_size: int,
+        student_untrained: bool = False,
+    ) -> None:
+        super().__init__()
+        if len(teacher_stages) != len(student_stages):
+            raise ValueError(
+                f"teacher has {len(teacher_stages)} stages {tuple(teacher_stages)}, student {len(student_stages)} "
+                f"{tuple(student_stages)}; name equally many under teacher.stages and student.stages"
+            )
+        stages_T, num_classes_T = inspect_stages(teacher, teacher_stages, image_size, what="teacher")
+        stages_S, num_classes_S = inspect_stages(student, student_stages, image_size, what="student")
+        if num_classes_T != num_classes_S:
+            raise ValueError(
+                f"teacher has {num_classes_T} outputs, student {num_classes_S}: both need the same classes"
+            )
+        self.config = config
+        self.teacher = teacher.requires_grad_(False)
+        self.student = student
+        self.adapters = nn.ModuleList(
+            FourierAdapter(
+                stage.channels, reduction=config.adapter_reduction, temperature=config.adapter_temperature
+            )
+            for stage in (stages_T if config.adapters else ())
+        )
+        has_phase_loss = config.phase_loss != "none" and config.phase_weight > 0
+        # 1x1 convolutions, used in training only, map a student of other widths to the teacher's channels.
+        self.projections = nn.ModuleList(
+            nn.Identity() if s.channels == t.channels else nn.Conv2d(s.channels, t.channels, 1, bias=False)
+            for s, t in zip(stages_S, stages_T, strict=True)
+            if has_phase_loss
+        )
+        self.fusion = (
+            FusionGate(sum(stage.channels for stage in stages_T), reduction=config.gate_reduction)
+            if has_phase_loss and config.phase_loss == "squared"
+            else None
+        )
+        self._first_distilled_stage = {"none": len(stages_T), "last": len(stages_T) - 1, "all": 0}[
+            config.feature_loss
+        ]
+        self.feature_loss = FeatureDistillation(
+            stages_S[self._first_distilled_stage :], stages_T[self._first_distilled_stage :]
+        )
+        self._extra_loss = None if config.extra_loss is None else ExtraLoss(config.extra_loss)
+        self._teacher_hooks = FeatureHooks(teacher, stages_T, rewrite=self.adapters)
+        self._student_hooks = FeatureHooks(student, stages_S)
+        self._has_phase_loss = has_phase_loss
+        is_balanced = config.normalise_kd == "always" or (
+            config.normalise_kd == "untrained" and student_untrained
+        )
+        self._kd_weight = config.kd_weight * (
+            kd_normalisation(num_classes_S, config.temperature) if is_balanced else 1.0
+        )
+        self._has_untrained_warmup = student_untrained and config.untrained_warmup_power > 0
+        if self._has_untrained_warmup:
+            self.student_ratio: Tensor
+            self.register_buffer("student_ratio", torch.zeros(()))
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether training uses the teacher at all."""
+        config = self.config
+        distils = config.adapters or config.kd_weight > 0 or config.feature_loss != "none"
+        return distils or self._has_phase_loss or self._extra_loss is not None
+
+    def train(self, mode: bool = True) -> FourDs:
+        """Set the training mode. The teacher stays in evaluation mode, except its BatchNorm if that adapts."""
+        super().train(mode)
+        self.teacher.eval()
+        if self.config.teacher_batch_norm == "adapt":
+            for module in self.teacher.modules():
+                if isinstance(module, _BatchNorm):
+                    module.train(mode)
+        return self
+
+    def forward(self, images: Float[Tensor, "B 3 H W"], labels: Int[Tensor, " B"]) -> Output:
+        """Return the losses of one batch.
+
+        A label of -1 marks an unlabelled image, which cross-entropy skips. The batch may include labelled source
+        images, whose labels enter both cross-entropies; without target labels they preserve the classes.
+        """
+        config = self.config
+        (z_S, maps_S), teacher_result = self._run_networks(images)
+        losses, logits = {"student_ce": cross_entropy(z_S, labels)}, {"student": z_S}
+        if teacher_result is not None:
+            z_T, maps_T = teacher_result
+            logits["teacher"] = z_T
+            if config.kd_weight > 0:
+                weight_B = self._kd_weights(z_T, z_S, labels)
+                losses["student_kd"] = kd_loss(z_T, z_S, temperature=config.temperature, weight_B=weight_B)
+            if config.adapters:
+                losses["teacher_ce"] = cross_entropy(z_T, labels)
+                losses["teacher_kd"] = kd_loss(z_S, z_T, temperature=config.temperature)
+            if self._has_phase_loss:
+                losses["phase"] = self._phase_loss(maps_S, maps_T)
+            if config.feature_loss != "none":
+                losses["feature"] = self.feature_loss(
+                    maps_S[self._first_distilled_stage :], maps_T[self._first_distilled_stage :]
+                )
+            if self._extra_loss is not None:
+                losses["extra"] = self._extra_loss(z_S, z_T, maps_S, maps_T, labels)
+        weights: dict[str, float | Tensor] = {
+            "student_kd": self._kd_weight,
+            "phase": config.phase_weight,
+            "feature": config.feature_weight,
+            "extra": config.extra_loss_weight,
+        }
+        if self._has_untrained_warmup:
+            weights["teacher_kd"] = self.student_ratio
+        return Output.of(losses, weights, logits)
+
+    def _run_networks(
+        self, images: Tensor
+    ) -> tuple[tuple[Tensor, list[Tensor]], tuple[Tensor, list[Tensor]] | None]:
+        """Return the logits and stage maps of the student and, if training uses the teacher, of the teacher."""
+        if not self.needs_teacher:
+            return self._run(self.student, self._student_hooks, images), None
+        if self.student_stream is None:
+            student_result = self._run(self.student, self._student_hooks, images)
+            return student_result, self._run(self.teacher, self._teacher_hooks, images)
+        current = torch.cuda.current_stream(images.device)
+        self.student_stream.wait_stream(current)
+        with torch.cuda.stream(self.student_stream):
+            student_result = self._run(self.student, self._student_hooks, images)
+        teacher_result = self._run(self.teacher, self._teacher_hooks, images)
+        current.wait_stream(self.student_stream)
+        return student_result, teacher_result
+
+    def _run(self, network: nn.Module, hooks: FeatureHooks, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        logits = network(images)
+        return (logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits), hooks.take()
+
+    def _kd_weights(self, z_T: Tensor, z_S: Tensor, labels: Tensor) -> Tensor | None:
+        match self.config.kd_sample_weight:
+            case "uniform":
+                return None
+            case "teacher_confidence":
+                weight_B = teacher_confidence(z_T, labels)
+            case "where_teacher_better_unlabelled":
+                weight_B = confidence_where_teacher_better_unlabelled(z_T, z_S, labels)
+            case "where_teacher_better":
+                weight_B = confidence_where_teacher_better(z_T, z_S, labels)
+        return 1 - self.student_ratio * (1 - weight_B) if self._has_untrained_warmup else weight_B
+
+    def _phase_loss(self, maps_S: list[Tensor], maps_T: list[Tensor]) -> Tensor:
+        maps_S = [project(h) for project, h in zip(self.projections, maps_S, strict=True)]
+        if self.fusion is not None:
+            return squared_phase_loss(maps_S, maps_T, self.fusion)
+        return circular_phase_loss(maps_S, maps_T)
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return the trainable parameters by optimiser: "student" (student, projections, gate), "adapters"."""
+        student = [
+            *self.student.parameters(),
+            *self.projections.parameters(),
+            *self.feature_loss.parameters(),
+        ]
+        student += self.fusion.parameters() if self.fusion is not None else []
+        groups = {"student": student, "adapters": list(self.adapters.parameters())}
+        trainable = {name: [p for p in parameters if p.requires_grad] for name, parameters in groups.items()}
+        return {name: parameters for name, parameters in trainable.items() if parameters}
+
+    def predictors(self) -> dict[str, Predictor]:
+        """Return the student and the teacher with its adapters, as functions of images to logits."""
+        return {
+            "student": lambda images: self._run(self.student, self._student_hooks, images)[0],
+            "teacher_adapted": lambda images: self._run(self.teacher, self._teacher_hooks, images)[0],
+        }
+
+    def on_validation(self, accuracies: Mapping[str, float]) -> None:
+        """Update the student ratio of an untrained student from the validation accuracies (Eq. 20); it never falls."""
+        if self._has_untrained_warmup:
+            ratio = accuracies["student"] / max(accuracies["teacher_adapted"], 1e-9)
+            student_ratio = min(1.0, ratio) ** self.config.untrained_warmup_power
+            self.student_ratio.fill_(max(student_ratio, self.student_ratio.item()))
+
+    def log_values(self) -> dict[str, Tensor]:
+        """Return the weight of the learnt amplitude of each adapter, in [0, 1], and the ratio of an untrained student.
+
+        The weight starts at 1/2.
+        """
+        values = {f"mix/adapter{i}": a.mix_weights()[0].detach() for i, a in enumerate(self.adapters, 1)}  # pyright: ignore
+        return values | ({"student_ratio": self.student_ratio} if self._has_untrained_warmup else {})

@@ -1,0 +1,33 @@
+"""The source stage: one or more classifiers learn the source domain from the same batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fourds_dist.method.losses import cross_entropy
+from fourds_dist.method.output import Output, Predictor
+from fourds_dist.method.task import Task
+
+
+class SourceClassifiers(Task):
+    """Supervised training of the teacher and, with `student.start: source`, of the student.
+
+    Args:
+        networks: classifiers by name ("teacher", "student"); each has its own loss on the shared batch.
+    """
+
+    def __init__(self, networks: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleDict(networks)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"], labels: Int[Tensor, " B"]) -> Output:
+        logits = {name: network(images) for name, network in self.networks.items()}
+        losses = {f"{name}_ce": cross_entropy(z, labels) for name, z in logits.items()}
+        return Output.of(losses, weights={}, logits=logits)
+
+    def predictors(self) -> dict[str, Predictor]:
+        """Return the classifiers by name."""
+        return dict(self.networks.items())

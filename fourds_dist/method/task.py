@@ -1,0 +1,37 @@
+"""The base class of what a stage trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from fourds_dist.method.output import Predictor
+
+
+class Task(nn.Module):
+    """The networks that a stage trains, and the losses of a batch.
+
+    `forward(images, labels)` returns an `Output`: images (B, 3, H, W) are normalised, labels (B,) are -1 for unlabelled
+    images. A subclass defines `forward` and `predictors`; the other methods have defaults.
+    """
+
+    student_stream: torch.cuda.Stream | None = None
+    """The CUDA stream on which the student runs in parallel to the teacher while a step is captured as a CUDA graph (a
+    graph frees no memory for another stream); None: the current stream."""
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return the trainable parameters by optimiser: "student" (SGD), "adapters" (AdamW). Default: all by SGD."""
+        return {"student": [p for p in self.parameters() if p.requires_grad]}
+
+    def predictors(self) -> dict[str, Predictor]:
+        """Return the functions from images to logits by name, for evaluation."""
+        raise NotImplementedError
+
+    def log_values(self) -> dict[str, Tensor]:
+        """Return further scalars to log, by name. Default: none."""
+        return {}
+
+    def on_validation(self, accuracies: Mapping[str, float]) -> None:
+        """Receive the predictors' accuracies, in [0, 1], after each epoch. Default: do nothing."""

@@ -1,0 +1,1 @@
+"""Networks: architectures, stages, forward hooks, memory saving, and weights from files."""

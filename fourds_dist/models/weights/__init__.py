@@ -1,0 +1,1 @@
+"""Files of weights: reading, matching of names, and metadata."""

@@ -1,0 +1,240 @@
+"""The configured teacher and student, and their initial weights."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models import VisionTransformer
+from torchvision.models.vision_transformer import interpolate_embeddings
+
+from fourds_dist.config.effects import WEIGHTS
+from fourds_dist.models.backbones import BackboneConfig, build_backbone
+from fourds_dist.models.weights.class_order import last_layer
+from fourds_dist.models.weights.files import WeightsFile, read_file
+from fourds_dist.models.weights.loading import (
+    Metadata,
+    Notify,
+    check_start,
+    fill,
+    notify_remarks,
+    reorder_to_run,
+)
+from fourds_dist.models.weights.metadata import NetworkMetadata, other_architecture, other_classes
+from fourds_dist.models.weights.names import MatchedTensors, match_tensors
+
+_log = logging.getLogger(__name__)
+
+
+class TeacherConfig(BackboneConfig):
+    """The large network, trained on the source and frozen afterwards."""
+
+    arch: Annotated[str, WEIGHTS] = "resnet34"
+    """Architecture: name of a classifier in torchvision.models, resnet10 (one basic block per stage), `timm/NAME`, or
+    an entry point `package.module:function` that takes num_classes."""
+
+    checkpoint: Annotated[str | None, WEIGHTS] = None
+    """Path or URL of a teacher trained on the source (.safetensors or a state dict); the source stage then does not
+    train the teacher."""
+
+    metadata: Annotated[Metadata, WEIGHTS] = "check"
+    """`check`: refuse weights whose file names other classes, another architecture or other preprocessing than the
+    run's, and reorder equal classes in another order. `ignore`: use the weights as they are, and log the
+    differences."""
+
+    start: Annotated[str, WEIGHTS.of("source")] = "random"
+    """Initial weights of the source stage: `random` (or those that an entry point sets), `torchvision` (downloaded
+    ImageNet weights; `torchvision://NAME` for others than the default), or a path or URL. All layers but the last have
+    to fit."""
+
+
+class StudentConfig(BackboneConfig):
+    """The small network, trained for the target."""
+
+    start: Annotated[str, WEIGHTS] = "source"
+    """Initial weights: `source` (trained on the source shards in the source stage), or a value of teacher.start."""
+
+    metadata: Annotated[Metadata, WEIGHTS] = "check"
+    """As teacher.metadata, for a file under student.start."""
+
+
+class InitialNetwork(NamedTuple):
+    """A network with its initial weights."""
+
+    network: nn.Module
+
+    is_untrained: bool
+    """The network does not know the classes yet: all weights or those of the last layer are random, or all weights are
+    ImageNet's."""
+
+
+def build(
+    config: BackboneConfig,
+    num_classes: int,
+    *,
+    start: str = "random",
+    key: str = "",
+    image_size: int | None = None,
+    run: NetworkMetadata | None = None,
+    notify: Notify = _log.warning,
+) -> nn.Module:
+    """Return a network with its initial weights; see `build_initialised`."""
+    options: dict[str, Any] = {"image_size": image_size, "run": run, "notify": notify}
+    return build_initialised(config, num_classes, start=start, key=key, **options).network
+
+
+def build_initialised(
+    config: BackboneConfig,
+    num_classes: int,
+    *,
+    start: str = "random",
+    key: str = "",
+    image_size: int | None = None,
+    run: NetworkMetadata | None = None,
+    notify: Notify = _log.warning,
+) -> InitialNetwork:
+    """Return a network with its initial weights, and whether it is untrained.
+
+    Args:
+        start: `random`, `torchvision`, `torchvision://NAME`, or a path or URL of weights. The last layer of a
+            classifier for other classes stays random, which is reported; the positions of a ViT are interpolated.
+        key: key of `start` in the configuration, for error messages.
+        image_size: side of the square images in pixels, for networks of a fixed size.
+        run: metadata that the run requires; None: the file's metadata are not checked.
+        notify: receives one line per choice or omission.
+
+    Raises:
+        ValueError: unknown architecture, or weights that are unavailable or do not fit.
+    """
+    network = build_backbone(config, num_classes, image_size)
+    if start == "random":
+        return InitialNetwork(network, is_untrained=True)
+    where = f"{key}={start}"
+    is_download = start == "torchvision" or start.startswith("torchvision://")
+    if is_download:
+        name = start.removeprefix("torchvision").removeprefix("://")
+        file = WeightsFile(where, _torchvision_weights(config.arch, name, where), {})
+    else:
+        file = read_file(start, what=key)
+    found = match_tensors(file.tensors, network.state_dict(), role=key.partition(".")[0])
+    if isinstance(network, VisionTransformer) and "encoder.pos_embedding" in found.weights:
+        positions = interpolate_embeddings(network.image_size, network.patch_size, OrderedDict(found.weights))
+        found.weights.update(positions)
+    free = ["conv1.weight"] if config.stem == "small" else []
+    policy: Metadata = getattr(config, "metadata", "check")
+    of_file = NetworkMetadata.of_file(file.about, run=run, tensors=file.tensors, own=network.state_dict())
+    if run is not None:
+        check_start(file, of_file, run, key, policy, notify)
+        if policy == "check" and other_classes(of_file, run) and image_size is not None:
+            free += last_layer(network, num_classes, image_size)
+    other = None if run is None else other_architecture(of_file, run)
+    hint = "" if other is None else f"; the file was made for another network: {other}"
+    is_whole = _load_body(network, found, num_classes, where, free=free, hint=hint, notify=notify)
+    if is_download and config.arch in _FIRST_LAYER:
+        _fold_input_transform(network, *_FIRST_LAYER[config.arch])
+    elif not is_download:
+        if is_whole and run is not None and policy == "check":
+            reorder_to_run(network, file, of_file, run, image_size, notify)
+        notify_remarks(found, file.where, notify)
+    return InitialNetwork(network, is_untrained=is_download or not is_whole)
+
+
+def metadata(config: BackboneConfig, classes: tuple[str, ...], **more: Any) -> dict[str, str]:
+    """Return the metadata of a file of weights: architecture, stem, classes in the order of the outputs, and `more`."""
+    values = {"arch": config.arch, "stem": config.stem, "classes": "\n".join(classes), **more}
+    return {"format": "fourds_dist", **{name: str(value) for name, value in values.items()}}
+
+
+def _torchvision_weights(arch: str, name: str, where: str) -> dict[str, Tensor]:
+    try:
+        names = [w.name for w in torchvision.models.get_model_weights(arch)]
+    except ValueError:
+        names = []
+    if not names or (name and name not in names):
+        known = f"known: {', '.join(names)}" if names else "use `random` or a path to a file of weights"
+        raise ValueError(f"{where}: torchvision has no such weights for {arch!r}; {known}")
+    try:
+        return torchvision.models.get_model(arch, weights=name or "DEFAULT", progress=False).state_dict()
+    except OSError as error:
+        raise ValueError(
+            f"{where}: the weights of {arch!r} cannot be downloaded ({error}); use a path to a file of weights, or "
+            "`random`"
+        ) from None
+
+
+def _load_body(
+    network: nn.Module,
+    found: MatchedTensors,
+    num_classes: int,
+    where: str,
+    *,
+    free: Sequence[str],
+    hint: str,
+    notify: Notify,
+) -> bool:
+    """Load the tensors that fit, and return whether the last layer is among them.
+
+    Args:
+        free: names of tensors that may differ in shape, besides those of a last layer for other classes.
+        hint: end of the error message if other tensors differ.
+    """
+    own = network.state_dict()
+    missing = [] if _is_one_layer(found.missing, own, num_classes) else found.missing
+    if found.unknown or missing:
+        lacks = f"{len(missing)} tensors are missing (first: {missing[0]})" if missing else ""
+        unknown = found.unknown
+        has = f"{len(unknown)} are unknown (first: {unknown[0]})" if unknown else ""
+        kind = type(network).__name__
+        raise ValueError(
+            f"{where} does not fit the configured {kind}: {' and '.join(filter(None, (lacks, has)))}{hint}"
+        )
+    stem = {"conv1.weight"} & set(free)
+    differing = [k for k in found.weights if own[k].shape != found.weights[k].shape]
+    for name in differing:
+        expected, actual = tuple(own[name].shape), tuple(found.weights[name].shape)
+        is_last_layer = expected[:1] == (num_classes,) and expected[1:] == actual[1:]
+        if not is_last_layer and name not in free:
+            raise ValueError(
+                f"{where}: {name} has shape {actual}, expected {expected}{hint or '; check arch and stem'}"
+            )
+    renamed = [k for k in free if k in found.weights and k not in differing and k not in stem]
+    fill(network, found.without([*differing, *renamed]), where)
+    if differing:
+        notify(f"{where}: other shape in the file, initialised randomly: {', '.join(differing)}")
+    if found.missing:
+        notify(f"{where}: not in the file, initialised randomly: {', '.join(found.missing)}")
+    if renamed:
+        notify(f"{where}: last layer for other classes, initialised randomly: {', '.join(renamed)}")
+    return set(differing) <= stem and not found.missing and not renamed
+
+
+def _is_one_layer(names: Sequence[str], own: dict[str, Tensor], num_classes: int) -> bool:
+    """Whether all tensors belong to one layer with a row for each class."""
+    layers = {name.rpartition(".")[0] for name in names}
+    return len(layers) == 1 and all(own[name].shape[:1] == (num_classes,) for name in names)
+
+
+_FIRST_LAYER = {
+    "googlenet": ("conv1.conv", "conv1.bn"),
+    "inception_v3": ("Conv2d_1a_3x3.conv", "Conv2d_1a_3x3.bn"),
+}
+"""Networks whose ImageNet weights expect images in [-1, 1], computed by torchvision from normalised images."""
+
+
+@torch.no_grad()
+def _fold_input_transform(network: nn.Module, convolution: str, norm: str) -> None:
+    """Change the first layer from images in [-1, 1] to images normalised by ImageNet's mean and deviation.
+
+    The weight of the convolution includes the scale, and the running mean of the BatchNorm after it the shift. If the
+    convolution pads (googlenet), the padding value at the border differs from before.
+    """
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    weight: Any = network.get_submodule(convolution).weight
+    running_mean: Any = network.get_submodule(norm).running_mean
+    running_mean -= (weight * ((mean - 0.5) / 0.5)[:, None, None]).sum((1, 2, 3))
+    weight *= (std / 0.5)[:, None, None]

@@ -1,0 +1,1 @@
+"""Child processes: they end when the process that started them ends."""

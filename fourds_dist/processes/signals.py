@@ -1,0 +1,10 @@
+"""Signal handlers of commands."""
+
+from __future__ import annotations
+
+import signal
+
+
+def sigterm_as_ctrl_c() -> None:
+    """Make SIGTERM raise KeyboardInterrupt, also if a shell made this process ignore Ctrl-C (`... &`)."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,0 +1,1 @@
+"""Report pages: of one run, or of several runs side by side."""

@@ -1,0 +1,312 @@
+"""Analysis of a run's networks on the target's test images, and of the adapters.
+
+The networks are the student, the student before distillation, the teacher, and the teacher with adapters; all predict
+the same images. The analysis takes time and needs the data, so its result is stored in report/examination.npz; the
+report can then be rebuilt, or compared with other runs, without the data and the networks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import io
+import json
+import time
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fourds_dist.data import open_split
+from fourds_dist.data.format.index import UNLABELLED
+from fourds_dist.data.stream.preprocessing import Preprocessing
+from fourds_dist.inference.images import ImageBatch, ShardImages
+from fourds_dist.inference.metrics import ClassificationMetrics, softmax
+from fourds_dist.io.storage import write_bytes
+from fourds_dist.method import FourDs
+from fourds_dist.method.fourds import Predictor
+from fourds_dist.models.backbones import stage_names
+from fourds_dist.models.weights.loading import load_weights, read_weights
+from fourds_dist.models.weights.metadata import NetworkMetadata
+from fourds_dist.models.weights.networks import build
+from fourds_dist.reports.adapter_views import AdapterView, inspect_adapters
+from fourds_dist.runs.layout import Network, RunFile
+from fourds_dist.stages.finished_run import Run, read_bytes
+from fourds_dist.stages.stages import distilled_teacher
+
+STUDENT, BEFORE = Network.STUDENT.display_name, Network.STUDENT_BEFORE.display_name
+TEACHER, ADAPTED = Network.TEACHER.display_name, Network.TEACHER_ADAPTED.display_name
+MOST_IMAGES = 1000
+"""Largest number of images to analyse, if no number is requested."""
+TIME_LIMIT_S = 15.0
+"""Seconds after which the analysis ends, if no number of images is requested."""
+ROUND = 32
+"""Images per batch; the time limit is checked after each batch."""
+MOST_MISTAKES = 24
+VERSION = 2
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A misclassified image."""
+
+    name: str
+    truth: str
+    predicted: str
+    confidence: float
+    teacher_predicted: str
+    pixels: np.ndarray
+    """(3, H, W) uint8."""
+
+
+@dataclass(frozen=True)
+class PredictionAnalysis:
+    """Predictions of a run's networks on N labelled test images with K classes."""
+
+    where: str
+    num_of_split: int
+    """Images of the test split."""
+    num_analysed: int
+    """Images analysed, evenly spaced over the split, labelled or not."""
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    """(N,) true classes."""
+    probabilities: dict[str, np.ndarray]
+    """Network -> (N, K) class probabilities."""
+    mistakes: list[Mistake]
+    """Images that the student misclassifies, in descending order of its confidence."""
+    adapters: AdapterView | None
+    """None: the method has no adapters."""
+
+    def scores(self, network: str) -> ClassificationMetrics:
+        """Return the metrics of one network."""
+        return ClassificationMetrics(self.labels, self.probabilities[network].astype(np.float64))
+
+    def to_bytes(self, identity: str) -> bytes:
+        """Return the content of an .npz file without pickled objects."""
+        metadata: dict[str, Any] = {
+            "identity": identity,
+            "where": self.where,
+            "num_of_split": self.num_of_split,
+            "num_analysed": self.num_analysed,
+            "classes": self.classes,
+            "networks": list(self.probabilities),
+            "mistakes": [{k: v for k, v in vars(m).items() if k != "pixels"} for m in self.mistakes],
+            "adapters": self.adapters is not None,
+        }
+        arrays = {f"probabilities{i}": p for i, p in enumerate(self.probabilities.values())}
+        arrays |= {f"mistake{i}": m.pixels for i, m in enumerate(self.mistakes)}
+        if self.adapters is not None:
+            arrays |= self.adapters.to_arrays()
+        out = io.BytesIO()
+        np.savez_compressed(out, about=np.array(json.dumps(metadata)), labels=self.labels, **arrays)  # pyright: ignore
+        return out.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> tuple[PredictionAnalysis, str]:
+        """Inverse of `to_bytes`: return the analysis and its identity."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            metadata = json.loads(str(arrays["about"]))
+            mistakes = [
+                Mistake(**m, pixels=arrays[f"mistake{i}"]) for i, m in enumerate(metadata["mistakes"])
+            ]
+            analysis = cls(
+                metadata["where"],
+                metadata["num_of_split"],
+                metadata["num_analysed"],
+                tuple(metadata["classes"]),
+                arrays["labels"],
+                {name: arrays[f"probabilities{i}"] for i, name in enumerate(metadata["networks"])},
+                mistakes,
+                AdapterView.from_arrays(dict(arrays)) if metadata["adapters"] else None,
+            )
+        return analysis, metadata["identity"]
+
+
+def load_or_analyse(run: Run, *, num_images: int | None = None) -> PredictionAnalysis:
+    """Load the stored analysis of a finished run, or analyse the run and store the result.
+
+    The stored analysis is used if it is of this run's configuration and result, and of enough images.
+
+    Args:
+        num_images: test images to analyse, evenly spaced. None: the stored analysis, whatever its number of images,
+            or a new analysis of at most MOST_IMAGES within TIME_LIMIT_S.
+
+    Raises:
+        ValueError: the run's weights or data no longer exist.
+    """
+    identity, path = _identity(run), run.folder.path(RunFile.EXAMINATION)
+    if run.folder.exists(RunFile.EXAMINATION):
+        try:
+            stored, stored_identity = PredictionAnalysis.from_bytes(read_bytes(path))
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            OSError,
+        ):  # another version or a truncated file: analyse again
+            pass
+        else:
+            is_enough = num_images is None or stored.num_analysed >= min(num_images, stored.num_of_split)
+            if stored_identity == identity and is_enough:
+                return stored
+    analysis = analyse(run, MOST_IMAGES, TIME_LIMIT_S) if num_images is None else analyse(run, num_images)
+    write_bytes(path, analysis.to_bytes(identity))
+    return analysis
+
+
+def analyse(run: Run, most_images: int, time_limit_s: float | None = None) -> PredictionAnalysis:
+    """Run all networks of a finished run on at most `most_images` of its target's test images, evenly spaced.
+
+    Args:
+        time_limit_s: seconds after which the analysis ends with fewer images; None: no limit.
+
+    Raises:
+        ValueError: the run's weights or data no longer exist, or no image has a label.
+    """
+    settings = run.settings
+    whole = ShardImages(open_split(settings.target, "test", seed=settings.run.seed))
+    classes = whole.split.classes
+    task, networks = _networks(run, classes)
+    preprocessing = Preprocessing.of(settings.data, whole.split.grey_range)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for module in (task, *(n for n in networks.values() if isinstance(n, nn.Module))):
+        module.to(device).eval()
+
+    results = _Results(classes, networks)
+    deadline_s = time.monotonic() + (time_limit_s or float("inf"))
+    for batch in whole.in_rounds(most_images, ROUND).batches(preprocessing, ROUND):
+        results.add(batch, preprocessing.normalised(batch.pixels.to(device)))
+        if time.monotonic() > deadline_s and results.labels:
+            break
+    if results.first_inputs is None:
+        raise ValueError(f"{whole.where}: no labelled images to analyse the run on; pack the target's test split with "
+                         "labels")  # fmt: skip
+    return PredictionAnalysis(
+        whole.where,
+        whole.num_images,
+        results.num_analysed,
+        classes,
+        np.concatenate(results.labels),
+        {name: np.concatenate(values).astype(np.float32) for name, values in results.probabilities.items()},
+        [mistake for _, _, mistake in sorted(results.worst, reverse=True)],
+        inspect_adapters(task, results.first_inputs, preprocessing) if len(task.adapters) else None,
+    )
+
+
+class _Results:
+    """Labels, probabilities and mistakes, collected batch by batch."""
+
+    def __init__(self, classes: tuple[str, ...], networks: Mapping[str, Predictor]) -> None:
+        self._classes, self._networks = classes, networks
+        self.num_analysed = 0
+        self.labels: list[np.ndarray] = []
+        self.probabilities: dict[str, list[np.ndarray]] = {name: [] for name in networks}
+        self.worst: list[tuple[float, int, Mistake]] = []
+        self.first_inputs: Tensor | None = None
+
+    def add(self, batch: ImageBatch, inputs: Tensor) -> None:
+        """Run all networks on the labelled images of a batch, whose normalised images are `inputs`."""
+        self.num_analysed += len(batch.names)
+        labelled = batch.labels != UNLABELLED
+        if not labelled.any():
+            return
+        inputs = inputs[labelled.to(inputs.device)]
+        self.first_inputs = inputs if self.first_inputs is None else self.first_inputs
+        self.labels.append(batch.labels[labelled].numpy())
+        with torch.inference_mode():
+            probabilities = {
+                name: softmax(predict(inputs).float().cpu().numpy())
+                for name, predict in self._networks.items()
+            }
+        for name, values in probabilities.items():
+            self.probabilities[name].append(values)
+        names = [n for n, k in zip(batch.names, labelled.tolist(), strict=True) if k]
+        self._add_mistakes(names, batch.pixels[labelled], self.labels[-1], probabilities)
+
+    def _add_mistakes(
+        self, names: list[str], pixels: Tensor, labels: np.ndarray, probabilities: Mapping[str, np.ndarray]
+    ) -> None:
+        classes = self._classes
+        predicted, confidence = probabilities[STUDENT].argmax(1), probabilities[STUDENT].max(1)
+        teacher = probabilities[ADAPTED if ADAPTED in probabilities else TEACHER].argmax(1)
+        for i in np.flatnonzero(predicted != labels):
+            values = (classes[labels[i]], classes[predicted[i]], float(confidence[i]), classes[teacher[i]])
+            mistake = Mistake(names[i], *values, pixels[i].numpy())
+            heapq.heappush(self.worst, (float(confidence[i]), self.num_analysed + int(i), mistake))
+            if len(self.worst) > MOST_MISTAKES:
+                heapq.heappop(self.worst)
+
+
+def _networks(run: Run, classes: tuple[str, ...]) -> tuple[FourDs, dict[str, Predictor]]:
+    """Return the task with the weights of the selected epoch, and its networks by name."""
+    settings, folder, num_classes = run.settings, run.folder, len(classes)
+    side = settings.data.crop_px
+    teacher = build(settings.teacher, num_classes, image_size=side)
+    load_weights(
+        distilled_teacher(settings, folder),
+        teacher,
+        what="teacher.checkpoint",
+        run=NetworkMetadata.of_run(
+            settings.data, settings.teacher, classes, has_source=settings.source.url is not None
+        ),
+        metadata=settings.teacher.metadata,
+        image_size=side,
+        notify=lambda text: None,  # the run reported this text
+    )
+    student = build(settings.student, num_classes, image_size=side)
+    networks: dict[str, Predictor] = {TEACHER: deepcopy(teacher)}
+    before = _student_before(run, classes)
+    if before is not None:
+        networks[BEFORE] = before
+    task = FourDs(
+        teacher,
+        student,
+        teacher_stages=stage_names(settings.teacher, teacher),
+        student_stages=stage_names(settings.student, student),
+        config=settings.method,
+        image_size=side,
+    )
+    if folder.exists(RunFile.ADAPTERS):
+        adapted = read_weights(folder.path(RunFile.ADAPTERS), what="adapters")
+        unknown = task.load_state_dict(adapted, strict=False).unexpected_keys
+        if unknown:
+            raise ValueError(
+                f"{folder.path(RunFile.ADAPTERS)} holds {unknown[0]}, which the run's configuration lacks"
+            )
+    if len(task.adapters):
+        networks[ADAPTED] = task.predictors()[Network.TEACHER_ADAPTED]
+    load_weights(folder.path(RunFile.STUDENT), student, what="student")
+    networks[STUDENT] = student
+    return task, networks
+
+
+def _student_before(run: Run, classes: tuple[str, ...]) -> nn.Module | None:
+    """Return the student with the weights at the start of distillation; None if they were random."""
+    settings = run.settings
+    start = settings.student.start
+    if start == "source":
+        start = run.folder.path(RunFile.STUDENT_SOURCE)
+    elif start == "random":
+        return None
+    return build(
+        settings.student,
+        len(classes),
+        start=start,
+        key="student.start",
+        image_size=settings.data.crop_px,
+        run=NetworkMetadata.of_run(
+            settings.data, settings.student, classes, has_source=settings.source.url is not None
+        ),
+        notify=lambda text: None,
+    )
+
+
+def _identity(run: Run) -> str:
+    """Return a hash of the run's configuration and result, to which a stored analysis belongs."""
+    text = f"{VERSION} {run.config_text} {run.folder.read_text(RunFile.SUMMARY)}"
+    return hashlib.sha256(text.encode()).hexdigest()

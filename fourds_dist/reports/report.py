@@ -1,0 +1,101 @@
+"""Write the report of a run, or of several runs side by side: report.html and a folder of PNG files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from fourds_dist.inference.metrics import wilson
+from fourds_dist.io.storage import check_writable, plain, write_bytes
+from fourds_dist.reports.analysis import STUDENT, TEACHER, PredictionAnalysis, load_or_analyse
+from fourds_dist.reports.page import ReportPage
+from fourds_dist.reports.sections import RunSections
+from fourds_dist.reports.side_by_side import comparison
+from fourds_dist.runs.layout import REPORT_FOLDER, RunFile
+from fourds_dist.stages.finished_run import Run
+
+_log = logging.getLogger(__name__)
+
+
+def write_report(run_url: str) -> str | None:
+    """Write the report of one run into its folder and return the path of the page.
+
+    Every exception is logged, and None returned: a run ends with its report and must not fail because of the report.
+    """
+    try:
+        return report([Run(run_url)])
+    except Exception as error:
+        _log.warning("no report of %s: %s: %s; try again with `python -m fourds_dist.report %s`", run_url,
+                     type(error).__name__, " ".join(str(error).split())[:300], run_url)  # fmt: skip
+        _log.debug("", exc_info=True)
+        return None
+
+
+def report(runs: Sequence[Run], dest: str | None = None, *, num_images: int | None = None) -> str:
+    """Write the report of one run, or of several runs side by side, and return the path of the page.
+
+    Args:
+        dest: folder, as path or URL; None: the folder of the run. Required for several runs.
+        num_images: test images to analyse, see `load_or_analyse`.
+
+    Raises:
+        ValueError: several runs and no `dest`, or a folder that cannot be written to.
+    """
+    if len(runs) > 1 and dest is None:
+        raise ValueError(f"a report of {len(runs)} runs needs a separate folder; give --out FOLDER")
+    folder = plain(dest or runs[0].url)
+    check_writable(folder)
+    analyses = [_analysis(run, num_images) for run in runs]
+    page = _page(runs[0], *analyses[0]) if len(runs) == 1 else comparison(runs, analyses)
+    for name, png in page.pngs().items():
+        write_bytes(f"{folder}/{REPORT_FOLDER}/{name}", png)
+    write_bytes(f"{folder}/{RunFile.REPORT}", page.html().encode())
+    return f"{folder}/{RunFile.REPORT}"
+
+
+def _analysis(run: Run, num_images: int | None) -> tuple[PredictionAnalysis | None, str]:
+    """Return the run's analysis, or None and the reason."""
+    if run.summary is None:
+        return None, "the run is not done"
+    try:
+        return load_or_analyse(run, num_images=num_images), ""
+    except (ValueError, OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        _log.warning("%s: the report lacks the analysis of the test images: %s", run.url, reason)
+        return None, reason
+
+
+def _page(run: Run, analysis: PredictionAnalysis | None, missing: str) -> ReportPage:
+    settings = run.settings
+    facts = [
+        ("teacher", settings.teacher.arch),
+        ("student", settings.student.arch),
+        ("method", settings.method.preset),
+        ("target", str(settings.target.url)),
+        ("workers", str(run.summary.num_workers if run.summary else settings.launch.workers)),
+    ]
+    sections = RunSections(run, analysis, missing=missing).all()
+    return ReportPage(run.name, verdict(run), facts, sections)
+
+
+def verdict(run: Run) -> str:
+    """Return the summary of a run in one or two sentences."""
+    summary = run.summary
+    if summary is None:
+        last = run.events[-1] if run.events else None
+        reached = f"; its last event is of step {last.step} of the {last.stage} stage" if last else ""
+        return f"This run is not done{reached}. Repeat its command to resume the run."
+    lines = {line.network: line for line in summary.lines}
+    student, teacher = lines[STUDENT], lines.get(TEACHER)
+    num = max(1, student.target.num_samples)
+    low, high = wilson(student.target.num_correct, num)
+    accuracy = (
+        f"The student's accuracy on the target's test split is {student.target.value:.1%} (95 % interval {low:.1%} to "
+        f"{high:.1%})"
+    )
+    if teacher is None:
+        return accuracy + "."
+    gain = 100 * (student.target.value - teacher.target.value)
+    difference = f"{abs(gain):.1f} points {'above' if gain >= 0 else 'below'} the teacher without adapters"
+    size = f"with {student.num_parameters / teacher.num_parameters:.0%} of the teacher's parameters"
+    return f"{accuracy}, {difference}, {size}."

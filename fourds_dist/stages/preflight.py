@@ -1,0 +1,165 @@
+"""Checks of data, networks and weights before a run starts.
+
+The start of workers takes minutes and training takes days. The checks take seconds, in the driver, and read no images.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from fourds_dist.data import Split, check_same_classes, open_split
+from fourds_dist.data.format.manifest import read_manifest
+from fourds_dist.data.io.disk_cache import CacheFolderError
+from fourds_dist.io.url import split_pattern
+from fourds_dist.stages.preflight_networks import check_networks
+from fourds_dist.stages.runner import SECTION, stage_config, train_splits, train_stream
+from fourds_dist.stages.settings import Settings
+from fourds_dist.stages.stages import stages_to_run
+
+_log = logging.getLogger(__name__)
+
+
+def check(settings: Settings) -> None:
+    """Check a configuration before the run.
+
+    Raises:
+        ValueError: the problem, with the key and the remedy.
+    """
+    _check_needs(settings)
+    classes = _check_shards(settings).classes
+    _check_batches(settings)
+    _check_launch(settings)
+    check_networks(settings, len(classes), classes)
+
+
+def check_before_packing(settings: Settings, num_classes: int) -> None:
+    """Run the part of `check` that needs no data, before the data sets are packed.
+
+    Raises:
+        ValueError: the problem, with the key and the remedy.
+    """
+    _check_needs(settings)
+    _check_launch(settings)
+    check_networks(settings, num_classes)
+
+
+def _check_needs(settings: Settings) -> None:
+    """Check that there is a stage to run, and that the domains of the stages have URLs."""
+    if not stages_to_run(settings):
+        raise ValueError(
+            f"run.until={settings.run.until} leaves nothing to run: the teacher is given, and the student does not "
+            "start from the source; remove run.until"
+        )
+    if settings.target.url is None and settings.run.until != "source":
+        raise ValueError("target.url is not set: give the target domain's shards")
+    if settings.source.url is None and "source" in stages_to_run(settings):
+        raise ValueError(
+            "source.url is not set: give the source domain's shards, or a trained teacher as teacher.checkpoint "
+            "together with a student.start other than `source`"
+        )
+
+
+def _check_launch(settings: Settings) -> None:
+    """Check the options of DeepSpeed, and that collectives wait longer than retries of storage."""
+    launch, step = settings.launch, settings.step
+    on_gpu = torch.cuda.is_available() if launch.runner == "inline" else launch.use_gpu
+    check_device(settings, on_gpu=on_gpu)
+    if settings.run.retry_timeout_s >= launch.collective_timeout_s:
+        raise ValueError(
+            f"launch.collective_timeout_s={launch.collective_timeout_s:g} is not above run.retry_timeout_s="
+            f"{settings.run.retry_timeout_s:g}: other workers would time out while one retries storage; raise "
+            "launch.collective_timeout_s or lower run.retry_timeout_s"
+        )
+    if launch.strategy == "ddp":
+        return
+    from fourds_dist.training.distributed.world import World
+    from fourds_dist.training.strategies.build import make_strategy
+
+    excluded = {
+        "step.max_nonfinite_steps": step.max_nonfinite_steps > 0,
+        "step.compile": step.compile,
+        "step.cuda_graph": bool(step.cuda_graph),
+    }
+    for key in (key for key, is_set in excluded.items() if is_set):
+        raise ValueError(f"{key} does not go with launch.strategy=deepspeed; remove {key}, or use `ddp`")
+    for stage in stages_to_run(settings):
+        optim, world = stage_config(stage, settings).optim, World(0, 1, torch.device("cpu"))
+        make_strategy("deepspeed", world, optim, 1, deepspeed=launch.deepspeed)
+
+
+def check_device(settings: Settings, *, on_gpu: bool | None) -> None:
+    """Check that the workers' devices support the options of a step.
+
+    Args:
+        on_gpu: whether workers have GPUs; None: unknown before the cluster is started.
+
+    Raises:
+        ValueError: an unsupported option, with its key.
+    """
+    step, workers = settings.step, settings.launch.max_workers
+    if on_gpu is False and step.batch_norm == "synchronised":
+        raise ValueError("step.batch_norm=synchronised needs GPUs; use step.batch_norm=averaged on CPUs")
+    if step.cuda_graph and (on_gpu is False or workers > 1):
+        raise ValueError(
+            "step.cuda_graph=true works on one GPU; remove step.cuda_graph on CPUs and with several workers"
+        )
+
+
+def _check_shards(settings: Settings) -> Split:
+    """Check that all splits of both domains are complete, have the same classes, and have the labels for accuracies.
+
+    Return the first training split.
+    """
+    domains = [domain for domain in (settings.target, settings.source) if domain.url is not None]
+    first = open_split(domains[0], "train", seed=settings.run.seed)
+    for domain in domains:
+        for name in ("train", "val", "test"):
+            split = open_split(domain, name, seed=settings.run.seed)
+            check_same_classes(split, first)
+            split.check_shards()
+            if name == "train" and settings.data.grey_range is None:
+                _log_grey_ranges(first, split)
+    _check_labels(settings)
+    return first
+
+
+def _log_grey_ranges(first: Split, second: Split) -> None:
+    """Log the grey ranges if those of both domains differ, as with instruments of different bit depth."""
+    if first.grey_range and second.grey_range and first.grey_range != second.grey_range:
+        _log.info(
+            "images of more than 8 bits have one grey range per domain: %g to %g in %s, %g to %g in %s; "
+            "data.grey_range sets one range for both",
+            *(*first.grey_range, first.url, *second.grey_range, second.url),
+        )
+
+
+def _check_labels(settings: Settings) -> None:
+    """Check that the validation and test splits have labels, without which accuracies would be 0."""
+    splits = [("source", "val")] if "source" in stages_to_run(settings) else []
+    if settings.run.until != "source":
+        splits += [("target", "val"), ("target", "test")]
+    for domain, name in splits:
+        url = getattr(settings, domain).url
+        if not any(read_manifest(split_pattern(url)[0]).class_counts[name]):
+            use = "choose the best epoch by" if name == "val" else "test the networks on"
+            raise ValueError(
+                f"{domain}.url={url} has a {name!r} split without a single label, and labels are needed to {use}; only "
+                "training images may be unlabelled: pack or index that split again, with labels"
+            )
+
+
+def _check_batches(settings: Settings) -> None:
+    """Check that every stage has enough images for a global batch, and a batch enough images for all workers."""
+    for stage in stages_to_run(settings):
+        splits = train_splits(stage, settings)
+        try:
+            workers = settings.launch.max_workers
+            for rank in (0, workers - 1):
+                train_stream(stage, settings, splits, rank, workers)
+        except CacheFolderError:
+            raise
+        except ValueError as error:
+            size = stage_config(stage, settings).global_batch_size
+            raise ValueError(f"{SECTION[stage]}.global_batch_size={size}: {error}") from None

@@ -1,0 +1,292 @@
+"""Checks of the networks before a run starts: weights, stages, and one step of every task without data."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fourds_dist.data.stream.order import num_partitions
+from fourds_dist.method import AdaptTeacher, FourDs, SourceClassifiers
+from fourds_dist.method.task import Task
+from fourds_dist.models.activation_checkpointing import checkpoint_blocks
+from fourds_dist.models.backbones import BackboneConfig, stage_names
+from fourds_dist.models.feature_hooks import inspect_stages, what_is
+from fourds_dist.models.weights.loading import check_writable, load_weights
+from fourds_dist.models.weights.metadata import NetworkMetadata
+from fourds_dist.models.weights.networks import build
+from fourds_dist.stages.grey_ranges import grey_ranges_of
+from fourds_dist.stages.runner import SECTION, StageName, stage_config
+from fourds_dist.stages.settings import Settings
+from fourds_dist.stages.stages import stages_to_run
+from fourds_dist.stages.trial_step import (
+    FAULTS,
+    call_on_blank_images,
+    last_operation,
+    parameters_without_gradient,
+)
+
+_log = logging.getLogger(__name__)
+
+_PROBABILITIES = {
+    "Softmax": "softmax",
+    "Sigmoid": "sigmoid",
+    "Hardsigmoid": "hardsigmoid",
+    "LogSigmoid": "logsigmoid",
+}
+"""Names of the operations whose outputs are not logits, by autograd's names."""
+
+
+def check_networks(settings: Settings, num_classes: int, classes: Sequence[str] | None = None) -> None:
+    """Check that both networks can be built, fit their initial weights, have the configured stages, and can be trained.
+
+    Args:
+        classes: class names of the data; None: the classes in files of weights are not checked.
+
+    Raises:
+        ValueError: the problem, with the network, the key and the remedy.
+    """
+    networks = _build(settings, num_classes, classes)
+    for name, network in networks.items():
+        check_writable(network, what=name)
+    configs = {"teacher": settings.teacher, "student": settings.student}
+    stages = {name: _stages(name, configs[name], network) for name, network in networks.items()}
+    if len(stages["teacher"]) != len(stages["student"]):
+        raise ValueError(
+            f"teacher has {len(stages['teacher'])} stages {stages['teacher']}, student {len(stages['student'])} "
+            f"{stages['student']}; name equally many under teacher.stages and student.stages"
+        )
+    if settings.teacher.checkpoint is not None:
+        load_weights(
+            settings.teacher.checkpoint,
+            networks["teacher"],
+            what="teacher.checkpoint",
+            run=_needs(settings, settings.teacher, classes),
+            metadata=settings.teacher.metadata,
+            image_size=settings.data.crop_px,
+            notify=lambda text: None,  # the stage that uses the weights reports
+        )
+    if classes is not None:  # otherwise the networks have random weights here
+        for name, network in networks.items():
+            _check_values(network, name)
+    try:
+        on_meta = {name: network.to("meta") for name, network in networks.items()}
+        _check_tasks(settings, on_meta, stages, num_classes)
+    except Exception:  # caused by the meta device or by the networks; a check on the CPU decides
+        _check_tasks(settings, _build(settings, num_classes, None), stages, num_classes)
+
+
+def _needs(
+    settings: Settings, network: BackboneConfig, classes: Sequence[str] | None
+) -> NetworkMetadata | None:
+    """Return the metadata that the run requires of a network; None before the data are packed."""
+    if classes is None:
+        return None
+    has_source = settings.source.url is not None
+    return NetworkMetadata.of_run(
+        settings.data, network, classes, has_source=has_source, grey_ranges=grey_ranges_of(settings)
+    )
+
+
+def _build(settings: Settings, num_classes: int, classes: Sequence[str] | None) -> dict[str, nn.Module]:
+    """Return teacher and student, with their initial weights if the classes are given, else with random weights."""
+    trains_teacher = "source" in stages_to_run(settings) and settings.teacher.checkpoint is None
+    starts = {
+        "teacher": settings.teacher.start if trains_teacher else "random",
+        "student": "random" if settings.student.start == "source" else settings.student.start,
+    }
+    networks: dict[str, nn.Module] = {}
+    for name, config in (("teacher", settings.teacher), ("student", settings.student)):
+        try:
+            network = build(
+                config,
+                num_classes,
+                start=starts[name] if classes is not None else "random",
+                key=f"{name}.start",
+                image_size=settings.data.crop_px,
+                run=_needs(settings, config, classes),
+                notify=lambda text: None,
+            )
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        if settings.step.activation_checkpointing and not checkpoint_blocks(network):
+            raise ValueError(
+                f"{name}: {config.arch} has no list of blocks that could run again; set "
+                "step.activation_checkpointing=false"
+            )
+        networks[name] = network
+    return networks
+
+
+def _stages(name: str, config: BackboneConfig, network: nn.Module) -> tuple[str, ...]:
+    try:
+        return stage_names(config, network)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _check_tasks(
+    settings: Settings, networks: dict[str, nn.Module], stages: dict[str, tuple[str, ...]], num_classes: int
+) -> None:
+    """Run a forward and backward pass of every task of the run, with the run's image size and batch size."""
+    side = settings.data.crop_px
+    for name, network in networks.items():
+        found = inspect_stages(network, stages[name], side, what=name).num_classes
+        if found != num_classes:
+            raise ValueError(
+                f"{name}: {type(network).__name__} has {found} outputs, the data have {num_classes} classes; its entry "
+                "point has to build a network with num_classes outputs"
+            )
+        _check_end(network, name, side)
+    for stage in stages_to_run(settings):
+        for name in _trained(stage, settings):
+            _check_output(networks[name], name, side, learns=stage != "adapt")
+        task = _task(stage, settings, networks, stages)
+        _check_step(stage, settings, task, side)
+
+
+def _trained(stage: StageName, settings: Settings) -> list[str]:
+    """Return the names of the networks that a stage trains."""
+    if stage == "source":
+        trains_teacher, trains_student = (
+            settings.teacher.checkpoint is None,
+            settings.student.start == "source",
+        )
+        return ["teacher"] * trains_teacher + ["student"] * trains_student
+    return ["teacher"] if stage == "adapt" else ["student"]
+
+
+def _task(
+    stage: StageName, settings: Settings, networks: dict[str, nn.Module], stages: dict[str, tuple[str, ...]]
+) -> Task:
+    if stage == "source":
+        return SourceClassifiers({name: networks[name] for name in _trained(stage, settings)})
+    if stage == "adapt":
+        return AdaptTeacher(networks["teacher"], settings.adapt)
+    return FourDs(
+        networks["teacher"],
+        networks["student"],
+        teacher_stages=stages["teacher"],
+        student_stages=stages["student"],
+        config=settings.method,
+        image_size=settings.data.crop_px,
+        student_untrained=settings.student.start == "random",
+    )
+
+
+def _check_values(network: nn.Module, name: str) -> None:
+    """Check that the initial weights are finite; buffers may have infinities, as attention masks do."""
+    for key, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        if tensor.is_meta or not (tensor.is_floating_point() or tensor.is_complex()):
+            continue
+        is_bad = ~torch.isfinite(tensor) if isinstance(tensor, nn.Parameter) else torch.isnan(tensor)
+        if is_bad.any():
+            raise ValueError(
+                f"{name}: {type(network).__name__} has initial values that are not finite in {key}; give finite "
+                f"initial weights under {name}.arch or {name}.start"
+            )
+
+
+def _check_end(network: nn.Module, name: str, side_px: int) -> None:
+    """Check that a network returns logits, since losses and metrics apply the softmax."""
+    for training in (True, False):
+        try:
+            found = last_operation(network, side_px=side_px, training=training)
+        except FAULTS:  # reported by the check of trained networks
+            continue
+        mode = "training" if training else "evaluation"
+        if found in _PROBABILITIES:
+            raise ValueError(
+                f"{name}: {type(network).__name__} ends in {_PROBABILITIES[found]} in {mode}, but the losses apply a "
+                f"softmax to logits; name an entry point under {name}.arch whose network has no last activation"
+            )
+        if found == "LogSoftmax" and training:
+            _log.info(
+                "%s: %s ends in log_softmax; its outputs are used as logits, as softmax gives equal values for both",
+                name,
+                type(network).__name__,
+            )
+
+
+def _check_output(network: nn.Module, name: str, side_px: int, *, learns: bool) -> None:
+    """Check that a network in training mode returns only logits, and that its logits have a gradient.
+
+    Args:
+        learns: whether the stage trains the network's weights; False: no gradient is needed.
+    """
+    kind = type(network).__name__
+    try:
+        output = call_on_blank_images(network, batch_size=2, side_px=side_px)
+    except FAULTS as error:
+        other = {p.dtype for p in network.parameters() if p.is_floating_point()} - {torch.float32}
+        remedy = f"; its weights are {other.pop()}: make them torch.float32" if other else ""
+        raise ValueError(
+            f"{name}: {kind} fails in training on images of {side_px} px ({_line(error)}){remedy}"
+        ) from None
+    if not isinstance(output, Tensor) or output.dim() != 2:
+        raise ValueError(
+            f"{name}: {kind} returns {what_is(output)} in training instead of logits of shape (B, K); name an entry "
+            f"point under {name}.arch whose network returns only logits"
+        )
+    if learns and not output.requires_grad:
+        is_frozen = not any(parameter.requires_grad for parameter in network.parameters())
+        reason = (
+            "all its parameters are frozen (requires_grad=False)"
+            if is_frozen
+            else "its logits have no gradient (torch.no_grad, detach or argmax in its forward pass)"
+        )
+        raise ValueError(
+            f"{name}: nothing in {kind} would train: {reason}; correct the entry point under {name}.arch"
+        )
+
+
+def _check_step(stage: StageName, settings: Settings, task: Task, side_px: int) -> None:
+    smallest = smallest_part(stage, settings)
+    try:
+        without = parameters_without_gradient(task, batch_size=min(2, smallest), side_px=side_px)
+    except FAULTS as error:
+        if smallest == 1 and _works(lambda: parameters_without_gradient(task, batch_size=2, side_px=side_px)):
+            key = f"{SECTION[stage]}.global_batch_size"
+            raise ValueError(
+                f"{key}={stage_config(stage, settings).global_batch_size} on {settings.launch.max_workers} worker(s) "
+                f"with step.gradient_accumulation_steps={settings.step.gradient_accumulation_steps} leaves parts of "
+                "one image, over which BatchNorm cannot normalise maps of one pixel; raise "
+                f"{key} or data.crop_px, or lower step.gradient_accumulation_steps"
+            ) from None
+        raise ValueError(
+            f"{SECTION[stage]}: a step over images of {side_px} px fails ({_line(error)})"
+        ) from None
+    idle = [name for name in without if name.startswith("adapters.")]
+    if idle:
+        number = int(idle[0].split(".")[1])
+        name = stage_names(settings.teacher, task.teacher)[number]  # pyright: ignore[reportArgumentType]
+        raise ValueError(
+            f"teacher: the adapter after stage {name!r} gets no gradient, as the logits do not depend on that stage's "
+            "output; choose another submodule under teacher.stages"
+        )
+
+
+def smallest_part(stage: StageName, settings: Settings) -> int:
+    """Return the smallest number of images in a forward pass: a part of a worker's share of a batch."""
+    size = stage_config(stage, settings).global_batch_size
+    partitions = num_partitions(size)
+    share = max(1, partitions // settings.launch.max_workers) * (size // partitions)
+    part = math.ceil(share / settings.step.gradient_accumulation_steps)
+    return share % part or part
+
+
+def _works(call: Callable[[], Any]) -> bool:
+    try:
+        call()
+    except FAULTS:
+        return False
+    return True
+
+
+def _line(error: BaseException) -> str:
+    text = (str(error).splitlines() or [""])[0]
+    return text if isinstance(error, (ValueError, RuntimeError)) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,281 @@
+"""The runner of a stage on one worker: batches, length, training, evaluation and events, shared by all stages.
+
+The launcher (Ray, torchrun, one process) determines only the `World`, the `CheckpointStore` and the sinks of events.
+`stages` defines the stages.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from fourds_dist.config.stage_names import StageName
+from fourds_dist.data import (
+    Split,
+    StreamConfig,
+    TrainStream,
+    evaluation_batches,
+    open_split,
+)
+from fourds_dist.data.decode.decoded_cache import ByteBudget, DecodedCache
+from fourds_dist.data.format.manifest import read_manifest
+from fourds_dist.data.stream.preprocessing import Preprocessing
+from fourds_dist.io.url import split_pattern
+from fourds_dist.method.fourds import Predictor
+from fourds_dist.method.task import Task
+from fourds_dist.models.backbones import BackboneConfig
+from fourds_dist.models.weights.metadata import NetworkMetadata
+from fourds_dist.models.weights.networks import metadata
+from fourds_dist.runs.accuracy import Accuracy
+from fourds_dist.runs.events import Event, Note, Sink, StageStarted, StepLogged
+from fourds_dist.runs.run_folder import MetricsFile, RunFolder
+from fourds_dist.stages.grey_ranges import grey_ranges_of
+from fourds_dist.stages.settings import Settings
+from fourds_dist.stages.sinks.wandb import Wandb
+from fourds_dist.stages.trial_step import freeze_unreached
+from fourds_dist.training.checkpoint.checkpoint_store import CheckpointStore
+from fourds_dist.training.distributed.world import World
+from fourds_dist.training.evaluate import ImagesOfBatch, evaluate
+from fourds_dist.training.loop import LoopHooks, StageConfig, fit
+from fourds_dist.training.step import TrainStep
+from fourds_dist.training.stop_signals import StopSignal
+from fourds_dist.training.strategies.build import make_strategy
+from fourds_dist.training.train_state import Best
+
+SECTION: dict[StageName, str] = {"source": "source_stage", "adapt": "adapt_stage", "distill": "distill_stage"}
+"""The section of each stage in the configuration, with its length and learning rates."""
+
+
+def stage_config(name: StageName, settings: Settings) -> StageConfig:
+    """Return the section of a stage."""
+    return getattr(settings, SECTION[name])
+
+
+def train_splits(name: StageName, settings: Settings) -> dict[str, Split]:
+    """Return the training splits of a stage's batches by domain, the stage's domain first."""
+    seed = settings.run.seed
+    if name == "source":
+        return {"source": open_split(settings.source, "train", seed=seed)}
+    splits = {"target": open_split(settings.target, "train", seed=seed)}
+    if settings.data.source_fraction > 0:
+        splits["source"] = open_split(settings.source, "train", seed=seed)
+    return splits
+
+
+def train_stream(
+    name: StageName,
+    settings: Settings,
+    splits: Mapping[str, Split],
+    rank: int,
+    world_size: int,
+    budget: ByteBudget | None = None,
+) -> TrainStream:
+    """Return a rank's part of a stage's batches."""
+    return TrainStream(
+        splits,
+        settings.data,
+        global_batch_size=stage_config(name, settings).global_batch_size,
+        rank=rank,
+        world_size=world_size,
+        seed=settings.run.seed,
+        budget=budget,
+    )
+
+
+class StageRunner:
+    """Training, evaluation and metadata of one stage on this worker, from the configuration."""
+
+    def __init__(
+        self,
+        name: StageName,
+        settings: Settings,
+        world: World,
+        folder: RunFolder,
+        make_store: Callable[[Callable[[str], None]], CheckpointStore],
+        sinks: tuple[Sink, ...],
+        stop: StopSignal,
+        restart_notes: Callable[[], list[str]],
+    ) -> None:
+        self.name: StageName = name
+        self.settings, self.world, self.folder = settings, world, folder
+        self._sinks, self._stop, self._restart_notes = sinks, stop, restart_notes
+        self._budget = settings.data.budget()
+        self._decoded_caches: dict[str, DecodedCache] = {}
+        self._storage_notes: list[str] = []
+        self._start_notes: list[str] = []
+        self._store = make_store(self._storage_notes.append)
+        self._has_started = False
+
+    def notify(self, text: str) -> None:
+        """Add a line about the inputs of the stage, logged once, at the stage's first start."""
+        if text not in self._start_notes:
+            self._start_notes.append(text)
+
+    def split(self, domain: StreamConfig, split: Literal["train", "val", "test"]) -> Split:
+        """Return a split of `settings.source` or `settings.target`."""
+        return open_split(domain, split, seed=self.settings.run.seed)
+
+    def fit(self, task: Task, monitored: str, domain: StreamConfig) -> tuple[Best, TrainStep, list[float]]:
+        """Train on the domain and select the best epoch on its validation split.
+
+        The task is unwrapped afterwards, on this worker's device.
+
+        Returns:
+            The best epoch, the training step, and the images/s of every logging interval.
+        """
+        settings, world = self.settings, self.world
+        config, data = stage_config(self.name, settings), settings.data
+        self._has_started = self.world.gather(self._store.newest() if world.is_main else None)[0] is not None
+        splits = train_splits(self.name, settings)
+        stream = train_stream(self.name, settings, splits, world.rank, world.size, self._budget)
+        identity = {
+            "networks": f"{settings.teacher.arch} -> {settings.student.arch}",
+            "data": "+".join(s.fingerprint for s in splits.values()),
+            "frozen weights": _fingerprint([p for p in task.parameters() if not p.requires_grad]),
+        }
+        freeze_unreached(task, num_images=2, side_px=data.crop_px, notify=self.notify)
+        self._report_absent_classes(domain, "val")
+        num_steps = config.epochs * stream.num_steps_per_epoch
+        strategy = make_strategy(
+            settings.launch.strategy,
+            world,
+            config.optim,
+            num_steps,
+            deepspeed=settings.launch.deepspeed,
+            all_reduce=settings.launch.all_reduce,
+        )
+        step = TrainStep(
+            task.to(world.device),
+            world,
+            settings.step,
+            mean=data.mean,
+            std=data.std,
+            global_batch_size=config.global_batch_size,
+            strategy=strategy,
+        )
+        if not world.is_main:  # with the same seed, dropout masks would be equal on all ranks
+            torch.manual_seed(
+                int(np.random.SeedSequence((settings.run.seed, world.rank)).generate_state(1)[0])
+            )
+        rates: list[float] = []
+        best = fit(
+            task,
+            step,
+            strategy,
+            stream,
+            lambda: self.evaluate(
+                task.predictors(),
+                domain,
+                "val",
+                step,
+                in_step_px=data.crop_px if strategy.in_step else None,
+            ),
+            LoopHooks(
+                self._store, self._emitter(rates), self._stop, self.folder.write_json, self._all_restart_notes
+            ),
+            config=config,
+            monitored=monitored,
+            identity=identity,
+            world=world,
+            log_every_steps=settings.step.log_every_steps,
+            max_nonfinite_steps=settings.step.max_nonfinite_steps,
+        )
+        return best, step, rates
+
+    def evaluate(
+        self,
+        predictors: Mapping[str, Predictor],
+        domain: StreamConfig,
+        split: Literal["val", "test"],
+        step: ImagesOfBatch,
+        *,
+        in_step_px: int | None = None,
+    ) -> dict[str, Accuracy]:
+        """Return the accuracies on one split, over all workers."""
+        images = self.split(domain, split)
+        decoded_cache = self._decoded_caches.setdefault(images.fingerprint, DecodedCache(self._budget))
+        batches = evaluation_batches(
+            images,
+            self.settings.data,
+            batch_size_per_rank=self.settings.step.eval_batch_size_per_rank,
+            rank=self.world.rank,
+            world_size=self.world.size,
+            decoded_cache=decoded_cache,
+        )
+        num_classes = len(images.classes)
+        return evaluate(predictors, batches, step, self.world, num_classes=num_classes, in_step_px=in_step_px)
+
+    def needs(self, network: BackboneConfig, classes: tuple[str, ...]) -> NetworkMetadata:
+        """Return the metadata that the run requires of a network, for comparison with files of weights."""
+        return NetworkMetadata.of_run(
+            self.settings.data,
+            network,
+            classes,
+            has_source=self.settings.source.url is not None,
+            grey_ranges=grey_ranges_of(self.settings),
+        )
+
+    def about(self, network: BackboneConfig, classes: tuple[str, ...], **more: Any) -> dict[str, str]:
+        """Return the metadata for a file of weights: network, classes and preprocessing."""
+        domain = self.settings.source if self.name == "source" else self.settings.target
+        preprocessing = Preprocessing.of(self.settings.data, self.split(domain, "train").grey_range)
+        return metadata(network, classes, preprocessing=preprocessing.to_json(), **more)
+
+    def _report_absent_classes(self, domain: StreamConfig, split: Literal["val", "test"]) -> None:
+        """Report the classes without labelled images in a split."""
+        assert domain.url is not None
+        manifest = read_manifest(split_pattern(domain.url)[0])
+        counts = manifest.class_counts[split]
+        absent = [name for name, count in zip(manifest.classes, counts, strict=True) if not count]
+        if absent:
+            more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+            self.notify(
+                f"{domain.url}: its {split!r} split has no labelled image of {len(absent)} of {len(counts)} classes "
+                f"({', '.join(absent[:5])}{more}); accuracy and mean over classes there exclude these classes"
+            )
+
+    def _all_restart_notes(self) -> list[str]:
+        """Return the notes since the last start of the run, and at the first start of the stage its start notes."""
+        return [*self._restart_notes(), *([] if self._has_started else self._start_notes)]
+
+    def _emitter(self, rates: list[float]) -> Sink:
+        """Return a sink that forwards events to all sinks on rank 0; the first event opens the files at its step."""
+        sinks: list[Sink] = []
+
+        def emit(event: Event) -> None:
+            while self._storage_notes and not isinstance(event, StageStarted):
+                # The thread that writes checkpoints adds these notes.
+                send(Note(step=event.step, text=self._storage_notes.pop(0)))
+            send(event)
+
+        def send(event: Event) -> None:
+            event = event.stamped(self.name, time.time())
+            if isinstance(event, StageStarted) and self.world.is_main:
+                run = self.settings.model_dump(mode="json")
+                options = {
+                    "retry_timeout_s": self.settings.run.retry_timeout_s,
+                    "note": self._storage_notes.append,
+                }
+                sinks.append(MetricsFile(self.folder, self.name, event.step, **options))
+                sinks.append(Wandb(self.settings.tracking, self.folder, self.name, run))
+                sinks.extend(self._sinks)
+            if isinstance(event, StepLogged):
+                rates.append(event.images_per_s)
+            for sink in sinks:
+                sink(event)
+
+        return emit
+
+
+def _fingerprint(tensors: list[nn.Parameter]) -> str:
+    """Return a checksum of frozen weights, which identifies the teacher of a checkpoint."""
+    crc = 0
+    for tensor in tensors:
+        crc = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data, crc)
+    return f"{crc:08x}"

@@ -1,0 +1,153 @@
+"""The root of the configuration, with one section per part.
+
+`python -m fourds_dist.train --help` lists every key; sweeps use the same dotted keys.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import fsspec
+from pydantic import Field, model_validator
+
+from fourds_dist.config.effects import EACH_SAYS, LOG, PLACE, SPEED, WEIGHTS
+from fourds_dist.config.loading import builtin_config, flatten
+from fourds_dist.config.section import ConfigError, ConfigSection
+from fourds_dist.data import DataConfig, StreamConfig
+from fourds_dist.io.storage import is_url, join, plain
+from fourds_dist.method import AdaptConfig, MethodConfig
+from fourds_dist.models.weights.networks import StudentConfig, TeacherConfig
+from fourds_dist.runs.run_folder import RunConfig
+from fourds_dist.stages.launch_config import LaunchConfig
+from fourds_dist.stages.sinks.wandb import TrackingConfig
+from fourds_dist.training.loop import MOST_IMAGES, StageConfig
+from fourds_dist.training.step import StepConfig
+
+
+class SourceStageConfig(StageConfig):
+    """Length, checkpoints and learning rates of the source stage."""
+
+    global_batch_size: Annotated[int, WEIGHTS] = Field(default=64, ge=1, le=MOST_IMAGES)
+    """Images per optimiser step, summed over all workers."""
+
+
+class Settings(ConfigSection):
+    """The complete configuration of a run."""
+
+    run: RunConfig = RunConfig()
+    """Name, folder and seed."""
+
+    prepare: Annotated[Literal["digits"] | None, PLACE] = None
+    """A built-in pair of domains to pack on first use, into source.url and target.url (`digits`: the quickstart's)."""
+
+    source: StreamConfig = StreamConfig()
+    """The domain on which the teacher is trained."""
+
+    target: Annotated[StreamConfig, EACH_SAYS.of("adapt", "distill")] = StreamConfig()
+    """The domain for which the student is trained."""
+
+    data: DataConfig = DataConfig()
+    """Reading, decoding and augmentation."""
+
+    teacher: TeacherConfig = TeacherConfig()
+    """The large network."""
+
+    student: Annotated[StudentConfig, EACH_SAYS.of("source", "distill")] = StudentConfig()
+    """The small network."""
+
+    method: Annotated[MethodConfig, EACH_SAYS.of("distill")] = MethodConfig()
+    """The distillation method."""
+
+    adapt: Annotated[AdaptConfig, EACH_SAYS.of("adapt", "distill")] = AdaptConfig()
+    """Two-stage methods: adaptation of the teacher to the target before distillation."""
+
+    source_stage: Annotated[SourceStageConfig, EACH_SAYS.of("source")] = SourceStageConfig()
+    """First stage: training on the source."""
+
+    adapt_stage: Annotated[StageConfig, EACH_SAYS.of("adapt")] = StageConfig()
+    """Middle stage, if adapt.method is not none: adaptation of the teacher to the target."""
+
+    distill_stage: Annotated[StageConfig, EACH_SAYS.of("distill")] = StageConfig()
+    """Last stage: distillation on the target."""
+
+    step: StepConfig = StepConfig()
+    """Computation of a step, in all stages."""
+
+    launch: Annotated[LaunchConfig, SPEED] = LaunchConfig()
+    """Workers and their resources."""
+
+    tracking: Annotated[TrackingConfig, LOG] = TrackingConfig()
+    """Weights & Biases."""
+
+    @model_validator(mode="after")
+    def _check_mixture(self) -> Settings:
+        if self.data.source_fraction > 0 and self.source.url is None:
+            raise ValueError("data.source_fraction > 0 needs source.url")
+        return self
+
+    @model_validator(mode="after")
+    def _check_adapting(self) -> Settings:
+        has_labels = self.target.labels_per_class != 0 or self.data.source_fraction > 0
+        if self.adapt.method != "none" and not has_labels:
+            raise ValueError(
+                f"adapt.method={self.adapt.method} needs labels: target.labels_per_class above 0, or labelled source "
+                "images by data.source_fraction above 0"
+            )
+        return self
+
+    @property
+    def run_url(self) -> str:
+        """Return the path or URL of the run's folder."""
+        return join(self.run.dir, self.run.name)
+
+
+def relative_inputs(settings: Settings) -> dict[str, str]:
+    """Return the relative local paths of a run's inputs by key."""
+    base = Path("/")
+    before, after = (
+        dict(flatten(s.model_dump(mode="json"))) for s in (settings, with_absolute_paths(settings, base))
+    )
+    written = ("run.dir", "data.cache_dir", *(("source.url", "target.url") if settings.prepare else ()))
+    return {key: before[key] for key in before if before[key] != after[key] and key not in written}
+
+
+def with_absolute_paths(settings: Settings, base: Path) -> Settings:
+    """Return the settings with absolute local paths, since workers have other working directories.
+
+    A file:// URL becomes a path.
+
+    Raises:
+        ConfigError: a path that looks like a URL without its second slash.
+    """
+
+    def absolute(path: str | None) -> str | None:
+        if path is None or path in ("random", "torchvision", "source"):
+            return path
+        path = plain(path)
+        if is_url(path):
+            return path
+        protocol, colon, rest = path.partition(":/")
+        if colon and protocol in fsspec.available_protocols():
+            raise ConfigError(
+                f"{path} is neither a path nor a URL; did you mean {protocol}://{rest.lstrip('/')}?"
+            )
+        return str(base / Path(path).expanduser())
+
+    def replaced(section: ConfigSection, *names: str) -> ConfigSection:
+        return section.model_copy(update={name: absolute(getattr(section, name)) for name in names})
+
+    launch = settings.launch
+    if not (builtin_config("deepspeed") / f"{launch.deepspeed}.yaml").exists():  # a file of the user
+        launch = replaced(launch, "deepspeed")
+    return settings.model_copy(
+        update={
+            "launch": launch,
+            "run": replaced(settings.run, "dir"),
+            "source": replaced(settings.source, "url"),
+            "data": replaced(settings.data, "cache_dir"),
+            "target": replaced(settings.target, "url"),
+            "teacher": replaced(settings.teacher, "checkpoint", "start"),
+            "student": replaced(settings.student, "start"),
+        }
+    )

@@ -1,0 +1,1 @@
+"""Sinks of a stage's events."""

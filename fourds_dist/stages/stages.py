@@ -1,0 +1,290 @@
+"""The stages, built from the configuration: training of the teacher on the source, then distillation on the target.
+
+In two-stage methods the adaptation of the teacher to the target (`adapt.method`) is between both. Every worker of a
+stage calls `run_stage`; `runner` has the shared parts of the stages.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+
+import torch
+from torch import nn
+
+from fourds_dist.config.stage_names import STAGES, StageName
+from fourds_dist.io.storage import locate
+from fourds_dist.method import AdaptTeacher, FourDs, SourceClassifiers
+from fourds_dist.method.fourds import Predictor
+from fourds_dist.models.backbones import build_backbone, num_parameters, stage_names
+from fourds_dist.models.weights.files import read_file
+from fourds_dist.models.weights.loading import encode_weights, load_weights
+from fourds_dist.models.weights.metadata import NetworkMetadata
+from fourds_dist.models.weights.networks import build, build_initialised
+from fourds_dist.runs.events import Sink
+from fourds_dist.runs.layout import DONE, Network, RunFile, display_name
+from fourds_dist.runs.run_folder import RunFolder
+from fourds_dist.runs.summary import NetworkResult, RunSummary
+from fourds_dist.stages.runner import StageRunner
+from fourds_dist.stages.settings import Settings
+from fourds_dist.training.checkpoint.checkpoint_store import CheckpointStore
+from fourds_dist.training.distributed.world import World
+from fourds_dist.training.evaluate import PlainImages
+from fourds_dist.training.stop_signals import StopSignal, never
+
+SWITCH_INTERVAL_S = 1e-4
+"""Seconds for which a decoding thread may hold the GIL while the training loop waits. The loop releases the GIL at
+every operation that it queues; with Python's default of 5 ms a step on two GPUs took 100 ms of the host's time."""
+
+
+def stages_to_run(settings: Settings) -> tuple[StageName, ...]:
+    """Return the stages of a run, up to `run.until`.
+
+    There is no source stage if the teacher is given and the student does not start from the source, and no adaptation
+    stage without `adapt.method`.
+    """
+    needs_source = settings.teacher.checkpoint is None or settings.student.start == "source"
+    needed = {"source": needs_source, "adapt": settings.adapt.method != "none", "distill": True}
+    upto = list(needed)[: list(needed).index(settings.run.until) + 1]
+    return tuple(stage for stage in STAGES if stage in upto and needed[stage])
+
+
+def drop_checkpoints(folder: RunFolder, stages: Iterable[StageName] = STAGES) -> None:
+    """Remove the checkpoints of a run that will not be resumed, as those of hundreds of runs would fill a disk."""
+    for stage in stages:
+        fs, path = locate(folder.path(stage))
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
+
+
+def from_source(settings: Settings, source_url: str) -> Settings:
+    """Return the settings with teacher and student from the source stage of another run, at `source_url`."""
+    folder, teacher, student = RunFolder(source_url), settings.teacher, settings.student
+    if teacher.checkpoint is None:
+        teacher = teacher.model_copy(update={"checkpoint": folder.path(RunFile.TEACHER)})
+    if student.start == "source":
+        student = student.model_copy(update={"start": folder.path(RunFile.STUDENT_SOURCE)})
+    return settings.model_copy(update={"teacher": teacher, "student": student})
+
+
+def source_teacher(settings: Settings, folder: RunFolder) -> str:
+    """Return the path or URL of the teacher trained on the source."""
+    return settings.teacher.checkpoint or folder.path(RunFile.TEACHER)
+
+
+def distilled_teacher(settings: Settings, folder: RunFolder) -> str:
+    """Return the path or URL of the teacher to distil: the source teacher, or the one adapted to the target."""
+    adapts = settings.adapt.method != "none"
+    return folder.path(RunFile.TEACHER_ADAPTED) if adapts else source_teacher(settings, folder)
+
+
+def run_stage(
+    name: StageName,
+    settings: Settings,
+    make_store: Callable[[Callable[[str], None]], CheckpointStore],
+    *sinks: Sink,
+    stop: StopSignal = never,
+    restart_notes: Callable[[], list[str]] = list,
+) -> None:
+    """Train one stage on this worker; rank 0 writes its results to the run's folder.
+
+    Args:
+        make_store: returns the checkpoint store after the process group is initialised; its argument receives notes
+            about storage errors.
+        sinks: sinks of rank 0's events, besides metrics.jsonl and W&B.
+        stop: returns a stop request, or None.
+        restart_notes: returns, once, lines on what happened to the run since its last start.
+
+    Raises:
+        Stopped: the run stopped on request, with a checkpoint.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    world = World.join(timeout_s=settings.launch.collective_timeout_s)
+    # All ranks draw the same initial weights; streams and augmentation have separate generators.
+    torch.manual_seed(settings.run.seed)
+    folder = RunFolder(settings.run_url, retry_timeout_s=settings.run.retry_timeout_s)
+    stage = StageRunner(name, settings, world, folder, make_store, sinks, stop, restart_notes)
+    if settings.teacher.checkpoint is not None and name == stages_to_run(settings)[0]:
+        check_teacher_accuracy(stage, settings.teacher.checkpoint)
+    RUN[name](stage)
+    world.barrier()
+
+
+def load_teacher(stage: StageRunner, url: str, classes: tuple[str, ...]) -> nn.Module:
+    """Return the teacher with all weights from a file, after a check against the run.
+
+    Raises:
+        ValueError: weights that do not fit, or that are for other classes or other preprocessing.
+    """
+    settings, side = stage.settings, stage.settings.data.crop_px
+    teacher = build_backbone(settings.teacher, len(classes), side)
+    load_weights(
+        url,
+        teacher,
+        what="teacher.checkpoint",
+        run=stage.needs(settings.teacher, classes),
+        metadata=settings.teacher.metadata,
+        image_size=side,
+        notify=stage.notify,
+    )
+    return teacher
+
+
+def check_teacher_accuracy(stage: StageRunner, url: str) -> None:
+    """Report a teacher with chance accuracy whose file has no classes or preprocessing.
+
+    Its classes may be in another order, or its preprocessing may differ. The accuracy is that on the validation split
+    of the source, or of the target without a source.
+    """
+    file = read_file(url, what="teacher.checkpoint")
+    of_file = NetworkMetadata.of_file(file.about, tensors=file.tensors)
+    is_checked = stage.settings.teacher.metadata == "check"
+    if is_checked and of_file.classes is not None and "mean" in of_file.preprocessing:
+        return
+    settings, device = stage.settings, stage.world.device
+    domain = settings.target if settings.source.url is None else settings.source
+    classes = stage.split(domain, "val").classes
+    with torch.random.fork_rng(devices=[]):  # without effect on the stage's random numbers
+        teacher = load_teacher(stage, url, classes).to(device).eval()
+    images = PlainImages(device, settings.data.mean, settings.data.std)
+    accuracy = stage.evaluate({"teacher": teacher}, domain, "val", images)["teacher"]
+    chance = 1 / len(classes)
+    value = accuracy.value if accuracy.mean_per_class is None else accuracy.mean_per_class
+    margin = max(2 * math.sqrt(chance * (1 - chance) / max(1, accuracy.num_samples)), 0.1 * (1 - chance))
+    if accuracy.num_samples and value <= chance + margin:
+        stage.notify(
+            f"teacher.checkpoint: {url} has an accuracy of {value:.1%} on {domain.url}'s validation split (mean over "
+            f"classes), and chance is {chance:.1%}; check that its classes have the order of the data's, and that "
+            "data.mean, data.std, data.resize_px and data.crop_px are its preprocessing"
+        )
+
+
+def train_on_source(stage: StageRunner) -> None:
+    """Train the teacher (unless given) and the student (if it starts from the source) on the source shards."""
+    settings, classes = stage.settings, stage.split(stage.settings.source, "train").classes
+    side = settings.data.crop_px
+    networks: dict[str, nn.Module] = {}
+    if settings.teacher.checkpoint is None:
+        start = settings.teacher.start
+        networks[Network.TEACHER.value] = build(
+            settings.teacher,
+            len(classes),
+            start=start,
+            key="teacher.start",
+            image_size=side,
+            run=stage.needs(settings.teacher, classes),
+            notify=stage.notify,
+        )
+    if settings.student.start == "source":
+        networks[Network.STUDENT.value] = build(settings.student, len(classes), image_size=side)
+    monitored = next(iter(networks))
+    best, _, _ = stage.fit(SourceClassifiers(networks), monitored, settings.source)
+    if stage.world.is_main:
+        configs = {
+            Network.TEACHER: (settings.teacher, RunFile.TEACHER),
+            Network.STUDENT: (settings.student, RunFile.STUDENT_SOURCE),
+        }
+        for name, network in networks.items():
+            config, file = configs[Network(name)]
+            accuracy = {"validation_accuracy": best.accuracy} if name == monitored else {}
+            metadata = stage.about(config, classes, domain=settings.source.url, **accuracy)
+            stage.folder.write_bytes(file, encode_weights(network.state_dict(), metadata))
+        stage.folder.write_json(DONE["source"], {"epoch": best.epoch, "validation_accuracy": best.accuracy})
+
+
+def adapt_to_target(stage: StageRunner) -> None:
+    """Train the whole teacher on the target shards, for two-stage methods."""
+    settings, classes = stage.settings, stage.split(stage.settings.target, "train").classes
+    teacher = load_teacher(stage, source_teacher(settings, stage.folder), classes)
+    best, _, _ = stage.fit(AdaptTeacher(teacher, settings.adapt), "teacher", settings.target)
+    if stage.world.is_main:
+        metadata = stage.about(
+            settings.teacher, classes, validation_accuracy=best.accuracy, domain=settings.target.url
+        )
+        stage.folder.write_bytes(RunFile.TEACHER_ADAPTED, encode_weights(teacher.state_dict(), metadata))
+        stage.folder.write_json(DONE["adapt"], {"epoch": best.epoch, "validation_accuracy": best.accuracy})
+
+
+def distil_on_target(stage: StageRunner) -> None:
+    """Distil on the target shards, then evaluate all networks on the test splits and write the results."""
+    settings, world = stage.settings, stage.world
+    classes = stage.split(settings.target, "train").classes
+    side = settings.data.crop_px
+    teacher = load_teacher(stage, distilled_teacher(settings, stage.folder), classes)
+    from_source = settings.student.start == "source"
+    start = stage.folder.path(RunFile.STUDENT_SOURCE) if from_source else settings.student.start
+    student, is_untrained = build_initialised(
+        settings.student,
+        len(classes),
+        start=start,
+        key="student.start",
+        image_size=side,
+        run=stage.needs(settings.student, classes),
+        notify=stage.notify,
+    )
+    untouched = {Network.TEACHER: deepcopy(teacher), Network.STUDENT_BEFORE: deepcopy(student)}
+    if settings.adapt.method != "none":
+        with torch.random.fork_rng(devices=[]):  # its random initial weights are replaced
+            before = load_teacher(stage, source_teacher(settings, stage.folder), classes)
+        untouched[Network.TEACHER_SOURCE] = before
+
+    task = FourDs(
+        teacher,
+        student,
+        teacher_stages=stage_names(settings.teacher, teacher),
+        student_stages=stage_names(settings.student, student),
+        config=settings.method,
+        image_size=settings.data.crop_px,
+        student_untrained=is_untrained,
+    )
+    best, step, rates = stage.fit(task, Network.STUDENT, settings.target)
+
+    predictors: dict[str, Predictor] = {k: v.to(world.device).eval() for k, v in untouched.items()}
+    adapted_teacher = task.predictors()[Network.TEACHER_ADAPTED]
+    predictors |= {Network.TEACHER_ADAPTED: adapted_teacher, Network.STUDENT: student}
+    target = stage.evaluate(predictors, settings.target, "test", step)
+    has_source = settings.source.url is not None
+    source = stage.evaluate(predictors, settings.source, "test", step) if has_source else {}
+    if not world.is_main:
+        return
+    more = {"validation_accuracy": best.accuracy, "domain": settings.target.url}
+    metadata = stage.about(settings.student, classes, **more)
+    stage.folder.write_bytes(RunFile.STUDENT, encode_weights(student.state_dict(), metadata))
+    adapted = {
+        name: value
+        for name, value in task.state_dict().items()
+        if name.startswith("adapters.") or (name.startswith("teacher.") and "running_" in name)
+    }
+    stage.folder.write_bytes(
+        RunFile.ADAPTERS, encode_weights(adapted, stage.about(settings.teacher, classes))
+    )
+    sizes: dict[str, int] = {name: num_parameters(net) for name, net in untouched.items()}
+    sizes |= {
+        Network.TEACHER_ADAPTED: sizes[Network.TEACHER] + num_parameters(task.adapters),
+        Network.STUDENT: num_parameters(student),
+    }
+    summary = RunSummary(
+        run=settings.run.name,
+        lines=tuple(
+            NetworkResult(display_name(network), sizes[network], source.get(network), target[network])
+            for network in predictors
+        ),
+        chance=1 / len(classes),
+        selected_epoch=best.epoch,
+        validation_accuracy=best.accuracy,
+        train_images_per_s=statistics.median(rates) if rates else 0.0,
+        num_workers=world.size,
+        selected_by=settings.distill_stage.select_by,
+    )
+    stage.folder.write_json(RunFile.SUMMARY, summary.as_dict())
+
+
+RUN: dict[StageName, Callable[[StageRunner], None]] = {
+    "source": train_on_source,
+    "adapt": adapt_to_target,
+    "distill": distil_on_target,
+}
+"""The function of each stage."""

@@ -1,0 +1,1 @@
+"""Ranks, collectives, and sums of gradients in parallel to the backward pass."""

@@ -1,0 +1,1 @@
+"""How ranks divide the work: data parallelism or DeepSpeed, with their optimisers."""

@@ -1,0 +1,58 @@
+"""What counts as an image, and what a system left."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+
+from fourds_dist.data.files.file_kinds import UNREAD_FORMATS, is_image, is_left_by_system, kind_of, other_kind
+from fourds_dist.io.names import composed
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("@eaDir", "#recycle", "#snapshot", ".DS_Store", "._1.jpg", "__MACOSX", "Thumbs.db", "desktop.ini"),
+        *("lost+found", "$RECYCLE.BIN", "System Volume Information", ".ipynb_checkpoints", ".AppleDouble"),
+        *(".Trash-1000", "@Recycle", "~$a.jpg", "FOUND.000", "SYNOPHOTO_THUMB_M.jpg", "Icon\r", ".nfs0001"),
+    ],
+)
+def test_left_by_a_system(name: str) -> None:
+    assert is_left_by_system(name)
+    assert not is_image(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.jpg", "a.b.JPEG", "#1.png", "@home.webp", "thumbs.jpg", "a.TIFF", "a.mpo"]
+)
+def test_images(name: str) -> None:
+    assert is_image(name)
+    assert not is_left_by_system(name)
+
+
+def test_other_files_are_counted_by_kind() -> None:
+    names = ["a.HEIC", ".x.jpg", "Thumbs.db", "readme", "a.nii.gz", "a.txt"]
+    assert [kind_of(n) for n in names] == [".heic", "hidden", "thumbs.db", "no extension", ".nii.gz", ".txt"]
+    assert UNREAD_FORMATS[".heic"] == "HEIC"
+    assert not any(is_image(f"a{extension}") for extension in UNREAD_FORMATS)
+
+
+def test_one_unicode_form() -> None:
+    assert composed(unicodedata.normalize("NFD", "Köter")) == "Köter"
+
+
+@pytest.mark.parametrize(
+    ("head", "why"),
+    [
+        (b"\xff\xd8\xff\xe0", None), (b"\x89PNG\r\n\x1a\n", None), (b"RIFF\1\2\3\4WEBPVP8 ", None), (b"II*\0", None),
+        (b"P5\n3 3", None), (b"GIF89a", None), (b"BM\1", None),
+        (b"\n<!DOCTYPE html>", "a page of HTML"), (b'{"error": 404}', "a page of HTML, XML or JSON"),
+        (b"\0\0\0\x0cjP  ", "a JPEG 2000 image; convert"), (b"\0\0\0 ftypavif", "an AVIF image; convert"),
+        (b"\0\0\0 ftypheic", "a HEIC image; convert"), (b"an unknown format", None), (b"", None),
+        (b"version https://git-lfs.github.com", "a pointer of Git LFS"), (b"PK\3\4", "a zip archive"),
+    ],
+)  # fmt: skip
+def test_files_that_are_no_images_are_known_by_their_beginning(head: bytes, why: str | None) -> None:
+    found = other_kind(head)
+    assert found is None if why is None else why in str(found)

@@ -1,0 +1,472 @@
+"""Streams: the same batches for any number of ranks and after any stop; every evaluated sample once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fourds_dist.benchmark.photos import photos_by_all_cores
+from fourds_dist.benchmark.photos import write_dataset as write_photographs
+from fourds_dist.data import (
+    DataConfig,
+    DataError,
+    StreamConfig,
+    TrainStream,
+    evaluation_batches,
+    open_split,
+)
+from fourds_dist.data.stream.stream import fits_in_memory
+from tests.data.shards import SIDE, numbers_in, write_dataset
+
+SIZES = [17, 1, 40, 9, 23]
+IN_MEMORY = DataConfig(resize_px=SIDE, crop_px=SIDE, threads=2, read_threads=2)
+FROM_DISK = IN_MEMORY.model_copy(update={"shuffle_mib": 0.05})
+MODES = pytest.mark.parametrize("config", [IN_MEMORY, FROM_DISK], ids=["in memory", "from disk"])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> str:
+    return write_dataset(tmp_path_factory.mktemp("data") / "set", SIZES)
+
+
+def stream(
+    folder: str, config: DataConfig, rank=0, world_size=1, global_batch_size=12, **choice
+) -> TrainStream:
+    split = open_split(StreamConfig(url=folder, **choice), "train")
+    return TrainStream(
+        {"target": split},
+        config,
+        global_batch_size=global_batch_size,
+        rank=rank,
+        world_size=world_size,
+        seed=3,
+    )
+
+
+def shown(folder: str, config: DataConfig, start: int, stop: int, world_size: int = 1) -> list[list[tuple]]:
+    """(number, label, mirrored) of every image of steps start..stop, ranks one after the other."""
+    steps: list[list[tuple]] = [[] for _ in range(start, stop)]
+    for rank in range(world_size):
+        batches = stream(folder, config, rank, world_size).batches(start)
+        for step, batch in zip(steps, islice(batches, stop - start), strict=True):
+            step += zip(numbers_in(batch.images), batch.labels.tolist(), batch.flip.tolist(), strict=True)
+        batches.close()
+    return steps
+
+
+def test_the_two_modes_are_what_they_say(folder):
+    split = open_split(StreamConfig(url=folder), "train")
+    assert fits_in_memory(split, IN_MEMORY)
+    assert not fits_in_memory(split, FROM_DISK)
+
+
+@MODES
+def test_an_epoch_shows_each_sample_once_with_its_label(folder, config):
+    num_steps = stream(folder, config).num_steps_per_epoch
+    assert num_steps == sum(SIZES) // 12
+    first, second = (
+        [sample for step in shown(folder, config, a, a + num_steps) for sample in step]
+        for a in (0, num_steps)
+    )
+    for epoch in (first, second):
+        numbers = [number for number, _, _ in epoch]
+        assert len(set(numbers)) == len(numbers) == 12 * num_steps
+        assert all(label == number % 3 for number, label, _ in epoch)
+    assert [n for n, _, _ in first] != [n for n, _, _ in second]
+    assert 0.2 < sum(flip for _, _, flip in first) / len(first) < 0.8
+
+
+@MODES
+@given(world_size=st.integers(1, 12), start=st.integers(0, 15), length=st.integers(1, 9))
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    derandomize=True,
+)
+def test_any_world_size_and_any_start_give_the_same_batches(folder, config, world_size, start, length):
+    whole = shown(folder, config, 0, 24)
+    assert shown(folder, config, start, start + length, world_size) == whole[start : start + length]
+
+
+@MODES
+def test_a_world_that_changes_in_mid_epoch_misses_and_repeats_nothing(folder, config):
+    whole = shown(folder, config, 0, 7)
+    pieces = [shown(folder, config, a, b, n) for a, b, n in ((0, 2, 4), (2, 3, 1), (3, 5, 3), (5, 7, 12))]
+    assert [step for piece in pieces for step in piece] == whole
+
+
+def test_two_domains_share_batches_with_separate_orders(folder, tmp_path):
+    other = write_dataset(tmp_path / "other", [30])
+    config = FROM_DISK.model_copy(update={"source_fraction": 0.25})
+
+    def mixed(rank: int, world_size: int) -> TrainStream:
+        splits = {
+            name: open_split(StreamConfig(url=url), "train")
+            for name, url in (("target", folder), ("source", other))
+        }
+        return TrainStream(splits, config, global_batch_size=16, rank=rank, world_size=world_size, seed=0)
+
+    def numbers(batch, from_source: bool) -> list[int]:
+        return numbers_in(batch.images[batch.from_source == from_source])
+
+    whole = list(islice(mixed(0, 1).batches(0), 14))
+    assert all(batch.from_source.sum() == 4 for batch in whole)
+    for from_source in (True, False):
+        seen = [number for batch in whole[:7] for number in numbers(batch, from_source)]
+        assert len(set(seen)) == len(seen)
+    parts = [next(mixed(rank, 2).batches(9)) for rank in range(2)]
+    for from_source in (True, False):
+        together = [number for part in parts for number in numbers(part, from_source)]
+        assert together == numbers(whole[9], from_source)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4, 5, 100])
+def test_every_sample_is_evaluated_once_at_any_number_of_workers(folder, world_size):
+    split = open_split(StreamConfig(url=folder), "test")
+    seen = []
+    for rank in range(world_size):
+        for batch in evaluation_batches(
+            split, FROM_DISK, batch_size_per_rank=8, rank=rank, world_size=world_size
+        ):
+            assert not batch.flip.any()
+            seen += zip(numbers_in(batch.images), batch.labels.tolist(), strict=True)
+    assert seen == [(number, number % 3) for number in range(sum(SIZES))]
+
+
+def test_a_stream_ends_its_threads(folder):
+    import threading
+
+    before = set(threading.enumerate())
+    batches = stream(folder, FROM_DISK).batches(0)
+    next(batches)
+    batches.close()
+    left = [t for t in set(threading.enumerate()) - before if t.is_alive()]
+    for thread in left:
+        thread.join(timeout=5)
+    assert not [t.name for t in left if t.is_alive()]
+
+
+def test_waiting_is_measured(folder):
+    s = stream(folder, FROM_DISK)
+    list(islice(s.batches(0), 3))
+    assert s.wait_s > 0
+    assert s.counts["bytes"] > 0
+
+
+def test_few_labels(folder):
+    numbers = {}
+    for seed in (0, 1):
+        split = open_split(StreamConfig(url=folder, labels_per_class=4), "train", seed=seed)
+        s = TrainStream({"target": split}, IN_MEMORY, global_batch_size=10, rank=0, world_size=1, seed=0)
+        seen = list(islice(s.batches(0), s.num_steps_per_epoch))
+        labels = torch.cat([b.labels for b in seen]).tolist()
+        assert [labels.count(c) for c in range(3)] == [4, 4, 4]
+        assert labels.count(-1) == 90 - 12
+        numbers[seed] = {n for b in seen for n in numbers_in(b.images[b.labels >= 0])}
+    assert numbers[0] != numbers[1]
+    other = open_split(StreamConfig(url=folder, labels_per_class=4), "train", seed=1)
+    assert other.fingerprint != open_split(StreamConfig(url=folder), "train").fingerprint
+
+
+class TestLabelledFraction:
+    """Few labels: every batch holds its share of labelled images, wherever and whenever it is made."""
+
+    @staticmethod
+    def stream(
+        folder: str, config=FROM_DISK, rank=0, world_size=1, batch=12, seed=3, **choice
+    ) -> TrainStream:
+        split = open_split(StreamConfig(url=folder, **choice), "train", seed=1)
+        return TrainStream(
+            {"target": split}, config, global_batch_size=batch, rank=rank, world_size=world_size, seed=seed
+        )
+
+    @classmethod
+    def steps(cls, folder: str, start: int, stop: int, world_size=1, **options) -> list[list[tuple]]:
+        """(number, label, mirrored) of every image of steps start..stop, sorted, of all ranks together."""
+        steps: list[list[tuple]] = [[] for _ in range(start, stop)]
+        for rank in range(world_size):
+            batches = cls.stream(folder, rank=rank, world_size=world_size, **options).batches(start)
+            for step, batch in zip(steps, islice(batches, stop - start), strict=True):
+                step += zip(numbers_in(batch.images), batch.labels.tolist(), batch.flip.tolist(), strict=True)
+            batches.close()
+        return [sorted(step) for step in steps]
+
+    @MODES
+    @given(
+        labels_per_class=st.integers(1, 9),
+        fraction=st.floats(0.01, 0.9),
+        batch=st.sampled_from([6, 12, 20]),
+        seed=st.integers(0, 3),
+    )
+    @settings(
+        max_examples=12,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+        derandomize=True,
+    )
+    def test_every_batch_has_its_share(self, folder, config, labels_per_class, fraction, batch, seed):
+        few = {
+            "labels_per_class": labels_per_class,
+            "labelled_fraction": fraction,
+            "batch": batch,
+            "seed": seed,
+        }
+        s = self.stream(folder, config, **few)
+        assert s.num_steps_per_epoch == sum(SIZES) // batch
+        told, shown = set(), set()
+        num_labelled = set()
+        for made in islice(s.batches(0), 2 * s.num_steps_per_epoch):
+            numbers = numbers_in(made.images)
+            assert len(numbers) == batch
+            is_told = (made.labels >= 0).tolist()
+            num_labelled.add(sum(is_told))
+            for number, label, is_labelled in zip(numbers, made.labels.tolist(), is_told, strict=True):
+                assert label == (number % 3 if is_labelled else -1)
+                (told if is_labelled else shown).add(number)
+        (count,) = num_labelled  # the same in every batch
+        natural = 3 * labels_per_class / 90 * batch
+        wanted = max(fraction * batch, natural)
+        assert wanted - 1e-4 <= count < wanted + 1 or count == batch - 1
+        assert len(told) <= 3 * labels_per_class
+        assert not told & shown
+
+    @MODES
+    @given(world_size=st.integers(1, 4), start=st.integers(0, 15), length=st.integers(1, 9))
+    @settings(
+        max_examples=10,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+        derandomize=True,
+    )
+    def test_any_world_size_and_any_start_give_the_same_batches(
+        self, folder, config, world_size, start, length
+    ):
+        few = {"config": config, "labels_per_class": 2, "labelled_fraction": 0.4}
+        whole = self.steps(folder, 0, 24, **few)
+        assert self.steps(folder, start, start + length, world_size, **few) == whole[start : start + length]
+
+    def test_labelled_images_come_equally_often(self, folder):
+        few = {"labels_per_class": 2, "labelled_fraction": 0.5}
+        labelled = [n for step in self.steps(folder, 0, 14, **few) for n, label, _ in step if label >= 0]
+        assert len(labelled) == 14 * 6
+        assert {labelled.count(n) for n in set(labelled)} == {14}  # a batch holds each of the six once
+
+    def test_fewer_labels_than_a_batch_is_to_hold(self, folder):
+        few = {"labels_per_class": 1, "labelled_fraction": 0.75}
+        for step in self.steps(folder, 0, 7, **few):
+            labelled = [n for n, label, _ in step if label >= 0]
+            assert len(labelled) == 9
+            assert {labelled.count(n) for n in set(labelled)} == {3}
+
+    def test_where_all_are_labelled_nothing_changes(self, folder):
+        assert self.steps(folder, 0, 7, labelled_fraction=0.5) == self.steps(folder, 0, 7)
+        dropped = {"labels_per_class": 5, "unlabelled": "drop"}
+        assert self.steps(folder, 0, 7, labelled_fraction=0.5, **dropped) == self.steps(
+            folder, 0, 7, **dropped
+        )
+
+    def test_unlabelled_images_are_each_shown_once_in_their_pass(self, folder):
+        few = {"labels_per_class": 2, "labelled_fraction": 0.5}
+        unlabelled = [n for step in self.steps(folder, 0, 14, **few) for n, label, _ in step if label < 0]
+        assert len(set(unlabelled)) == len(unlabelled) == 14 * 6  # of 84
+
+    def test_beside_a_source(self, folder, tmp_path):
+        other = write_dataset(tmp_path / "other", [30])
+        few = StreamConfig(url=folder, labels_per_class=2, labelled_fraction=0.5)
+        splits = {"target": open_split(few, "train"), "source": open_split(StreamConfig(url=other), "train")}
+        config = FROM_DISK.model_copy(update={"source_fraction": 0.25})
+        s = TrainStream(splits, config, global_batch_size=16, rank=0, world_size=1, seed=0)
+        assert s.num_steps_per_epoch == 90 // 12
+        for batch in islice(s.batches(0), 9):
+            assert batch.from_source.sum() == 4
+            assert (batch.labels[~batch.from_source] >= 0).sum() == 6
+            assert (batch.labels[batch.from_source] >= 0).all()
+
+    def test_it_is_part_of_the_identity(self, folder):
+        few = {"labels_per_class": 3}
+        identities = [
+            self.stream(folder, **few).identity,
+            self.stream(folder, labelled_fraction=0.3, **few).identity,
+            self.stream(folder, labelled_fraction=0.6, **few).identity,
+        ]
+        assert len(set(identities)) == 3
+
+    def test_refused(self, folder, tmp_path):
+        with pytest.raises(ValueError, match="labels_per_class=0 leaves no labelled images"):
+            StreamConfig(url=folder, labels_per_class=0, labelled_fraction=0.5)
+        bare = write_dataset(tmp_path / "bare", [40], labels=[-1] * 40)
+        with pytest.raises(ValueError, match="has no labelled train images"):
+            self.stream(bare, labelled_fraction=0.5)
+        with pytest.raises(ValueError, match="at least two images"):
+            self.stream(folder, labels_per_class=1, labelled_fraction=0.5, batch=1)
+
+
+def test_unlabelled_images_can_be_dropped(folder):
+    split = open_split(StreamConfig(url=folder, labels_per_class=4, unlabelled="drop"), "train")
+    assert split.num_samples == 12
+    s = TrainStream({"target": split}, FROM_DISK, global_batch_size=6, rank=0, world_size=1, seed=0)
+    assert s.num_steps_per_epoch == 2
+    labels = torch.cat([b.labels for b in islice(s.batches(0), 2)]).tolist()
+    assert sorted(labels) == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_balance_shows_classes_equally_often(tmp_path):
+    labels = [0] * 60 + [1] * 25 + [2] * 5
+    folder = write_dataset(tmp_path / "skewed", [50, 40], labels=labels)
+    split = open_split(StreamConfig(url=folder, class_balance=1.0), "train")
+    s = TrainStream({"target": split}, FROM_DISK, global_batch_size=4, rank=0, world_size=1, seed=0)
+    seen = list(islice(s.batches(0), s.num_steps_per_epoch))
+    counts = torch.bincount(torch.cat([b.labels for b in seen]), minlength=3)
+    assert counts.sum() == 88
+    assert (counts - 30).abs().max() <= 3
+
+
+def test_labels_of_validation_are_never_hidden(folder):
+    split = open_split(StreamConfig(url=folder, labels_per_class=0), "val")
+    (batch,) = evaluation_batches(split, FROM_DISK, batch_size_per_rank=100, rank=0, world_size=1)
+    assert (batch.labels >= 0).all()
+
+
+class TestBrokenSamples:
+    """A sample that is broken on disk: left out, reported, replaced the same way on all ranks, up to a budget."""
+
+    @pytest.fixture
+    def broken(self, tmp_path) -> str:
+        folder = write_dataset(tmp_path / "broken", SIZES)
+        for split in ("train", "test"):
+            self.overwrite(Path(folder) / f"{split}-00002.tar", b"IHDR")
+        return folder
+
+    @staticmethod
+    def overwrite(path: Path, mark: bytes) -> None:
+        content = bytearray(path.read_bytes())
+        at = content.find(mark, len(content) // 2)
+        content[at : at + 4] = b"\0\0\0\0"
+        path.write_bytes(content)
+
+    @MODES
+    def test_a_broken_sample_is_replaced_by_a_neighbour(self, broken, config, caplog):
+        config = config.model_copy(update={"max_bad_fraction": 0.02})
+        whole = shown(broken, config, 0, 7)
+        assert all(len(step) == 12 for step in whole)
+        assert [step for a in range(7) for step in shown(broken, config, a, a + 1, 3)] == whole
+        assert "left out train-00002.tar/" in caplog.text
+        assert "checksum" in caplog.text
+
+    def test_evaluation_leaves_it_out(self, broken):
+        config = FROM_DISK.model_copy(update={"max_bad_fraction": 0.02})
+        split = open_split(StreamConfig(url=broken), "test")
+        batches = evaluation_batches(split, config, batch_size_per_rank=8, rank=0, world_size=1)
+        numbers = [number for batch in batches for number in numbers_in(batch.images)]
+        assert len(numbers) == len(set(numbers)) == 89
+
+    def test_the_budget_ends(self, broken):
+        config = FROM_DISK.model_copy(update={"max_bad_fraction": 0.0})
+        with pytest.raises(
+            DataError, match=r"(?s)max_bad_fraction.*train-00002.tar/\d+: checksum.*pack verify"
+        ):
+            shown(broken, config, 0, 7)
+
+    def test_an_image_that_cannot_be_decoded_counts_too(self, tmp_path, monkeypatch):
+        from tests.data import shards
+
+        good = shards.image_of
+        monkeypatch.setattr(shards, "image_of", lambda n: b"no image" if n == 30 else good(n))
+        folder = write_dataset(tmp_path / "undecodable", SIZES)
+        config = FROM_DISK.model_copy(update={"max_bad_fraction": 0.02})
+        s = stream(folder, config)
+        numbers = [n for b in islice(s.batches(0), 7) for n in numbers_in(b.images)]
+        assert 30 not in numbers
+        assert s.num_bad_samples in (0, 1)
+        assert s.num_bad_samples == (len(set(numbers)) < len(numbers))
+
+
+def test_too_small_a_split_is_refused(folder):
+    with pytest.raises(ValueError, match="90 train images, fewer than the 91"):
+        stream(folder, FROM_DISK, global_batch_size=91)
+
+
+def test_a_shard_that_vanishes_ends_the_run_with_its_name(tmp_path):
+    folder = write_dataset(tmp_path / "set", SIZES)
+    s = stream(folder, FROM_DISK)
+    (Path(folder) / "train-00002.tar").unlink()
+    with pytest.raises(DataError, match=r"train-00002.tar cannot be read: FileNotFoundError"):
+        list(islice(s.batches(0), 7))
+
+
+def test_decoding_leaves_the_threads_of_others_alone(folder):
+    """A new thread, such as autograd's, takes the number of threads that was set last in any thread."""
+    found = subprocess.run(
+        [sys.executable, "-c", THREADS, folder],
+        env=os.environ | {"OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert found == ["2", "2", "1"]
+
+
+THREADS = """
+import sys, threading, torch
+from fourds_dist.data import DataConfig, StreamConfig, TrainStream, open_split
+from fourds_dist.data.stream.batches import decoding_pool
+split = open_split(StreamConfig(url=sys.argv[1]), "train")
+config = DataConfig(resize_px=8, crop_px=8, threads=2)
+stream = TrainStream({"target": split}, config, global_batch_size=12, rank=0, world_size=1, seed=0)
+batches = stream.batches(0)
+next(batches)
+found = []
+thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+thread.start()
+thread.join()
+pool = decoding_pool(1)
+print(torch.get_num_threads(), *found, pool.submit(torch.get_num_threads).result())
+"""
+
+
+def test_what_changes_the_order_changes_the_identity(folder):
+    same, *others = (
+        stream(folder, FROM_DISK).identity,
+        stream(folder, IN_MEMORY).identity,
+        stream(folder, FROM_DISK, global_batch_size=10).identity,
+        stream(folder, FROM_DISK, labels_per_class=3).identity,
+    )
+    assert same not in others
+    assert len(set(others)) == len(others)
+    fast = FROM_DISK.model_copy(update={"threads": 1, "prefetch_batches": 9, "retry_timeout_s": 3.0})
+    assert stream(folder, fast, rank=1, world_size=3).identity == same
+
+
+@pytest.mark.slow
+def test_memory_stays_within_what_is_stated(tmp_path):
+    """Batches of 64 at 224 px, from 60 MiB of photographs of which 16 MiB are shuffled."""
+    write_photographs(tmp_path, photos_by_all_cores(256) * 4, num_shards=4)
+    found = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    above_mib, encoded_mib, batch_mib = 175 + 50, 2 * 16, 64 * 3 * 224**2 / 2**20
+    assert float(found.stdout) < above_mib + encoded_mib + (4 + 2) * batch_mib
+
+
+MEMORY = """
+import itertools, sys, torchvision
+from fourds_dist.data import DataConfig, StreamConfig, TrainStream, open_split
+def mib(name):
+    return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith(name))
+split = open_split(StreamConfig(url=sys.argv[1]), "train")
+config = DataConfig(shuffle_mib=16, threads=2)
+stream = TrainStream({"target": split}, config, global_batch_size=64, rank=0, world_size=1, seed=0)
+before = mib("VmRSS")
+for _ in itertools.islice(stream.batches(0), 48):
+    pass
+print(mib("VmHWM") - before)
+"""

@@ -1,0 +1,79 @@
+"""One small finished run, from Python as a notebook would make it, for all tests of results."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.small_network import STAGES
+
+NUM_TEST = 359
+
+
+@pytest.fixture(scope="session")
+def one_thread() -> Iterator[None]:
+    """Networks this small are no faster on more threads, and far slower beside other work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def workplace(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with shards/digits, shards/digits-photos, runs/digits (finished) and seven.png; not to be changed."""
+    from fourds_dist.api import fit
+    from fourds_dist.data.datasets.digits import digits
+    from fourds_dist.data.pack.writer import pack_domain
+    from fourds_dist.inference.loading import load_student
+
+    folder = tmp_path_factory.mktemp("workplace")
+    for name, domain in zip(("digits", "digits-photos"), digits(crops_per_digit=1), strict=True):
+        pack_domain(domain, str(folder / "shards" / name))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        small = {"arch": "tests.small_network:small", "stages": list(STAGES)}
+        fit(
+            source={"url": "shards/digits"},
+            target={"url": "shards/digits-photos"},
+            teacher=small,
+            student=small,
+            data={"resize_px": 18, "crop_px": 16, "flip": False},
+            source_stage={"epochs": 4, "global_batch_size": 32},
+            distill_stage={"epochs": 3, "global_batch_size": 32},
+            launch={"runner": "inline"},
+            run={"name": "digits"},
+        )
+    student = load_student(folder / "runs" / "digits")
+    for image in images(folder / "shards" / "digits", label=7):
+        (folder / "seven.png").write_bytes(image)
+        if student.predict(folder / "seven.png")[0].label == "7":
+            break
+    return folder
+
+
+@pytest.fixture
+def run_folder(workplace: Path, tmp_path: Path) -> Path:
+    """A copy of the run that a test may change."""
+    return Path(shutil.copytree(workplace / "runs" / "digits", tmp_path / "runs" / "digits"))
+
+
+def images(dataset: Path, label: int) -> Iterator[bytes]:
+    """A dataset's encoded test images of one class."""
+    from fourds_dist.data.format.index import ShardIndex
+
+    tar = dataset / "test-00000.tar"
+    index = ShardIndex.from_bytes(Path(f"{tar}.index").read_bytes(), str(tar))
+    data = tar.read_bytes()
+    for row in (index.labels == label).nonzero()[0]:
+        begin = int(index.offsets[row])
+        yield data[begin : begin + int(index.sizes[row])]
+
+
+def one_of_each(dataset: Path) -> dict[int, bytes]:
+    """The first test image of each of ten classes."""
+    return {label: next(images(dataset, label)) for label in range(10)}

@@ -1,0 +1,116 @@
+"""What is there and how large, asked for in few requests; a hundred thousand shards start in seconds."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fourds_dist.data import DataConfig, StreamConfig, TrainStream, open_split
+from fourds_dist.data.format.manifest import Manifest, Shard, write_manifest
+from fourds_dist.io import listing
+from fourds_dist.io.listing import prefixes, sizes
+from tests.data.conftest import S3Server
+from tests.data.shards import write_dataset
+from tests.rights import reachable_folder, unprivileged
+
+NAMES = [f"train-{n:05}.tar{end}" for n in range(60) for end in ("", ".index")]
+
+
+def filled(folder: Path, names: list[str]) -> None:
+    for at, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * at)
+
+
+@pytest.mark.parametrize("many", [10, 10**6], ids=["side by side", "in one"])
+@pytest.mark.parametrize("where", ["disk", "s3"])
+def test_sizes_of_what_is_there(tmp_path, s3_server: S3Server, monkeypatch, where, many):
+    monkeypatch.setattr(listing, "MANY", many)
+    url = f"{s3_server.new_bucket()}/set" if where == "s3" else str(tmp_path)
+    folder = s3_server.path(url) if where == "s3" else tmp_path
+    filled(folder, [*NAMES, "other.txt", f"{NAMES[3]}/below", "sub/train-00001.tar"][: len(NAMES) + 1])
+    filled(folder, ["sub/" + NAMES[0]])
+    (folder / NAMES[5]).unlink()
+    found = sizes(url, NAMES)
+    assert found == {name: at for at, name in enumerate(NAMES) if at != 5}
+    assert sizes(f"{url}/nowhere", NAMES) == {}
+
+
+def test_a_store_that_lets_no_one_list_is_asked_for_each(s3_server: S3Server, monkeypatch):
+    url = f"{s3_server.new_bucket()}/set"
+    filled(s3_server.path(url), NAMES)
+    (s3_server.path(url) / NAMES[-1]).unlink()
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError("ListBucket")
+
+    monkeypatch.setattr("s3fs.S3FileSystem.ls", refused)
+    assert sizes(url, NAMES) == {name: at for at, name in enumerate(NAMES[:-1])}
+
+
+@given(st.lists(st.text("ab0", min_size=1, max_size=8), min_size=1, max_size=300, unique=True))
+def test_every_name_has_a_prefix(names):
+    found = prefixes(names)
+    assert all(any(name.startswith(prefix) for prefix in found) for name in names)
+
+
+def test_many_names_are_cut_evenly():
+    found = prefixes([f"train-{n:06}.tar" for n in range(100_000)])
+    assert 16 <= len(found) <= 500
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda path: path.unlink(), "train-00001.tar is missing, though the manifest"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:-512]),
+            "train-00001.tar has .* bytes, but the manifest lists",
+        ),
+        (lambda path: Path(f"{path}.index").unlink(), "train-00001.tar.index is missing"),
+    ],
+)
+def test_what_is_missing_or_cut_is_refused_at_the_start(tmp_path, harm, message):
+    split = open_split(StreamConfig(url=write_dataset(tmp_path / "set", [3, 4])), "train")
+    split.check_shards()
+    harm(tmp_path / "set" / "train-00001.tar")
+    with pytest.raises(ValueError, match=message):
+        split.check_shards()
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_shards_start_in_seconds(tmp_path):
+    """A hundred million samples, six terabytes: manifest read, everything listed, the first order drawn."""
+    num = 100_000
+    for number in range(num):
+        with (tmp_path / f"train-{number:06}.tar").open("wb") as file:
+            file.truncate(60_000_000)
+        (tmp_path / f"train-{number:06}.tar.index").touch()
+    shards = tuple(Shard(f"train-{n:06}.tar", 1000, 60_000_000) for n in range(num))
+    write_manifest(str(tmp_path), Manifest("many", ("a",), {"train": shards}, {"train": (0,)}))
+    began = time.process_time()
+    split = open_split(StreamConfig(url=str(tmp_path)), "train")
+    split.check_shards()
+    stream = TrainStream({"target": split}, DataConfig(), global_batch_size=256, rank=0, world_size=1, seed=0)
+    order = stream._streams[0].order
+    middle = order.num_steps_per_epoch // 2
+    assert len(order.epoch(0).batch(middle)) == 256
+    assert time.process_time() - began < 10
+
+
+@pytest.mark.parametrize("name", ["train-00000.tar", "train-00000.tar.index"])
+def test_shards_that_this_user_may_not_read_are_named_before_anything_starts(name: str) -> None:
+    with reachable_folder() as folder:
+        split = open_split(StreamConfig(url=write_dataset(folder / "set", [4])), "train")
+        split.check_shards()
+        (folder / "set" / name).chmod(0)
+        with (
+            unprivileged(),
+            pytest.raises(ValueError, match=rf"{name}: access denied; give this user the right"),
+        ):
+            split.check_shards()

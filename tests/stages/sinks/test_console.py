@@ -1,0 +1,45 @@
+"""Console output of a run."""
+
+from __future__ import annotations
+
+import pytest
+
+from fourds_dist.runs.events import (
+    EpochEnded,
+    Note,
+    StageEnded,
+    StageStarted,
+    StepLogged,
+    TimeShares,
+    Validation,
+)
+from fourds_dist.stages.sinks.console import ProgressView
+
+
+def test_plain_lines_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    view = ProgressView()
+    length = {"num_epochs": 3, "num_steps_per_epoch": 5, "global_batch_size": 64}
+    epoch = EpochEnded(
+        step=10,
+        epoch=2,
+        loss=0.5,
+        images_per_s=100.0,
+        validation={"student": Validation(0.9), "teacher_adapted": Validation(0.75, loss=1.25)},
+        num_evaluated=4,
+        is_best=True,
+        left_s=75.0,
+    )
+    for event in (
+        StageStarted(step=5, **length, num_workers=1, device="CPU"),
+        StepLogged(step=10, epoch=2, loss=0.5, losses={}, images_per_s=100.0, shares=TimeShares(0)),
+        epoch,
+        Note(step=10, text="[/gloo/pair.cc:545] Read error [::1]"),  # no markup
+        StageEnded(step=15),
+    ):
+        view(event.stamped("distill", 0))
+    assert capsys.readouterr().err.splitlines() == [
+        "distillation: 3 epochs, 5 steps each, 64 images a step, 1 worker (CPU), resuming from step 5",
+        "distillation: epoch 2: loss 0.500, validation student 90.0%, teacher_adapted 75.0% (loss 1.250) (best), "
+        "100 images/s, 1 min 15 s left",
+        "distillation: [/gloo/pair.cc:545] Read error [::1]",
+    ]

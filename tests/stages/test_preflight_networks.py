@@ -1,0 +1,182 @@
+"""What is refused of networks before anything starts: each by one pass without data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from fourds_dist.stages.preflight import check_device
+from fourds_dist.stages.preflight_networks import check_networks, smallest_part
+from fourds_dist.stages.settings import Settings
+from fourds_dist.stages.trial_step import call_on_blank_images, last_operation
+from tests.method import networks
+
+NETWORKS = "tests.method.networks"
+
+
+def settings(teacher: str = "convolutions", student: str = "convolutions", **more: Any) -> Settings:
+    """A run of two entry points; `more` holds keys by section."""
+    tree: dict[str, Any] = {
+        "source": {"url": "s"},
+        "target": {"url": "t"},
+        "data": {"crop_px": 16, "resize_px": 16},
+        "teacher": {"arch": f"{NETWORKS}:{teacher}", "stages": ("a", "b")},
+        "student": {"arch": f"{NETWORKS}:{student}", "stages": ("a", "b")},
+    }
+    for key, value in more.items():
+        section, _, name = key.partition("__")
+        tree.setdefault(section, {})[name] = value
+    return Settings.model_validate(tree)
+
+
+@pytest.mark.parametrize(
+    "student",
+    ["with_idle_layer", "tied", "lazy", "looks_at_values", "frozen_but_its_head", "ends_in_log_softmax"],
+)
+def test_odd_networks_that_can_be_trained_pass(student: str) -> None:
+    check_networks(settings(student=student), 5)
+
+
+ONE_STAGE: dict[str, Any] = {"teacher__stages": ("b",), "student__stages": ("b",)}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            settings(student="of_grey_images"),
+            r"student: Convolutions does not take images of 16 px in three channels",
+        ),
+        (settings(student="two_outputs_in_training"), r"student: _InTraining returns a tuple in training"),
+        (settings(teacher="two_outputs_in_training"), r"teacher: _InTraining returns a tuple in training"),
+        (
+            settings(student="named_logits"),
+            r"student: _Named returns a SimpleNamespace instead of logits .*student\.arch",
+        ),
+        (settings(student="with_extra_state"), r"student: _extra_state .* is a dict, not a tensor"),
+        (
+            settings(teacher__stages=("a", "head")),
+            r"teacher: stage 'head' returns .* instead of a feature map",
+        ),
+        (settings(teacher__stages=("b", "a")), r"teacher: stages b, a do not run in this order; .* a, b"),
+        (settings(teacher="blind", **ONE_STAGE), r"the adapter after stage 'b' gets no gradient"),
+        (
+            settings(student="recurrent", teacher__stages=("a",), student__stages=("conv",)),
+            r"student: stage 'conv' runs 2",
+        ),
+        (
+            settings(student="ends_in_softmax"),
+            r"student: _Ending ends in softmax in training.*student\.arch",
+        ),
+        (
+            settings(teacher="ends_in_softmax_in_evaluation"),
+            r"teacher: _Ending ends in softmax in evaluation",
+        ),
+        (settings(student="ends_in_sigmoid"), r"student: _Ending ends in sigmoid"),
+        (settings(student="frozen"), r"student: nothing in Convolutions would train: all its .* frozen"),
+        (settings(teacher="frozen"), r"teacher: nothing in Convolutions would train: all its .* frozen"),
+        (
+            settings(student="gives_answers", student__start="random"),
+            r"student: nothing in _Ending would train: its logits have no gradient",
+        ),
+        (
+            settings(student="of_half_precision"),
+            r"student: Convolutions fails in training .* torch\.float16: make them torch\.float32",
+        ),
+    ],
+)
+def test_refused_before_the_start(given: Settings, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_networks(given, 5)
+
+
+def test_a_teacher_that_is_not_trained_may_give_more_in_training() -> None:
+    given = settings(
+        teacher="two_outputs_in_training", student__start="random", teacher__checkpoint="none.pt"
+    )
+    with pytest.raises(ValueError, match=r"none\.pt does not exist"):  # after the check of the outputs
+        check_networks(given, 5)
+
+
+def test_a_network_that_ends_in_log_softmax_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        check_networks(settings(student="ends_in_log_softmax"), 5)
+    assert caplog.messages == [
+        "student: _Ending ends in log_softmax; its outputs are used as logits, as softmax gives equal values for both"
+    ]
+
+
+def test_first_weights_that_are_not_finite_are_refused_by_name() -> None:
+    given = settings(student="not_finite", data__grey_range=(0, 255))
+    with pytest.raises(ValueError, match=r"student: Convolutions .* not finite in head\.weight"):
+        check_networks(given, 5, list("abcde"))
+
+
+@pytest.mark.parametrize(
+    ("network", "operation"),
+    [("convolutions", "Addmm"), ("frozen", "Addmm"), ("ends_in_softmax", "Softmax"), ("gives_answers", None)],
+)
+def test_the_last_operation_of_a_network(network: str, operation: str | None) -> None:
+    built = getattr(networks, network)(5)
+    learning = [parameter.requires_grad for parameter in built.parameters()]
+    assert last_operation(built, side_px=16, training=True) == operation
+    assert [parameter.requires_grad for parameter in built.parameters()] == learning
+
+
+def test_networks_of_another_number_of_classes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "convolutions", lambda num_classes: networks.Convolutions(7))
+    with pytest.raises(ValueError, match="teacher: Convolutions has 7 outputs, the data have 5"):
+        check_networks(settings(), 5)
+
+
+@pytest.mark.parametrize(
+    ("size", "workers", "gradient_accumulation_steps", "part"),
+    [(16, 1, 1, 16), (8, 2, 4, 1), (9, 1, 8, 1), (12, 5, 1, 2), (3, 2, 1, 1)],
+)
+def test_the_smallest_part_of_a_batch(
+    size: int, workers: int, gradient_accumulation_steps: int, part: int
+) -> None:
+    given = settings(
+        distill_stage__global_batch_size=size,
+        launch__workers=workers,
+        step__gradient_accumulation_steps=gradient_accumulation_steps,
+    )
+    assert smallest_part("distill", given) == part
+
+
+def test_one_image_at_a_time_is_refused_where_batch_norm_cannot_do_with_it() -> None:
+    check_networks(settings(distill_stage__global_batch_size=1), 5)  # maps of more than one pixel
+    given = settings(distill_stage__global_batch_size=4, step__gradient_accumulation_steps=4, data__crop_px=1)
+    with pytest.raises(
+        ValueError,
+        match=r"distill_stage\.global_batch_size=4 .*step\.gradient_accumulation_steps=4 leaves parts of one image",
+    ):
+        check_networks(given, 5)
+
+
+def test_random_numbers_stay_as_they_were() -> None:
+    torch.manual_seed(3)
+    task = networks.Convolutions(5)
+    before = torch.get_rng_state()
+    call_on_blank_images(task, batch_size=2, side_px=16)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not task.a[1].num_batches_tracked.any()  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("keys", "on_gpu", "message"),
+    [
+        ({"step__batch_norm": "synchronised"}, False, r"step\.batch_norm=synchronised needs GPUs"),
+        ({"step__cuda_graph": True}, False, r"step\.cuda_graph=true works on one GPU"),
+        ({"step__cuda_graph": True, "launch__workers": 2}, None, r"step\.cuda_graph=true works on one GPU"),
+    ],
+)
+def test_steps_that_the_devices_cannot_take_are_refused(
+    keys: dict, on_gpu: bool | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_device(settings(**keys), on_gpu=on_gpu)
+    check_device(settings(), on_gpu=on_gpu)
+    check_device(settings(step__batch_norm="synchronised", launch__workers=2), on_gpu=True)

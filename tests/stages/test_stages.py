@@ -1,0 +1,333 @@
+"""Stages: those of a run, the files of each, and the teacher adaptation of two-stage methods, also when interrupted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+from torch import nn
+
+from fourds_dist.cli import command
+from fourds_dist.cli.train import main
+from fourds_dist.config.loading import dump, load
+from fourds_dist.config.section import ConfigError
+from fourds_dist.launch.run import run, train
+from fourds_dist.models.weights.loading import encode_weights
+from fourds_dist.runs import run_folder
+from fourds_dist.runs.failures import StopKind, StopReason
+from fourds_dist.runs.run_folder import RunFolder
+from fourds_dist.runs.summary import RunSummary
+from fourds_dist.stages.settings import Settings
+from fourds_dist.stages.stages import drop_checkpoints, run_stage, stages_to_run
+from fourds_dist.training.checkpoint.checkpoint_store import FolderStore
+from fourds_dist.training.checkpoint.learning_state import FORMAT
+from fourds_dist.training.stop_signals import Stopped
+from tests.data.shards import CLASSES, write_dataset
+from tests.ranks import run_ranks
+from tests.training.tiny import NUM_CLASSES, tiny_network
+
+SMALL = (
+    "data={resize_px: 8, crop_px: 8}",
+    "teacher={arch: tests.stages.test_stages:network, stages: [layer1, layer2]}",
+    "student={arch: tests.stages.test_stages:network, stages: [layer1, layer2], start: random}",
+    "source_stage={epochs: 1, global_batch_size: 16}",
+    "adapt_stage={epochs: 2, global_batch_size: 16}",
+    "distill_stage={epochs: 1, global_batch_size: 16}",
+    "step.log_every_steps=1",
+    "launch.runner=inline",
+    "tracking.wandb=disabled",
+)
+
+
+def notes(run: Path) -> list[str]:
+    """What the run noted, but for what it was bound by: that depends on the machine."""
+    texts = (row["text"] for row in rows(run) if row["event"] == "note")
+    return [text for text in texts if not text.startswith("bound by ")]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    classes = (*CLASSES, "dog", "elk")
+    write_dataset(folder / "source", [32], classes=classes)
+    write_dataset(folder / "target", [48], classes=classes)
+    return folder
+
+
+def network(num_classes: int) -> nn.Module:
+    """The smallest network there is, of two stages."""
+    assert num_classes == NUM_CLASSES
+    return tiny_network(8)
+
+
+def settings(data: Path, runs: Path, *changes: str) -> Settings:
+    places = (f"source.url={data}/source", f"target.url={data}/target", f"run.dir={runs}")
+    return load(Settings, None, [*SMALL, *places, *changes])
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def store(folder: RunFolder, stage: str):
+    return lambda note: FolderStore(folder.path(stage), note=note)
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages"),
+    [
+        ((), ("source", "distill")),
+        (("adapt.method=mcc",), ("source", "adapt", "distill")),
+        (("adapt.method=mcc", "run.until=adapt"), ("source", "adapt")),
+        (("run.until=source",), ("source",)),
+        (("teacher.checkpoint=t.pt", "adapt.method=fine_tune"), ("adapt", "distill")),
+        (("teacher.checkpoint=t.pt", "student.start=source"), ("source", "distill")),
+        (("teacher.checkpoint=t.pt",), ("distill",)),
+    ],
+)
+def test_stages_of_a_run(tmp_path: Path, changes: tuple[str, ...], stages: tuple[str, ...]) -> None:
+    assert stages_to_run(settings(tmp_path, tmp_path, *changes)) == stages
+
+
+def test_two_stages_distil_the_adapted_teacher(data: Path, tmp_path: Path) -> None:
+    given = settings(
+        data, tmp_path, "run.name=two", "adapt.method=mcc", "target.labels_per_class=4",
+        "method.preset=distillation", "method.teacher_batch_norm=frozen",
+    )  # fmt: skip
+    outcome = train(given)
+    assert outcome is not None
+    networks = [line.network for line in outcome.lines]
+    assert {"teacher", "teacher before adapting", "student"} <= set(networks)
+    events = rows(tmp_path / "two")
+    assert [row["stage"] for row in events if row["event"] == "end"] == ["source", "adapt", "distill"]
+    adapting = next(row for row in events if row["stage"] == "adapt" and row["event"] == "step")
+    assert {"teacher_ce", "teacher_mcc"} <= adapting["losses"].keys()
+    before, after = (
+        load_file(tmp_path / "two" / f"{name}.safetensors") for name in ("teacher", "teacher_adapted")
+    )
+    assert not torch.equal(before["fc.weight"], after["fc.weight"])
+    kept = load_file(
+        tmp_path / "two" / "adapters.safetensors"
+    )  # the statistics of the teacher that was distilled
+    torch.testing.assert_close(kept["teacher.layer1.1.running_mean"], after["layer1.1.running_mean"])
+
+    # What is done is not done again: only the last stage runs where its result is gone.
+    (tmp_path / "two" / "summary.json").unlink()
+    count = len(rows(tmp_path / "two"))
+    assert train(given) is not None
+    assert [row["stage"] for row in rows(tmp_path / "two")[count:]].count("adapt") == 0
+
+
+@pytest.mark.parametrize(("start", "warms_up"), [("random", True), ("source", False)])
+def test_a_student_that_does_not_know_the_classes_warms_up(
+    data: Path, tmp_path: Path, start: str, warms_up: bool
+) -> None:
+    train(
+        settings(
+            data, tmp_path, "run.name=student_untrained", f"student.start={start}", "distill_stage.epochs=2"
+        )
+    )
+    steps = [
+        row
+        for row in rows(tmp_path / "student_untrained")
+        if row["stage"] == "distill" and row["event"] == "step"
+    ]
+    assert ["student_ratio" in row["method_values"] for row in steps] == [warms_up] * len(steps)
+    if warms_up:
+        epoch = next(
+            row
+            for row in rows(tmp_path / "student_untrained")
+            if row["event"] == "epoch" and row["stage"] == "distill"
+        )
+        accuracy = {name: measured["accuracy"] for name, measured in epoch["validation"].items()}
+        reached = min(1.0, accuracy["student"] / accuracy["teacher_adapted"])
+        ratios = [row["method_values"]["student_ratio"] for row in steps]
+        assert ratios == pytest.approx([0.0] * 3 + [reached**16] * 3)
+
+
+def test_teacher_adaptation_resumes(data: Path, tmp_path: Path) -> None:
+    def adapted(name: str, stop_at: int | None) -> dict[str, torch.Tensor]:
+        given = settings(data, tmp_path, f"run.name={name}", "adapt.method=fine_tune", "run.until=adapt")
+        folder = RunFolder(given.run_url)
+        run_stage("source", given, store(folder, "source"))
+        looks = iter(range(1, 100))
+        if stop_at is not None:
+            with pytest.raises(Stopped, match="SIGTERM"):
+                run_stage(
+                    "adapt", given, store(folder, "adapt"),
+                    stop=lambda run_s: StopReason(StopKind.SIGTERM) if next(looks) == stop_at else None,
+                )  # fmt: skip
+            assert not folder.exists("adapt.json")
+        run_stage("adapt", given, store(folder, "adapt"))
+        return load_file(folder.path("teacher_adapted.safetensors"))
+
+    whole, stopped = adapted("whole", None), adapted("stopped", 4)
+    assert whole.keys() == stopped.keys()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(stopped[name], tensor, rtol=0, atol=0, msg=name)
+    assert sum(row["event"] == "start" for row in rows(tmp_path / "stopped")) == 3
+
+
+def test_until_the_source_needs_no_target_and_its_teacher_warms_up_others(data: Path, tmp_path: Path) -> None:
+    given = settings(data, tmp_path, "run.name=source", "run.until=source", "target.url=null")
+    assert train(given) is None
+    assert not (tmp_path / "source" / "summary.json").exists()
+    teacher = tmp_path / "source" / "teacher.safetensors"
+    assert run(settings(data, tmp_path, "run.name=next", f"teacher.checkpoint={teacher}"))
+    assert {row["stage"] for row in rows(tmp_path / "next")} == {"distill"}
+
+
+def test_a_store_that_is_away_as_a_stage_ends_is_waited_for(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed, write = set(), run_folder.write_bytes
+
+    def once_away(url: str, content: bytes) -> None:
+        if url not in failed and not url.endswith("metrics.jsonl"):
+            failed.add(url)
+            raise ConnectionError("nobody there")
+        write(url, content)
+
+    given = settings(data, tmp_path, "run.name=away", "run.until=source")
+    monkeypatch.setattr(run_folder, "write_bytes", once_away)
+    run_stage("source", given, store(RunFolder(given.run_url), "source"))
+    assert {Path(url).name for url in failed} == {"teacher.safetensors", "source.json"}
+    assert failed <= {str(path) for path in (tmp_path / "away").iterdir()}
+
+
+def test_problems_are_logged_in_order(data: Path, tmp_path: Path) -> None:
+    given = settings(data, tmp_path, "run.name=troubled", "run.until=source")
+    make_store = store(RunFolder(given.run_url), "source")
+
+    def troubled(note: Callable[[str], None]) -> FolderStore:
+        for text in ("first", "second", "third"):
+            note(text)
+        return make_store(note)
+
+    run_stage("source", given, troubled)
+    assert notes(tmp_path / "troubled") == ["first", "second", "third"]
+
+
+def _rank(rank: int, given: Settings, group: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{group}", rank=rank, world_size=2)
+    run_stage("source", given, store(RunFolder(given.run_url), "source"))
+    dist.destroy_process_group()
+
+
+def test_ranks_draw_other_numbers_and_the_first_the_same_as_alone(data: Path, tmp_path: Path) -> None:
+    states = []
+    for name in ("alone", "two"):
+        given = settings(data, tmp_path, f"run.name={name}", "run.until=source")
+        if name == "two":
+            run_ranks(_rank, (given, str(tmp_path / "group")))
+        else:
+            run_stage("source", given, store(RunFolder(given.run_url), "source"))
+        checkpoints = FolderStore(f"{given.run_url}/source")
+        states.append(checkpoints.read(checkpoints.newest() or "")["ranks"])
+    (alone,), (first, second) = states
+    assert torch.equal(alone["random"]["cpu"], first["random"]["cpu"])  # nothing is drawn in training here
+    assert not torch.equal(first["random"]["cpu"], second["random"]["cpu"])
+
+
+def _idle_rank(rank: int, given: Settings, group: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{group}", rank=rank, world_size=2)
+    run_stage("source", given, store(RunFolder(given.run_url), "source"))
+    dist.destroy_process_group()
+
+
+def test_a_layer_that_no_loss_reaches_is_named_and_stays_over_any_number_of_workers(
+    data: Path, tmp_path: Path
+) -> None:
+    net = "{arch: 'tests.method.networks:with_idle_layer', stages: [a, b]}"
+    idle = [f"teacher={net}", f"student={net}", "run.until=source"]
+    weights = []
+    for name in ("alone", "two"):
+        given = settings(data, tmp_path, *idle, f"run.name={name}")
+        if name == "two":
+            run_ranks(_idle_rank, (given, str(tmp_path / "idle")))
+        else:
+            run_stage("source", given, store(RunFolder(given.run_url), "source"))
+        (note,) = notes(tmp_path / name)
+        names = "networks.{0}.projection.weight, networks.{0}.projection.bias"
+        assert note == (
+            f"{names.format('teacher')}, {names.format('student')}: no loss reaches these parameters, which stay "
+            "unchanged"
+        )
+        weights.append(load_file(tmp_path / name / "teacher.safetensors"))
+    assert torch.equal(weights[0]["projection.weight"], weights[1]["projection.weight"])
+    assert not torch.equal(weights[0]["head.weight"], torch.zeros_like(weights[0]["head.weight"]))
+
+
+def test_a_teacher_s_classes_are_taken_by_name_and_said_once(data: Path, tmp_path: Path) -> None:
+    """A given teacher's file has the classes in another order; without metadata the order is checked by validation."""
+    classes = (*CLASSES, "dog", "elk")
+    torch.manual_seed(0)
+    state = tiny_network(8).state_dict()
+    about = {"classes": "\n".join(reversed(classes)), "mean": "", "format": "pt"}
+    (tmp_path / "named.safetensors").write_bytes(encode_weights(state, about))
+    (tmp_path / "bare.safetensors").write_bytes(encode_weights(state, {}))
+    told = {}
+    for name in ("named", "bare"):
+        given = settings(
+            data, tmp_path, f"teacher.checkpoint={tmp_path}/{name}.safetensors", f"run.name={name}"
+        )
+        run(given)
+        told[name] = notes(tmp_path / name)
+    (reordered,) = [text for text in told["named"] if "another order than the data's; " in text]
+    assert reordered.endswith("reordered fc.weight, fc.bias by class name")
+    (judged,) = [text for text in told["bare"] if "chance is 20.0%" in text]
+    assert "bare.safetensors has an accuracy of " in judged
+    assert "source's validation split (mean over classes)" in judged
+
+
+def test_the_epoch_may_be_chosen_by_the_mean_over_classes(data: Path, tmp_path: Path) -> None:
+    given = settings(
+        data, tmp_path, "run.name=mean", "distill_stage.select_by=mean_per_class", "distill_stage.epochs=2"
+    )
+    run(given)
+    outcome = RunSummary.from_dict(RunFolder(given.run_url).read_json("summary.json"))
+    epochs = [row for row in rows(tmp_path / "mean") if row["event"] == "epoch" and row["stage"] == "distill"]
+    chosen = epochs[outcome.selected_epoch - 1]
+    assert outcome.validation_accuracy == chosen["validation"]["student"]["mean_per_class"]
+    assert all(chosen["validation"][name]["loss"] is not None for name in ("student", "teacher_adapted"))
+    assert outcome.selected_by == "mean_per_class"
+    student = outcome.lines[-1].target
+    assert student.mean_per_class is not None
+    assert RunSummary.from_dict(json.loads(json.dumps(outcome.as_dict()))) == outcome
+
+
+def test_nonfinite_numbers_are_reported_in_one_line(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = settings(data, tmp_path, "run.until=source", "source_stage.optim.lr=1e30")
+    (tmp_path / "given.yaml").write_text(dump(given))
+    assert main([str(tmp_path / "given.yaml")]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("error: ")
+    assert "not finite" in told
+    assert "a fault in" not in command.format_error(FloatingPointError("the loss is not finite"))
+
+
+def test_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"adapt\.method=fine_tune needs labels"):
+        settings(data, tmp_path, "adapt.method=fine_tune", "target.labels_per_class=0")
+    settings(data, tmp_path, "adapt.method=mcc", "target.labels_per_class=0", "data.source_fraction=0.5")
+    with pytest.raises(ValueError, match=r"run\.until=source leaves nothing to run"):
+        run(settings(data, tmp_path, "teacher.checkpoint=t.pt", "run.until=source"))
+    with pytest.raises(ValueError, match=r"adapt_stage\.global_batch_size=64: .* 48 train images"):
+        run(settings(data, tmp_path, "adapt.method=fine_tune", "adapt_stage.global_batch_size=64"))
+
+
+def test_checkpoints_of_a_run_that_is_over_go_and_its_results_stay(tmp_path: Path) -> None:
+    for stage in ("source", "distill"):
+        FolderStore(f"{tmp_path}/{stage}", keep=None).write({"format": FORMAT}, "checkpoint-00000010")
+    (tmp_path / "student.safetensors").write_bytes(b"x")
+    for _ in range(2):
+        drop_checkpoints(RunFolder(str(tmp_path)))
+        assert [path.name for path in tmp_path.iterdir()] == ["student.safetensors"]
