@@ -58,7 +58,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def in_children(commands: list[list[str]]) -> None:
     """Run commands side by side, each in a child of this process, which imports once for all; print exit statuses."""
-    import fourds_dist.experiments.compare.run_tasks
+    import fourds_dist.experiments.executor.run_tasks
     import fourds_dist.train  # noqa: F401
 
     children: list[int] = []

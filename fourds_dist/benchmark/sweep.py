@@ -25,7 +25,7 @@ from rich.console import Console
 
 from fourds_dist.cli.option_types import MOST, whole
 from fourds_dist.experiments.sweep.plan import SweepPlan, read_plan
-from fourds_dist.experiments.sweep.run import run_plan, tune
+from fourds_dist.experiments.sweep.run import run_plan
 from fourds_dist.experiments.sweep.trial_store import FINAL, Trial, TrialStore
 from fourds_dist.launch.ray.cluster import connected
 
@@ -99,6 +99,8 @@ def run(options: argparse.Namespace) -> None:
 
 def stub(config: dict[str, Any]) -> None:
     """A trial without training."""
+    from ray import tune
+
     best = 1 - abs(math.log10(config["distill_stage.optim.lr"]) + 1.5) / 3
     for epoch in range(1, 5):
         tested = {"tested": best} if epoch == 4 else {}

@@ -7,7 +7,8 @@ ray job submit --working-dir . -- python -m fourds_dist.compare configs/compare/
 The same command resumes a stopped comparison and repeats failed cells; with other methods, pairs or seeds the command
 runs the new cells. --regime and --method select cells to run; the tables show all finished cells. The command writes
 table.md, cells.csv, results.json and differences.png to run.dir/name, and weights and metrics of each cell; checkpoints
-of finished cells are removed. Exit status: 0 all selected cells are done, 1 refused, or some cells failed.
+of finished cells are removed. With the key early_stopping, cells that are clearly worse than others stop early, and the
+tables list them. Exit status: 0 all selected cells are done or stopped early, 1 refused, or some cells failed.
 """
 
 from __future__ import annotations
@@ -77,15 +78,12 @@ def _compare(options: argparse.Namespace) -> ExitStatus:
 
 def _work(plan: ComparisonPlan, chosen: ComparisonPlan | None, console: Console) -> ExitStatus:
     """Run the unfinished cells of `chosen`, and show the tables of all finished cells."""
-    from fourds_dist.experiments.compare.executor import TaskResult
+    from fourds_dist.experiments.compare.early_stopping import read_stop
+    from fourds_dist.experiments.compare.pending import finished_runs, pending_tasks
     from fourds_dist.experiments.compare.plan import check_runs, refuse_others, representatives
-    from fourds_dist.experiments.compare.run_tasks import (
-        finished_runs,
-        open_executor,
-        pending_tasks,
-        remove_checkpoints,
-        run_tasks,
-    )
+    from fourds_dist.experiments.executor.base import TaskResult
+    from fourds_dist.experiments.executor.open import open_executor
+    from fourds_dist.experiments.executor.run_tasks import remove_checkpoints, run_tasks
     from fourds_dist.launch.run import prepare
 
     refuse_others(plan)
@@ -100,15 +98,21 @@ def _work(plan: ComparisonPlan, chosen: ComparisonPlan | None, console: Console)
         def report(end: TaskResult) -> None:
             nonlocal num_ended
             num_ended += 1
-            if end.failure is None:
-                remove_checkpoints([end.task.url])
-            else:
+            state = "done"
+            if end.failure is not None:
                 failures[end.task.title] = end.failure
-            outcome = "done" if end.failure is None else f"failed: {end.failure}"
-            say(f"[{num_ended}/{len(tasks)}] {end.task.title}: {outcome}")
+                state = f"failed: {end.failure}"
+            else:
+                remove_checkpoints([end.task.url])
+                if end.stopped is not None:
+                    state = str(read_stop(end.task.settings, plan.config.early_stopping))
+            say(f"[{num_ended}/{len(tasks)}] {end.task.title}: {state}")
 
         if tasks:
-            with open_executor(plan) as executor:
+            rule = plan.early_stopping()
+            if rule is not None:
+                rule.read(task.url for task in tasks)
+            with open_executor(plan.config.through, plan.base, plan.config.parallel, rule) as executor:
                 run_tasks(tasks, executor, report)
     _show(plan, failures, console)
     return 1 if failures else 0
@@ -134,14 +138,16 @@ def _show(plan: ComparisonPlan, failures: dict[str, str], console: Console) -> N
     from fourds_dist.runs.run_folder import RunFolder
 
     results, folder = read_results(plan), RunFolder(plan.url)
-    missing = {str(cell) for cell in plan.runs if cell not in results.cells}
+    missing = {str(cell) for cell in plan.runs if cell not in results.cells and cell not in results.stopped}
     failures = {t: why for t, why in _failures_before(plan).items() if t in missing} | failures
     for table in tables(results, most_pairs=MOST_PAIRS):
         table.show(console)
     console.print(words(summary(results)), soft_wrap=True)
-    for title, why in failures.items():
-        console.print(words(f"left out: {title}: {why}"), soft_wrap=True)
-    left_out = "".join(f"- left out: {title}: {why}\n" for title, why in failures.items())
+    remarks = [f"{cell}: {stop}" for cell, stop in results.stopped.items()]
+    remarks += [f"left out: {title}: {why}" for title, why in failures.items()]
+    for remark in remarks:
+        console.print(words(remark), soft_wrap=True)
+    left_out = "".join(f"- {remark}\n" for remark in remarks)
     text = "\n".join(table.markdown() for table in tables(results))
     folder.write_text(TABLE, f"# {plan.config.name}\n\n{text}\n{summary(results)}\n{left_out}")
     folder.write_text(CELLS, as_csv(results))

@@ -4,6 +4,7 @@ python -m fourds_dist.tune configs/sweeps/quickstart.yaml                 a smal
 python -m fourds_dist.tune SWEEP.yaml budget.trials=40 launch.workers=2   a sweep file, with keys of the sweep or run
 python -m fourds_dist.tune --resume s3://bucket/runs/adapters             resume a sweep at a path or URL
 python -m fourds_dist.tune --resume runs/adapters budget.trials=80        add trials to a finished sweep
+python -m fourds_dist.tune SWEEP.yaml through=processes launch.runner=inline   without Ray, for short trials
 ray job submit --working-dir . -- python -m fourds_dist.tune SWEEP.yaml run.dir=s3://bucket/runs
 """
 

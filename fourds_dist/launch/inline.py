@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch.distributed as dist
 
+from fourds_dist.launch.observer import RunObserver
 from fourds_dist.runs.layout import DONE
 from fourds_dist.runs.run_folder import RunFolder
 from fourds_dist.stages.settings import Settings
@@ -18,11 +19,14 @@ from fourds_dist.training.distributed.world import World
 from fourds_dist.training.stop_signals import catch_signals
 
 
-def run_inline(settings: Settings, world: World) -> None:
+def run_inline(settings: Settings, world: World, observer: RunObserver) -> None:
     """Run the stages that are not finished in the run's folder.
 
+    Args:
+        observer: receives the events of the run on rank 0, and may stop the run, which has to be of one rank then.
+
     Raises:
-        Stopped: SIGTERM or Ctrl-C stopped the run, with a checkpoint.
+        Stopped: SIGTERM, Ctrl-C or the observer stopped the run, with a checkpoint.
     """
     folder = RunFolder(settings.run_url)
     view = ProgressView()
@@ -41,8 +45,9 @@ def run_inline(settings: Settings, world: World) -> None:
                         retry_timeout_s=settings.run.retry_timeout_s,
                         note=note,
                     ),
-                    view,
-                    stop=stop,
+                    *([] if observer.is_quiet else [view]),
+                    observer.sink,
+                    stop=lambda run_s: stop(run_s) or observer.stop_reason(),
                 )
     finally:
         view.close()

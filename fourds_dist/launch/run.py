@@ -12,6 +12,7 @@ from fourds_dist.config.loading import Draft, builtin_config, draft, dump
 from fourds_dist.config.stage_names import StageName
 from fourds_dist.io.storage import translate_storage_errors
 from fourds_dist.io.terminal import say, words
+from fourds_dist.launch.observer import RunObserver
 from fourds_dist.launch.torchrun import fit_to_launcher, leave_with_torchrun
 from fourds_dist.runs.layout import DONE, RunFile
 from fourds_dist.runs.lease import held
@@ -66,7 +67,7 @@ def train(settings: Settings) -> RunSummary | None:
     return summary
 
 
-def run(settings: Settings, *, wait_s: float = 0.0) -> bool:
+def run(settings: Settings, *, wait_s: float = 0.0, observer: RunObserver | None = None) -> bool:
     """Run all unfinished stages and show only their progress; see `train`.
 
     Returns:
@@ -74,7 +75,9 @@ def run(settings: Settings, *, wait_s: float = 0.0) -> bool:
 
     Args:
         wait_s: how long to wait for another driver of the same run to end, in seconds.
+        observer: receives the events of the run, and may stop the run; None: nobody does.
     """
+    observer = observer or RunObserver()
     world = (
         World.join(timeout_s=settings.launch.collective_timeout_s)
         if settings.launch.runner == "inline"
@@ -85,13 +88,13 @@ def run(settings: Settings, *, wait_s: float = 0.0) -> bool:
         if world is None:
             from fourds_dist.launch.ray.train import run_on_ray
 
-            run_on_ray(settings)
+            run_on_ray(settings, observer)
         else:
             from fourds_dist.launch.inline import run_inline
 
             leave_with_torchrun()
             world.barrier()
-            run_inline(settings, world)
+            run_inline(settings, world, observer)
     return is_main
 
 

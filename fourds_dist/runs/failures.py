@@ -18,6 +18,8 @@ class StopKind(StrEnum):
     """Ray announced the preemption of a node; the stage continues without this node."""
     DRIVER_ENDED = "driver_ended"
     """The driver of the workers ended: the scheduler of a sweep stopped the trial, or the driver failed."""
+    EARLY_STOPPING = "early_stopping"
+    """The run is clearly worse than others of its sweep or comparison."""
     SWEEP_ENDED = "sweep_ended"
     BUDGET_HOURS = "budget_hours"
     BUDGET_EPOCHS = "budget_epochs"
@@ -29,6 +31,7 @@ _STOP_MESSAGES = {
     StopKind.INTERRUPTED: "Ctrl-C or SIGTERM",
     StopKind.PREEMPTED: "the preemption of a node",
     StopKind.DRIVER_ENDED: "the end of its driver",
+    StopKind.EARLY_STOPPING: "early stopping",
     StopKind.SWEEP_ENDED: "the end of the sweep",
     StopKind.BUDGET_HOURS: "budget.hours",
     StopKind.BUDGET_EPOCHS: "budget.epochs",
@@ -56,7 +59,8 @@ class StopReason:
 
     def at_step(self, step: int) -> str:
         """Return the last line that a run prints when it stops at a step."""
-        return f"stopped by {self} at step {step}, with a checkpoint; the same command resumes from there"
+        resumes = "" if self.kind == StopKind.EARLY_STOPPING else "; the same command resumes from there"
+        return f"stopped by {self} at step {step}, with a checkpoint{resumes}"
 
 
 class FailureKind(StrEnum):

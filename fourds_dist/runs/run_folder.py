@@ -159,7 +159,7 @@ def refuse_memory(url: str, *, is_one_process: bool) -> None:
     if url.startswith("memory:") and not is_one_process:
         raise ConfigError(
             f"{url} is in the memory of one process; set run.dir to a folder or a store's URL, or train in this "
-            "process only (launch.runner=inline; for comparisons also through=here)"
+            "process only (launch.runner=inline; for sweeps and comparisons also through=here)"
         )
 
 

@@ -86,11 +86,11 @@ def test_no_run_starts_after_a_stop_request(
 ) -> None:
     began: list[str] = []
 
-    def told(settings: Settings, *, wait_s: float) -> None:
+    def told(settings: Settings, **given: Any) -> None:
         began.append(settings.run.name)
         raise Stopped(StopReason(StopKind.SIGTERM), 7)
 
-    monkeypatch.setattr("fourds_dist.experiments.compare.executor.run", told)
+    monkeypatch.setattr("fourds_dist.experiments.executor.base.run", told)
     domains = write_domains(tmp_path, "a", "b")
     assert main(write(tmp_path, domains, pairs=[["a", "b"]])) == 130
     assert len(began) == 1

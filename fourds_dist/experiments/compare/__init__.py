@@ -2,9 +2,8 @@
 
     config.py          the file of a comparison
     plan.py            its cells, checked before anything starts
-    shared_sources.py  source stages that several cells need
-    run_tasks.py       runs what is not done, several at once
-    executor.py        what executors do; in_process.py, process_pool.py, ray_tasks.py are the three
+    pending.py         the cells that have to run, as tasks of `experiments.executor`
+    early_stopping.py  which cells stop early
     results.py         finished cells, read back
     statistics.py      paired differences and their intervals
     tables.py, plot.py the results as tables and as a plot

@@ -1,4 +1,4 @@
-"""The file of a comparison: which methods, on which pairs of domains, with which seeds and labels.
+"""The file of a comparison: methods, pairs of domains, seeds and regimes of labels.
 
     name: digits
     config: ../quickstart.yaml
@@ -21,6 +21,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from fourds_dist.config.section import ConfigSection
+from fourds_dist.experiments.config import ExperimentConfig
+from fourds_dist.experiments.executor import Through
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -31,7 +33,18 @@ Changes = dict[str, Any]
 MOST_CELLS = 100_000
 
 
-class CompareConfig(ConfigSection):
+class EarlyStoppingConfig(ConfigSection):
+    """When a cell is clearly worse than the best method of the same pair, seed and regime."""
+
+    after_epochs: int = Field(default=5, ge=1)
+    """Epochs of distillation that every cell gets."""
+
+    margin_points: float = Field(default=10.0, gt=0, le=100)
+    """Points of validation accuracy by which a cell has to be worse, and by twice the standard error of the
+    difference too. Best accuracies up to the same epoch are compared."""
+
+
+class CompareConfig(ExperimentConfig):
     """A comparison."""
 
     name: str = Field(default="comparison", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -50,27 +63,31 @@ class CompareConfig(ConfigSection):
     """[source, target] by the names of domains; `all`: every ordered pair of two."""
 
     seeds: tuple[int, ...] = (0,)
-    """run.seed of each repetition: first weights, order of images, and which labels are told where they are few.
+    """run.seed of each repetition: first weights, order of images, and which labels are given where they are few.
     Methods are compared within a pair and a seed."""
 
     regimes: dict[str, Changes] = Field(default_factory=lambda: {"all": {}})
-    """Name -> keys of the run: which labels are told, where the student starts. Each has a table of its own."""
+    """Name -> keys of the run: which labels are given, where the student starts. Each regime has a table of its own."""
 
     methods: dict[str, Changes]
     """Name -> keys of the run, the same for all pairs and regimes."""
 
     baselines: tuple[str, ...] | None = None
-    """Methods that each of the others is compared with; null: the first method is compared with all others."""
+    """Methods with which each other method is compared; null: the first method is compared with all others."""
 
     parallel: int | None = Field(default=None, ge=1, le=10_000)
     """Cells at once; null: as many as the cluster or this machine has room for."""
 
-    through: Literal["ray", "processes", "here"] = "ray"
-    """`ray`: every cell is a task of the running cluster or of a local one. With launch.runner=inline it trains within
-    its task, which holds launch.cpus_per_worker and launch.gpus_per_worker (shares of a GPU too); with
-    launch.runner=ray it launches launch.workers. `processes`: as many processes of this machine as it has room for by
-    the same keys, which serve one cell after the other, without Ray; faster where cells are short. `here`: one cell
-    after the other in this process."""
+    through: Through = "ray"
+    """`ray`: every cell is a task of the running cluster or of a local one. With launch.runner=inline it trains in its
+    task, which holds launch.cpus_per_worker and launch.gpus_per_worker (shares of a GPU too); with
+    launch.runner=ray the task launches launch.workers. `processes`: as many processes of this machine as it has room
+    for by the same keys, which train one cell after the other, without Ray; faster where cells are short. `here`: one
+    cell after the other in this process."""
+
+    early_stopping: EarlyStoppingConfig | None = None
+    """Cells that are clearly worse than the best method of the same pair, seed and regime stop early; null: none do.
+    Tables list stopped cells; no mean and no paired difference contains them."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -120,7 +137,7 @@ class CompareConfig(ConfigSection):
 
     @property
     def all_baselines(self) -> tuple[str, ...]:
-        """Methods that others are compared with."""
+        """Methods with which others are compared."""
         return tuple(self.methods)[1:] if self.baselines is None else self.baselines
 
     @property

@@ -1,4 +1,4 @@
-"""A comparison that can be run: its cells and their configurations, checked before anything starts."""
+"""The plan of a comparison: its cells and their configurations, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 from fourds_dist.config.loading import Draft, draft, flatten
 from fourds_dist.config.section import ConfigError
+from fourds_dist.experiments.base_run import flat, is_run_key, read_experiment
 from fourds_dist.experiments.compare.config import Changes, CompareConfig
-from fourds_dist.experiments.compare.shared_sources import source_runs
-from fourds_dist.io.storage import beside, join, translate_storage_errors
+from fourds_dist.experiments.compare.early_stopping import EarlyStop, EarlyStopping, JudgedCell, read_stop
+from fourds_dist.experiments.shared_teacher import shared_sources
+from fourds_dist.io.storage import join, translate_storage_errors
 from fourds_dist.runs.run_folder import RunFolder
 from fourds_dist.stages.preflight import check
 from fourds_dist.stages.run_identity import AnotherRunError, changes
@@ -31,12 +33,12 @@ class Cell(NamedTuple):
 
     @property
     def pair(self) -> str:
-        """The two domains in words."""
+        """The two domains as text."""
         return f"{self.source} -> {self.target}"
 
     @property
     def name(self) -> str:
-        """Of its run."""
+        """Name of the run."""
         return f"{self.source}-to-{self.target}.{self.regime}.{self.method}.{self.seed}"
 
     def __str__(self) -> str:
@@ -48,11 +50,11 @@ class ComparisonPlan:
     """A comparison.
 
     Args:
-        base: the run that cells change, as it was given, with absolute paths.
-        url: path or URL of the comparison's folder.
-        given: every cell's configuration as the file gives it, with a source stage of its own.
-        runs: every cell's configuration, taking teacher and student from `sources` where those are its.
-        sources: the run whose source stage a cell begins from; a cell with a teacher of its own has none.
+        base: the run that cells change, as given, with absolute paths.
+        url: path or URL of the folder of the comparison.
+        given: the configuration of every cell as the file gives it, with a source stage of its own.
+        runs: the configuration of every cell, with teacher and student from `sources` where the cell has a source.
+        sources: the run whose source stage a cell starts from; a cell with a given teacher has none.
     """
 
     config: CompareConfig
@@ -62,11 +64,26 @@ class ComparisonPlan:
     runs: dict[Cell, Settings]
     sources: dict[Cell, Settings]
 
+    def stop_of(self, cell: Cell) -> EarlyStop | None:
+        """The record of a cell that was stopped early; None: the cell is done or has to run."""
+        return read_stop(self.runs[cell], self.config.early_stopping)
+
+    def early_stopping(self) -> EarlyStopping | None:
+        """The rule that stops cells early, with the epochs of no cell yet; None: no cell is stopped."""
+        if self.config.early_stopping is None:
+            return None
+        cells = {}
+        for cell, run in self.given.items():
+            num_epochs = run.distill_stage.epochs
+            group = (cell.regime, cell.source, cell.target, cell.seed, num_epochs)
+            cells[run.run_url] = JudgedCell(cell.method, group, num_epochs)
+        return EarlyStopping(self.config.early_stopping, cells)
+
     def among(self, *, regimes: Sequence[str] | None, methods: Sequence[str] | None) -> ComparisonPlan:
-        """The cells of some regimes and methods; None: of all. Their source stages stay those of the whole plan.
+        """The cells of some regimes and methods, with the source stages of the whole plan; None: all of them.
 
         Raises:
-            ConfigError: naming a regime or method that the comparison does not have, and those it has.
+            ConfigError: naming an unknown regime or method, and all known ones.
         """
         for what, asked, known in (
             ("regime", regimes, self.config.regimes),
@@ -87,7 +104,7 @@ class ComparisonPlan:
 def read_plan(
     path: str | Path, overrides: Sequence[str] = (), *, folder: Path | None = None
 ) -> ComparisonPlan:
-    """The comparison that a file and `key=value` words give; keys of the run go without `changes`.
+    """Read the plan that a file and `key=value` words give; keys of the run stand without `changes`.
 
     Args:
         folder: what relative paths are relative to; None: the working folder.
@@ -95,22 +112,18 @@ def read_plan(
     Raises:
         ConfigError: naming the key, where it was given, and the nearest valid one.
     """
-    own = [word for word in overrides if word.partition("=")[0].split(".")[0] in CompareConfig.model_fields]
-    config = draft(path, own).build(CompareConfig)
-    base = draft(beside(str(path), config.config) if config.config else None)
-    base = base.changed(_flat(config.changes), f"{path} (changes)")
+    config, base = read_experiment(path, overrides, CompareConfig)
     for word in overrides:
-        if word not in own:
+        if is_run_key(word, CompareConfig):
             _refuse_overruled(word, config)
-            base = base.changed(_flat(draft(None, [word]).tree), f"override {word!r}")
     return make_plan(config, base, folder or Path.cwd())
 
 
 def make_plan(config: CompareConfig, base: Draft, folder: Path) -> ComparisonPlan:
-    """Put both together.
+    """Make the plan of a comparison and its base run.
 
     Raises:
-        ConfigError: keys or values that no run has.
+        ConfigError: unknown keys, or invalid values.
     """
     settings = with_absolute_paths(base.build(Settings), folder)
     url = join(settings.run.dir, config.name)
@@ -127,7 +140,7 @@ def make_plan(config: CompareConfig, base: Draft, folder: Path) -> ComparisonPla
                 raise ConfigError(
                     f"{cell}: through=processes needs launch.runner=inline, where each cell trains in one process"
                 )
-    sources = source_runs(given, f"{url}/sources")
+    sources = shared_sources(given, f"{url}/sources")
     runs = {
         cell: from_source(run, sources[cell].run_url) if cell in sources else run
         for cell, run in given.items()
@@ -136,7 +149,7 @@ def make_plan(config: CompareConfig, base: Draft, folder: Path) -> ComparisonPla
 
 
 def refuse_others(plan: ComparisonPlan) -> None:
-    """Refuse folders of cells that hold runs of other configurations: tables would compare what is not alike.
+    """Refuse folders of cells that hold runs of other configurations, whose results cannot be compared.
 
     Raises:
         ConfigError: naming the cell, what differs and the remedy.
@@ -154,7 +167,7 @@ def refuse_others(plan: ComparisonPlan) -> None:
 
 
 def representatives(plan: ComparisonPlan) -> list[Cell]:
-    """Cells by which all others are judged: of every method in every regime on the first pair, and of every pair with
+    """Cells that stand for all others in checks: every method in every regime on the first pair, and every pair with
     the first method."""
     first = next(iter(plan.runs))
     return [
@@ -166,7 +179,7 @@ def representatives(plan: ComparisonPlan) -> list[Cell]:
 
 
 def check_runs(plan: ComparisonPlan) -> None:
-    """Whether data and networks of the representative cells can be had.
+    """Check that data and networks of the representative cells are available.
 
     Raises:
         ValueError: naming the cell, the key and the remedy.
@@ -179,13 +192,13 @@ def check_runs(plan: ComparisonPlan) -> None:
 
 
 def _refuse_overruled(word: str, config: CompareConfig) -> None:
-    """Refuse an override of a key that cells set for themselves: it would hold in some of them only, or in none."""
+    """Refuse an override of a key that cells set: the override would hold in some of the cells only, or in none."""
     for key, _ in flatten(draft(None, [word]).tree):
         if key in _OF_CELLS:
             raise ConfigError(f"override {word!r}: cells set {key} themselves; {_OF_CELLS[key]}")
         for what in ("regimes", "methods"):
             parts: dict[str, Changes] = getattr(config, what)
-            setting = [f"{what}.{name}" for name, changes in parts.items() if key in _flat(changes)]
+            setting = [f"{what}.{name}" for name, changes in parts.items() if key in flat(changes)]
             if setting:
                 raise ConfigError(
                     f"override {word!r}: {', '.join(setting)} would keep {key} as {'they' if setting[1:] else 'it'} set"
@@ -200,11 +213,11 @@ _OF_CELLS = {
     "run.name": "give name",
     "tracking.group": "it is the comparison's name",
 }
-"""Keys of a run that tell cells apart -> what to give instead."""
+"""Keys of a run that differ between cells -> what to give instead."""
 
 
 def _settings(cell: Cell, config: CompareConfig, base: Draft, url: str) -> Settings:
-    """A cell's run, with its own source stage."""
+    """The run of a cell, with a source stage of its own."""
     own: Changes = {
         "prepare": None,
         "source.url": config.domains[cell.source],
@@ -214,10 +227,6 @@ def _settings(cell: Cell, config: CompareConfig, base: Draft, url: str) -> Setti
         "run.seed": cell.seed,
         "tracking.group": config.name,
     }
-    given = base.changed(_flat(config.regimes[cell.regime]), f"regimes.{cell.regime}")
-    given = given.changed(_flat(config.methods[cell.method]), f"methods.{cell.method}")
+    given = base.changed(flat(config.regimes[cell.regime]), f"regimes.{cell.regime}")
+    given = given.changed(flat(config.methods[cell.method]), f"methods.{cell.method}")
     return given.changed(own, "the comparison").build(Settings)
-
-
-def _flat(tree: Changes) -> Changes:
-    return dict(flatten(tree)) if tree else {}

@@ -15,11 +15,11 @@ from fourds_dist.reports.charts import GAIN, INK, LOSS, SOFT, STYLE
 
 PANEL_IN, ROW_IN, MARGIN_IN = 4.2, 0.42, 0.5
 MOST_ACROSS = 2
-"""Panels side by side."""
+"""The largest number of panels side by side."""
 
 
 def differences_png(results: Results) -> bytes | None:
-    """A PNG; None where no two methods have a cell in common."""
+    """The plot as PNG; None where no two methods have a common cell."""
     wanted = list(comparisons(results))
     regimes = [r for r in results.plan.config.regimes if any(results.differences(r, *two) for two in wanted)]
     if not regimes:

@@ -1,12 +1,13 @@
-"""What finished cells came to: accuracies and costs, read from their folders, and how methods differ on them."""
+"""Results of finished cells: accuracies and costs, read from their folders, and differences of methods."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fourds_dist.config.stage_names import STAGES, StageName
+from fourds_dist.experiments.compare.early_stopping import EarlyStop
 from fourds_dist.experiments.compare.plan import Cell, ComparisonPlan
 from fourds_dist.experiments.compare.statistics import Mean, mean_of, mean_over
 from fourds_dist.runs.events import Event, StageEnded, StageStarted, StepLogged
@@ -22,28 +23,33 @@ class Result:
     """A finished cell."""
 
     accuracy: float
-    """Of the student on the target's test split; its weights were chosen on the validation split."""
+    """Accuracy of the student on the test split of the target; the validation split chose its weights."""
     validation_accuracy: float
     train_s: float
-    """Seconds of training after the source stage, times the workers; evaluation left out."""
+    """Seconds of training after the source stage times the number of workers, without evaluation."""
     source_s: float
-    """The same of the source stage that it begins from, which other cells share; 0 where its run was removed."""
+    """The same for the source stage, which cells share; 0 where its run was removed."""
     images_per_s: float
-    """Of distillation, all workers together."""
+    """Images per second of distillation, of all workers together."""
     peak_memory_bytes: int | None
-    """On the device that held most; None on CPUs."""
+    """Peak memory of the device that held most; None on CPUs."""
     device: str
 
 
 @dataclass(frozen=True)
 class Results:
-    """All finished cells of a comparison."""
+    """All finished cells of a comparison.
+
+    Args:
+        stopped: cells that were stopped early, which are in no mean and in no difference.
+    """
 
     plan: ComparisonPlan
     cells: dict[Cell, Result]
+    stopped: dict[Cell, EarlyStop] = field(default_factory=dict)
 
     def accuracies(self, regime: str, method: str) -> dict[Cell, float]:
-        """Of one method."""
+        """Accuracies of one method in one regime."""
         return {
             cell: result.accuracy
             for cell, result in self.cells.items()
@@ -51,12 +57,12 @@ class Results:
         }
 
     def of_pair(self, regime: str, method: str, pair: str) -> Mean | None:
-        """A method's accuracy on one pair of domains, over seeds."""
+        """Accuracy of a method on one pair of domains, over seeds."""
         found = [value for cell, value in self.accuracies(regime, method).items() if cell.pair == pair]
         return mean_of(found) if found else None
 
     def over_pairs(self, regime: str, method: str) -> Mean | None:
-        """A method's mean over pairs, with its interval over the seeds that have all pairs."""
+        """Mean accuracy of a method over pairs, with the interval over seeds whose pairs are all done."""
         by_seed: dict[int, list[float]] = {}
         for cell, value in self.accuracies(regime, method).items():
             by_seed.setdefault(cell.seed, []).append(value)
@@ -64,7 +70,7 @@ class Results:
         return mean_of([statistics.fmean(values) for values in whole]) if whole else None
 
     def differences(self, regime: str, method: str, baseline: str) -> dict[Cell, float]:
-        """Method minus baseline, in every cell where both are done."""
+        """Method minus baseline, for every cell where both are done."""
         other = self.accuracies(regime, baseline)
         return {
             cell: value - other[cell._replace(method=baseline)]
@@ -77,7 +83,7 @@ class Results:
         return {pair: mean_of(found) for pair, found in self._by_pair(regime, method, baseline).items()}
 
     def difference(self, regime: str, method: str, baseline: str) -> Mean | None:
-        """Method minus baseline over all pairs; None where they have no cell in common."""
+        """Method minus baseline over all pairs; None without a common cell."""
         by_pair = self._by_pair(regime, method, baseline)
         return mean_over(list(by_pair.values())) if by_pair else None
 
@@ -96,32 +102,35 @@ class Results:
         return mine / other if mine and other else None
 
     def mean_train_s(self, regime: str, method: str) -> float | None:
-        """Device-seconds of training in a cell, after the source stage."""
+        """Mean device-seconds of training of a cell, after the source stage."""
         found = [r.train_s for c, r in self.cells.items() if (c.regime, c.method) == (regime, method)]
         return statistics.fmean(found) if found else None
 
     @property
     def kind_of_device(self) -> str:
-        """Whose time was measured."""
+        """The kind of device whose time was measured."""
         return "CPU" if self.devices in ("CPU", "none") else "device"
 
     @property
     def devices(self) -> str:
-        """All devices that trained."""
+        """Names of all devices that trained."""
         return ", ".join(sorted({result.device for result in self.cells.values()})) or "none"
 
     @property
     def pairs(self) -> list[str]:
-        """All pairs in words, done or not."""
+        """All pairs as text, done or not."""
         return list(dict.fromkeys(cell.pair for cell in self.plan.runs))
 
 
 def read_results(plan: ComparisonPlan) -> Results:
-    """Read every cell that is done."""
+    """Read every cell that is done or was stopped early."""
     sources: dict[str, float] = {}
     cells: dict[Cell, Result] = {}
+    stopped: dict[Cell, EarlyStop] = {}
     for cell, settings in plan.runs.items():
         if not RunFolder(settings.run_url).exists(RunFile.SUMMARY):
+            if (stop := plan.stop_of(cell)) is not None:
+                stopped[cell] = stop
             continue
         source = plan.sources.get(cell)
         if source is not None and source.run_url not in sources:
@@ -129,7 +138,7 @@ def read_results(plan: ComparisonPlan) -> Results:
             events = Run(source.run_url).events if is_there else []
             sources[source.run_url] = _device_seconds(events, source, ["source"])
         cells[cell] = _result(settings, sources[source.run_url] if source else 0.0)
-    return Results(plan, cells)
+    return Results(plan, cells, stopped)
 
 
 def _result(settings: Settings, source_s: float) -> Result:
@@ -151,9 +160,9 @@ def _result(settings: Settings, source_s: float) -> Result:
 
 
 def _device_seconds(events: Iterable[Event], settings: Settings, stages: Iterable[StageName]) -> float:
-    """Seconds of training in some stages times workers, from what was measured between logging steps.
+    """Seconds of training in some stages times workers, from measurements between logging steps.
 
-    A step that was done again after a kill counts once.
+    A step that was repeated after a kill counts once.
     """
     seconds, wanted = 0.0, set(stages)
     step, num_workers = 0, 1

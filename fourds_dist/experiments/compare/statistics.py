@@ -1,12 +1,12 @@
 """Paired differences: two methods on the same pair of domains, with the same seed, labels and first weights.
 
-Intervals are Student's t at 95 %. Seeds of one pair share its domains and are no independent trials of a method: where
-there are several pairs, each counts once, by its mean over seeds, as one of a sample of pairs. That a gain differs from
-pair to pair so widens the interval, as it should where the next pair is unknown.
+Intervals are Student's t at 95 %. Seeds of one pair share its domains and are not independent trials of a method. Where
+there are several pairs, each pair counts once, by its mean over seeds; the variance between pairs then widens the
+interval, which has to cover unknown pairs too.
 
-Pairs of few domains have sources and targets in common, and so less to say than as many pairs of domains of their own:
-where what a target makes of a gain varies as much as the rest, the 95 % intervals over the six pairs of three domains
-hold the truth in 89 % of simulated cases, and in 87 % where sources do so too.
+Pairs of few domains share sources and targets, and so contain less information than pairs of different domains. In
+simulations where the effect of a target varies as much as the rest, the 95 % intervals over the six pairs of three
+domains cover the true value in 89 % of cases, and in 87 % where the effect of a source varies too.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean of paired differences, or of anything else."""
+    """A mean with its interval."""
 
     value: float
     num: int
-    """Numbers it is taken over."""
+    """Count of the numbers."""
     half_width: float | None
-    """Of its 95 % interval; None for a single number, which has none."""
+    """Half the width of the 95 % interval; None for a single number."""
 
     @property
     def low(self) -> float | None:
@@ -43,7 +43,7 @@ class Mean:
 
 
 def mean_of(values: Sequence[float]) -> Mean:
-    """Mean and its interval by Student's t.
+    """The mean, with its interval by Student's t.
 
     >>> mean = mean_of([1.0, 2.0, 3.0])
     >>> f"{mean.value:.3f} {mean.low:.3f} {mean.high:.3f}"
@@ -60,7 +60,7 @@ def mean_of(values: Sequence[float]) -> Mean:
 
 
 def mean_over(groups: Sequence[Sequence[float]]) -> Mean:
-    """Mean of the groups' means, with its interval over groups; where there is one, over its numbers.
+    """The mean of the means of groups, with its interval over groups; of one group, over its numbers.
 
     >>> mean_over([[1.0, 3.0], [4.0]]).value
     3.0

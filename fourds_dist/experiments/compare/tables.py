@@ -16,24 +16,24 @@ from fourds_dist.experiments.compare.statistics import Mean
 from fourds_dist.io.terminal import words
 
 MOST_PAIRS = 3
-"""Pairs that get a column of their own on a terminal; Markdown has all."""
+"""The largest number of pairs with columns of their own on a terminal; Markdown has all pairs."""
 
 
 @dataclass(frozen=True)
 class ResultTable:
-    """Words by rows and columns, the first column naming the row."""
+    """Text by rows and columns; the first column names the row."""
 
     title: str
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]
 
     def markdown(self) -> str:
-        """With its title as a heading."""
+        """The table in Markdown, with its title as a heading."""
         lines = [self.columns, ("---", *["---:"] * (len(self.columns) - 1)), *self.rows]
         return f"### {self.title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
     def show(self, console: Console) -> None:
-        """Print it."""
+        """Print the table."""
         table = RichTable(title=words(self.title), title_justify="left")
         for number, column in enumerate(self.columns):
             table.add_column(words(column), justify="right" if number else "left", no_wrap=not number)
@@ -43,12 +43,13 @@ class ResultTable:
 
 
 def tables(results: Results, *, most_pairs: int | None = None) -> list[ResultTable]:
-    """Two for every regime that has results: methods, then differences.
+    """Make two tables for every regime with results: accuracies of methods, and differences.
 
     Args:
-        most_pairs: pairs get no columns of their own where there are more, and the worst pair no interval; None: all.
+        most_pairs: with more pairs, pairs have no columns and the worst pair no interval; None: no limit.
     """
-    regimes = [r for r in results.plan.config.regimes if any(cell.regime == r for cell in results.cells)]
+    known = {cell.regime for cell in (*results.cells, *results.stopped)}
+    regimes = [regime for regime in results.plan.config.regimes if regime in known]
     return [
         table
         for r in regimes
@@ -60,7 +61,7 @@ def tables(results: Results, *, most_pairs: int | None = None) -> list[ResultTab
 
 
 def summary(results: Results) -> str:
-    """What the tables were made from, and how to read them, in some lines."""
+    """What the tables contain and how to read them, in some lines."""
     config, num = results.plan.config, len(results.cells)
     return (
         f"{num} of {len(results.plan.runs)} cells done: {_count(config.methods, 'method')}, "
@@ -71,11 +72,23 @@ def summary(results: Results) -> str:
         "seeds (of a single pair: over seeds); pairs that share domains make it somewhat narrow. "
         f"{results.kind_of_device} time: training of a cell without evaluation and without the source stage, which "
         "cells share; cells that run at once share their device, so compare times of one run of this command alone."
+        f"{_on_stopped(results)}"
+    )
+
+
+def _on_stopped(results: Results) -> str:
+    rule, num = results.plan.config.early_stopping, len(results.stopped)
+    if rule is None or not num:
+        return ""
+    return (
+        f"\n{num} {'cell was' if num == 1 else 'cells were'} stopped early, more than {rule.margin_points:g} points of "
+        "validation accuracy below the best method of the same pair, seed and regime. No mean and no difference "
+        "contains them; what the tables show of their methods is too good."
     )
 
 
 def as_csv(results: Results) -> str:
-    """A line for every cell that is done."""
+    """All finished cells, one a line."""
     out = io.StringIO()
     fields: list[str] = []
     for cell, result in results.cells.items():
@@ -88,7 +101,7 @@ def as_csv(results: Results) -> str:
 
 
 def as_tree(results: Results, failures: dict[str, str]) -> dict[str, Any]:
-    """Everything, as plain values for JSON; shares in [0, 1]."""
+    """All results as plain values for JSON; accuracies are in [0, 1]."""
     config = results.plan.config
     return {
         "name": config.name,
@@ -121,12 +134,13 @@ def as_tree(results: Results, failures: dict[str, str]) -> dict[str, Any]:
             for method, baseline in comparisons(results)
             if (found := results.differences(regime, method, baseline))
         ],
+        "stopped": [{**cell._asdict(), **asdict(stop)} for cell, stop in results.stopped.items()],
         "failures": failures,
     }
 
 
 def comparisons(results: Results) -> Iterator[tuple[str, str]]:
-    """(method, baseline) of all that are compared."""
+    """(method, baseline) of all comparisons."""
     config = results.plan.config
     return ((method, baseline) for method in config.compared for baseline in config.all_baselines)
 
@@ -139,7 +153,8 @@ def _methods(results: Results, regime: str, most_pairs: int | None) -> ResultTab
     rows = []
     for method in config.methods:
         found = results.accuracies(regime, method)
-        if not found:
+        num_stopped = sum((cell.regime, cell.method) == (regime, method) for cell in results.stopped)
+        if not found and not num_stopped:
             continue
         of_pairs = [results.of_pair(regime, method, pair) for pair in shown]
         over = results.over_pairs(regime, method)
@@ -152,9 +167,9 @@ def _methods(results: Results, regime: str, most_pairs: int | None) -> ResultTab
                 f"{_percent(over.value)}{_interval(over)}{_share(over.num, config.seeds, 'seed')}"
                 if over
                 else "-",
-                str(len(found)),
-                _duration(results.mean_train_s(regime, method) or 0.0),
-                f"{sum(r.images_per_s for r in costs) / len(costs):.0f}",
+                f"{len(found)}, {num_stopped} stopped" if num_stopped else str(len(found)),
+                _duration(results.mean_train_s(regime, method) or 0.0) if found else "-",
+                f"{sum(r.images_per_s for r in costs) / len(costs):.0f}" if costs else "-",
                 *([f"{peak / 2**30:.1f}" if peak else "-"] if has_memory else []),
             )
         )
@@ -222,7 +237,7 @@ def _interval(mean: Mean, format_error: Any = _percent) -> str:
 
 
 def _share(num: int, of: Sequence[Any], what: str) -> str:
-    """How much of all has gone into a row, where it is not all."""
+    """How many seeds or pairs a row contains, where it does not contain all."""
     return "" if num == len(of) else f", {num} of {_count(of, what)}"
 
 

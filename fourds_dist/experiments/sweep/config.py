@@ -1,4 +1,4 @@
-"""The sweep file: what is varied, what is measured, how long, and with what.
+"""The sweep file: which keys vary, what is measured, the budget, the search and the scheduler.
 
     name: adapters
     config: ../quickstart.yaml
@@ -21,19 +21,21 @@ from pydantic import Field, field_validator, model_validator
 
 from fourds_dist.config.effects import COURSE, PLACE, WEIGHTS
 from fourds_dist.config.section import ConfigSection
+from fourds_dist.experiments.config import ExperimentConfig
+from fourds_dist.experiments.executor import Through
 from fourds_dist.experiments.sweep.space import SearchDimension, flattened
 from fourds_dist.runs.layout import Network
 
 
 class BudgetConfig(ConfigSection):
-    """When a sweep has tried enough; the first that is spent ends it."""
+    """The budget of a sweep; the sweep ends when one of these is spent."""
 
     trials: int | None = Field(default=None, ge=1, le=1_000_000)
-    """Trials in all, every seed of a configuration being one; null: a grid once, otherwise until hours or epochs are
-    spent."""
+    """Trials in all, where each seed of a configuration is a trial; null: a grid once, otherwise until hours or epochs
+    are spent."""
 
     hours: float | None = Field(default=None, gt=0)
-    """Hours of the clock; time in which the sweep did not run does not count."""
+    """Hours for which the sweep runs; time between a stop and its resumption does not count."""
 
     epochs: int | None = Field(default=None, ge=1)
     """Epochs of distillation in all trials together."""
@@ -45,27 +47,28 @@ NETWORKS: dict[Metric, Network] = {
     "val/student": Network.STUDENT,
     "val/teacher_adapted": Network.TEACHER_ADAPTED,
 }
-"""Metric -> the network whose validation accuracy it is."""
+"""Metric -> the network of which the metric is the validation accuracy."""
 
 
 class SchedulerConfig(ConfigSection):
     """Which trials are stopped early."""
 
     name: Literal["asha", "hyperband", "median", "none"] = "asha"
-    """`asha`: at rungs, only the best 1/reduction_factor go on, judged as they come. `hyperband`: in brackets that wait
-    for all. `median`: stops what stays below the median of the others' averages. `none`: all run to the end."""
+    """`asha`: at each rung, a trial continues if it is among the best 1/reduction_factor so far. `hyperband`: brackets
+    wait for all of their trials. `median`: stops trials below the median of the averages of the others. `none`: all
+    trials run to the end."""
 
     grace_epochs: int = Field(default=1, ge=1)
-    """Epochs that every trial gets (asha, median)."""
+    """Epochs before a trial may be stopped (asha, median)."""
 
     reduction_factor: float = Field(default=3.0, gt=1)
-    """One of so many goes on at each rung (asha, hyperband)."""
+    """One of so many trials continues at each rung (asha, hyperband)."""
 
     min_trials: int = Field(default=3, ge=1)
-    """Trials that a median is taken over, at least."""
+    """The fewest trials for a median."""
 
 
-class SweepConfig(ConfigSection):
+class SweepConfig(ExperimentConfig):
     """A sweep."""
 
     name: Annotated[str, PLACE] = Field(default="sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -83,17 +86,16 @@ class SweepConfig(ConfigSection):
     with `when: {other.key: value}` it varies only there."""
 
     metric: Annotated[Metric, WEIGHTS] = "val/student"
-    """What is compared: the accuracy on the target's validation split at the end of an epoch, the best one counting."""
+    """What is compared: the accuracy on the validation split of the target, of the best epoch."""
 
     mode: Annotated[Literal["max", "min"], WEIGHTS] = "max"
-    """Whether more or less of it is better."""
+    """Whether higher or lower values of the metric are better."""
 
     search: Annotated[Literal["random", "optuna"], WEIGHTS] = "random"
-    """`random`: drawn independently, grids gone through. `optuna`: TPE, which learns from the trials that are
-    done."""
+    """`random`: independent draws; grids are enumerated. `optuna`: TPE, which learns from finished trials."""
 
     seed: Annotated[int, WEIGHTS] = Field(default=0, ge=0)
-    """Seed of what is drawn."""
+    """Seed of the draws."""
 
     seeds: Annotated[int, WEIGHTS] = Field(default=1, ge=1, le=10_000)
     """Trials of each configuration, with run.seed, run.seed + 1, ...; compared by their mean."""
@@ -102,18 +104,25 @@ class SweepConfig(ConfigSection):
     """Early stopping."""
 
     budget: Annotated[BudgetConfig, COURSE] = BudgetConfig()
-    """When it ends."""
+    """When the sweep ends."""
 
     max_concurrent_trials: Annotated[int | None, COURSE] = Field(default=None, ge=1, le=10_000)
-    """Trials at once; null: as many as the cluster has room for at the start. More than there is room for wait."""
+    """Trials at once; null: as many as the cluster or this machine has room for at the start. More than there is room
+    for wait."""
+
+    through: Annotated[Through, COURSE] = "ray"
+    """`ray`: Ray Tune, in the running cluster or a local one; each trial launches launch.workers. `processes`: as many
+    processes of this machine as it has room for by launch.cpus_per_worker and launch.gpus_per_worker, which train one
+    trial after the other, without Ray; faster where trials are short. `here`: one trial after the other in this
+    process. Both need launch.runner=inline."""
 
     retries: Annotated[int, COURSE] = Field(default=1, ge=0)
-    """How often a failed trial goes on from its checkpoint before it is left out; besides launch.max_failures, within
-    it."""
+    """How often a failed trial is resumed from its checkpoint before it is left out; launch.max_failures counts
+    failures within a trial apart."""
 
     @property
     def network(self) -> Network:
-        """The network whose validation accuracy `metric` is."""
+        """The network of which `metric` is the validation accuracy."""
         return NETWORKS[self.metric]
 
     @field_validator("space", mode="before")
@@ -130,11 +139,20 @@ class SweepConfig(ConfigSection):
             raise ValueError(
                 f"budget.trials: {budget.trials} is no multiple of seeds={self.seeds}; every seed is a trial"
             )
+        if self.through == "here" and (self.max_concurrent_trials or 1) > 1:
+            raise ValueError(
+                f"max_concurrent_trials: {self.max_concurrent_trials} needs through=ray or processes; `here` runs one "
+                "trial after the other"
+            )
+        if self.through != "ray" and self.scheduler.name == "hyperband":
+            raise ValueError(
+                f"scheduler.name: hyperband pauses trials, which through={self.through} does not; take asha or median"
+            )
         if self.search != "random" and grids:
             raise ValueError(
-                f"space.{grids[0]}: grids are gone through, which search={self.search} does not; make it a choice"
+                f"space.{grids[0]}: search={self.search} does not enumerate grids; make it a choice"
             )
         endless = budget.trials is None and len(grids) < len(self.space)
         if endless and not (budget.hours or budget.epochs):
-            raise ValueError("budget.trials: not set, and values are drawn without end; say how many trials")
+            raise ValueError("budget.trials: not set, and draws have no end; give a number of trials")
         return self

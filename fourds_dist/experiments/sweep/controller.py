@@ -1,23 +1,24 @@
-"""What a sweep does next, and what it learns: between Ray Tune, the ledger and the proposals; knows nothing of Ray."""
+"""Which trials a sweep starts, stops and retries. The controller knows nothing of Ray."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from fourds_dist.experiments.sweep.plan import SweepPlan
 from fourds_dist.experiments.sweep.search import SearchAlgorithm, make_proposals
 from fourds_dist.experiments.sweep.space import Params
 from fourds_dist.experiments.sweep.trial_store import Configuration, Trial, TrialStore
-from fourds_dist.runs.failures import StopReason
+from fourds_dist.runs.failures import StopKind, StopReason
 
 
 class SweepController:
-    """What a sweep does next, and what it learns: between Tune, the ledger and the proposals.
+    """Decides which trial starts next, records what happens to trials, and passes results to the search algorithm.
 
-    Tune calls it in the driver's second thread; `close` may come from the first.
+    Ray Tune calls the controller in the second thread of the driver; only `close` may come from the first.
 
     Args:
-        tell: takes what happened, as (what, trial).
+        tell: takes events of trials, as (event, trial).
     """
 
     def __init__(
@@ -40,11 +41,11 @@ class SweepController:
 
     @property
     def is_over(self) -> bool:
-        """Whether there will be no more trials."""
+        """Whether no more trials will start."""
         return bool(self.closed) or (not self._left and not self._queue and not self._propose())
 
     def next(self, tune_id: str) -> Trial | None:
-        """The next trial, which Tune calls `tune_id`; None: there is no room at the moment."""
+        """Return the next trial, which later calls name by `tune_id`; None: there is no room at the moment."""
         if len(self._open) >= self.max_concurrent_trials:
             return None
         trial = (self._left or self._queue).pop(0)
@@ -53,11 +54,11 @@ class SweepController:
         return trial
 
     def _propose(self) -> bool:
-        """Queue the trials of one more configuration, if there is one."""
+        """Add the trials of one more configuration to the queue; False: there is none."""
         most = self.plan.num_trials()
         if most is not None and len(self.trial_store.trials) >= most:
             return False
-        if len(self._open) >= self.max_concurrent_trials:  # it may learn from those that are not over yet
+        if len(self._open) >= self.max_concurrent_trials:  # the search may learn from trials that run now
             return True
         params = self._proposals.propose(self._number)
         if params is None:
@@ -67,24 +68,36 @@ class SweepController:
         return True
 
     def _trials(self, number: int, params: Params) -> list[Trial]:
-        """One for each seed."""
-        first, num_epochs = self.plan.run.run.seed, self.plan.settings(params).distill_stage.epochs
+        """The trials of a configuration, one for each seed."""
+        first, num_epochs = self.plan.run.run.seed, self.plan.num_epochs(params)
         return [
             Trial(f"{self.plan.config.name}-{number:04d}-s{seed}", number, seed, params, num_epochs)
             for seed in range(first, first + self.plan.config.seeds)
         ]
 
     def _missing(self, configuration: Configuration) -> list[Trial]:
-        """Its trials that an earlier driver did not come to."""
+        """The trials of a configuration that an earlier driver did not start."""
         all_trials = self._trials(configuration.number, configuration.params)
         return [trial for trial in all_trials if trial.name not in self.trial_store.trials]
 
+    def spent(self, until_s: float) -> StopReason | None:
+        """The part of the budget that is spent, if one is.
+
+        Args:
+            until_s: when budget.hours is spent, by `time.monotonic`.
+        """
+        if time.monotonic() > until_s:
+            return StopReason(StopKind.BUDGET_HOURS)
+        most = self.plan.config.budget.epochs
+        is_spent = most is not None and self.trial_store.num_epochs >= most
+        return StopReason(StopKind.BUDGET_EPOCHS) if is_spent else None
+
     def close(self, reason: StopReason) -> None:
-        """Propose nothing more."""
+        """Propose no more trials."""
         self.closed = self.closed or reason
 
     def started(self, tune_id: str) -> None:
-        """A trial's actor is there."""
+        """A trial started."""
         trial = self._open[tune_id]
         if trial.state != "running":
             trial.state = "running"
@@ -92,7 +105,7 @@ class SweepController:
             self._tell("started", trial)
 
     def epoch(self, tune_id: str, epoch: int, value: float, tested: float | None = None) -> None:
-        """An epoch ended; the last one comes with the test accuracy."""
+        """An epoch of a trial ended; the last epoch comes with the test accuracy."""
         trial = self._open[tune_id]
         trial.add(epoch, value)
         if tested is not None:
@@ -100,24 +113,24 @@ class SweepController:
         self._tell("epoch", trial)
 
     def left(self, tune_id: str) -> None:
-        """A trial left before its end, as it was told."""
+        """A trial left before its end, as it was asked to."""
         self._open[tune_id].state = "waiting"
 
     def failed(self, tune_id: str, error: str) -> None:
-        """A trial failed in a way that it would again."""
+        """A trial failed, and would fail in the same way again."""
         trial = self._open[tune_id]
         trial.failures.append(error)
         trial.state = "failed"
 
     def recovers(self, tune_id: str, error: str) -> None:
-        """A trial failed, and goes on from its checkpoint."""
+        """A trial failed, and will be resumed from its checkpoint."""
         trial = self._open[tune_id]
         trial.failures.append(error)
         self.trial_store.write(trial)
         self._tell("recovers", trial)
 
     def ended(self, tune_id: str, error: str | None = None) -> None:
-        """A trial is over, or has left; at its end, by the scheduler, for good, or to go on later."""
+        """A trial came to its end, was stopped by the scheduler, failed for good, or left to be resumed later."""
         trial = self._open.pop(tune_id, None)
         if trial is None:
             return

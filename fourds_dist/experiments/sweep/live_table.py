@@ -1,9 +1,9 @@
-"""What a person sees while a sweep goes on: a table that is drawn anew on a terminal, plain lines elsewhere."""
+"""The progress of a sweep: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,11 +19,15 @@ from fourds_dist.io.terminal import words
 from fourds_dist.runs.events import EpochEnded, Event, Note, StageStarted, StageStopped
 
 MOST_ROWS = 12
-"""Trials in the live table: those that run, then the best."""
+"""Trials in the live table: running ones, then the best."""
+
+
+ShowTeachers = Callable[[Iterable[tuple[str, Event]]], None]
+"""Shows events of source stages, each with the name of its run."""
 
 
 class LiveTable:
-    """Draws a ledger; `tell` may come from any thread, the rest from one.
+    """Shows a trial store; `tell` may be called from any thread, the other methods from one.
 
     Args:
         max_concurrent_trials: trials at once.
@@ -54,7 +58,7 @@ class LiveTable:
             self._live.stop()
 
     def tell(self, what: str, trial: Trial) -> None:
-        """Something happened to a trial."""
+        """Print a line about an event of a trial (`SweepController`)."""
         metric, mode = self._plan.config.metric, self._trial_store.mode
         best = trial.best(mode)
         reached = f"{metric} {best:.1%}" if best is not None else "no epoch"
@@ -77,7 +81,7 @@ class LiveTable:
                 self._say(f"{trial.name}: left after epoch {trial.epoch}, to go on later")
 
     def teachers(self, events: Iterable[tuple[str, Event]]) -> None:
-        """Show events of source stages, each with the name of its run."""
+        """Print events of source stages, each with the name of its run."""
         for run, event in events:
             match event:
                 case StageStarted():
@@ -90,7 +94,7 @@ class LiveTable:
                     self._say(f"{run}: {event.text}")
 
     def refresh(self) -> None:
-        """Draw the live table anew."""
+        """Update the live table."""
         if self._live is not None:
             self._live.update(Group(self._summary(), self._table()), refresh=True)
 
@@ -157,7 +161,7 @@ def results_table(plan: SweepPlan, ranked: list[Configuration], most: int = 10) 
 
 
 def figures(configuration: Configuration) -> tuple[str, str, str]:
-    """(metric, test accuracy, how far it came), with the standard deviation over seeds where there are several."""
+    """(metric, test accuracy, progress) as text, with the standard deviation over several seeds."""
     mean, spread = configuration.mean, configuration.spread
     tested = configuration.tested
     value = (
@@ -174,10 +178,10 @@ def figures(configuration: Configuration) -> tuple[str, str, str]:
 
 
 def describe_params(params: Params) -> str:
-    """A point in a line."""
+    """A point as one line."""
     return ", ".join(f"{key}={short(value)}" for key, value in params.items())
 
 
 def short(value: Any) -> str:
-    """A value in a few letters."""
+    """A value as short text."""
     return f"{value:.3g}" if isinstance(value, float) else label(value)

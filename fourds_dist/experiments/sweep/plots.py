@@ -1,4 +1,4 @@
-"""Charts of a sweep, drawn as those of a run's report are."""
+"""Charts of a sweep, in the style of the charts of a run."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from fourds_dist.reports.charts import (
 )
 
 GOOD_BAD = LinearSegmentedColormap.from_list("good", [LINE, SERIES[0]])
-"""From the worst to the best."""
+"""Colours from the worst to the best."""
 
 MARKS = {True: "o", False: "x"}
-"""Of configurations that ran to the end, and of those that did not."""
+"""Markers of configurations that ran to their end, and of the others."""
 
 
 ABSENT = -0.1
-"""Place, below its values, of configurations that do not have a key."""
+"""Position, below all values, of configurations that do not have a key."""
 
 
 def history(configurations: Sequence[Configuration], mode: str, metric: str) -> Chart:
-    """Every configuration's value in the order of their proposal, and the best so far."""
+    """The metric of every configuration in the order of proposal, and the best so far."""
     having = [c for c in configurations if c.mean is not None]
     with mpl.rc_context(STYLE):
         figure, axes = blank(2.9)
@@ -55,7 +55,7 @@ def history(configurations: Sequence[Configuration], mode: str, metric: str) -> 
 
 
 def learning_curves(trial_store: TrialStore, metric: str) -> Chart:
-    """Every trial's epochs; those that were stopped end early."""
+    """The metric of every trial over epochs."""
     with mpl.rc_context(STYLE):
         figure, axes = blank(2.9)
         trials = [t for t in trial_store.trials.values() if t.history]
@@ -73,7 +73,7 @@ def learning_curves(trial_store: TrialStore, metric: str) -> Chart:
 
 
 def importances(shares: Mapping[str, float]) -> Chart:
-    """How much of the metric's variance each key explains."""
+    """The share of the variance of the metric that each key explains."""
     with mpl.rc_context(STYLE):
         figure, axes = blank(0.8 + 0.34 * max(3, len(shares)))
         places = range(len(shares))
@@ -88,12 +88,12 @@ def importances(shares: Mapping[str, float]) -> Chart:
         axes.margins(x=0.12)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set_xlabel("share of the variance explained")
-        told = ", ".join(f"{key} {share:.0%}" for key, share in shares.items())
-        return finished("importance", "What matters", f"Importance: {told}", figure)
+        listed = ", ".join(f"{key} {share:.0%}" for key, share in shares.items())
+        return finished("importance", "What matters", f"Importance: {listed}", figure)
 
 
 def parallel(space: Space, configurations: Sequence[Configuration], mode: str, metric: str) -> Chart:
-    """One line a configuration, through its value of every key to what it reached; the best in front."""
+    """Parallel coordinates: a line for each configuration through its values and its metric, the best in front."""
     having = sorted(
         (c for c in configurations if c.mean is not None),
         key=lambda c: (c.mean or 0.0) * (1 if mode == "max" else -1),
@@ -141,7 +141,7 @@ def parallel(space: Space, configurations: Sequence[Configuration], mode: str, m
 def response(
     key: str, parameter: SearchDimension, configurations: Sequence[Configuration], metric: str
 ) -> Chart:
-    """What was reached over one key's values."""
+    """The metric over the values of one key."""
     having = [c for c in configurations if c.mean is not None and key in c.params]
     with mpl.rc_context(STYLE):
         figure, axes = blank(2.6)
@@ -151,23 +151,23 @@ def response(
         axes.set_xlabel(key)
         _percent_y(axes, metric)
         legend(figure, axes)
-        told = f"{metric} over {key}, {len(having)} configurations"
-        return finished(f"response-{key}", key, told, figure)
+        listed = f"{metric} over {key}, {len(having)} configurations"
+        return finished(f"response-{key}", key, listed, figure)
 
 
 class Scale:
-    """Where a key's values lie on an axis."""
+    """Positions of the values of a key on an axis."""
 
     def __init__(self, parameter: SearchDimension) -> None:
         self._parameter, self._values = parameter, parameter.values
         self._is_listed = parameter.kind in ("choice", "grid")
 
     def x(self, value: Any) -> float:
-        """On an axis of its own: the value, or its number in the list."""
+        """Position on the axis of a chart of the key alone: the value, or its number in the list."""
         return float(self._number(value)) if self._is_listed else float(value)
 
     def place(self, value: Any) -> float:
-        """Between 0 and 1."""
+        """Position between 0 and 1."""
         if self._is_listed:
             return self._number(value) / max(1, len(self._values) - 1)
         low, high = self._values
@@ -176,12 +176,12 @@ class Scale:
         return float((value - low) / (high - low))
 
     def ticks(self) -> list[tuple[float, str]]:
-        """(place, text) of all values, or of both ends."""
+        """(position, text) of all values of a list, or of both ends of a range."""
         known = [(self.place(v), label(v) if self._is_listed else f"{v:.3g}") for v in self._values]
         return [*known, (ABSENT, "-")] if self._parameter.when else known
 
     def label(self, axes: Axes) -> None:
-        """Make the x-axis one of this key."""
+        """Set scale, limits and labels of the x-axis for the key."""
         if self._is_listed:
             axes.set_xticks(range(len(self._values)), [label(v) for v in self._values])
             axes.set_xlim(-0.5, len(self._values) - 0.5)
@@ -226,7 +226,7 @@ def _best_so_far(configurations: Sequence[Configuration], mode: str) -> tuple[li
 
 
 def _shades(values: Sequence[float], mode: str) -> list[Any]:
-    """A colour each, the best the strongest."""
+    """A colour for each value, the best the strongest."""
     if not values:
         return []
     ranks = np.argsort(np.argsort(values)) / max(1, len(values) - 1)

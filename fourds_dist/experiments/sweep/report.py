@@ -1,4 +1,4 @@
-"""The end of a sweep: its table, best.yaml, trials.csv, and report.html with its charts beside it."""
+"""What a sweep leaves at its end: a table, best.yaml, trials.csv, and report.html with its charts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_LISTED = 50
 
 
 def write_results(plan: SweepPlan, trial_store: TrialStore, console: Console) -> None:
-    """Write all of it into the sweep's folder, and show the best configurations and where the rest is."""
+    """Write all files into the folder of the sweep, and print the best configurations and the paths of the files."""
     write_bytes(f"{plan.url}/{CSV}", as_csv(plan, trial_store).encode())
     ranked = trial_store.ranked()
     console.print(words(_counts(plan, trial_store)), soft_wrap=True)
@@ -28,8 +28,8 @@ def write_results(plan: SweepPlan, trial_store: TrialStore, console: Console) ->
     console.print(results_table(plan, ranked))
     shares = importance(plan, trial_store.configurations())
     if shares:
-        told = ", ".join(f"{key} {share:.0%}" for key, share in shares.items())
-        console.print(words(f"what matters: {told}"), soft_wrap=True)
+        listed = ", ".join(f"{key} {share:.0%}" for key, share in shares.items())
+        console.print(words(f"what matters: {listed}"), soft_wrap=True)
     write_bytes(f"{plan.url}/{BEST}", best_yaml(plan, ranked[0]).encode())
     page = _page(plan, trial_store, shares)
     for name, png in page.pngs().items():

@@ -1,4 +1,4 @@
-"""What a sweep found: how much each key matters, the best configuration, every trial in a line."""
+"""Results of a sweep: the importance of each key, the best configuration, a table of all trials."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from fourds_dist.experiments.sweep.search import as_optuna
 from fourds_dist.experiments.sweep.trial_store import Configuration, TrialStore
 
 FEWEST = 4
-"""Configurations below which nothing is said about importance."""
+"""Configurations that an estimate of importance needs at least."""
 
 
 def importance(plan: SweepPlan, configurations: Sequence[Configuration]) -> dict[str, float]:
-    """Key -> share of the metric's variance that it explains, by fANOVA (Hutter et al. 2014), the largest first.
+    """Key -> share of the variance of the metric that the key explains, by fANOVA (Hutter et al. 2014), sorted.
 
-    A key with conditions is judged among the configurations that have it. Empty where there are too few.
+    A key with conditions is rated among the configurations that have the key. Empty with too few configurations.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     found: dict[str, float] = {}
@@ -56,7 +56,7 @@ def best_yaml(plan: SweepPlan, best: Configuration) -> str:
 
 
 def as_csv(plan: SweepPlan, trial_store: TrialStore) -> str:
-    """Every trial in a line."""
+    """All trials, one a line."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     keys = list(plan.space.parameters)

@@ -1,4 +1,4 @@
-"""Which configuration is tried next: drawn, gone through, or learnt from those that are over."""
+"""Search algorithms, which propose the next configuration: random draws, grids, and TPE."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from fourds_dist.experiments.sweep.space import Params
 from fourds_dist.experiments.sweep.trial_store import Configuration
 
 MOST_DRAWS = 200
-"""Draws in a row of which no run can be made, before a space is given up."""
+"""Invalid draws in a row after which a space is refused."""
 
 
 class SearchAlgorithm(Protocol):
-    """Gives configurations, one after another."""
+    """Proposes configurations, one after the other."""
 
     def propose(self, number: int) -> Params | None:
-        """The configuration of that number; None: there are no more."""
+        """Return the configuration of that number; None: there are no more."""
         ...
 
     def learn(self, configuration: Configuration) -> None:
-        """Take note of a configuration: over, or proposed earlier and still to come."""
+        """Take a configuration that is over, or that an earlier driver proposed."""
         ...
 
 
 def make_proposals(plan: SweepPlan, known: Iterable[Configuration] = ()) -> SearchAlgorithm:
-    """As the sweep's `search` says, with what is known already."""
+    """Make the search algorithm that the key `search` names, and pass it the configurations that are known."""
     proposals = OptunaSearch(plan) if plan.config.search == "optuna" else RandomSearch(plan)
     for configuration in known:
         proposals.learn(configuration)
@@ -39,14 +39,14 @@ def make_proposals(plan: SweepPlan, known: Iterable[Configuration] = ()) -> Sear
 
 
 class RandomSearch:
-    """Independent draws, each a function of the sweep's seed and its number alone; grids are gone through in turn."""
+    """Independent draws, each a function of the seed of the sweep and its number alone; grids are enumerated."""
 
     def __init__(self, plan: SweepPlan) -> None:
         self._plan, self._grid = plan, plan.space.grid()
         self._is_all = len(plan.space.grid_keys) == len(plan.space.parameters)
 
     def propose(self, number: int) -> Params | None:
-        """A point that a run can be made of; where a grid's cannot, it is passed on and fails by name."""
+        """Return a valid point; an invalid point of a grid is returned too, and its trial fails with the reason."""
         if self._is_all and number >= len(self._grid):
             return None
         fixed = self._grid[number % len(self._grid)]
@@ -54,11 +54,11 @@ class RandomSearch:
         return fixed if self._is_all else _first_valid(self._plan, lambda: self._plan.space.draw(rng, fixed))
 
     def learn(self, configuration: Configuration) -> None:
-        """Nothing is to be learnt."""
+        """Do nothing: draws are independent."""
 
 
 class OptunaSearch:
-    """Optuna's TPE, which proposes near what did well; trials under way count as doing badly, so that others differ."""
+    """TPE of Optuna, which proposes points near good ones; running trials count as bad, so that proposals differ."""
 
     def __init__(self, plan: SweepPlan) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -69,10 +69,10 @@ class OptunaSearch:
         self._running: dict[int, int] = {}
 
     def propose(self, number: int) -> Params | None:
-        """The next point that a run can be made of."""
+        """Return the next valid point."""
 
         def ask() -> Params:
-            if number in self._running:  # the last one was none
+            if number in self._running:  # the last point was invalid
                 self._study.tell(self._running.pop(number), state=TrialState.FAIL)
             trial = self._study.ask()
             self._running[number] = trial.number
@@ -81,7 +81,7 @@ class OptunaSearch:
         return _first_valid(self._plan, ask)
 
     def learn(self, configuration: Configuration) -> None:
-        """Tell Optuna a configuration's mean; one that failed with all its seeds as such."""
+        """Pass the mean of a configuration to Optuna; a configuration whose seeds all failed counts as failed."""
         number, mean = configuration.number, configuration.mean
         if number not in self._running:
             self._study.add_trial(as_optuna(self._plan, configuration, state=TrialState.RUNNING))
@@ -97,7 +97,7 @@ class OptunaSearch:
 def as_optuna(
     plan: SweepPlan, configuration: Configuration, *, state: TrialState = TrialState.COMPLETE
 ) -> optuna.trial.FrozenTrial:
-    """A configuration as Optuna's trial."""
+    """A configuration as a trial of Optuna."""
     params = configuration.params
     return create_trial(
         state=state,
@@ -117,4 +117,4 @@ def _first_valid(plan: SweepPlan, draw: Callable[[], Params]) -> Params:
             problem = error
         else:
             return params
-    raise ConfigError(f"space: {MOST_DRAWS} draws in a row make no run that can be; the last: {problem}")
+    raise ConfigError(f"space: {MOST_DRAWS} draws in a row are invalid; the last: {problem}")

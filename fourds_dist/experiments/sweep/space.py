@@ -1,12 +1,12 @@
-"""Which keys vary, and how: distributions over dotted keys, some of them only where other keys have certain values.
+"""The search space: distributions over dotted keys, some of them active only where other keys have certain values.
 
     method.phase_loss:       { choice: [circular, squared] }
     method.gate_reduction:   { choice: [8, 16], when: { method.phase_loss: squared } }
     distill_stage.optim.lr:        { loguniform: [0.003, 0.3] }
 
-Keys with commas between them, `teacher.stages, student.stages`, take the same value together.
+Keys that are separated by commas, `teacher.stages, student.stages`, take the same value.
 
-A point of the space is a dict of the keys that are active in it; the others stay as the base configuration has them.
+A point of the space is a dict of its active keys; the other keys keep the values of the base configuration.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ Params = dict[str, Any]
 
 
 class SearchDimension(ConfigSection):
-    """How one key varies: one of `choice`, `grid`, `uniform`, `loguniform` and `randint`, and `when` it does."""
+    """The distribution of one key: `choice`, `grid`, `uniform`, `loguniform` or `randint`, and `when` it is active."""
 
     choice: tuple[Any, ...] | None = None
-    """One of these values, each as likely."""
+    """One of these values, all equally likely."""
 
     grid: tuple[Any, ...] | None = None
-    """Each of these values, together with each of every other grid's."""
+    """Each of these values, combined with each value of every other grid."""
 
     uniform: tuple[float, float] | None = None
-    """A number between two, both included."""
+    """A number between two numbers, both included."""
 
     loguniform: tuple[float, float] | None = None
-    """A number between two positive ones, every order of magnitude as likely."""
+    """A number between two positive numbers, uniform in its logarithm."""
 
     randint: tuple[int, int] | None = None
-    """A whole number between two, both included."""
+    """A whole number between two whole numbers, both included."""
 
     when: dict[str, Any] = Field(default_factory=dict)
-    """Keys and the value, or list of values, that each must have; elsewhere this key stays as the base has it."""
+    """Keys, each with the value or list of values that makes this key active; otherwise the base gives its value."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -77,16 +77,16 @@ class SearchDimension(ConfigSection):
 
     @property
     def kind(self) -> str:
-        """Which of the five it is."""
+        """Name of the distribution."""
         return next(name for name in KINDS if getattr(self, name) is not None)
 
     @property
     def values(self) -> tuple[Any, ...]:
-        """All values of a choice or grid, the two ends of a range."""
+        """All values of a choice or grid, or the two ends of a range."""
         return getattr(self, self.kind)
 
     def draw(self, rng: np.random.Generator) -> Any:
-        """A value; of a grid, any."""
+        """Draw a value; any value of a grid."""
         match self.kind:
             case "uniform":
                 return float(rng.uniform(*self.values))
@@ -100,7 +100,7 @@ class SearchDimension(ConfigSection):
 
     @property
     def distribution(self) -> BaseDistribution:
-        """As Optuna has it; values of choices by their labels."""
+        """The distribution of Optuna; values of choices are their labels."""
         match self.kind:
             case "uniform" | "loguniform":
                 return FloatDistribution(*self.values, log=self.kind == "loguniform")
@@ -110,24 +110,24 @@ class SearchDimension(ConfigSection):
                 return CategoricalDistribution([label(value) for value in self.values])
 
     def of_label(self, value: Any) -> Any:
-        """The value that Optuna's stands for."""
+        """The value that a value of Optuna stands for."""
         if self.kind in ("choice", "grid"):
             return next(v for v in self.values if label(v) == value)
         return value
 
     def to_label(self, value: Any) -> Any:
-        """Optuna's value for this one."""
+        """The value of Optuna for a value."""
         return label(value) if self.kind in ("choice", "grid") else value
 
 
 MOST_POINTS = 100_000
-"""Of all grids of a space together."""
+"""Points of all grids of a space together, at most."""
 
 KINDS = ("choice", "grid", "uniform", "loguniform", "randint")
 
 
 def label(value: Any) -> str:
-    """A value in a few letters, another one for every value."""
+    """A value as short text, unique for every value."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -135,7 +135,7 @@ def flattened(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
     """(dotted key, distribution) of a space whose keys are dotted or nested.
 
     Raises:
-        ConfigError: something that is no distribution.
+        ConfigError: a value that is no distribution.
     """
     for name, value in tree.items():
         key = f"{prefix}{name}"
@@ -150,24 +150,24 @@ def flattened(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def keys_of(key: str) -> list[str]:
-    """The configuration's keys that a key of the space stands for."""
+    """The keys of the configuration that a key of the space stands for."""
     return [part.strip() for part in key.split(",")]
 
 
 def expanded(params: Mapping[str, Any]) -> Params:
-    """A point by the configuration's keys."""
+    """A point by keys of the configuration."""
     return {own: value for key, value in params.items() for own in keys_of(key)}
 
 
 class Space:
-    """All parameters, in an order in which a key comes after those its `when` names.
+    """All dimensions, each after the keys that its `when` names.
 
     Args:
-        parameters: dotted key -> how it varies.
-        base: what the base configuration has under a dotted key that does not vary.
+        parameters: dotted key -> its distribution.
+        base: returns the value of the base configuration for a dotted key that does not vary.
 
     Raises:
-        ConfigError: conditions that go in a circle, or that can never hold.
+        ConfigError: conditions that depend on each other in a circle, or that never hold.
     """
 
     def __init__(self, parameters: Mapping[str, SearchDimension], base: Callable[[str], Any]) -> None:
@@ -211,11 +211,11 @@ class Space:
 
     @property
     def grid_keys(self) -> list[str]:
-        """Keys whose values are gone through one by one."""
+        """Keys whose values are enumerated."""
         return [key for key, parameter in self.parameters.items() if parameter.kind == "grid"]
 
     def walk(self, pick: Callable[[str, SearchDimension], Any]) -> Params:
-        """A point, each active key's value picked in turn."""
+        """Make a point by picking the value of each active key in turn."""
         params: Params = {}
         for key, parameter in self.parameters.items():
             if self._is_active(parameter, params):
@@ -223,12 +223,12 @@ class Space:
         return params
 
     def draw(self, rng: np.random.Generator, fixed: Mapping[str, Any] | None = None) -> Params:
-        """A random point, with some keys given where they are active."""
+        """Draw a random point; values of active keys may be given."""
         given = fixed or {}
         return self.walk(lambda key, p: given[key] if key in given else p.draw(rng))
 
     def grid(self) -> list[Params]:
-        """All combinations of the grids' values, each once; a single empty point where there is no grid."""
+        """All combinations of the values of grids, each once; one empty point without a grid."""
         return self._grid
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What the trials of a sweep share: teachers, each trained once, and the driver's wish to end."""
+"""What the trials of a sweep under Ray Tune share: teachers, each trained once, and the stop request of the driver."""
 
 from __future__ import annotations
 
@@ -22,48 +22,48 @@ MOST_TEACHERS = 16
 
 @ray.remote(num_cpus=0)
 class TeacherPool:
-    """Lives as long as the sweep's driver.
+    """Trains teachers; the actor exists as long as the driver of the sweep.
 
-    A source stage that fails is tried again by the next trial that asks, unless it would fail in the same way.
+    A failed source stage is repeated for the next trial that needs the teacher, unless the failure is permanent.
     """
 
     def __init__(self) -> None:
-        self._under_way: dict[str, asyncio.Future[None]] = {}
+        self._futures: dict[str, asyncio.Future[None]] = {}
         self._threads = ThreadPoolExecutor(MOST_TEACHERS)
         self._events: list[tuple[str, Event]] = []
         self._stop_reason: StopReason | None = None
 
     async def teacher(self, settings_json: str) -> str | None:
-        """The folder of a run with its source stage done: trained now, waited for, or there already.
+        """Return the folder of a run once its source stage is done, training the stage if nobody has begun to.
 
-        None: the sweep ends before that.
+        None: the sweep ends before the stage does.
         """
         settings = Settings.model_validate_json(settings_json)
         url = settings.run_url
-        if url not in self._under_way:
+        if url not in self._futures:
             loop = asyncio.get_running_loop()
-            self._under_way[url] = loop.run_in_executor(self._threads, self._train, settings)
+            self._futures[url] = loop.run_in_executor(self._threads, self._train, settings)
         try:
-            await asyncio.shield(self._under_way[url])
+            await asyncio.shield(self._futures[url])
         except Stopped:
             return None
         except NonRetryableError:
             raise
         except Exception:
-            self._under_way.pop(url, None)
+            self._futures.pop(url, None)
             raise
         return url
 
     async def end(self, reason: StopReason) -> None:
-        """Have all trials leave with a checkpoint."""
+        """Stop all trials with a checkpoint."""
         self._stop_reason = reason
 
     async def stop_reason(self) -> StopReason | None:
-        """Why trials are to leave, if they are."""
+        """Why trials have to leave; None: they do not."""
         return self._stop_reason
 
     async def take_events(self) -> list[tuple[str, Event]]:
-        """Events of the source stages since the last call, each with the name of its run."""
+        """Return events of source stages since the last call, each with the name of its run."""
         events, self._events = self._events, []
         return events
 

@@ -26,12 +26,13 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from fourds_dist.config.stage_names import StageName
 from fourds_dist.io.retry import error_line, with_retries
 from fourds_dist.io.storage import is_driver_error
+from fourds_dist.launch.observer import RunObserver
 from fourds_dist.launch.ray.event_channel import open_event_channel
 from fourds_dist.launch.ray.ray_private import CHECKPOINT_LIST, listed_checkpoints
 from fourds_dist.launch.ray.worker import StageExit, train_worker
 from fourds_dist.launch.ray.worker_failures import FailureReporter, describe_exceptions
 from fourds_dist.processes.signals import sigterm_as_ctrl_c
-from fourds_dist.runs.events import Sink
+from fourds_dist.runs.events import Event, Sink
 from fourds_dist.runs.failures import StopKind, StopReason
 from fourds_dist.runs.layout import CHECKPOINT_STATE, DONE
 from fourds_dist.runs.run_folder import RunFolder
@@ -47,13 +48,17 @@ class NonRetryableError(LaunchError):
     """A stage failed, and a retry would fail too: its loss is not finite, or its checkpoint is that of another run."""
 
 
-def run_on_ray(settings: Settings) -> None:
+def run_on_ray(settings: Settings, observer: RunObserver | None = None) -> None:
     """Run the stages that are not finished in the run's folder.
+
+    Args:
+        observer: receives the events of the run, and may stop the run; None: nobody does.
 
     Raises:
         LaunchError: no resources within launch.wait_s, or a stage failed.
-        Stopped: SIGTERM or Ctrl-C stopped the run, with a checkpoint.
+        Stopped: SIGTERM, Ctrl-C or the observer stopped the run, with a checkpoint.
     """
+    observer = observer or RunObserver()
     folder = RunFolder(settings.run_url)
     left: list[StageName] = [stage for stage in stages_to_run(settings) if not folder.exists(DONE[stage])]
     if not left:
@@ -62,8 +67,14 @@ def run_on_ray(settings: Settings) -> None:
         await_workers(settings.launch, wait_s=0 if is_ours else settings.launch.wait_s)
         for stage in left:
             view = ProgressView()
+
+            def show(event: Event, view: ProgressView = view) -> None:
+                if not observer.is_quiet:
+                    view(event)
+                observer.sink(event)
+
             try:
-                run_stage_on_ray(stage, settings, view)
+                run_stage_on_ray(stage, settings, show, observer.stop_reason)
             finally:
                 view.close()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fourds_dist.experiments.sweep.trial import epochs_of
+from fourds_dist.experiments.epochs import epochs_of
 from fourds_dist.experiments.sweep.trial_store import TrialStore
 from fourds_dist.processes.parent_death import bound
 from fourds_dist.runs.layout import Network
@@ -36,7 +36,7 @@ class Sweep:
             f"distill_stage.epochs={EPOCHS}",
             f"budget.trials={TRIALS}",
             "scheduler.name=none",
-            "concurrency=2",
+            "max_concurrent_trials=2",
         ]
         self._begin = ["configs/sweeps/quickstart.yaml", *given, *places(shards, runs)]
         self._environment = os.environ | {"RAY_ADDRESS": str(cluster.address)}
@@ -87,7 +87,8 @@ def test_a_worker_a_node_and_the_driver(tmp_path: Path) -> None:
         sweep.wait_for(lambda: cluster.kill_worker(rng))
         now = sweep.num_epochs()
         sweep.wait_for(lambda: sweep.num_epochs() > now)
-        cluster.replace_node(rng)
+        cluster.lose_node(rng)
+        cluster.add_node()
         now = sweep.num_epochs()
         sweep.wait_for(lambda: sweep.num_epochs() > now)
         sweep.kill_driver()

@@ -41,7 +41,7 @@ def test_bad_trials_stop_early_and_failing_ones_end_no_sweep(local_ray: None, tm
         quick(config)
 
     plan = small_plan(
-        tmp_path, "scheduler={name: asha, reduction_factor: 2}", "budget.trials=8", "concurrency=4"
+        tmp_path, "scheduler={name: asha, reduction_factor: 2}", "budget.trials=8", "max_concurrent_trials=4"
     )
     trial_store = run_stub(plan, trainable)
     trials = list(trial_store.trials.values())
@@ -65,7 +65,7 @@ def test_bad_trials_stop_early_and_failing_ones_end_no_sweep(local_ray: None, tm
 def test_other_schedulers_come_to_their_end(local_ray: None, tmp_path: Path, scheduler: str) -> None:
     from tests.experiments.sweep.stubs import run_stub
 
-    plan = small_plan(tmp_path, f"scheduler.name={scheduler}", "budget.trials=6", "concurrency=3")
+    plan = small_plan(tmp_path, f"scheduler.name={scheduler}", "budget.trials=6", "max_concurrent_trials=3")
     trial_store = run_stub(plan, quick)
     assert len(trial_store.trials) == 6
     assert {t.state for t in trial_store.trials.values()} <= {"done", "stopped"}
@@ -77,7 +77,7 @@ def test_the_sweep_of_a_killed_driver_resumes(local_ray: None, tmp_path: Path) -
 
     from tests.experiments.sweep.stubs import run_stub
 
-    words = ("budget.trials=6", "concurrency=2")
+    words = ("budget.trials=6", "max_concurrent_trials=2")
     address = ray.get_runtime_context().gcs_address
     driver = subprocess.Popen(
         bound([sys.executable, "-m", "tests.experiments.sweep.stubs", str(tmp_path), *words]),

@@ -67,7 +67,7 @@ def test_what_a_sweep_leaves(tmp_path: Path) -> None:
     charts = {path.name for path in (folder / "report").iterdir()}
     assert charts == {
         "history.png",
-        "courses.png",
+        "learning_curves.png",
         "importance.png",
         "parallel.png",
         *(f"response-{key}.png" for key in plan.space.parameters),

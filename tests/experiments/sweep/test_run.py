@@ -44,7 +44,9 @@ def test_who_may_have_a_folder(tmp_path: Path) -> None:
     ledger_of(plan, [{LR: 0.1, "method.phase_loss": "circular"}])
     with pytest.raises(ConfigError, match="holds a sweep already; --resume goes on with it"):
         claim(plan, resume=False)
-    claim(small_plan(tmp_path, "budget.trials=20", "concurrency=2", "launch.workers=4"), resume=True)
+    claim(
+        small_plan(tmp_path, "budget.trials=20", "max_concurrent_trials=2", "launch.workers=4"), resume=True
+    )
     claim(small_plan(tmp_path, "data.threads=1", "step.max_nonfinite_steps=3"), resume=True)
     for words, told in (
         (("metric=val/teacher_adapted",), "metric: 'val/student' -> 'val/teacher_adapted'"),

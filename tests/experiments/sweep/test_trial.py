@@ -9,8 +9,9 @@ import pytest
 
 from fourds_dist.config.loading import load
 from fourds_dist.config.stage_names import StageName
-from fourds_dist.experiments.source_run import source_identity, source_run
-from fourds_dist.experiments.sweep.trial import TrialTask, epochs_of
+from fourds_dist.experiments.epochs import epochs_of
+from fourds_dist.experiments.shared_teacher import source_identity, source_run
+from fourds_dist.experiments.sweep.trial import TrialTask
 from fourds_dist.runs.events import EpochEnded, Event, Note, Validation, encode
 from fourds_dist.runs.layout import Network, RunFile
 from fourds_dist.runs.run_folder import RunFolder

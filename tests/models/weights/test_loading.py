@@ -227,7 +227,7 @@ def test_plain_pickles_are_refused_with_a_command_that_converts_them(
     with pytest.raises(ValueError, match=r"a pickle that torch.save did not write.* python -c ") as refusal:
         loaded(path)
     monkeypatch.chdir(tmp_path)
-    exec(shlex.split(str(refusal.value).partition("of it: ")[2])[2], {})
+    exec(shlex.split(str(refusal.value).partition("weights.safetensors: ")[2])[2], {})
     found, _ = loaded(tmp_path / "weights.safetensors")
     assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fourds_dist.experiments.compare.executor import RunTask, TaskResult
-from fourds_dist.experiments.compare.run_tasks import pending_tasks, run_tasks
+from fourds_dist.experiments.compare.pending import pending_tasks
+from fourds_dist.experiments.executor.base import RunTask, TaskResult
+from fourds_dist.experiments.executor.run_tasks import run_tasks
 from fourds_dist.runs.run_folder import RunConfig
 from fourds_dist.stages.settings import Settings
 from tests.experiments.compare.small import comparison
@@ -29,7 +30,7 @@ class Place:
         self.order.append(task.title)
         self.most = max(self.most, len(self.running))
 
-    def wait(self) -> TaskResult:
+    def wait(self, timeout_s: float | None = None) -> TaskResult:
         done = self.running.pop(0)
         return TaskResult(done, "broken" if done.title in self.failing else None)
 

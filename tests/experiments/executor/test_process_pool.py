@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,9 +20,10 @@ import psutil
 import pytest
 
 from fourds_dist.cli.compare import main
-from fourds_dist.experiments.compare import process_pool as processes
-from fourds_dist.experiments.compare.executor import RunTask
+from fourds_dist.experiments.executor import process_pool as processes
+from fourds_dist.experiments.executor.base import RunTask
 from fourds_dist.processes.parent_death import bound
+from fourds_dist.runs.failures import StopKind, StopReason
 from fourds_dist.runs.run_folder import RunConfig
 from fourds_dist.stages.launch_config import LaunchConfig
 from fourds_dist.stages.settings import Settings
@@ -120,6 +121,26 @@ def test_ctrl_c_does_not_reach_a_process_that_is_just_starting(monkeypatch: pyte
         monkeypatch.setattr(process, "_pool", SimpleNamespace(submit=lambda *_: pool.submit(held_back)))
         assert signal.SIGINT in process.do("{}").result()
     assert signal.SIGINT not in held_back()
+
+
+def test_a_report_is_answered_also_when_ctrl_c_comes_meanwhile() -> None:
+    def interrupted(url: str, event: Any) -> None:
+        raise KeyboardInterrupt
+
+    executor = processes.ProcessPool(LaunchConfig(use_gpu=False), 1, interrupted)
+    process = executor._idle[0]
+    ours, theirs = multiprocessing.Pipe()
+    process.reports = ours
+    executor._running[Future()] = RunTask("a run", Settings()), process
+    theirs.send(("a url", None))
+    with pytest.raises(KeyboardInterrupt):
+        executor.wait(1.0)
+    assert theirs.poll(1.0)
+    assert theirs.recv() is None
+    executor._after_epoch = lambda url, event: StopReason(StopKind.EARLY_STOPPING)
+    theirs.send(("a url", None))
+    assert executor.wait(0.05) is None
+    assert theirs.recv() == StopReason(StopKind.EARLY_STOPPING)
 
 
 def running(mark: str) -> list[str]:

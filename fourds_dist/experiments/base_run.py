@@ -1,0 +1,64 @@
+"""The run that a sweep or a comparison varies: its file with the changes of the experiment and of the command line.
+
+The file of an experiment names the file of the run under `config` and changes its keys under `changes`. On the command
+line, keys of the run stand without `changes`, beside keys of the experiment.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fourds_dist.config.loading import Draft, draft, flatten
+from fourds_dist.experiments.config import ExperimentConfig
+from fourds_dist.io.storage import beside
+from fourds_dist.stages.settings import Settings, with_absolute_paths
+
+E = TypeVar("E", bound=ExperimentConfig)
+
+
+def read_experiment(path: str | Path, words: Sequence[str], root: type[E]) -> tuple[E, Draft]:
+    """An experiment, and the run that it varies, as its file and `key=value` words give them.
+
+    Raises:
+        ConfigError: naming the key, where it was given, and the nearest valid one.
+    """
+    config = draft(path, [word for word in words if not is_run_key(word, root)]).build(root)
+    base = draft(beside(str(path), config.config) if config.config else None)
+    base = base.changed(flat(config.changes), f"{path} (changes)")
+    for word in words:
+        base = with_word(base, word) if is_run_key(word, root) else base
+    return config, base
+
+
+def with_word(changed: Draft, word: str) -> Draft:
+    """A configuration with a `key=value` word, whose value may be a section."""
+    return changed.changed(flat(draft(None, [word]).tree), f"override {word!r}")
+
+
+def is_run_key(word: str, root: type[ExperimentConfig]) -> bool:
+    """Whether a `key=value` word is about the run and not about the experiment, by the nearest section of either."""
+    section = word.partition("=")[0].split(".")[0]
+    names = [*root.model_fields, *Settings.model_fields]
+    nearest = difflib.get_close_matches(section, names, n=1)
+    return (nearest[0] if nearest else section) in Settings.model_fields
+
+
+def with_absolute_base_paths(base: Draft, folder: Path, where: str) -> Draft:
+    """The same with every relative local path made absolute.
+
+    Args:
+        folder: what the paths are relative to.
+        where: named in errors about these keys.
+    """
+    settings = base.build(Settings)
+    before = dict(flatten(settings.model_dump(mode="json")))
+    after = dict(flatten(with_absolute_paths(settings, folder).model_dump(mode="json")))
+    return base.changed({key: after[key] for key in after if after[key] != before[key]}, where)
+
+
+def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted key -> value."""
+    return dict(flatten(tree)) if tree else {}
