@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from fourds_dist.processes.leftovers import end_marked, mark, watch
-from tests.finished_run import one_thread, run_folder, workplace  # noqa: F401  (fixtures)
+from tests.finished_run import run_folder, workplace  # noqa: F401  (fixtures)
 from tests.s3_server import no_credentials, s3_server  # noqa: F401  (fixtures)
 from tests.typechecking import check_calls
 
@@ -34,7 +34,10 @@ if (
     sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="fourds-bytecode-")
     sys.dont_write_bytecode = bool(os.environ.pop("PYTHONDONTWRITEBYTECODE", ""))
     atexit.register(shutil.rmtree, sys.pycache_prefix, ignore_errors=True)
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # before Ray is imported; see launch.ray_cluster
+# The networks of the tests are small: more threads are no faster, and far slower beside other processes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # in the processes that the tests start
+torch.set_num_threads(1)
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # before Ray is imported; see launch.ray.cluster
 os.environ.setdefault("WANDB_MODE", "disabled")  # only the tests of tracking switch it on
 
 

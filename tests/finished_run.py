@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.small_network import STAGES
 
@@ -15,16 +14,7 @@ NUM_TEST = 359
 
 
 @pytest.fixture(scope="session")
-def one_thread() -> Iterator[None]:
-    """Networks this small are no faster on more threads, and far slower beside other work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def workplace(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with shards/digits, shards/digits-photos, runs/digits (finished) and seven.png; not to be changed."""
     from fourds_dist.api import fit
     from fourds_dist.data.datasets.digits import digits

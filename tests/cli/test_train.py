@@ -112,7 +112,7 @@ def test_one_process_without_ray(shards: Path, tmp_path: Path, capsys, caplog, m
         patch.setattr("fourds_dist.reports.report.report", full)
         assert main(given) == 0  # a report that fails is one line, and no failed run
     (line,) = [record.getMessage() for record in caplog.records if record.name.endswith("report")]
-    assert "OSError: No space left on device; `python -m fourds_dist.report" in line
+    assert "OSError: No space left on device; try again with `python -m fourds_dist.report" in line
     out = capsys.readouterr().out
     assert "teacher with adapters" in out
     assert "report:" not in out
