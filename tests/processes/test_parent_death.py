@@ -144,7 +144,10 @@ def test_the_watcher_finds_what_has_no_parent_any_more(tmp_path: Path) -> None:
     process = started(SESSION, tmp_path)
     assert process.stdout is not None
     value = process.stdout.readline().split()[1]
-    without_parent = [psutil.Process(pid) for pid in marked("LEFTOVERS", value)]
+    until_s = time.monotonic() + LIMIT_S
+    while len(pids := marked("LEFTOVERS", value)) < 3:  # during its exec a process shows no environment
+        assert time.monotonic() < until_s, pids
+    without_parent = [psutil.Process(pid) for pid in pids]
     assert len(without_parent) == 3
     assert killed(process) == []
     assert psutil.wait_procs(without_parent, timeout=LIMIT_S)[1] == []
