@@ -32,6 +32,7 @@ from typing import Any
 from fourds_dist.io.json_text import parse_json
 from fourds_dist.io.storage import is_local, join, locate, plain, translate_storage_errors, write_bytes
 from fourds_dist.io.terminal import say
+from fourds_dist.processes.proc import START_TICKS, STATE, boot_id, stat_fields
 from fourds_dist.runs.layout import RunFile
 
 RENEW_S = 10.0
@@ -315,8 +316,7 @@ def _identity() -> dict[str, Any]:
 
 def _space() -> str:
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+        return f"{boot_id()} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:  # not Linux
         return ""
 
@@ -324,7 +324,7 @@ def _space() -> str:
 def _began(pid: int) -> str | None:
     """Return the start time of a process of this host, in the system's units; None: no such process, or a zombie."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        fields = stat_fields(pid)
     except FileNotFoundError:
         if Path("/proc/self/stat").exists():
             return None
@@ -337,8 +337,7 @@ def _began(pid: int) -> str | None:
         return "unknown"
     except OSError:
         return None
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else fields[19]
+    return None if fields[STATE] in "ZX" else fields[START_TICKS]
 
 
 def _interrupt_main_thread() -> None:

@@ -26,6 +26,7 @@ from fsspec import AbstractFileSystem
 from fourds_dist.data.files.progress import OnProgress
 from fourds_dist.io.json_text import parse_json
 from fourds_dist.io.storage import is_local, locate, translate_storage_errors, write_bytes
+from fourds_dist.processes.proc import START_TICKS, boot_id, stat_fields
 
 PACKING = "packing.json"
 
@@ -216,7 +217,6 @@ def _runs_here(by: dict[str, Any]) -> bool:
 def _started(pid: int) -> str | None:
     """Identity of a process's start: boot id and clock ticks since boot; None if there is no such process."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]}"
+        return f"{boot_id()}/{stat_fields(pid)[START_TICKS]}"
     except (OSError, IndexError):
         return None
