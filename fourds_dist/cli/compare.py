@@ -99,12 +99,12 @@ def _work(plan: ComparisonPlan, chosen: ComparisonPlan | None, console: Console)
             nonlocal num_ended
             num_ended += 1
             state = "done"
-            if end.failure is not None:
-                failures[end.task.title] = end.failure
-                state = f"failed: {end.failure}"
+            if end.outcome.failure is not None:
+                failures[end.task.title] = end.outcome.failure
+                state = f"failed: {end.outcome.failure}"
             else:
                 remove_checkpoints([end.task.url])
-                if end.stopped is not None:
+                if end.outcome.stopped is not None:
                     state = str(read_stop(end.task.settings, plan.config.early_stopping))
             say(f"[{num_ended}/{len(tasks)}] {end.task.title}: {state}")
 

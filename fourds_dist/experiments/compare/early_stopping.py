@@ -22,6 +22,8 @@ from fourds_dist.runs.run_folder import RunFolder
 from fourds_dist.stages.settings import Settings
 
 FILE = "early_stop.json"
+Group = tuple[str, str, str, int, int]
+"""What cells that are compared have in common."""
 NUM_ERRORS = 2.0
 """Standard errors of the difference of two accuracies by which a cell has to be worse, besides the margin."""
 
@@ -57,14 +59,10 @@ class EarlyStop:
 
 @dataclass(frozen=True)
 class JudgedCell:
-    """A cell as the rule knows it.
-
-    Args:
-        group: what cells that are compared have in common.
-    """
+    """A cell as the rule knows it."""
 
     method: str
-    group: tuple[str, str, str, int, int]
+    group: Group
     num_epochs: int
 
 
@@ -77,7 +75,7 @@ class EarlyStopping:
 
     def __init__(self, rule: EarlyStoppingConfig, cells: dict[str, JudgedCell]) -> None:
         self._rule, self._cells = rule, cells
-        self._curves: dict[tuple[str, str, str, int, int], dict[str, list[tuple[int, float]]]] = {}
+        self._curves: dict[Group, dict[str, list[tuple[int, float]]]] = {}
 
     def read(self, urls: Iterable[str]) -> None:
         """Read the epochs of the cells that are compared with some cells, from their folders."""

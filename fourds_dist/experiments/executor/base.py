@@ -73,17 +73,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """A task that ended; see `Outcome` for the other arguments."""
+    """A task that ended."""
 
     task: RunTask
-    failure: str | None
-    stopped: StopReason | None = None
-    is_permanent: bool = False
-
-    @classmethod
-    def of(cls, task: RunTask, outcome: Outcome) -> TaskResult:
-        """The result of a task whose run ended so."""
-        return cls(task, outcome.failure, outcome.stopped, outcome.is_permanent)
+    outcome: Outcome
 
 
 class Executor(Protocol):

@@ -28,7 +28,7 @@ class InProcess:
         outcome = execute(task.settings, self._after_epoch, is_quiet=self._is_quiet)
         if outcome.is_interrupted:
             raise KeyboardInterrupt
-        self._ended.append(TaskResult.of(task, outcome))
+        self._ended.append(TaskResult(task, outcome))
 
     def wait(self, timeout_s: float | None = None) -> TaskResult | None:
         """Return the run that ended."""

@@ -100,7 +100,7 @@ class ProcessPool:
         if outcome.failure is not None:
             process.replace()
         self._idle.append(process)
-        return TaskResult.of(task, outcome)
+        return TaskResult(task, outcome)
 
     def _answer_reports(self, timeout_s: float | None) -> bool:
         """Wait until a run ends or reports an epoch; answer the report. False: neither happened in time."""

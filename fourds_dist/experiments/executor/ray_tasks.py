@@ -63,12 +63,11 @@ class RayTasks:
             return None
         task = self._running.pop(ended[0])
         try:
-            return TaskResult.of(task, ray.get(ended[0]))
+            return TaskResult(task, ray.get(ended[0]))
         except RayError as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
-            return TaskResult(
-                task, f"{type(error).__name__}: {lines[0].strip() if lines else 'without a message'}"
-            )
+            failure = f"{type(error).__name__}: {lines[0].strip() if lines else 'without a message'}"
+            return TaskResult(task, Outcome(failure))
 
     def end(self, grace_s: float) -> None:
         """Stop all runs with a checkpoint, and wait for them for at most so many seconds."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from fourds_dist.experiments.executor.base import Executor, RunTask, TaskResult
+from fourds_dist.experiments.executor.base import Executor, Outcome, RunTask, TaskResult
 from fourds_dist.io.retry import error_line
 from fourds_dist.io.terminal import say
 from fourds_dist.runs.run_folder import RunFolder
@@ -49,7 +49,8 @@ def run_tasks(
             if task.needs in failed:
                 waiting.remove(task)
                 is_permanent = failed[task.needs]
-                ended(TaskResult(task, "skipped: its source stage failed", is_permanent=is_permanent))
+                outcome = Outcome("skipped: its source stage failed", is_permanent=is_permanent)
+                ended(TaskResult(task, outcome))
             elif task.needs not in unmet and len(running) < executor.capacity:
                 waiting.remove(task)
                 running.add(task.url)
@@ -57,8 +58,8 @@ def run_tasks(
         if running and (result := executor.wait(poll_s)) is not None:
             running.remove(result.task.url)
             unmet.discard(result.task.url)
-            if result.failure is not None:
-                failed[result.task.url] = result.is_permanent
+            if result.outcome.failure is not None:
+                failed[result.task.url] = result.outcome.is_permanent
             ended(result)
 
 

@@ -165,9 +165,8 @@ class TaskTrials:
             return controller.closed
         started = self._open[url]
         measured = accuracy_of(event, self._plan.config.network)
-        if (
-            measured is None or measured[0] >= started.trial.num_epochs
-        ):  # the last epoch comes with the test accuracy
+        # The last epoch comes with the test accuracy.
+        if measured is None or measured[0] >= started.trial.num_epochs:
             return controller.closed
         controller.epoch(started.id, *measured)
         self._every()
@@ -176,34 +175,33 @@ class TaskTrials:
         return controller.closed or controller.spent(self._until_s)
 
     def _ended(self, result: TaskResult) -> None:
-        started = self._open.get(result.task.url)
+        outcome, started = result.outcome, self._open.get(result.task.url)
         if started is None:
-            if result.failure is not None:
-                self._sources.discard(
-                    result.task.url
-                )  # the next trial that needs the teacher trains it again
-                self._show_teachers([(result.task.title, Note(step=0, text=result.failure))])
+            if outcome.failure is not None:
+                # The next trial that needs the teacher trains it again.
+                self._sources.discard(result.task.url)
+                self._show_teachers([(result.task.title, Note(step=0, text=outcome.failure))])
             return
-        if result.stopped is not None:
-            if result.stopped.kind != StopKind.EARLY_STOPPING:
+        if outcome.stopped is not None:
+            if outcome.stopped.kind != StopKind.EARLY_STOPPING:
                 self._controller.left(started.id)
             self._close(started)
-        elif result.failure is None:
+        elif outcome.failure is None:
             folder = RunFolder(result.task.url)
             epoch, value, tested = last_epoch(folder, self._plan.config.network)
             self._controller.epoch(started.id, epoch, value, tested)
             self._scheduler.complete(started.trial.name, epoch, value)
             remove_checkpoints([folder.url])
             self._close(started)
-        elif result.is_permanent:
-            self._controller.failed(started.id, result.failure)
+        elif outcome.is_permanent:
+            self._controller.failed(started.id, outcome.failure)
             self._close(started)
         elif self._num_failures[started.task.url] < self._plan.config.retries:
             self._num_failures[started.task.url] += 1
-            self._controller.recovers(started.id, result.failure)
+            self._controller.recovers(started.id, outcome.failure)
             self._retries.append(started)
         else:
-            self._close(started, result.failure)
+            self._close(started, outcome.failure)
 
     def _close(self, started: _Open, error: str | None = None) -> None:
         del self._open[started.task.url]

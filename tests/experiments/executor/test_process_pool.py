@@ -105,7 +105,7 @@ def test_a_process_that_died_while_idle_is_replaced(tmp_path: Path) -> None:
     for why in ("starts", "starts again"):
         impossible = RunTask(why, Settings(run=RunConfig(dir=str(tmp_path))))
         executor.start(impossible)
-        assert executor.wait().failure not in (None, "its process died")
+        assert executor.wait().outcome.failure not in (None, "its process died")
         idle = process._pool
         idle.submit(os.getpid).result()
         for child in list(idle._processes.values()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fourds_dist.experiments.compare.pending import pending_tasks
-from fourds_dist.experiments.executor.base import RunTask, TaskResult
+from fourds_dist.experiments.executor.base import Outcome, RunTask, TaskResult
 from fourds_dist.experiments.executor.run_tasks import run_tasks
 from fourds_dist.runs.run_folder import RunConfig
 from fourds_dist.stages.settings import Settings
@@ -32,7 +32,7 @@ class Place:
 
     def wait(self, timeout_s: float | None = None) -> TaskResult:
         done = self.running.pop(0)
-        return TaskResult(done, "broken" if done.title in self.failing else None)
+        return TaskResult(done, Outcome("broken" if done.title in self.failing else None))
 
 
 JOBS = [task("t1"), task("t2"), task("c1", "t1"), task("c2", "t1"), task("c3", "t2"), task("c4", "elsewhere")]
@@ -46,13 +46,13 @@ def test_teachers_come_before_their_cells() -> None:
     for cell, teacher in (("c1", "t1"), ("c2", "t1"), ("c3", "t2")):
         titles = [end.task.title for end in ended]
         assert titles.index(teacher) < titles.index(cell)
-    assert not any(end.failure for end in ended)
+    assert not any(end.outcome.failure for end in ended)
 
 
 def test_a_failure_takes_with_it_what_needs_it_alone() -> None:
     executor, ended = Place(capacity=3, failing=("t1", "c3")), list[TaskResult]()
     run_tasks(JOBS, executor, ended.append)
-    failed = {end.task.title: end.failure for end in ended if end.failure}
+    failed = {end.task.title: end.outcome.failure for end in ended if end.outcome.failure}
     assert failed == {
         "t1": "broken", "c1": "skipped: its source stage failed", "c2": "skipped: its source stage failed",
         "c3": "broken",

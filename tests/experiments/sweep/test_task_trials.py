@@ -12,7 +12,7 @@ import pytest
 from fourds_dist.cli.tune import main
 from fourds_dist.config.loading import to_yaml
 from fourds_dist.config.section import ConfigError
-from fourds_dist.experiments.executor.base import RunTask, TaskResult
+from fourds_dist.experiments.executor.base import Outcome, RunTask, TaskResult
 from fourds_dist.experiments.sweep.controller import SweepController
 from fourds_dist.experiments.sweep.plan import SweepPlan
 from fourds_dist.experiments.sweep.task_trials import TaskTrials
@@ -50,7 +50,7 @@ class Formula:
         failure = self._fails(name, self.order.count(name))
         self.order.append(name)
         if failure is not None:
-            self._results.append(TaskResult(task, failure[0], is_permanent=failure[1]))
+            self._results.append(TaskResult(task, Outcome(failure[0], is_permanent=failure[1])))
             return
         lr = {LR: task.settings.distill_stage.optim.lr}
         lines = []
@@ -63,12 +63,12 @@ class Formula:
             lines.append(encode(event))
             RunFolder(task.url).write_text("metrics.jsonl", "\n".join(lines) + "\n")
             if (reason := self.trials.after_epoch(task.url, event)) is not None:
-                self._results.append(TaskResult(task, None, reason))
+                self._results.append(TaskResult(task, Outcome(stopped=reason)))
                 return
         student = NetworkResult("student", 1, None, Accuracy(5, 10, 1.0))
         summary = RunSummary("x", (student,), 0.2, 4, 0.5, 32.0, 1)
         RunFolder(task.url).write_json("summary.json", summary.as_dict())
-        self._results.append(TaskResult(task, None))
+        self._results.append(TaskResult(task, Outcome()))
 
     def wait(self, timeout_s: float | None = None) -> TaskResult | None:
         return self._results.pop(0)
