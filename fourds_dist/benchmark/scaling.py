@@ -107,7 +107,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-px", type=whole(1, MOST), default=224)
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--steps", type=whole(1, MOST), default=20, help="steps of a round")
-    parser.add_argument("--no-cuda-graph", action="store_true", help="as step.cuda_graph=false")
+    parser.add_argument(
+        "--cuda-graph", choices=("auto", "true", "false"), default="auto", help="as step.cuda_graph; auto: null"
+    )
     parser.add_argument("--through", choices=THROUGH, default="spawn", help="launcher of the workers")
     parser.add_argument(
         "--activation-checkpointing", action="store_true", help="as step.activation_checkpointing"
@@ -132,7 +134,7 @@ def run(options: argparse.Namespace) -> None:
                     options.image_px,
                     options.precision,
                     options.steps,
-                    False if options.no_cuda_graph else None,
+                    {"auto": None, "true": True, "false": False}[options.cuda_graph],
                     options.activation_checkpointing,
                     scaling,
                     options.through,

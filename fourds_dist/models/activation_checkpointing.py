@@ -27,8 +27,8 @@ def checkpoint_blocks(task: nn.Module) -> int:
     Only the classes of modules change; parameters, names and hooks stay. A block with a submodule that has a forward
     hook is skipped, as the hook would run twice; its submodules may be blocks.
 
-    In a CUDA graph only blocks without random numbers (dropout) can run again, as a graph cannot restore the state of
-    the generator. The passes before the capture determine whether a block draws random numbers.
+    The first pass of a block determines whether the block draws random numbers (dropout). In a CUDA graph only blocks
+    without random numbers can run again, as a graph cannot restore the state of the generator.
     """
     blocks = list(_blocks(task, in_list=False))
     for block in blocks:
@@ -54,16 +54,24 @@ def _recomputing(kind: type[nn.Module]) -> type[nn.Module]:
             if not torch.is_grad_enabled():
                 return forward(*args, **options)
             options |= {"use_reentrant": False, "context_fn": functools.partial(_passes, self)}
+            draws = getattr(self, "draws_random_numbers", None)
+            if _is_capturing() and draws is not False:
+                raise RuntimeError(
+                    f"{kind.__name__} draws random numbers; step.activation_checkpointing needs a step without a CUDA "
+                    "graph for this block"
+                )
             if _is_capturing():
-                if getattr(self, "draws_random_numbers", True):
-                    raise RuntimeError(
-                        f"{kind.__name__} draws random numbers; step.activation_checkpointing needs a step without a "
-                        "CUDA graph for this block"
-                    )
                 return checkpoint(forward, *args, preserve_rng_state=False, **options)
-            before = _random_offset()
-            result = checkpoint(forward, *args, **options)
-            self.draws_random_numbers = _random_offset() != before
+            before = _random_state()
+            # To store and restore the generators takes longer than to queue the block.
+            result = checkpoint(forward, *args, preserve_rng_state=draws is not False, **options)
+            draws_now = _random_state() != before
+            if draws is False and draws_now:
+                raise RuntimeError(
+                    f"{kind.__name__} drew random numbers, but none in its first pass; "
+                    "step.activation_checkpointing needs blocks that draw random numbers in every step or in none"
+                )
+            self.draws_random_numbers = bool(draws or draws_now)
             return result
 
     Recomputing.__name__ = Recomputing.__qualname__ = f"Recomputing{kind.__name__}"
@@ -74,11 +82,12 @@ def _is_capturing() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
-def _random_offset() -> int:
-    """Return the number of random numbers drawn on the current GPU, without synchronisation."""
+def _random_state() -> tuple[bytes, int]:
+    """Return the state of the CPU's generator and the offset of the current GPU's, without synchronisation."""
+    on_cpu = torch.get_rng_state().numpy().tobytes()
     if not torch.cuda.is_available():
-        return 0
-    return torch.cuda.default_generators[torch.cuda.current_device()].get_offset()
+        return on_cpu, 0
+    return on_cpu, torch.cuda.default_generators[torch.cuda.current_device()].get_offset()
 
 
 def _passes(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:

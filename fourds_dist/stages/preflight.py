@@ -17,6 +17,7 @@ from fourds_dist.stages.preflight_networks import check_networks
 from fourds_dist.stages.runner import SECTION, stage_config, train_splits, train_stream
 from fourds_dist.stages.settings import Settings
 from fourds_dist.stages.stages import stages_to_run
+from fourds_dist.training.step import NO_CUDA_GRAPH
 
 _log = logging.getLogger(__name__)
 
@@ -80,13 +81,14 @@ def _check_launch(settings: Settings) -> None:
     excluded = {
         "step.max_nonfinite_steps": step.max_nonfinite_steps > 0,
         "step.compile": step.compile,
-        "step.cuda_graph": bool(step.cuda_graph),
     }
     for key in (key for key, is_set in excluded.items() if is_set):
         raise ValueError(f"{key} does not go with launch.strategy=deepspeed; remove {key}, or use `ddp`")
     for stage in stages_to_run(settings):
         optim, world = stage_config(stage, settings).optim, World(0, 1, torch.device("cpu"))
-        make_strategy("deepspeed", world, optim, 1, deepspeed=launch.deepspeed)
+        strategy = make_strategy("deepspeed", world, optim, 1, deepspeed=launch.deepspeed)
+        if step.cuda_graph and not strategy.can_capture:
+            raise ValueError(NO_CUDA_GRAPH)
 
 
 def check_device(settings: Settings, *, on_gpu: bool | None) -> None:
@@ -98,13 +100,11 @@ def check_device(settings: Settings, *, on_gpu: bool | None) -> None:
     Raises:
         ValueError: an unsupported option, with its key.
     """
-    step, workers = settings.step, settings.launch.max_workers
+    step = settings.step
     if on_gpu is False and step.batch_norm == "synchronised":
         raise ValueError("step.batch_norm=synchronised needs GPUs; use step.batch_norm=averaged on CPUs")
-    if step.cuda_graph and (on_gpu is False or workers > 1):
-        raise ValueError(
-            "step.cuda_graph=true works on one GPU; remove step.cuda_graph on CPUs and with several workers"
-        )
+    if step.cuda_graph and on_gpu is False:
+        raise ValueError(NO_CUDA_GRAPH)
 
 
 def _check_shards(settings: Settings) -> Split:

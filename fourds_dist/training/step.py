@@ -27,6 +27,10 @@ from fourds_dist.training.distributed.world import World
 from fourds_dist.training.strategies.base import Strategy
 from fourds_dist.training.strategies.ddp import ReplicatedWeights
 
+NO_CUDA_GRAPH = (
+    "step.cuda_graph=true works on GPUs, with launch.strategy=ddp or launch.deepspeed=zero1; leave step.cuda_graph at "
+    "null on CPUs and with other stages of DeepSpeed"
+)
 MAX_GRAPHS = 2  # full batches, and the smaller batch at the end of an epoch
 
 
@@ -118,10 +122,7 @@ class TrainStep:
         self.autocast = config.precision == "bfloat16" or (config.precision == "auto" and on_gpu)
         shares: Strategy | ReplicatedWeights = strategy or ReplicatedWeights(world)
         if config.cuda_graph and not (on_gpu and shares.can_capture):
-            raise ValueError(
-                "step.cuda_graph=true works on GPUs, with launch.strategy=ddp or launch.deepspeed=zero1; leave "
-                "step.cuda_graph at null on CPUs and with other stages"
-            )
+            raise ValueError(NO_CUDA_GRAPH)
         if self.autocast:
             cast_frozen_weights(torch.bfloat16, task)
         if on_gpu:

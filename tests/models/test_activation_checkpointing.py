@@ -105,3 +105,28 @@ def test_a_changed_input_is_refused() -> None:
     assert checkpoint_blocks(network) == 1
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         network(torch.randn(2, 3)).sum().backward()
+
+
+class DrawsSometimes(nn.Module):
+    """A block whose dropout begins after its first pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 3)
+        self.rate = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc(x)
+        return nn.functional.dropout(x, self.rate) if self.rate else x
+
+
+def test_random_numbers_are_noticed_in_the_first_pass() -> None:
+    network = nn.Sequential(DrawsSometimes(), DrawsSometimes())
+    network[1].rate = 0.5
+    assert checkpoint_blocks(network) == 2
+    for _ in range(2):
+        network(torch.randn(2, 3)).sum().backward()
+    assert [block.draws_random_numbers for block in network] == [False, True]
+    network[0].rate = 0.5
+    with pytest.raises(RuntimeError, match="DrawsSometimes drew random numbers"):
+        network(torch.randn(2, 3))

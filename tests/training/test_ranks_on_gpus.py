@@ -54,12 +54,18 @@ def share(seed: int, rank: int) -> Batch:
 
 
 def train(
-    world: World, config: dict[str, Any], task: nn.Module | None = None, num_steps: int = 10, **options: Any
+    world: World,
+    config: dict[str, Any],
+    task: nn.Module | None = None,
+    num_steps: int = 10,
+    deepspeed: str = "",
+    **options: Any,
 ) -> tuple[list[float], dict[str, Tensor], TrainStep]:
     """Losses and final weights."""
     exact = {"precision": "float32", "cudnn_benchmark": False}
     task = (task or make_task()).to(world.device).train()
-    strategy = make_strategy("ddp", world, OptimConfig(), 100, deepspeed="", **options)
+    kind = "deepspeed" if deepspeed else "ddp"
+    strategy = make_strategy(kind, world, OptimConfig(), 100, deepspeed=deepspeed, **options)
     step = TrainStep(
         task,
         world,
@@ -83,6 +89,7 @@ def _compare(rank: int, folder: Path) -> None:
         "synchronised": ({"batch_norm": "synchronised"}, {}),
         "bfloat16 gradients": ({}, {"all_reduce": "bfloat16"}),
         "checkpointing": ({"activation_checkpointing": True}, {}),
+        "ZeRO 1": ({}, {"deepspeed": "zero1"}),
     }
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         for name, (config, options) in cases.items():

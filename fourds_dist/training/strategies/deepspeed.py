@@ -38,6 +38,7 @@ OURS = (
     "scheduler",
 )
 """Sections that the keys of the run determine."""
+ALIGNMENT_BYTES = 16
 KINDS = {"sgd": ("momentum_buffer",), "adamw": ("exp_avg", "exp_avg_sq")}
 
 
@@ -272,7 +273,11 @@ class DeepSpeedStrategy:
         sgd = {"kind": "sgd", "momentum": optim.momentum, "weight_decay": optim.weight_decay}
         adamw = {"kind": "adamw", "eps": optim.adapter_eps, "weight_decay": optim.adapter_weight_decay}
         return [
-            {"params": parameters, "name": name, **(adamw if name == "adapters" else sgd)}
+            {
+                "params": sorted(parameters, key=_odd_length_last),
+                "name": name,
+                **(adamw if name == "adapters" else sgd),
+            }
             for name, parameters in groups.items()
         ]
 
@@ -322,6 +327,11 @@ class DeepSpeedStrategy:
             raise CheckpointRefusedError(
                 f"the checkpoint belongs to another model: {len(names)} tensors differ (first: {min(names)})"
             )
+
+
+def _odd_length_last(p: Tensor) -> bool:
+    """Order the parameters of a flat tensor such that all others stay aligned: cuDNN's BatchNorm needs 16 bytes."""
+    return p.numel() * p.element_size() % ALIGNMENT_BYTES != 0
 
 
 def read_config(name: str) -> dict[str, Any]:
