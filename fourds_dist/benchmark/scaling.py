@@ -108,7 +108,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--steps", type=whole(1, MOST), default=20, help="steps of a round")
     parser.add_argument(
-        "--cuda-graph", choices=("auto", "true", "false"), default="auto", help="as step.cuda_graph; auto: null"
+        "--cuda-graph",
+        choices=("auto", "true", "false"),
+        default="auto",
+        help="as step.cuda_graph; auto: null",
     )
     parser.add_argument("--through", choices=THROUGH, default="spawn", help="launcher of the workers")
     parser.add_argument(
