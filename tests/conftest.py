@@ -70,6 +70,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # With --dist loadgroup a file's tests share one process, and so do all tests of the shared Ray.
+    for item in items if config.pluginmanager.hasplugin("xdist") else ():
+        needs_ray = "local_ray" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("ray" if needs_ray else item.nodeid.split("::")[0]))
     no_gpu = pytest.mark.skip(reason="needs a CUDA device")
     not_asked = pytest.mark.skip(reason="slow; give --slow")
     for item in items:

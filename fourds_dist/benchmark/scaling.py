@@ -13,7 +13,8 @@ images in total. Every row is the default step of a run, for one worker and for 
 efficiency      images/s / (workers x images/s of one worker), if 1 is among --workers
 communication   share of a step's time that summing the gradients adds (DDP only; ZeRO has no step without it)
 exposed         share of a step in which the device waits for all-reduces after the backward pass (GPUs)
-host            time to queue a step / time of the step: near 1, the device waits for Python (GPUs)
+host            share of time in which the device waits for Python between captured steps (GPUs); without a CUDA graph,
+                time to queue a step / time of the step: near 1, the device waits for Python
 
 Synthetic images stay on the device; a step includes its optimisers. Rounds are timed after a warm-up; figures are
 medians.
@@ -29,7 +30,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,14 +44,17 @@ from fourds_dist.cli.option_types import MOST, output_file, whole
 from fourds_dist.data.stream.batch import Batch
 from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, build_backbone
 from fourds_dist.models.backbones import num_parameters, stage_names
+from fourds_dist.training.device_idle import DeviceIdle
 from fourds_dist.training.distributed.world import World
 from fourds_dist.training.step import StepConfig, TrainStep
+from fourds_dist.training.strategies.base import Strategy
 from fourds_dist.training.strategies.build import make_strategy
 from fourds_dist.training.strategies.optim import OptimConfig
 
 NUM_CLASSES = 65
 NUM_ROUNDS, WARM_UP_STEPS = 5, 3
-HOST_BOUND = 0.95
+HOST_BOUND = {True: 0.05, False: 0.95}
+"""Whether steps are captured -> share from which the host is the bottleneck."""
 THROUGH = ("spawn", "torchrun", "ray")
 STRATEGIES = ("ddp", "ddp_bfloat16", "zero0", "zero1", "zero2", "zero3", "zero3_offload")
 
@@ -86,6 +89,7 @@ class ScalingResult:
     rounds: list[float]
     peak_bytes_per_worker: int
     """Peak GPU memory reserved by PyTorch, of the worker with the largest; 0 on CPUs."""
+    is_captured: bool = False
     host_share: float | None = None
     exposed_share: float | None = None
     communication_share: float | None = None
@@ -148,7 +152,7 @@ def run(options: argparse.Namespace) -> None:
                     row = replace(row, efficiency=row.images_per_s / (workers * one_worker.images_per_s))
                 rows.append(row)
                 print(shown(row), flush=True)
-                if row.host_share is not None and row.host_share > HOST_BOUND:
+                if row.host_share is not None and row.host_share > HOST_BOUND[row.is_captured]:
                     print("       host-bound: the GPU waits for Python", flush=True)
     if options.json:
         about = {
@@ -239,14 +243,14 @@ def work(scenario: ScalingCase, world: World, folder: str) -> None:
     on_gpu = world.device.type == "cuda"
     if not on_gpu:
         torch.set_num_threads(1)
-    step, exposed_reduction_s = build(scenario, world)
+    step = build(scenario, world)
     rates, host_shares = rounds_of(step, scenario, world)
     peak = torch.cuda.max_memory_reserved() if on_gpu else 0
-    exposed_s = exposed_reduction_s()
+    exposed_s, is_captured = step.train_step.exposed_reduction_s(), step.train_step.is_captured
     share = None
     if scenario.strategy.startswith("ddp") and scenario.workers > 1:
-        del step, exposed_reduction_s
-        alone, _ = build(scenario, replace(world, rank=0, size=1))
+        del step
+        alone = build(scenario, replace(world, rank=0, size=1))
         without, _ = rounds_of(alone, scenario, world)
         share = max(0.0, 1 - statistics.median(rates) / statistics.median(without))
     peaks = world.gather(peak)
@@ -260,6 +264,7 @@ def work(scenario: ScalingCase, world: World, folder: str) -> None:
             "images_per_s": rate,
             "rounds": rates,
             "peak_bytes_per_worker": max(peaks),
+            "is_captured": is_captured,
             "host_share": statistics.median(host_shares) if on_gpu else None,
             "exposed_share": exposed_s and exposed_s * rate / (scenario.batch_per_worker * scenario.workers),
             "communication_share": share,
@@ -267,8 +272,22 @@ def work(scenario: ScalingCase, world: World, folder: str) -> None:
         (Path(folder) / "row.json").write_text(json.dumps(row))
 
 
-def build(scenario: ScalingCase, world: World) -> tuple[Callable[[], None], Callable[[], float | None]]:
-    """Return a training step, and a function that gives the last step's wait for all-reduces in seconds."""
+@dataclass(frozen=True)
+class StepOfRun:
+    """A training step on one batch, with its optimisers."""
+
+    train_step: TrainStep
+    strategy: Strategy
+    batch: Batch
+
+    def __call__(self) -> None:
+        """Train one step."""
+        self.train_step(self.batch)
+        self.strategy.step()
+
+
+def build(scenario: ScalingCase, world: World) -> StepOfRun:
+    """Return the training step of a measurement."""
     torch.manual_seed(0)
     with world.device:  # initialising a large teacher is fast on the device
         teacher, student = (
@@ -292,7 +311,7 @@ def build(scenario: ScalingCase, world: World) -> tuple[Callable[[], None], Call
         deepspeed=scenario.strategy,
         all_reduce="bfloat16" if scenario.strategy == "ddp_bfloat16" else "float32",
     )
-    step = TrainStep(
+    train_step = TrainStep(
         task.to(world.device),
         world,
         StepConfig(
@@ -306,28 +325,23 @@ def build(scenario: ScalingCase, world: World) -> tuple[Callable[[], None], Call
         strategy=strategy,
     )
     n, px, device = scenario.batch_per_worker, scenario.image_px, world.device
-    data = Batch(
+    batch = Batch(
         images=torch.randint(0, 256, (n, 3, px, px), dtype=torch.uint8, device=device),
         labels=torch.randint(0, NUM_CLASSES, (n,), device=device),
         flip=torch.zeros(n, dtype=torch.bool, device=device),
         from_source=torch.zeros(n, dtype=torch.bool, device=device),
         keys=[""] * n,
     )
-
-    def call() -> None:
-        step(data)
-        strategy.step()
-
-    return call, step.exposed_reduction_s
+    return StepOfRun(train_step, strategy, batch)
 
 
-def rounds_of(
-    step: Callable[[], None], scenario: ScalingCase, world: World
-) -> tuple[list[float], list[float]]:
-    """Return images/s of all workers together, and the share of time in which the host was busy, by round.
+def rounds_of(step: StepOfRun, scenario: ScalingCase, world: World) -> tuple[list[float], list[float]]:
+    """Return images/s of all workers together, and the host's share of time, by round.
 
     A round ends when the last worker is done.
     """
+
+    idle = DeviceIdle() if world.device.type == "cuda" else None
 
     def wait() -> None:
         if world.device.type == "cuda":
@@ -346,12 +360,20 @@ def rounds_of(
         wait()
         began = time.perf_counter()
         for _ in range(scenario.num_steps):
+            if idle:
+                idle.step_starts()
             step()
+            if idle:
+                idle.step_ends()
         queued = time.perf_counter()
         wait()
         ended = time.perf_counter()
         rates.append(scenario.num_steps * scenario.batch_per_worker * scenario.workers / (ended - began))
-        host_shares.append((queued - began) / (ended - began))
+        idle_s = idle.take_s() if idle else 0.0
+        host_s = idle_s if step.train_step.is_captured else queued - began
+        host_shares.append(host_s / (ended - began))
+        if idle:
+            idle.restart()
     return rates, host_shares
 
 

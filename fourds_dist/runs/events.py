@@ -73,15 +73,17 @@ class StageStarted(Event):
 
 @dataclass(frozen=True)
 class TimeShares:
-    """Shares of the time between two logging steps, from 0 to 1; `host_busy` and `network_wait` are None on a CPU.
+    """Shares of the time between two logging steps, from 0 to 1; all but `data_wait` are None on a CPU.
 
     Args:
         data_wait: share in which rank 0 waited for data.
-        host_busy: share that rank 0 spent in Python; near 1, the GPU waits for Python.
+        host_wait: share in which the GPU of rank 0 waited for Python, with captured steps; data_wait is not included.
+        host_busy: share in which Python queued work, with steps without a CUDA graph; near 1, the GPU waits for Python.
         network_wait: share in which rank 0 waited for the gradients of other workers.
     """
 
     data_wait: Evaluation
+    host_wait: Evaluation | None = None
     host_busy: Evaluation | None = None
     network_wait: Evaluation | None = None
 

@@ -122,6 +122,7 @@ def fit(
     batches = prefetch_to_device(stream.batches(train_state.step), world.device)
     while train_state.step < num_steps:
         batch = next(batches)
+        meter.step_starts()
         output = train_step(batch)
         bad = guard.look(train_state.step + 1, batch, output)
         if strategy.step(unless=bad):
@@ -144,6 +145,7 @@ def fit(
                     method_values=task.log_values,
                     stops=request is not None,
                     exposed_reduction_s=train_step.exposed_reduction_s,
+                    is_captured=train_step.is_captured,
                 )
             )
             if bottleneck := meter.bottleneck():

@@ -13,6 +13,7 @@ from fourds_dist.data import TrainStream
 from fourds_dist.method.fourds import Output
 from fourds_dist.runs.accuracy import Accuracy
 from fourds_dist.runs.events import EpochEnded, StepLogged, TimeShares, Validation
+from fourds_dist.training.device_idle import DeviceIdle
 from fourds_dist.training.distributed.world import World
 
 BOTTLENECK_ROWS = 4
@@ -28,6 +29,11 @@ BOTTLENECKS = {
         0.1,
         "bound by the network: {share:.0%} of a step waits for the other workers' gradients; "
         "launch.all_reduce=bfloat16 halves the bytes",
+    ),
+    "host_wait": (
+        0.1,
+        "bound by the host: {share:.0%} of the time the GPU waited for Python, which the decoders may hold up; leave "
+        "cores for it (data.threads below the worker's CPUs), or give each worker more images",
     ),
     "host_busy": (
         0.9,
@@ -57,12 +63,18 @@ class Meter:
         self._bad_samples: set[str] = set()
         self._last_loss, self._last_images_per_s = 0.0, 0.0
         self._shares: list[TimeShares] | None = []
+        self._idle = DeviceIdle() if world.device.type == "cuda" else None
         self.run_s = 0.0
         self.someone_stops = False
         self._begin(step)
 
     def _begin(self, step: int) -> None:
         self._clock, self._waited_s, self._from_step = time.perf_counter(), self._stream.wait_s, step
+
+    def step_starts(self) -> None:
+        """Mark the start of a step, when its batch has arrived."""
+        if self._idle:
+            self._idle.step_starts()
 
     def add(self, output: Output, batch_size: int, *, unless: Tensor | None = None) -> None:
         """Add the losses of one step.
@@ -71,6 +83,8 @@ class Meter:
             batch_size: number of images of this rank, the weight of its mean.
             unless: device scalar that is true if the step was skipped; its losses, not finite, count as 0.
         """
+        if self._idle:
+            self._idle.step_ends()
         losses = [output.loss.detach(), *output.losses.values()]
         values = torch.stack([value.float() for value in losses]) * (batch_size / self._global_batch_size)
         if unless is not None:
@@ -87,6 +101,7 @@ class Meter:
         method_values: Callable[[], Mapping[str, Tensor]] = dict,
         stops: bool = False,
         exposed_reduction_s: Callable[[], float | None] = lambda: None,
+        is_captured: bool = False,
     ) -> StepLogged:
         """Return the means over all ranks and the steps since the last event; a collective call.
 
@@ -96,6 +111,7 @@ class Meter:
             stops: whether this rank has a stop request.
             exposed_reduction_s: returns the seconds that the last step waited for its all-reduces; called after the
                 device has finished the step.
+            is_captured: whether the steps were replays of a CUDA graph.
         """
         device_wait_s = self._wait_for_device()
         seconds = time.perf_counter() - self._clock
@@ -111,10 +127,13 @@ class Meter:
         images_per_s = (step - self._from_step) * self._global_batch_size / seconds
         data_wait = (self._stream.wait_s - self._waited_s) / seconds
         exposed_s = exposed_reduction_s()
+        idle_s = self._idle.take_s() if self._idle else None
+        # Without a graph, the device may wait within a step; if Python takes almost all of the time, it does.
+        busy = None if device_wait_s is None else max(0.0, 1 - data_wait - device_wait_s / seconds)
         shares = TimeShares(
             data_wait=data_wait,
-            # The rest of the time is Python's; if this is almost all of the time, the device waits for the host.
-            host_busy=None if device_wait_s is None else max(0.0, 1 - data_wait - device_wait_s / seconds),
+            host_wait=None if idle_s is None or not is_captured else max(0.0, idle_s / seconds - data_wait),
+            host_busy=None if is_captured else busy,
             network_wait=None if exposed_s is None else exposed_s * (step - self._from_step) / seconds,
         )
         if self._shares is not None:
@@ -171,6 +190,8 @@ class Meter:
             left_s=left_s,
         )
         self._begin(step)
+        if self._idle:
+            self._idle.restart()
         return event
 
 

@@ -174,6 +174,11 @@ class TrainStep:
         self._strategy.after_replay()
         return output
 
+    @property
+    def is_captured(self) -> bool:
+        """Whether steps are replays of a CUDA graph, except those of other batch sizes."""
+        return any(self._graphs.values())
+
     def take_notes(self) -> list[str]:
         """Return and clear the lines for the log of the run."""
         notes, self._notes = self._notes, []

@@ -35,7 +35,7 @@ numbers = st.floats(-1e11, 1e11)
 measured = st.floats()
 texts = st.text(st.characters(codec=None, exclude_categories=()), max_size=20)
 by_name = st.dictionaries(texts, measured, max_size=3)
-shares = st.builds(TimeShares, measured, st.none() | measured, st.none() | measured)
+shares = st.builds(TimeShares, measured, st.none() | measured, st.none() | measured, st.none() | measured)
 validations = st.builds(Validation, measured, st.none() | measured, st.none() | measured)
 reasons = st.builds(StopReason, st.sampled_from(StopKind), st.lists(counts, max_size=3).map(tuple))
 
@@ -115,8 +115,8 @@ def test_the_line_is_nested_and_begins_with_what_the_event_is() -> None:
     assert encode(STEP) == (
         '{"event": "step", "stage": "distill", "time": 2.5, "step": 20, "epoch": 1.25, "loss": 2.5, '
         '"losses": {"student_ce": 0.5}, "images_per_s": 123.5, '
-        '"shares": {"data_wait": 0.125, "host_busy": null, "network_wait": null}, "num_bad_samples": 0, '
-        '"learning_rates": {"student": 0.01}, "method_values": {"mix/adapter1": 0.6}}'
+        '"shares": {"data_wait": 0.125, "host_wait": null, "host_busy": null, "network_wait": null}, '
+        '"num_bad_samples": 0, "learning_rates": {"student": 0.01}, "method_values": {"mix/adapter1": 0.6}}'
     )
 
 

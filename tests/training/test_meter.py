@@ -83,6 +83,8 @@ def test_a_broken_image_counts_once_whichever_ranks_meet_it(
             TimeShares(0.02, network_wait=0.0, host_busy=0.97),
             "bound by Python: 97%",
         ),
+        (TimeShares(0.1, host_wait=0.27, network_wait=0.02), "bound by the host: 27%"),
+        (TimeShares(0.02, network_wait=0.02, host_wait=0.02), None),
         (TimeShares(0.02, network_wait=0.02, host_busy=0.2), None),
         (TimeShares(0.1), None),  # a CPU, which does not wait
     ],

@@ -24,8 +24,12 @@ GAUGES: dict[str, tuple[str, Callable[[StepLogged], float | None]]] = {
         "Share of time, from 0 to 1, in which rank 0 waited for data",
         lambda event: event.shares.data_wait,
     ),
+    "host_wait_share": (
+        "Share of time, from 0 to 1, in which the GPU of rank 0 waited for Python (captured steps only)",
+        lambda event: event.shares.host_wait,
+    ),
     "host_busy_share": (
-        "Share of time, from 0 to 1, that rank 0 spent in Python; near 1, the GPU waits (GPUs only)",
+        "Share of time, from 0 to 1, in which rank 0 queued work without a CUDA graph; near 1, its GPU waits",
         lambda event: event.shares.host_busy,
     ),
     "network_wait_share": (
