@@ -4,6 +4,7 @@ python -m fourds_dist.pack folder photos/ s3://bucket/photos            a folder
 python -m fourds_dist.pack list photos.csv s3://bucket/photos           a list of images and labels, also CSV or TSV
 python -m fourds_dist.pack office-home OfficeHomeDataset DEST           a known data set; one folder per domain in DEST
 python -m fourds_dist.pack index 's3://bucket/old/train-{000..099}.tar' an index of existing tars
+python -m fourds_dist.pack reshard SRC DEST --max-side 256              a dataset folder again, with smaller images
 python -m fourds_dist.pack verify s3://bucket/photos                    check all files
 python -m fourds_dist.pack sheet DEST/line DEST/solid sheet.png         a picture of domains side by side
 
@@ -36,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         images = ImageOptions.of(options)
         options.grey_range, options.most_pixels = images.grey_range, images.most_pixels
+        if getattr(options, "quality", None) is not None and options.max_side is None:
+            raise ValueError("--quality is that of scaled images; give --max-side too")
         allow_pixels(images.most_pixels)
         match options.subcommand:
             case "folder":
@@ -44,6 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return _pack_list(options)
             case "index":
                 return _index(options)
+            case "reshard":
+                return _reshard(options)
             case "verify":
                 return _verify(options)
             case "sheet":
@@ -143,9 +148,15 @@ def _check_pack(
 
 
 def _pack(work: Iterable[tuple[Domain, str]], options: Namespace) -> int:
+    from fourds_dist.data.pack.scaling import QUALITY, Scaling, scaled_domain
     from fourds_dist.data.pack.writer import pack_domain
 
     for domain, url in work:
+        if options.max_side is not None:
+            scaling = Scaling(options.max_side, options.quality or QUALITY)
+            domain = scaled_domain(
+                domain, scaling, num_threads=options.threads, most_pixels=options.most_pixels
+            )
         fractions = {
             name: getattr(options, name)
             for name in ("val_fraction", "test_fraction", "seed")
@@ -196,6 +207,18 @@ def _index(options: Namespace) -> int:
         first = next(fault for fault in indexed.faults if fault.kind == kind)
         say(f"left out: {count} x {kind}; first: {first}", file=sys.stderr)
     return 0
+
+
+def _reshard(options: Namespace) -> int:
+    from fourds_dist.data.pack.reshard import packed_domain
+
+    if options.source.rstrip("/") == options.destination.rstrip("/"):
+        raise ValueError(f"{options.source} cannot be replaced by itself; give another folder as DEST")
+    domain, manifest = packed_domain(options.source, name=options.name)
+    _check_pack(options, {options.destination: domain.name}, domain.classes)
+    if options.grey_range is None:
+        options.grey_range = manifest.grey_range
+    return _pack([(domain, options.destination)], options)
 
 
 def _verify(options: Namespace) -> int:

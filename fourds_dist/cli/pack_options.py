@@ -96,6 +96,17 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
     add_max_megapixels(one, _MEGAPIXELS)
     one.add_argument("--no-checksum", action="store_true", help="skip the SHA-256 of each tar")
 
+    one = add(
+        "reshard",
+        "a dataset folder again: other shards, smaller images",
+        "Pack a dataset folder again, with other shards or smaller images (--max-side). Splits, labels and classes "
+        "stay; of each sample, only image and label are read.",
+    )
+    one.add_argument("source", metavar="SRC", help="path or URL of the dataset folder to read")
+    one.add_argument("destination", metavar="DEST", help="path or URL of the dataset folder to write")
+    one.add_argument("--name", help="name of the dataset (default: that of SRC)")
+    _add_pack_options(one)
+
     one = add("verify", "check a dataset: sizes, checksums, indices, counts")
     one.add_argument("url", metavar="URL", help="dataset folder")
     one.add_argument("--decode", action="store_true", help="also decode every image, as training does")
@@ -165,6 +176,15 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_pack_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-side",
+        type=whole(1, 1 << 16),
+        metavar="PX",
+        help="scale larger images down to this longest side, once and for all runs (default: copy all images)",
+    )
+    parser.add_argument(
+        "--quality", type=whole(1, 100), help="quality of scaled JPEG and WebP images (default 90)"
+    )
     parser.add_argument(
         "--shard-mb", type=real(1e-6, 1e9), default=128, help="target size of a shard, in MB (128)"
     )

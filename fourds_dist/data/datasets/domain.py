@@ -28,5 +28,8 @@ class Domain:
     notes: Mapping[str, Any] = field(default_factory=dict)
     """Origin, version, counts, and images left out with the reasons; stored in the manifest."""
 
+    num_images: int | None = None
+    """Number of images, for the time left; None: unknown before a pass."""
+
     def __iter__(self) -> Iterator[Example]:
         return iter(self.produce())

@@ -28,6 +28,9 @@ class Example:
     group: str | None = None
     """Examples of one group (a patient, a part, a scene) are in one split if the writer draws the splits."""
 
+    file: Path | None = None
+    """The file that an image given as bytes was made from, for messages of training; None: unknown."""
+
     def read(self) -> bytes:
         """Return the encoded file."""
         return self.image if isinstance(self.image, bytes) else self.image.read_bytes()

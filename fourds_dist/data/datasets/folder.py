@@ -214,7 +214,7 @@ def files_domain(
     if several:
         on_frames = frames_remark(len(several), shown(several[0]))
         notes["remarks"] = [*cast("list[str]", notes.get("remarks", [])), *on_frames]
-    return Domain(name, classes, produce, notes=notes)
+    return Domain(name, classes, produce, notes, len(good))
 
 
 def _by_class(

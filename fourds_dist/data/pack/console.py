@@ -6,15 +6,35 @@ import sys
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from fourds_dist.data.decode.grey import Grey
 from fourds_dist.data.format.class_list import look_like_ids
 from fourds_dist.data.format.manifest import Manifest
+from fourds_dist.data.pack.scaling import NOTE, scaling_remark
 from fourds_dist.io.terminal import harmless, words
 
 UNITS = {"reading": "images", "checking": "images", "measuring": "images"}
+
+
+class Rate(ProgressColumn):
+    """Units per second, over the last seconds."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate; empty while it is unknown."""
+        return Text(f"{task.speed:.0f}/s" if task.speed else "")
 
 
 class PackProgress:
@@ -27,7 +47,9 @@ class PackProgress:
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}"),
+            Rate(),
             TimeElapsedColumn(),
+            TimeRemainingColumn(),
             console=Console(file=sys.stderr),
             transient=True,
             disable=not sys.stderr.isatty(),
@@ -96,6 +118,8 @@ def _remarks(manifest: Manifest) -> list[str]:
         lines.append("left out: " + ", ".join(f"{count} images {what}" for what, count in skipped.items()))
     if manifest.grey_range is not None:
         lines.append(_grey_remark(manifest))
+    if scaling := manifest.notes.get(NOTE):
+        lines.append(scaling_remark(scaling))
     if others := manifest.notes.get("other files"):
         lines.append("files that are no images: " + ", ".join(f"{n} {kind}" for kind, n in others.items()))
     lines += manifest.notes.get("remarks", ())

@@ -54,11 +54,18 @@ class Entry:
     size: int
     """Of the image, in bytes."""
     group: str | None = None
+    made_from: Path | None = None
+    """The file that an image in the spool was made from; None: unknown."""
+
+    @property
+    def file(self) -> Path | None:
+        """The file of the image, or that it was made from."""
+        return self.made_from if isinstance(self.place, int) else self.place
 
     @property
     def title(self) -> str:
         """Name of the image in messages: its file or, without a file, its key."""
-        return self.key if isinstance(self.place, int) else shown(self.place)
+        return self.key if self.file is None else shown(self.file)
 
     def read_part(self, spool: Spool, begin: int, num_bytes: int) -> bytes:
         """Return a range of bytes of the image.

@@ -53,21 +53,17 @@ def grey_of(plan: PackPlan, spool: Spool, num_threads: int, on_progress: OnProgr
 def sources_of(entries: Sequence[Entry], root: str) -> list[str]:
     """Return the file of each entry's image, relative to `root`; "" for images that were not files."""
     return [
-        os.fsencode(os.path.relpath(entry.place, root)).decode("utf-8", "backslashreplace")
-        if isinstance(entry.place, Path)
-        else ""
+        ""
+        if entry.file is None
+        else os.fsencode(os.path.relpath(entry.file, root)).decode("utf-8", "backslashreplace")
         for entry in entries
     ]
 
 
 def common_root(plan: PackPlan) -> str:
     """Return the deepest folder that holds all image files of the plan; "" if no image is a file."""
-    folders = {
-        entry.place.parent
-        for shard in plan.shards
-        for entry in shard.entries
-        if isinstance(entry.place, Path)
-    }
+    files = (entry.file for shard in plan.shards for entry in shard.entries)
+    folders = {file.parent for file in files if file is not None}
     return os.path.commonpath(folders) if folders else ""
 
 

@@ -160,8 +160,9 @@ def _gather(domain: Domain, spool: Spool, on_progress: OnProgress) -> list[Entry
             raise ValueError(f"{domain.name}, {example.key!r}: the image is empty")
         label = UNLABELLED if example.label is None else numbers[example.label]
         extension, split, group = example.extension.lower(), example.split, example.group
-        entries.append(Entry(keys.new(example), extension, label, split, location, size, group))
-        on_progress("reading", len(entries), None)
+        key = keys.new(example)
+        entries.append(Entry(key, extension, label, split, location, size, group, example.file))
+        on_progress("reading", len(entries), domain.num_images)
     if not entries:
         raise ValueError(f"{domain.name}: there are no images")
     return entries

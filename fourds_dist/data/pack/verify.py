@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from PIL import Image
 
 from fourds_dist.data.decode.grey import GreyRange
+from fourds_dist.data.decode.pixels import FORMATS, is_deep
 from fourds_dist.data.files.progress import OnProgress
 from fourds_dist.data.format.class_list import ClassList
 from fourds_dist.data.format.index import UNLABELLED, ShardIndex, packed_from
 from fourds_dist.data.format.manifest import Manifest, Shard, index_url, read_manifest, shard_url
 from fourds_dist.data.pack.existing_tars import TarReadOptions
+from fourds_dist.data.pack.scaling import NOTE
 from fourds_dist.io.storage import locate, translate_storage_errors
 
 NOT_READABLE = "not a readable image"
@@ -28,8 +32,8 @@ def verify(
 ) -> tuple[Manifest, list[str]]:
     """Return the manifest, and a list of problems, one line each.
 
-    The checks are: size and SHA-256 of each tar, each index against its tar, the checksum of each image, and the number
-    of images of each class.
+    The checks are: size and SHA-256 of each tar, each index against its tar, the checksum of each image, the number of
+    images of each class, and the size of images that were packed with --max-side.
 
     Args:
         decode: also decode every image, of at most this many pixels; None: do not decode.
@@ -80,9 +84,32 @@ def _check(
         )
     if difference := _difference(index, found):
         problems.append(f"{where}: {difference}")
-    elif decode:
-        problems += _undecodable(tar, index, manifest.grey_range, decode)
+    else:
+        if NOTE in manifest.notes:
+            problems += _larger(tar, index, manifest.notes[NOTE]["max_side"])
+        if decode:
+            problems += _undecodable(tar, index, manifest.grey_range, decode)
     return problems, found.labels
+
+
+def _larger(tar: str, index: ShardIndex, max_side: int) -> Iterator[str]:
+    """Yield a problem for each image that is larger than the manifest says; those of more than 8 bits may be."""
+    for row, data in _images(tar, index):
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except OSError:  # not an image at all, which --decode reports
+            continue
+        if max(image.size) > max_side and not is_deep(image):
+            yield f"{tar}/{index.keys[row]}: {image.width} x {image.height} pixels, but {NOTE} to {max_side} is noted"
+
+
+def _images(tar: str, index: ShardIndex) -> Iterator[tuple[int, bytes]]:
+    """Yield the row and the encoded image of each sample."""
+    fs, path = locate(tar)
+    with translate_storage_errors(tar), fs.open(path, "rb") as file:
+        for row in range(len(index)):
+            file.seek(int(index.offsets[row]))
+            yield row, file.read(int(index.sizes[row]))  # pyright: ignore[reportReturnType]
 
 
 def _undecodable(
@@ -91,15 +118,11 @@ def _undecodable(
     """Yield a problem for each image that cannot be decoded, with its key and the file that it was packed from."""
     from fourds_dist.data.decode.decode import WHOLE_PX, decoded_whole  # here: it imports PyTorch
 
-    fs, path = locate(tar)
-    with translate_storage_errors(tar), fs.open(path, "rb") as file:
-        for row in range(len(index)):
-            file.seek(int(index.offsets[row]))
-            data = file.read(int(index.sizes[row]))
-            try:
-                decoded_whole(data, WHOLE_PX, grey_range=grey_range, most_pixels=most_pixels)  # pyright: ignore[reportArgumentType]
-            except ValueError as error:
-                yield f"{tar}/{index.keys[row]}{packed_from(index, row)}: {NOT_READABLE}: {error}"
+    for row, data in _images(tar, index):
+        try:
+            decoded_whole(data, WHOLE_PX, grey_range=grey_range, most_pixels=most_pixels)
+        except ValueError as error:
+            yield f"{tar}/{index.keys[row]}{packed_from(index, row)}: {NOT_READABLE}: {error}"
 
 
 def _reading(manifest: Manifest, split: str, shard: Shard) -> TarReadOptions:
