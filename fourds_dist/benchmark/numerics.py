@@ -78,7 +78,7 @@ class Images:
         """The images at some indices."""
         no = torch.zeros(len(chosen), dtype=torch.bool, device=self.labels.device)
         keys = [""] * len(chosen)
-        return Batch(self.images[chosen], self.labels[chosen], flip=no, from_source=no, keys=keys)
+        return Batch(self.images[chosen], self.labels[chosen], flip=no, keys=keys)
 
     def batches(self, size: int, num_batches: int, order: int) -> Iterator[Batch]:
         """Yield full batches of shuffled epochs; `order` is the seed of the shuffling."""

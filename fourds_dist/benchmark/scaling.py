@@ -329,7 +329,6 @@ def build(scenario: ScalingCase, world: World) -> StepOfRun:
         images=torch.randint(0, 256, (n, 3, px, px), dtype=torch.uint8, device=device),
         labels=torch.randint(0, NUM_CLASSES, (n,), device=device),
         flip=torch.zeros(n, dtype=torch.bool, device=device),
-        from_source=torch.zeros(n, dtype=torch.bool, device=device),
         keys=[""] * n,
     )
     return StepOfRun(train_step, strategy, batch)

@@ -157,7 +157,6 @@ def build_step(
         images=torch.randint(0, 256, (batch, 3, image_size, image_size), dtype=torch.uint8, device=device),
         labels=torch.randint(0, NUM_CLASSES, (batch,), device=device),
         flip=torch.zeros(batch, dtype=torch.bool, device=device),
-        from_source=torch.zeros(batch, dtype=torch.bool),
         keys=[""] * batch,
     )
 

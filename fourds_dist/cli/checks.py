@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from fourds_dist.io.error_text import one_line
 from fourds_dist.io.extras import fix, install, install_this_clone
 
 
@@ -125,7 +126,7 @@ def ray_starts() -> Iterator[Finding]:
         ending.enter_context(connected())
     except Exception as error:
         yield Finding(
-            f"Ray does not start: {' '.join(str(error).split())[:300]}", Level.BAD,
+            f"Ray does not start: {one_line(error, 300)}", Level.BAD,
             "to join a cluster, check that it runs and that its token is set here (RAY_AUTH_MODE, RAY_AUTH_TOKEN); "
             "RAY_ADDRESS=local starts a local cluster, which needs space in /tmp and a machine that is not overloaded",
         )  # fmt: skip

@@ -24,6 +24,18 @@ ExitStatus = int | None
 """Exit status; None: 0."""
 
 
+def command_parser(prog: str, description: str | None, epilog: str | None = None) -> argparse.ArgumentParser:
+    """Return a parser with the option of `run_command`; its --help keeps the lines of `description`."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--traceback", action="store_true", help="raise errors with a traceback")
+    return parser
+
+
 def run_command(
     parser: argparse.ArgumentParser,
     arguments: Sequence[str] | None,

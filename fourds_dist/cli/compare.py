@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from fourds_dist.cli.command import KEYS_BESIDES, ExitStatus, keys, run_command
+from fourds_dist.cli.command import KEYS_BESIDES, ExitStatus, command_parser, keys, run_command
 from fourds_dist.experiments.compare.config import CompareConfig
 from fourds_dist.io.terminal import say, words
 from fourds_dist.processes.signals import sigterm_as_ctrl_c
@@ -39,12 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fourds_dist.compare",
-        description=__doc__,
-        epilog=keys(CompareConfig, KEYS_BESIDES),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("python -m fourds_dist.compare", __doc__, keys(CompareConfig, KEYS_BESIDES))
     parser.add_argument("comparison", metavar="FILE", help="comparison file (.yaml)")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="keys of the comparison or of its runs"
@@ -55,7 +50,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--table", action="store_true", help="run nothing; print the tables of finished cells"
     )
-    parser.add_argument("--traceback", action="store_true", help="raise errors with a traceback")
     return parser
 
 

@@ -3,7 +3,6 @@
     fourds train CONFIG.yaml launch.workers=4      the same as python -m fourds_dist.train CONFIG.yaml launch.workers=4
     fourds COMMAND --help                          arguments of a command
     fourds doctor s3://bucket                      check this machine, with a remedy for each fault
-    source <(fourds completion bash)               completion of commands, options and keys; also zsh and fish
 
 Every command is also a module. Exit status: 0 done, 1 refused or failed, 2 unknown arguments, 130 stopped by Ctrl-C.
 An error is printed on one screen; --traceback raises the error with a traceback.
@@ -34,7 +33,6 @@ COMMANDS = {
     "export": "export a student to formats that run without fourds_dist",
     "benchmark": "measure the speed of operators, steps and data on this machine",
     "doctor": "check whether this machine is ready to train",
-    "completion": "print the completion script of bash, zsh or fish",
 }
 """Command -> description; each command is a module of its name, imported when the command runs."""
 

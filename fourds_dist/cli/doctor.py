@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from fourds_dist.cli.checks import Finding, Level
-from fourds_dist.cli.command import ExitStatus, run_command
+from fourds_dist.cli.command import ExitStatus, command_parser, run_command
 from fourds_dist.io.terminal import say
 
 _MARKS = {Level.GOOD: "ok  ", Level.NOTE: "note", Level.BAD: "FAIL"}
@@ -22,12 +22,9 @@ _MARKS = {Level.GOOD: "ok  ", Level.NOTE: "note", Level.BAD: "FAIL"}
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="fourds doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("fourds doctor", __doc__)
     parser.add_argument("urls", metavar="URL", nargs="*", help="storage to check: folders of data or runs")
     parser.add_argument("--quick", action="store_true", help="do not start Ray")
-    parser.add_argument("--traceback", action="store_true", help="raise errors with a traceback")
     return parser
 
 

@@ -16,7 +16,7 @@ import json
 import sys
 from dataclasses import replace
 
-from fourds_dist.cli.command import ExitStatus, run_command
+from fourds_dist.cli.command import ExitStatus, command_parser, run_command
 from fourds_dist.cli.image_options import ImageOptions, add_grey_range, add_max_megapixels
 from fourds_dist.cli.option_types import MOST_IMAGES, whole
 from fourds_dist.io.terminal import say
@@ -24,11 +24,7 @@ from fourds_dist.io.terminal import say
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fourds_dist.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("python -m fourds_dist.evaluate", __doc__)
     parser.add_argument("student", metavar="STUDENT", help="run, checkpoint or file")
     parser.add_argument("data", metavar="DATA", nargs="?", help="dataset folder, shards or image folder (default: the "
                         "run's target)")  # fmt: skip
@@ -46,7 +42,6 @@ def parser() -> argparse.ArgumentParser:
     )
     add_grey_range(parser, "as the student was trained")
     add_max_megapixels(parser, "as in training")
-    parser.add_argument("--traceback", action="store_true", help="raise errors with a traceback")
     return parser
 
 

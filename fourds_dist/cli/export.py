@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from fourds_dist.cli.command import ExitStatus, run_command
+from fourds_dist.cli.command import ExitStatus, command_parser, run_command
 from fourds_dist.cli.option_types import real
 from fourds_dist.io.terminal import say
 
@@ -24,11 +24,7 @@ DEFAULT = "safetensors,torch-export,onnx"
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fourds_dist.export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("python -m fourds_dist.export", __doc__)
     parser.add_argument("student", metavar="STUDENT", help="run, checkpoint or .safetensors file")
     parser.add_argument("dest", metavar="DEST", help="folder or URL")
     parser.add_argument(
@@ -43,7 +39,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="X",
         help="accuracy that int8 may lose (default: 0.01)",
     )
-    parser.add_argument("--traceback", action="store_true", help="raise errors with a traceback")
     return parser
 
 

@@ -13,17 +13,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from fourds_dist.cli.command import ExitStatus, run_command
+from fourds_dist.cli.command import ExitStatus, command_parser, run_command
 from fourds_dist.io.terminal import say
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fourds_dist.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("python -m fourds_dist.report", __doc__)
     parser.add_argument("runs", metavar="RUN", nargs="+", help="a run's folder, or a folder of runs")
     parser.add_argument("--out", metavar="FOLDER", help="folder of report.html (default: the run's folder)")
     parser.add_argument(
@@ -33,7 +29,6 @@ def parser() -> argparse.ArgumentParser:
         help="number of test images to evaluate, evenly spread, without a time limit (default: the images evaluated at "
         "the end of the run: at most 1000, for some seconds)",
     )
-    parser.add_argument("--traceback", action="store_true", help="raise errors with a traceback")
     return parser
 
 

@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from fourds_dist.cli.command import keys
+from fourds_dist.cli.command import command_parser, keys
 from fourds_dist.config.section import ConfigError
 from fourds_dist.io.terminal import say
 from fourds_dist.launch.base_folder import base_folder
@@ -64,15 +64,9 @@ def is_override(word: str) -> bool:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m fourds_dist.train",
-        description=__doc__,
-        epilog=keys(Settings, "keys:"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("python -m fourds_dist.train", __doc__, keys(Settings, "keys:"))
     parser.add_argument("config", nargs="?", help="YAML file, a path or URL (default: the quickstart)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, values as in YAML")
-    parser.add_argument("--traceback", action="store_true", help="raise errors with a traceback")
     return parser
 
 

@@ -15,7 +15,7 @@ import sys
 
 from rich.console import Console
 
-from fourds_dist.cli.command import KEYS_BESIDES, ExitStatus, keys, run_command
+from fourds_dist.cli.command import KEYS_BESIDES, ExitStatus, command_parser, keys, run_command
 from fourds_dist.experiments.sweep.config import SweepConfig
 from fourds_dist.processes.signals import sigterm_as_ctrl_c
 
@@ -30,16 +30,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fourds_dist.tune",
-        description=__doc__,
-        epilog=keys(SweepConfig, KEYS_BESIDES),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("python -m fourds_dist.tune", __doc__, keys(SweepConfig, KEYS_BESIDES))
     parser.add_argument("sweep", metavar="SWEEP", help="sweep file; with --resume also the folder of a sweep")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys of the sweep or of its run")
     parser.add_argument("--resume", action="store_true", help="resume the sweep, if one exists")
-    parser.add_argument("--traceback", action="store_true", help="raise errors with a traceback")
     return parser
 
 

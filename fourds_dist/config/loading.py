@@ -26,6 +26,7 @@ from pydantic_core import PydanticUndefined
 from ruamel.yaml import YAML
 
 from fourds_dist.config.section import ConfigError, ConfigSection
+from fourds_dist.io.error_text import one_line
 from fourds_dist.io.storage import beside, is_url, read_text
 from fourds_dist.io.yaml_text import MergeError, parsed_yaml
 
@@ -225,7 +226,7 @@ def _yaml(text: str, where: str) -> Any:
     except RecursionError:
         raise ConfigError(f"{where} is nested too deeply") from None
     except Exception as error:  # YAMLError, or an error of the parser in numbers, dates and keys
-        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())[:MOST_CHARACTERS]}") from None
+        raise ConfigError(f"{where} is not YAML: {one_line(error, MOST_CHARACTERS)}") from None
     return _plain_values(tree, where)
 
 

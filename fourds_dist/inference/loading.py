@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fourds_dist.data import open_split
 from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.inference.student import ABOUT, Student, classes_of, description
+from fourds_dist.io.error_text import one_line
 from fourds_dist.io.extras import fix
 from fourds_dist.io.json_text import parse_json
 from fourds_dist.io.storage import locate, translate_storage_errors
@@ -142,7 +143,7 @@ def _of_program(url: str) -> Student:
         if not isinstance(about, dict) or not all(isinstance(text, str) for text in about.values()):
             raise ValueError(f"{ABOUT} is no mapping of strings")
     except Exception as error:  # zipfile and PyTorch raise unrelated exceptions on corrupt files
-        raise ValueError(f"{url} is no exported student ({_short(error)}); export it again") from None
+        raise ValueError(f"{url} is no exported student ({one_line(error)}); export it again") from None
     module = program.module()
 
     def run(pixels: Tensor) -> Tensor:
@@ -165,7 +166,7 @@ def _of_onnx(url: str) -> Student:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
         raise ValueError(
-            f"{url} is no ONNX model that ONNX Runtime can run ({_short(error)}); export the student again"
+            f"{url} is no ONNX model that ONNX Runtime can run ({one_line(error)}); export the student again"
         ) from None
     about = session.get_modelmeta().custom_metadata_map
     classes = classes_of(about, url)
@@ -204,7 +205,3 @@ def _preprocessing_beside(url: str) -> Preprocessing:
             f"{url} has no preprocessing in its metadata, and its folder has no {RunFile.CONFIG} of a run; leave the "
             "file in its run's folder, or give one written by `fourds export RUN DEST --formats safetensors`"
         ) from None
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

@@ -29,7 +29,7 @@ class ClassificationMetrics:
         probabilities: (N, K) class probabilities; each row sums to 1.
 
     >>> scores = ClassificationMetrics(np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]]))
-    >>> f"{scores.top1:.3f}", scores.confusion.tolist()
+    >>> f"{scores.right.mean():.3f}", scores.confusion.tolist()
     ('0.667', [[1, 0], [1, 1]])
     """
 
@@ -62,11 +62,6 @@ class ClassificationMetrics:
     def right(self) -> np.ndarray:
         """(N,) whether the predicted class is the true class."""
         return self.predicted == self.labels
-
-    @property
-    def top1(self) -> float:
-        """Top-1 accuracy in [0, 1]."""
-        return float(self.right.mean())
 
     @cached_property
     def in_top5(self) -> np.ndarray:

@@ -8,6 +8,11 @@ MOST_CHARACTERS = 1500
 """Characters of a line that are shown; values from files may be of any length."""
 
 
+def one_line(error: BaseException, most: int = 200) -> str:
+    """Return the message of an error in one line of at most `most` characters."""
+    return " ".join(str(error).split())[:most]
+
+
 def format_error(error: Exception) -> str:
     """Return an error as text: the message of expected errors; other errors are marked as unexpected."""
     text = str(error)

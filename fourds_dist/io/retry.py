@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from fourds_dist.io.error_text import one_line
 from fourds_dist.io.errors import StorageError
 
 T = TypeVar("T")
@@ -69,4 +70,4 @@ def _remedy(error: Exception) -> str:
 
 def error_line(error: Exception) -> str:
     """Return the type and the first 160 characters of an error."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    return f"{type(error).__name__}: {one_line(error, 160)}"

@@ -19,6 +19,7 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from fourds_dist.io import extras
+from fourds_dist.io.error_text import one_line
 
 _OBJECT_STORES = {
     "s3": ("s3", "AWS_ACCESS_KEY_ID or AWS_PROFILE"),
@@ -89,7 +90,7 @@ def read_text(url: str) -> str:
         except FileNotFoundError:
             raise ValueError(f"{url} cannot be read: no such file") from None
         except OSError as error:
-            raise ValueError(f"{url} cannot be read: {error.strerror or _short(error)}") from None
+            raise ValueError(f"{url} cannot be read: {error.strerror or one_line(error)}") from None
     assert isinstance(data, bytes)
     try:
         return data.decode("utf-8-sig")
@@ -138,14 +139,14 @@ def translate_storage_errors(url: str) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise ValueError(f"{url}: access denied ({_short(error)}); {_where_credentials(url)}") from None
+        raise ValueError(f"{url}: access denied ({one_line(error)}); {_where_credentials(url)}") from None
     except Exception as error:
         if not is_driver_error(error):
             raise
         if "credential" in (type(error).__name__ + str(error)).lower():
             raise ValueError(f"{url}: no credentials were found; {_where_credentials(url)}") from None
         raise ValueError(
-            f"{url} cannot be reached ({type(error).__name__}: {_short(error)}); check the address, the network"
+            f"{url} cannot be reached ({type(error).__name__}: {one_line(error)}); check the address, the network"
             f"{_where_endpoint(url)}"
         ) from None
 
@@ -183,7 +184,7 @@ def check_writable(folder: str, *, fix: str = ANOTHER) -> None:
     except NotImplementedError:
         raise ValueError(f"{folder}: nothing can be written there; {fix}") from None
     except OSError as error:
-        raise ValueError(f"{folder} cannot be written ({_short(error)}); {fix}") from None
+        raise ValueError(f"{folder} cannot be written ({one_line(error)}); {fix}") from None
 
 
 def refuse_http(url: str, *, fix: str = ANOTHER) -> None:
@@ -283,7 +284,3 @@ def _where_endpoint(url: str) -> str:
 
 def _protocol(url: str) -> str:
     return url.partition("://")[0].rpartition("::")[2] if "://" in url else "file"
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

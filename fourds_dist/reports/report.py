@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from fourds_dist.inference.metrics import wilson
+from fourds_dist.io.error_text import one_line
 from fourds_dist.io.storage import check_writable, plain, write_bytes
 from fourds_dist.reports.analysis import STUDENT, TEACHER, PredictionAnalysis, load_or_analyse
 from fourds_dist.reports.page import ReportPage
@@ -26,7 +27,7 @@ def write_report(run_url: str) -> str | None:
         return report([Run(run_url)])
     except Exception as error:
         _log.warning("no report of %s: %s: %s; try again with `python -m fourds_dist.report %s`", run_url,
-                     type(error).__name__, " ".join(str(error).split())[:300], run_url)  # fmt: skip
+                     type(error).__name__, one_line(error, 300), run_url)  # fmt: skip
         _log.debug("", exc_info=True)
         return None
 

@@ -20,7 +20,7 @@ from fourds_dist.data.stream.batch import Batch
 T = TypeVar("T")
 R = TypeVar("R")
 
-TENSORS = ("images", "labels", "flip", "from_source")
+TENSORS = ("images", "labels", "flip")
 
 
 def prefetch_to_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:

@@ -124,7 +124,7 @@ def _as_many(batches: Iterable[Batch], world: World, side_px: int) -> Iterator[B
     own = iter(batches)
     no = torch.zeros(1, dtype=torch.bool)
     blank = Batch(
-        torch.zeros(1, 3, side_px, side_px, dtype=torch.uint8), torch.tensor([UNLABELLED]), no, no, [""]
+        torch.zeros(1, 3, side_px, side_px, dtype=torch.uint8), torch.tensor([UNLABELLED]), no, [""]
     )
     while True:
         batch = next(own, None)

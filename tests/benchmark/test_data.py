@@ -152,9 +152,7 @@ def _hold(gate, parent: int) -> None:
 def test_feeding_tells_waiting_from_working(monkeypatch):
     monkeypatch.setattr(feed, "WARM_UP_STEPS", 1)
     no = torch.zeros(5, dtype=torch.bool)
-    batch = Batch(
-        torch.zeros(5, 3, 1, 1, dtype=torch.uint8), torch.zeros(5, dtype=torch.long), no, no, keys=[]
-    )
+    batch = Batch(torch.zeros(5, 3, 1, 1, dtype=torch.uint8), torch.zeros(5, dtype=torch.long), no, keys=[])
     now_s, waited_s = [0.0], [0.0]
     clock = SimpleNamespace(perf_counter=lambda: now_s[0], process_time=lambda: 0.5 * now_s[0])
     monkeypatch.setattr(feed, "time", clock)

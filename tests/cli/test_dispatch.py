@@ -1,8 +1,7 @@
-"""`fourds`: one command for all, errors in one screen, words completed by a real bash."""
+"""`fourds`: one command for all, errors in one screen."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from fourds_dist.cli import completion
 from fourds_dist.cli import dispatch as cli
 from fourds_dist.cli.dispatch import main
 
@@ -63,36 +61,6 @@ def test_an_internal_error_is_reported_as_such(
     monkeypatch.setattr(cli.importlib, "import_module", lambda name: SimpleNamespace(main=fail))
     assert main(["report", "x"]) == 1
     assert "unexpected KeyError: 'lost'" in capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def words() -> dict[str, list[str]]:
-    return completion.words_by_command()
-
-
-def test_completion_of_options_and_keys(words: dict[str, list[str]]) -> None:
-    assert set(words) == set(cli.available())
-    assert {"--json", "--split"} <= set(words["evaluate"])
-    assert {"launch.workers=", "distill_stage.optim.lr=", "--traceback"} <= set(words["train"])
-    assert {"folder", "verify"} <= set(words["pack"])
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
-def test_bash_completes(words: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(completion, "words_by_command", lambda: words)
-    (tmp_path / "script").write_text(completion.script("bash"))
-
-    def completed(*line: str) -> set[str]:
-        typed = " ".join(f"'{word}'" for word in line)
-        words = f"COMP_WORDS=({typed}); COMP_CWORD={len(line) - 1}"
-        code = f'. {tmp_path}/script; compopt() {{ :; }}; {words}; _fourds; echo "${{COMPREPLY[@]}}"'
-        return set(
-            subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True).stdout.split()
-        )
-
-    assert completed("fourds", "ev") == {"evaluate"}
-    assert completed("fourds", "export", "--f") == {"--formats"}
-    assert completed("fourds", "train", "launch.work") == {"launch.workers="}
 
 
 def test_networks_in_the_working_folder_are_found_as_by_python_m(

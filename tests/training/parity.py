@@ -66,7 +66,7 @@ def batches(world: World, start: int, shares: list[int]) -> Iterator[Batch]:
         )
         labels = torch.randint(0, NUM_CLASSES, (GLOBAL_BATCH_SIZE,), generator=generator)
         no = torch.zeros(shares[world.rank], dtype=torch.bool)
-        yield Batch(images[mine], labels[mine], no, no, [""] * len(no))
+        yield Batch(images[mine], labels[mine], no, [""] * len(no))
 
 
 def train(

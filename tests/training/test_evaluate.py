@@ -17,7 +17,7 @@ LABELS = torch.tensor([0, 0, 0, 0, 1, 3, -1])
 
 def batch(labels: torch.Tensor) -> Batch:
     no = torch.zeros(len(labels), dtype=torch.bool)
-    return Batch(torch.zeros(len(labels), 3, 2, 2, dtype=torch.uint8), labels, no, no, [""] * len(labels))
+    return Batch(torch.zeros(len(labels), 3, 2, 2, dtype=torch.uint8), labels, no, [""] * len(labels))
 
 
 def test_all_measures_of_a_pass() -> None:

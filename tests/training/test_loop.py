@@ -54,7 +54,6 @@ class Stream:
                 images=torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=generator),
                 labels=torch.randint(0, 5, (4,), generator=generator),
                 flip=torch.zeros(4, dtype=torch.bool),
-                from_source=torch.zeros(4, dtype=torch.bool),
                 keys=[""] * 4,
             )
             step += 1

@@ -26,7 +26,7 @@ def _rank(rank: int, folder: Path) -> None:
 
     guard = NonfiniteGuard(task, world, num_skipped=0, budget=0, window_steps=1, write=write)
     no = torch.zeros(1, dtype=torch.bool)
-    batch = Batch(torch.zeros(1, 3, 8, 8), torch.zeros(1), no, no, [f"shard/{rank}"])
+    batch = Batch(torch.zeros(1, 3, 8, 8), torch.zeros(1), no, [f"shard/{rank}"])
     guard.look(3, batch, Output(torch.zeros(()), {}, {}))
     weights = {"weight": torch.ones(1, 2), "bias": torch.ones(1)}
     guard.check_state(3, {"weights": weights} if world.is_main else None)

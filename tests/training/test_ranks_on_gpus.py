@@ -49,7 +49,7 @@ def join(rank: int, folder: Path, timeout_s: float = 60.0) -> World:
 def share(seed: int, rank: int) -> Batch:
     batch, first = make_batch(sum(SHARES), seed, "cuda"), sum(SHARES[:rank])
     part = slice(first, first + SHARES[rank])
-    names = ("images", "labels", "flip", "from_source")
+    names = ("images", "labels", "flip")
     return Batch(*(getattr(batch, name)[part] for name in names), keys=[""] * SHARES[rank])
 
 

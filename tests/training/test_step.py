@@ -36,7 +36,6 @@ def make_batch(size: int, seed: int = 0, device: str = "cpu") -> Batch:
         images=torch.randint(0, 256, (size, 3, 32, 32), dtype=torch.uint8, generator=generator).to(device),
         labels=torch.randint(0, 5, (size,), generator=generator).to(device),
         flip=(torch.rand(size, generator=generator) < 0.5).to(device),
-        from_source=torch.zeros(size, dtype=torch.bool, device=device),
         keys=[""] * size,
     )
 
@@ -98,7 +97,7 @@ def train_a_share(rank: int, port: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://localhost:{port}", rank=rank, world_size=2)
     batch = make_batch(8)
     part = slice(0, 5) if rank == 0 else slice(5, 8)
-    tensors = [getattr(batch, name)[part] for name in ("images", "labels", "flip", "from_source")]
+    tensors = [getattr(batch, name)[part] for name in ("images", "labels", "flip")]
     world, task = World(rank, 2, torch.device("cpu")), make_plain()
     step = TrainStep(task, world, StepConfig(gradient_accumulation_steps=2), **MEAN_STD, global_batch_size=8)
     step(Batch(*tensors, keys=[]))

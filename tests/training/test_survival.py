@@ -58,7 +58,7 @@ class Stream:
             )
             labels = torch.randint(0, NUM_CLASSES, (GLOBAL_BATCH_SIZE,), generator=generator)
             no = torch.zeros(share, dtype=torch.bool)
-            yield Batch(images[mine], labels[mine], no, no, [""] * share)
+            yield Batch(images[mine], labels[mine], no, [""] * share)
             step += 1
 
 

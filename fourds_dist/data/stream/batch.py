@@ -26,9 +26,6 @@ class Batch:
     flip: Bool[Tensor, " B"]
     """Which images `normalise` mirrors."""
 
-    from_source: Bool[Tensor, " B"]
-    """Which images come from the source domain (data.source_fraction)."""
-
     keys: list[str]
     """`shard/key` of every image, for logs."""
 
@@ -38,8 +35,7 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`; copies from pinned memory are asynchronous."""
         moved = {
-            name: getattr(self, name).to(device, non_blocking=True)
-            for name in ("images", "labels", "flip", "from_source")
+            name: getattr(self, name).to(device, non_blocking=True) for name in ("images", "labels", "flip")
         }
         return replace(self, **moved)
 

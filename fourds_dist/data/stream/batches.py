@@ -63,7 +63,7 @@ class BatchPlan:
     Args:
         refs: (B,) the samples.
         places: (B, 2) position of each crop, see `decode`.
-        flip, from_source: (B,) see `Batch`.
+        flip: (B,) see `Batch`.
         quarantines: (B,) quarantine of each sample's stream.
         may_replace: whether a neighbour replaces a broken sample (training) or the sample is left out (evaluation).
     """
@@ -71,7 +71,6 @@ class BatchPlan:
     refs: Sequence[SampleRef]
     places: np.ndarray
     flip: np.ndarray
-    from_source: np.ndarray
     quarantines: Sequence[Quarantine]
     may_replace: bool
 
@@ -229,14 +228,14 @@ class _Pending:
         samples = [sample for task in self._tasks for sample in task.result()]
         plan, images = self._plan, self._images
         shown = [i for i, sample in enumerate(samples) if sample is not None]
-        flip, from_source = torch.from_numpy(plan.flip), torch.from_numpy(plan.from_source)
+        flip = torch.from_numpy(plan.flip)
         if len(shown) < len(samples):
-            images, flip, from_source = images[shown], flip[shown], from_source[shown]
+            images, flip = images[shown], flip[shown]
         good = [sample for sample in samples if sample is not None]
         labels = torch.tensor([sample.label for sample in good], dtype=torch.int64)
         if images.is_pinned():
-            labels, flip, from_source = (x.pin_memory() for x in (labels, flip, from_source))
-        return Batch(images, labels, flip, from_source, [sample.key for sample in good])
+            labels, flip = labels.pin_memory(), flip.pin_memory()
+        return Batch(images, labels, flip, [sample.key for sample in good])
 
 
 def _fill(out_BCHW: Tensor, plan: BatchPlan, indices: range, decoder: _Decoder) -> list[EncodedSample | None]:

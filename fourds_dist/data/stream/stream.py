@@ -125,11 +125,6 @@ class TrainStream:
         self.wait_s = 0.0
 
     @property
-    def identity(self) -> str:
-        """Identity of data and order: two streams of equal identity show the same images at the same steps."""
-        return "+".join(stream.identity for stream in self._streams)
-
-    @property
     def bad_samples(self) -> frozenset[str]:
         """Broken samples that this rank has read so far; other ranks read some of them too, in other epochs."""
         return frozenset(
@@ -137,11 +132,6 @@ class TrainStream:
             for number, domain in enumerate(self._domains)
             for key in list(domain.quarantine.causes)
         )
-
-    @property
-    def num_bad_samples(self) -> int:
-        """Number of broken samples that this rank has read so far."""
-        return len(self.bad_samples)
 
     @property
     def counts(self) -> Counter[str]:
@@ -221,19 +211,6 @@ class _BatchPartStream:
         self._seed = seed
         self._partitions = partitions_of(rank, world_size, self.order.partitions)
 
-    @property
-    def identity(self) -> str:
-        """Identity of the data and of everything that the order depends on."""
-        order = self.order
-        numbers = (
-            order.global_batch_size,
-            order.partitions,
-            order.samples_per_block,
-            len(order.chunks.first),
-            *order.seed,
-        )
-        return f"{self._split.fingerprint}@{','.join(map(str, numbers))}"
-
     def refs(self, step: int, readers: Pool) -> Iterator[list[SampleRef]]:
         """Yield the samples of each step from `step` on."""
         epoch_of = epochs_of(self.order)
@@ -260,7 +237,6 @@ class _BatchPartStream:
             refs,
             places=share[:, :2],
             flip=(share[:, 2] < 0.5) & self._may_flip,
-            from_source=np.full(len(refs), self._domain.name == "source"),
             quarantines=[self._domain.quarantine] * len(refs),
             may_replace=True,
         )
@@ -318,7 +294,6 @@ def _central(block: Block, quarantine: Quarantine) -> BatchPlan:
         [SampleRef(block, at) for at in range(len(block))],
         places=np.full((len(block), 2), 0.5),
         flip=np.zeros(len(block), dtype=bool),
-        from_source=np.zeros(len(block), dtype=bool),
         quarantines=[quarantine] * len(block),
         may_replace=False,
     )
@@ -342,7 +317,6 @@ def _joined(parts: list[BatchPlan]) -> BatchPlan:
         [ref for part in parts for ref in part.refs],
         places=np.concatenate([part.places for part in parts]),
         flip=np.concatenate([part.flip for part in parts]),
-        from_source=np.concatenate([part.from_source for part in parts]),
         quarantines=[quarantine for part in parts for quarantine in part.quarantines],
         may_replace=True,
     )

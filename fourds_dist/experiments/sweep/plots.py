@@ -1,238 +1,161 @@
-"""Charts of a sweep, in the style of the charts of a run."""
+"""Charts of a sweep: Optuna's charts of a study whose trials are the configurations."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
+import optuna
+from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.colors import LinearSegmentedColormap, to_hex
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import TrialState, create_trial
+from optuna.visualization import matplotlib as optuna_charts
 
-from fourds_dist.experiments.sweep.space import SearchDimension, Space, label
+from fourds_dist.experiments.sweep.plan import SweepPlan
+from fourds_dist.experiments.sweep.search import as_optuna
 from fourds_dist.experiments.sweep.trial_store import Configuration, TrialStore
-from fourds_dist.reports.charts import (
-    INK,
-    LINE,
-    SERIES,
-    SOFT,
-    STYLE,
-    WIDTH_IN,
-    Chart,
-    blank,
-    finished,
-    legend,
-)
+from fourds_dist.reports.charts import STYLE, Chart, finished
 
-GOOD_BAD = LinearSegmentedColormap.from_list("good", [LINE, SERIES[0]])
-"""Colours from the worst to the best."""
-
-MARKS = {True: "o", False: "x"}
-"""Markers of configurations that ran to their end, and of the others."""
+WIDTH_IN, WIDTH_OF_KEY_IN, HEIGHT_IN = 6.4, 1.9, 4.8
 
 
-ABSENT = -0.1
-"""Position, below all values, of configurations that do not have a key."""
-
-
-def history(configurations: Sequence[Configuration], mode: str, metric: str) -> Chart:
-    """The metric of every configuration in the order of proposal, and the best so far."""
+def progress(plan: SweepPlan, trial_store: TrialStore) -> list[Chart]:
+    """The metric of every configuration with the best so far, and the metric of every trial over epochs."""
+    metric, configurations = plan.config.metric, trial_store.configurations()
     having = [c for c in configurations if c.mean is not None]
-    with mpl.rc_context(STYLE):
-        figure, axes = blank(2.9)
-        _points(axes, [c.number for c in having], having)
-        best = _best_so_far(having, mode)
-        axes.step(*best, where="post", color=SERIES[1], linewidth=1.6, label="best so far")
-        _percent_y(axes, metric)
-        axes.set_xlabel("configuration")
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        legend(figure, axes)
-        words = f"{metric} of {len(having)} configurations; best {best[1][-1]:.1%}" if having else metric
-        return finished("history", "What was tried", words, figure)
+    trials = [t for t in trial_store.trials.values() if t.history]
+    curves = optuna.create_study()
+    curves.add_trials(
+        create_trial(state=TrialState.PRUNED, intermediate_values=dict(t.history)) for t in trials
+    )
+    with _optuna_style():
+        axes = optuna_charts.plot_optimization_history(_study(plan, configurations), target_name=metric)
+        _mark_stopped(axes, [c.number for c in having], having)
+        axes.legend()
+        _count_over(axes, "configuration", metric)
+        best = (max if plan.config.mode == "max" else min)(c.mean or 0.0 for c in having)
+        words = f"{metric} of {len(having)} configurations; best {best:.1%}"
+        history = _chart(axes, "history", "What was tried", words)
+
+        axes = optuna_charts.plot_intermediate_values(curves)
+        _count_over(axes, "epoch", metric)
+        for line in axes.lines:
+            line.set_color("tab:blue")
+        if (numbers := axes.get_legend()) is not None:
+            numbers.remove()
+        words = f"{len(trials)} trials, {sum(t.state == 'done' for t in trials)} to the end"
+        return [history, _chart(axes, "learning_curves", "Epoch by epoch", words)]
 
 
-def learning_curves(trial_store: TrialStore, metric: str) -> Chart:
-    """The metric of every trial over epochs."""
-    with mpl.rc_context(STYLE):
-        figure, axes = blank(2.9)
-        trials = [t for t in trial_store.trials.values() if t.history]
-        values = [t.best(trial_store.mode) or 0.0 for t in trials]
-        for trial, colour in zip(trials, _shades(values, trial_store.mode), strict=True):
-            epochs, reached = zip(*trial.history, strict=True)
-            axes.plot(epochs, reached, color=colour, linewidth=1.2, marker="o", markersize=2.5)
-        _percent_y(axes, metric)
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        whole = sum(t.state == "done" for t in trials)
-        return finished(
-            "learning_curves", "Epoch by epoch", f"{len(trials)} trials, {whole} to the end", figure
-        )
-
-
-def importances(shares: Mapping[str, float]) -> Chart:
+def importance(shares: Mapping[str, float]) -> Chart:
     """The share of the variance of the metric that each key explains."""
-    with mpl.rc_context(STYLE):
-        figure, axes = blank(0.8 + 0.34 * max(3, len(shares)))
-        places = range(len(shares))
-        axes.barh(places, list(shares.values()), color=SERIES[0], height=0.62)
-        for place, share in zip(places, shares.values(), strict=True):
-            axes.annotate(f"{share:.0%}", (share, place), xytext=(3, 0), textcoords="offset points", va="center",
-                          fontsize=8, color=SOFT)  # fmt: skip
-        axes.set_yticks(places, list(shares))
-        axes.tick_params(axis="y", labelcolor=INK)
+    with _optuna_style(), plt.style.context("ggplot"):
+        axes = plt.subplots(figsize=(WIDTH_IN, 1 + 0.4 * len(shares)), layout="tight")[1]
+        axes.bar_label(axes.barh(list(shares), list(shares.values())), fmt="{:.0%}", padding=3)
         axes.invert_yaxis()
-        axes.grid(visible=False, axis="y")
         axes.margins(x=0.12)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set_xlabel("share of the variance explained")
         listed = ", ".join(f"{key} {share:.0%}" for key, share in shares.items())
-        return finished("importance", "What matters", f"Importance: {listed}", figure)
+        return _chart(axes, "importance", "What matters", f"Importance: {listed}")
 
 
-def parallel(space: Space, configurations: Sequence[Configuration], mode: str, metric: str) -> Chart:
-    """Parallel coordinates: a line for each configuration through its values and its metric, the best in front."""
-    having = sorted(
-        (c for c in configurations if c.mean is not None),
-        key=lambda c: (c.mean or 0.0) * (1 if mode == "max" else -1),
-    )
-    keys = list(space.parameters)
-    scales = [Scale(space.parameters[key]) for key in keys]
-    means = [c.mean or 0.0 for c in having]
-    low, high = (min(means), max(means)) if means else (0.0, 1.0)
-    reached = [(m - low) / (high - low) if high > low else 0.5 for m in means]
-    rows = [
-        [
-            *(
-                scale.place(c.params[key]) if key in c.params else ABSENT
-                for key, scale in zip(keys, scales, strict=True)
-            ),
-            r,
-        ]
-        for c, r in zip(having, reached, strict=True)
-    ]
-    with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure, axes = blank(3.4, width=max(WIDTH_IN, 1.25 * (len(keys) + 1)))
-        lines = [np.column_stack([np.arange(len(row)), row]) for row in rows]
-        axes.add_collection(LineCollection(lines, colors=_shades(means, mode), linewidths=1.3))
-        for place, scale in enumerate(scales):
-            axes.axvline(place, color=SOFT, linewidth=0.8)
-            for at, text in scale.ticks():
-                axes.annotate(text, (place, at), xytext=(3, 0), textcoords="offset points", fontsize=7, va="center",
-                              color=INK, bbox={"facecolor": "white", "alpha": 0.0, "pad": 0.5})  # fmt: skip
-        axes.axvline(len(keys), color=SOFT, linewidth=0.8)
-        for at, value in ((0.0, low), (1.0, high)):
-            axes.annotate(f"{value:.1%}", (len(keys), at), xytext=(3, 0), textcoords="offset points", fontsize=7,
-                          va="center", color=INK)  # fmt: skip
-        names = [*(f"{key.rpartition('.')[2]}\n{key.rpartition('.')[0]}" for key in keys), metric]
-        axes.set_xticks(range(len(names)), names, fontsize=7)
-        axes.set_yticks([])
-        axes.spines["left"].set_visible(False)
-        axes.spines["bottom"].set_visible(False)
-        axes.set_ylim(ABSENT - 0.04, 1.06)
-        axes.set_xlim(-0.1, len(keys) + 0.45)
-        return finished(
-            "parallel", "All together", f"{len(having)} configurations over {', '.join(keys)}", figure
-        )
+def parallel(plan: SweepPlan, configurations: Sequence[Configuration]) -> Chart | None:
+    """Parallel coordinates of the metric and the keys that vary; None where no key varies."""
+    having = [c for c in configurations if c.mean is not None]
+    known = {key for c in having for key in c.params}
+    keys = [k for k in plan.space.parameters if k in known and _num_values(k, having) > 1]
+    if not keys:
+        return None
+    width = max(WIDTH_IN, WIDTH_OF_KEY_IN * (len(keys) + 2))
+    with _optuna_style({"figure.figsize": (width, HEIGHT_IN)}):
+        study = _study(plan, configurations)
+        axes = optuna_charts.plot_parallel_coordinate(study, keys, target_name=plan.config.metric)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        words = f"{len(having)} configurations over {', '.join(keys)}"
+        return _chart(axes, "parallel", "All together", words)
 
 
-def response(
-    key: str, parameter: SearchDimension, configurations: Sequence[Configuration], metric: str
-) -> Chart:
-    """The metric over the values of one key."""
+def response(plan: SweepPlan, configurations: Sequence[Configuration], key: str) -> Chart | None:
+    """The metric over the values of one key; None where fewer than two values were tried."""
     having = [c for c in configurations if c.mean is not None and key in c.params]
-    with mpl.rc_context(STYLE):
-        figure, axes = blank(2.6)
-        scale = Scale(parameter)
-        _points(axes, [scale.x(c.params[key]) for c in having], having)
-        scale.label(axes)
-        axes.set_xlabel(key)
-        _percent_y(axes, metric)
-        legend(figure, axes)
-        listed = f"{metric} over {key}, {len(having)} configurations"
-        return finished(f"response-{key}", key, listed, figure)
+    if _num_values(key, having) < 2:
+        return None
+    with _optuna_style():
+        axes = optuna_charts.plot_slice(_study(plan, configurations), [key], target_name=plan.config.metric)
+        assert isinstance(axes, Axes)
+        values = [plan.space.as_optuna(c.params)[key] for c in having]
+        if marks := _mark_stopped(axes, [repr(v) if isinstance(v, str) else v for v in values], having):
+            axes.legend(handles=[marks])
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        axes.figure.axes[-1].set_ylabel("configuration")
+        words = f"{plan.config.metric} over {key}, {len(having)} configurations"
+        return _chart(axes, f"response-{key}", key, words)
 
 
-class Scale:
-    """Positions of the values of a key on an axis."""
-
-    def __init__(self, parameter: SearchDimension) -> None:
-        self._parameter, self._values = parameter, parameter.values
-        self._is_listed = parameter.kind in ("choice", "grid")
-
-    def x(self, value: Any) -> float:
-        """Position on the axis of a chart of the key alone: the value, or its number in the list."""
-        return float(self._number(value)) if self._is_listed else float(value)
-
-    def place(self, value: Any) -> float:
-        """Position between 0 and 1."""
-        if self._is_listed:
-            return self._number(value) / max(1, len(self._values) - 1)
-        low, high = self._values
-        if self._parameter.kind == "loguniform":
-            value, low, high = np.log(value), np.log(low), np.log(high)
-        return float((value - low) / (high - low))
-
-    def ticks(self) -> list[tuple[float, str]]:
-        """(position, text) of all values of a list, or of both ends of a range."""
-        known = [(self.place(v), label(v) if self._is_listed else f"{v:.3g}") for v in self._values]
-        return [*known, (ABSENT, "-")] if self._parameter.when else known
-
-    def label(self, axes: Axes) -> None:
-        """Set scale, limits and labels of the x-axis for the key."""
-        if self._is_listed:
-            axes.set_xticks(range(len(self._values)), [label(v) for v in self._values])
-            axes.set_xlim(-0.5, len(self._values) - 0.5)
-            return
-        low, high = self._values
-        if self._parameter.kind == "loguniform":
-            axes.set_xscale("log")
-            axes.set_xlim(low / 1.1, high * 1.1)
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.tick_params(axis="x", which="minor", size=0)
-        else:
-            axes.set_xlim(low - 0.02 * (high - low), high + 0.02 * (high - low))
-
-    def _number(self, value: Any) -> int:
-        return next(i for i, v in enumerate(self._values) if v == value and type(v) is type(value))
+def _num_values(key: str, configurations: Sequence[Configuration]) -> int:
+    """Number of different values of a key; its absence counts as a value."""
+    return len({repr(c.params[key]) if key in c.params else None for c in configurations})
 
 
-def _points(axes: Axes, xs: Sequence[float], configurations: Sequence[Configuration]) -> None:
-    for is_done, mark in MARKS.items():
-        chosen = [(x, c) for x, c in zip(xs, configurations, strict=True) if c.is_done == is_done]
-        if not chosen:
-            continue
-        places, values = [x for x, _ in chosen], [c.mean or 0.0 for _, c in chosen]
-        errors = [c.spread or 0.0 for _, c in chosen]
-        if any(errors):
-            axes.errorbar(places, values, errors, fmt="none", ecolor=SOFT, elinewidth=0.8)
-        name = "to the end" if is_done else "stopped early"
-        axes.scatter(
-            places, values, s=22, marker=mark, color=SERIES[0] if is_done else SERIES[5], label=name, zorder=3
-        )
+def _study(plan: SweepPlan, configurations: Sequence[Configuration]) -> optuna.Study:
+    """A study with a trial for each configuration; a configuration without a value counts as failed."""
+    study = optuna.create_study(direction="maximize" if plan.config.mode == "max" else "minimize")
+    study.add_trials(
+        as_optuna(plan, c, state=TrialState.FAIL if c.mean is None else TrialState.COMPLETE)
+        for c in configurations
+    )
+    return study
 
 
-def _best_so_far(configurations: Sequence[Configuration], mode: str) -> tuple[list[float], list[float]]:
-    best, xs, ys = None, [], []
-    for c in configurations:
-        mean = c.mean or 0.0
-        best = mean if best is None else (max if mode == "max" else min)(best, mean)
-        xs.append(float(c.number))
-        ys.append(best)
-    return xs, ys
+def _mark_stopped(
+    axes: Axes, xs: Sequence[Any], configurations: Sequence[Configuration]
+) -> PathCollection | None:
+    """Cross out configurations of which no trial ran to its end."""
+    stopped = [(x, c.mean) for x, c in zip(xs, configurations, strict=True) if not c.is_done]
+    if not stopped:
+        return None
+    return axes.scatter(
+        *zip(*stopped, strict=True), marker="x", color="black", label="stopped early", zorder=3
+    )
 
 
-def _shades(values: Sequence[float], mode: str) -> list[Any]:
-    """A colour for each value, the best the strongest."""
-    if not values:
-        return []
-    ranks = np.argsort(np.argsort(values)) / max(1, len(values) - 1)
-    return [to_hex(GOOD_BAD(0.15 + 0.85 * (r if mode == "max" else 1 - r))) for r in ranks]
-
-
-def _percent_y(axes: Axes, metric: str) -> None:
+def _count_over(axes: Axes, x: str, metric: str) -> None:
+    axes.set(xlabel=x, ylabel=metric)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    axes.set_ylabel(metric)
+
+
+@contextmanager
+def _optuna_style(style: Mapping[Any, Any] = MappingProxyType({})) -> Iterator[None]:
+    """Take Optuna's charts as experimental, open no window, and leave Matplotlib's settings as they were."""
+    backend = mpl.get_backend()
+    text = {key: value for key, value in STYLE.items() if key.startswith(("svg.", "text.parse"))}
+    with mpl.rc_context({**text, **style}), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        plt.switch_backend("agg")
+        try:
+            yield
+        finally:
+            plt.switch_backend(backend)
+
+
+def _chart(axes: Axes, name: str, title: str, words: str) -> Chart:
+    """Render a chart; text is not parsed as mathematics, which Matplotlib's labels of logarithmic axes would need."""
+    figure = axes.get_figure(root=True)
+    assert isinstance(figure, Figure)
+    axes.set_title("")
+    for axis in (axis for own in figure.axes for axis in (own.xaxis, own.yaxis) if axis.get_scale() == "log"):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+    chart = finished(name, title, words, figure)
+    plt.close(figure)
+    return chart

@@ -48,8 +48,7 @@ def _counts(plan: SweepPlan, trial_store: TrialStore) -> str:
 
 
 def _page(plan: SweepPlan, trial_store: TrialStore, shares: dict[str, float]) -> ReportPage:
-    config, ranked, mode = plan.config, trial_store.ranked(), trial_store.mode
-    all_of_them = trial_store.configurations()
+    config, ranked = plan.config, trial_store.ranked()
     best = ranked[0]
     value, tested, came = figures(best)
     verdict = f"Best: configuration {best.number:04d} with {config.metric} {value}" + (
@@ -65,13 +64,9 @@ def _page(plan: SweepPlan, trial_store: TrialStore, shares: dict[str, float]) ->
         ("trials", str(len(trial_store.trials))),
         ("epochs", str(trial_store.num_epochs)),
     ]
-    charts = [
-        plots.history(all_of_them, mode, config.metric),
-        plots.learning_curves(trial_store, config.metric),
-    ]
-    matter = [plots.importances(shares)] if shares else []
-    matter.append(plots.parallel(plan.space, all_of_them, mode, config.metric))
-    responses = [plots.response(k, p, all_of_them, config.metric) for k, p in plan.space.parameters.items()]
+    configurations = trial_store.configurations()
+    matter = [plots.importance(shares) if shares else None, plots.parallel(plan, configurations)]
+    responses = [c for key in plan.space.parameters if (c := plots.response(plan, configurations, key))]
     sections = [
         ReportSection(
             "best",
@@ -79,9 +74,18 @@ def _page(plan: SweepPlan, trial_store: TrialStore, shares: dict[str, float]) ->
             tables=[_table(plan, trial_store)],
             code=[("best.yaml", best_yaml(plan, best))],
         ),
-        ReportSection("progress", "Progress of the sweep", [_counts(plan, trial_store) + "."], charts=charts),
-        ReportSection("importance", "What matters", _on_importance(shares), charts=matter),
-        ReportSection("response", "Key by key", charts=responses),
+        ReportSection(
+            "progress",
+            "Progress of the sweep",
+            [_counts(plan, trial_store) + "."],
+            charts=plots.progress(plan, trial_store),
+        ),
+        ReportSection(
+            "importance", "What matters", _on_importance(shares), charts=list(filter(None, matter))
+        ),
+        ReportSection(
+            "response", "Key by key", ["" if responses else "No key has two values yet."], charts=responses
+        ),
     ]
     if failures := _failures(trial_store):
         sections.append(ReportSection("failures", "What failed", tables=[failures]))

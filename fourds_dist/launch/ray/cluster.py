@@ -20,6 +20,7 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
+from fourds_dist.io.error_text import one_line
 from fourds_dist.launch.ray.ray_private import started_this_cluster
 from fourds_dist.processes.leftovers import end_marked, mark, watch
 from fourds_dist.runs.run_folder import RunFolder
@@ -103,7 +104,7 @@ def cluster(settings: Settings) -> Iterator[bool]:
                 is_ours = ending.enter_context(connected())
             except Exception as error:  # Ray also raises bare Exceptions
                 raise LaunchError(
-                    f"Ray does not start: {' '.join(str(error).split())[:300]}. To join a cluster, check that it runs "
+                    f"Ray does not start: {one_line(error, 300)}. To join a cluster, check that it runs "
                     "and that its token is set here (RAY_AUTH_MODE, RAY_AUTH_TOKEN); RAY_ADDRESS=local starts a "
                     "local cluster; `fourds doctor` tests the start of Ray"
                 ) from error

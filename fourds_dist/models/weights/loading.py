@@ -1,35 +1,24 @@
 """Loading of weights into networks, with checks of tensors and metadata, and encoding of weights as safetensors.
 
-`files` reads a file of weights, `names` matches its tensors, `metadata` compares its metadata with the run.
+`files` reads a file of weights, `names` matches its tensors, `metadata_check` compares its metadata with the
+run.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from collections.abc import Mapping
 
 import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from fourds_dist.models.weights.class_order import reorder_classes
 from fourds_dist.models.weights.files import WeightsFile, read_file
 from fourds_dist.models.weights.form import form_of
-from fourds_dist.models.weights.metadata import (
-    PREPROCESSING_KEYS,
-    NetworkMetadata,
-    class_order,
-    other_architecture,
-    other_classes,
-    other_grey_range,
-    other_preprocessing,
-)
+from fourds_dist.models.weights.metadata import NetworkMetadata
+from fourds_dist.models.weights.metadata_check import Metadata, MetadataCheck, Notify
 from fourds_dist.models.weights.names import MatchedTensors, match_tensors
-
-Metadata = Literal["check", "ignore"]
-Notify = Callable[[str], None]
 
 _log = logging.getLogger(__name__)
 
@@ -108,43 +97,23 @@ def load_weights(
     own = network.state_dict()
     found = match_tensors(file.tensors, own, role=what.partition(".")[0])
     of_file = NetworkMetadata.of_file(file.about, run=run, tensors=file.tensors, own=own)
+    check = None if run is None else MetadataCheck(file.where, of_file, run, what, metadata, notify)
     problem = _mismatch(own, found)
-    if run is not None:
-        _check_classes(file, of_file, run, what, metadata, notify)
+    if check is not None:
+        check.classes()
     if problem:
+        other = None if check is None else check.other_architecture
         raise ValueError(
             f"{file.where} does not fit the configured {type(network).__name__}: "
-            f"{problem}{_hint(file, found, of_file, run, what)}"
+            f"{problem}{_hint(file, found, other, what)}"
         )
-    if run is not None:
-        _check_architecture(file, of_file, run, what, metadata, notify)
-        _check_preprocessing(file, of_file, run, what, metadata, notify)
+    if check is not None:
+        check.architecture()
+        check.preprocessing()
     fill(network, found, file.where)
-    if run is not None and metadata == "check":
-        reorder_to_run(network, file, of_file, run, image_size, notify)
+    if check is not None and metadata == "check":
+        check.reorder(network, image_size)
     notify_remarks(found, file.where, notify)
-
-
-def check_start(
-    file: WeightsFile,
-    of_file: NetworkMetadata,
-    run: NetworkMetadata,
-    what: str,
-    metadata: Metadata,
-    notify: Notify,
-) -> None:
-    """Compare initial weights with the run. Other classes or another image size are reported, as training follows.
-
-    Raises:
-        ValueError: another normalisation of the images.
-    """
-    problem = other_classes(of_file, run)
-    if problem is not None:
-        notify(f"{file.where} was trained for other classes than the data's: {problem}")
-    sizes = other_preprocessing(of_file, run, keys=("resize_px", "crop_px"))
-    if sizes:
-        notify(f"{file.where} was trained on images of another size: {', '.join(sizes)}")
-    _check_preprocessing(file, of_file, run, what, metadata, notify, keys=("mean", "std"))
 
 
 def fill(network: nn.Module, found: MatchedTensors, where: str) -> None:
@@ -174,125 +143,10 @@ def notify_remarks(found: MatchedTensors, where: str, notify: Notify) -> None:
         notify(f"{where}: {'; '.join(found.remarks)}")
 
 
-def reorder_to_run(
-    network: nn.Module,
-    file: WeightsFile,
-    of_file: NetworkMetadata,
-    run: NetworkMetadata,
-    image_size: int | None,
-    notify: Notify,
-) -> None:
-    """Reorder the classes of the network if the file has the run's classes in another order.
-
-    Raises:
-        ValueError: the last layer of the network is unknown.
-    """
-    order = class_order(of_file, run)
-    if order is None or order == sorted(order):
-        return
-    assert image_size is not None
-    try:
-        names = reorder_classes(network, order, image_size)
-    except ValueError as error:
-        raise ValueError(
-            f"{file.where} has the classes of the data in another order ({_first(of_file)}), and they cannot be "
-            f"reordered ({error}); pack the data with that order (fourds pack ... --classes FILE, one name per line)"
-        ) from None
-    notify(
-        f"{file.where}: the classes are in another order than the data's; reordered {', '.join(names)} by class name"
-    )
-
-
-def _check_classes(
-    file: WeightsFile,
-    of_file: NetworkMetadata,
-    run: NetworkMetadata,
-    what: str,
-    metadata: Metadata,
-    notify: Notify,
-) -> None:
-    problem = other_classes(of_file, run)
-    if problem is None:
-        order = class_order(of_file, run)
-        if metadata == "ignore" and order is not None and order != sorted(order):
-            notify(
-                f"{file.where}: the classes are in another order ({_first(of_file)}), ignored by {_key(what)}"
-            )
-        return
-    if metadata == "ignore":
-        notify(
-            f"{file.where}: the classes have other names than the data's ({problem}), ignored by {_key(what)}"
-        )
-        return
-    raise ValueError(
-        f"{file.where} was trained for other classes than the data's: {problem}. Pack the data with the class names "
-        f"of the file, give weights for the classes of the data, or set {_key(what)} if the classes are the same, in "
-        "the same order"
-    )
-
-
-def _check_architecture(
-    file: WeightsFile,
-    of_file: NetworkMetadata,
-    run: NetworkMetadata,
-    what: str,
-    metadata: Metadata,
-    notify: Notify,
-) -> None:
-    """Check the architecture of weights whose tensors fit, as networks with equal shapes may compute different outputs.
-
-    A difference is only reported for entry points, which users move and rename.
-    """
-    problem = other_architecture(of_file, run)
-    if problem is None:
-        return
-    text = f"{file.where} has metadata of another network, {problem}, but all its tensors fit arch={run.arch}"
-    if metadata == "ignore" or ":" in f"{of_file.arch}{run.arch}":
-        notify(text)
-        return
-    raise ValueError(
-        f"{text}; set {what.partition('.')[0]}.arch to that network, or {_key(what)} to use the weights as they are"
-    )
-
-
-def _check_preprocessing(
-    file: WeightsFile,
-    of_file: NetworkMetadata,
-    run: NetworkMetadata,
-    what: str,
-    metadata: Metadata,
-    notify: Notify,
-    keys: Iterable[str] = PREPROCESSING_KEYS,
-) -> None:
-    differs = other_preprocessing(of_file, run, keys)
-    if (grey := other_grey_range(of_file, run)) is not None:
-        text, is_far = grey
-        if is_far:
-            differs.append(text)
-        else:
-            notify(f"{file.where} was trained on images with another grey range: {text}")
-    if not differs:
-        return
-    text = f"{file.where} was trained with other preprocessing: {', '.join(differs)}"
-    if metadata == "ignore":
-        notify(f"{text}; ignored by {_key(what)}")
-        return
-    raise ValueError(
-        f"{text}. Set these keys to the file's values, or {_key(what)} to use the weights without this check"
-    )
-
-
-def _hint(
-    file: WeightsFile,
-    found: MatchedTensors,
-    of_file: NetworkMetadata,
-    run: NetworkMetadata | None,
-    what: str,
-) -> str:
+def _hint(file: WeightsFile, found: MatchedTensors, other: str | None, what: str) -> str:
     form = form_of(found)
     if form is not None:
         return f"; {form}"
-    other = None if run is None else other_architecture(of_file, run)
     role = what.partition(".")[0]
     if all(name.startswith(("adapters.", "teacher.")) for name in file.tensors):
         return "; the file has the adapters of a run, not a network: give the run's teacher.safetensors"
@@ -311,12 +165,3 @@ def _mismatch(own: Mapping[str, Tensor], found: MatchedTensors) -> str | None:
         if tensor.shape != own[name].shape:
             return f"{name} has shape {tuple(tensor.shape)}, expected {tuple(own[name].shape)}"
     return None
-
-
-def _first(of_file: NetworkMetadata) -> str:
-    names = of_file.classes or ()
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-
-
-def _key(what: str) -> str:
-    return f"{what.partition('.')[0]}.metadata=ignore"

@@ -17,15 +17,9 @@ from fourds_dist.config.effects import WEIGHTS
 from fourds_dist.models.backbones import BackboneConfig, build_backbone
 from fourds_dist.models.weights.class_order import last_layer
 from fourds_dist.models.weights.files import WeightsFile, read_file
-from fourds_dist.models.weights.loading import (
-    Metadata,
-    Notify,
-    check_start,
-    fill,
-    notify_remarks,
-    reorder_to_run,
-)
-from fourds_dist.models.weights.metadata import NetworkMetadata, other_architecture, other_classes
+from fourds_dist.models.weights.loading import fill, notify_remarks
+from fourds_dist.models.weights.metadata import NetworkMetadata
+from fourds_dist.models.weights.metadata_check import Metadata, MetadataCheck, Notify
 from fourds_dist.models.weights.names import MatchedTensors, match_tensors
 
 _log = logging.getLogger(__name__)
@@ -128,18 +122,20 @@ def build_initialised(
     free = ["conv1.weight"] if config.stem == "small" else []
     policy: Metadata = getattr(config, "metadata", "check")
     of_file = NetworkMetadata.of_file(file.about, run=run, tensors=file.tensors, own=network.state_dict())
-    if run is not None:
-        check_start(file, of_file, run, key, policy, notify)
-        if policy == "check" and other_classes(of_file, run) and image_size is not None:
+    check = None if run is None else MetadataCheck(file.where, of_file, run, key, policy, notify)
+    hint = ""
+    if check is not None:
+        check.start()
+        if policy == "check" and check.other_classes and image_size is not None:
             free += last_layer(network, num_classes, image_size)
-    other = None if run is None else other_architecture(of_file, run)
-    hint = "" if other is None else f"; the file was made for another network: {other}"
+        if check.other_architecture:
+            hint = f"; the file was made for another network: {check.other_architecture}"
     is_whole = _load_body(network, found, num_classes, where, free=free, hint=hint, notify=notify)
     if is_download and config.arch in _FIRST_LAYER:
         _fold_input_transform(network, *_FIRST_LAYER[config.arch])
     elif not is_download:
-        if is_whole and run is not None and policy == "check":
-            reorder_to_run(network, file, of_file, run, image_size, notify)
+        if is_whole and check is not None and policy == "check":
+            check.reorder(network, image_size)
         notify_remarks(found, file.where, notify)
     return InitialNetwork(network, is_untrained=is_download or not is_whole)
 

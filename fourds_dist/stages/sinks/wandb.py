@@ -14,6 +14,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from fourds_dist.config.section import ConfigSection
+from fourds_dist.io.error_text import one_line
 from fourds_dist.io.storage import is_local, locate
 from fourds_dist.runs.events import EpochEnded, Event, Note, StageEnded, StageStopped, StepLogged
 from fourds_dist.runs.layout import RunFile
@@ -155,7 +156,7 @@ class Wandb:
                 raise error from None
             log.warning(
                 "W&B cannot be reached; this stage is tracked offline (`wandb sync` uploads it later): %s",
-                _short(error),
+                one_line(error),
             )
 
     def _copy_files(self) -> None:
@@ -181,7 +182,7 @@ class Wandb:
             if self._scratch and any(Path(self._scratch).iterdir())
             else ""
         )
-        log.warning("W&B tracking is off for the rest of this stage: %s%s", _short(error), files)
+        log.warning("W&B tracking is off for the rest of this stage: %s%s", one_line(error), files)
         if self._scratch and not files:
             shutil.rmtree(self._scratch, ignore_errors=True)
         self._run = None
@@ -242,7 +243,3 @@ def _base_url() -> str:
         return wandb.setup(wandb.Settings(silent=True)).settings.base_url
     except Exception:  # W&B reports an invalid environment later
         return "https://api.wandb.ai"
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

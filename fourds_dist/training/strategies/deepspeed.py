@@ -9,7 +9,6 @@ strategy, stage and number of ranks may change between two starts of a run.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +18,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fourds_dist.config.loading import builtin_config
-from fourds_dist.io.storage import locate
 from fourds_dist.method.task import Task
 from fourds_dist.ops.fused import is_channels_last
 from fourds_dist.training.checkpoint.learning_state import CheckpointRefusedError
@@ -28,63 +25,11 @@ from fourds_dist.training.distributed.gradient_buckets import GradientBuckets
 from fourds_dist.training.distributed.world import World
 from fourds_dist.training.strategies import deepspeed_private
 from fourds_dist.training.strategies.base import OptimizerState
+from fourds_dist.training.strategies.deepspeed_config import read_config
+from fourds_dist.training.strategies.mixed_optimizer import KINDS, MixedOptimizer
 from fourds_dist.training.strategies.optim import OptimConfig, learning_rate
 
-OURS = (
-    "train_batch_size",
-    "train_micro_batch_size_per_gpu",
-    "gradient_accumulation_steps",
-    "optimizer",
-    "scheduler",
-)
-"""Sections that the keys of the run determine."""
 ALIGNMENT_BYTES = 16
-KINDS = {"sgd": ("momentum_buffer",), "adamw": ("exp_avg", "exp_avg_sq")}
-
-
-class MixedOptimizer(torch.optim.Optimizer):
-    """SGD for some groups and AdamW for others, equal to torch.optim's; parameters may be slices by ZeRO.
-
-    Args:
-        groups: dictionaries with "params", "kind" ("sgd" or "adamw"), "weight_decay", and "momentum" or "eps".
-    """
-
-    def __init__(self, groups: list[dict[str, Any]]) -> None:
-        super().__init__(groups, {"lr": 0.0, "momentum": 0.0, "betas": (0.9, 0.999), "eps": 1e-8})
-
-    def create_state(self, parameter: Tensor, kind: str) -> None:
-        """Create the state of one parameter, or of a slice of several parameters, before its first step."""
-        state: dict[str, Any] = {key: torch.zeros_like(parameter) for key in KINDS[kind]}
-        self.state[parameter] = state | ({"step": torch.tensor(0.0)} if kind == "adamw" else {})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Update all parameters with a gradient. Parameters have step counters, as ZeRO calls this for each group."""
-        del closure
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                if p not in self.state:
-                    self.create_state(p, group["kind"])
-                (_sgd if group["kind"] == "sgd" else _adamw)(p, p.grad, self.state[p], group)
-
-
-def _sgd(p: Tensor, grad: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
-    grad = grad.add(p, alpha=group["weight_decay"])
-    buffer = state["momentum_buffer"].mul_(group["momentum"]).add_(grad)
-    p.add_(buffer, alpha=-group["lr"])
-
-
-def _adamw(p: Tensor, grad: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
-    beta1, beta2 = group["betas"]
-    state["step"] += 1
-    step = state["step"].item()
-    p.mul_(1 - group["lr"] * group["weight_decay"])
-    state["exp_avg"].lerp_(grad, 1 - beta1)
-    state["exp_avg_sq"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-    size = (state["exp_avg_sq"].sqrt() / math.sqrt(1 - beta2**step)).add_(group["eps"])
-    p.addcdiv_(state["exp_avg"], size, value=-group["lr"] / (1 - beta1**step))
 
 
 class DeepSpeedStrategy:
@@ -332,40 +277,6 @@ class DeepSpeedStrategy:
 def _odd_length_last(p: Tensor) -> bool:
     """Order the parameters of a flat tensor such that all others stay aligned: cuDNN's BatchNorm needs 16 bytes."""
     return p.numel() * p.element_size() % ALIGNMENT_BYTES != 0
-
-
-def read_config(name: str) -> dict[str, Any]:
-    """Read a DeepSpeed configuration by the name of a built-in one, or by the path or URL of a JSON or YAML file.
-
-    Raises:
-        ValueError: the file cannot be read, or has a section that the keys of the run determine.
-    """
-    from fourds_dist.config.loading import parsed
-    from fourds_dist.config.section import ConfigError
-
-    key = f"launch.deepspeed={name}"
-    local = builtin_config(f"deepspeed/{name}.yaml")
-    url = str(local) if "/" not in name and local.exists() else name
-    try:
-        fs, path = locate(url)
-        content: Any = fs.cat_file(path)
-        config = parsed(content.decode(), key).tree  # JSON is YAML
-    except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in builtin_config("deepspeed").glob("*.yaml")))
-        raise ValueError(f"{key}: neither a file nor a built-in configuration ({known})") from None
-    except (ConfigError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{key} is neither JSON nor YAML with DeepSpeed's sections: {' '.join(str(error).split())[:200]}"
-        ) from None
-    for section in OURS:
-        if section in config:
-            raise ValueError(
-                f"{key} has {section!r}, which the keys of the run determine; remove {section!r}"
-            )
-    for section in ("fp16", "bf16"):
-        if section in config:
-            raise ValueError(f"{key} has {section!r}; remove {section!r} and set step.precision")
-    return config
 
 
 def _deepspeed() -> Any:

@@ -6,15 +6,15 @@ import csv
 import io
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
 from rich.console import Console
 
 from fourds_dist.config.loading import load
-from fourds_dist.experiments.sweep.plots import Scale
 from fourds_dist.experiments.sweep.report import write_results
 from fourds_dist.experiments.sweep.results import importance
-from fourds_dist.experiments.sweep.space import SearchDimension
 from fourds_dist.experiments.sweep.trial_store import Configuration, Trial
 from fourds_dist.stages.settings import Settings
 from tests.experiments.sweep.small import ledger_of, small_plan
@@ -83,8 +83,26 @@ def test_nothing_to_compare_is_said_and_nothing_drawn(tmp_path: Path) -> None:
     assert not Path(plan.url, "best.yaml").exists()
 
 
-def test_places_on_an_axis() -> None:
-    lr = Scale(SearchDimension(loguniform=(0.001, 1.0)))
-    assert [lr.place(v) for v in (0.001, 0.0316227766, 1.0)] == pytest.approx([0, 0.5, 1])
-    kind = Scale(SearchDimension(choice=(True, 1, "x")))
-    assert [kind.place(v) for v in (True, 1, "x")] == [0, 0.5, 1]
+def test_charts_of_few_stopped_and_failed_trials(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    lr, loss, gate = plan.space.parameters
+    points = [{lr: 0.01, loss: "circular"}, {lr: 0.02, loss: "squared", gate: 8}, {lr: 0.5, loss: "circular"}]
+    trial_store = ledger_of(plan, points)
+    _, stopped, failed = trial_store.trials.values()
+    stopped.history, stopped.state, stopped.tested = stopped.history[:1], "stopped", None
+    failed.history, failed.state, failed.tested = [], "failed", None
+    before = dict(mpl.rcParams), mpl.get_backend()
+    write_results(plan, trial_store, Console(file=io.StringIO()))
+    assert (dict(mpl.rcParams), mpl.get_backend()) == before
+    assert not plt.get_fignums()
+    names = {path.name for path in Path(plan.url, "report").iterdir()}
+    varied = {f"response-{lr}.png", f"response-{loss}.png"}  # the third key has one value
+    assert names == {"history.png", "learning_curves.png", "parallel.png", *varied}
+    page = Path(plan.url, "report.html").read_text()
+    assert "stopped early" in page
+    assert "mathdefault" not in page
+
+    alone = small_plan(tmp_path, "name=alone")
+    write_results(alone, ledger_of(alone, points[:1]), Console(file=io.StringIO()))
+    assert {p.name for p in Path(alone.url, "report").iterdir()} == {"history.png", "learning_curves.png"}
+    assert "No key has two values yet" in Path(alone.url, "report.html").read_text()

@@ -12,7 +12,8 @@ import torch.distributed as dist
 from fourds_dist.training.distributed.world import World
 from fourds_dist.training.step import StepConfig, TrainStep
 from fourds_dist.training.strategies.build import make_strategy
-from fourds_dist.training.strategies.deepspeed import MixedOptimizer, read_config
+from fourds_dist.training.strategies.deepspeed_config import read_config
+from fourds_dist.training.strategies.mixed_optimizer import MixedOptimizer
 from fourds_dist.training.strategies.optim import OptimConfig
 from tests.ranks import run_ranks
 from tests.training.parity import (
