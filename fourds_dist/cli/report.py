@@ -4,8 +4,9 @@ python -m fourds_dist.report runs/photos-to-sketches           write its report.
 python -m fourds_dist.report runs/a runs/b --out compared      two runs side by side, in compared/report.html
 python -m fourds_dist.report s3://bucket/runs --out compared   all runs below a folder
 
-Every run writes its report at the end. This command also reports running and failed runs. Runs are paths or URLs. The
-networks are evaluated on test images again; their predictions are stored in report/ of the run's folder.
+Every run writes its report at the end. This command also reports running and failed runs. Runs are paths or URLs. For
+the report of one run the networks are evaluated on test images again; their predictions are stored in report/ of the
+run's folder. The report of several runs has their results, their differing keys and their training curves.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def parser() -> argparse.ArgumentParser:
         "--images",
         type=int,
         metavar="N",
-        help="number of test images to evaluate, evenly spread, without a time limit (default: the images evaluated at "
-        "the end of the run: at most 1000, for some seconds)",
+        help="of one run: number of test images to evaluate, evenly spread, without a time limit (default: the images "
+        "evaluated at the end of the run: at most 1000, for some seconds)",
     )
     return parser
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.method import FourDs
 from fourds_dist.runs.layout import Network
 
@@ -23,7 +22,7 @@ NUM_IMAGES = 16
 class StageView:
     """Measurements of one stage's adapter; H x W is the size of the stage's feature maps.
 
-    `before` and `after` are of the example image: mean over channels of absolute values.
+    `before` and `after` are of the first image: mean over channels of absolute values.
     """
 
     before: np.ndarray
@@ -38,33 +37,8 @@ class StageView:
     """Amplitude-weighted mean cosine of the phase change; 1: phase unchanged."""
 
 
-@dataclass(frozen=True)
-class AdapterView:
-    """Measurements of all adapters of a teacher."""
-
-    image: np.ndarray
-    """(3, H, W) uint8, the example image."""
-    stages: tuple[StageView, ...]
-
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return all arrays by name, for a file."""
-        arrays = {"adapter_image": self.image}
-        for i, stage in enumerate(self.stages):
-            arrays |= {f"adapter{i}_{key}": np.asarray(value) for key, value in vars(stage).items()}
-        return arrays
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> AdapterView:
-        """Inverse of `to_arrays`."""
-        stages = []
-        while f"adapter{len(stages)}_gain" in arrays:
-            values = {key: arrays[f"adapter{len(stages)}_{key}"] for key in StageView.__dataclass_fields__}
-            stages.append(StageView(**{**values, "phase_kept": float(values["phase_kept"])}))
-        return cls(arrays["adapter_image"], tuple(stages))
-
-
 @torch.inference_mode()
-def inspect_adapters(task: FourDs, images: Tensor, preprocessing: Preprocessing) -> AdapterView:
+def inspect_adapters(task: FourDs, images: Tensor) -> tuple[StageView, ...]:
     """Run the adapted teacher on normalised images (B, 3, H, W) and measure each adapter's input and output."""
     maps: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
@@ -77,11 +51,7 @@ def inspect_adapters(task: FourDs, images: Tensor, preprocessing: Preprocessing)
     finally:
         for handle in handles:
             handle.remove()
-    mean, std = (
-        torch.tensor(v, device=images.device)[:, None, None] for v in (preprocessing.mean, preprocessing.std)
-    )
-    pixels = ((images[0] * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-    return AdapterView(pixels.cpu().numpy(), tuple(_stage_view(*maps[adapter]) for adapter in task.adapters))
+    return tuple(_stage_view(*maps[adapter]) for adapter in task.adapters)
 
 
 def _stage_view(h_BCHW: Tensor, out_BCHW: Tensor) -> StageView:

@@ -2,7 +2,7 @@
 
 The networks are the student, the student before distillation, the teacher, and the teacher with adapters; all predict
 the same images. The analysis takes time and needs the data, so its result is stored in report/examination.npz; the
-report can then be rebuilt, or compared with other runs, without the data and the networks.
+report can then be rebuilt without the data and the networks.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from torch import Tensor, nn
 from fourds_dist.data import open_split
 from fourds_dist.data.format.index import UNLABELLED
 from fourds_dist.data.stream.preprocessing import Preprocessing
-from fourds_dist.inference.images import ImageBatch, ShardImages
+from fourds_dist.inference.images import ShardImages
 from fourds_dist.inference.metrics import ClassificationMetrics, softmax
 from fourds_dist.io.storage import write_bytes
 from fourds_dist.method import FourDs
 from fourds_dist.method.fourds import Predictor
-from fourds_dist.models.backbones import stage_names
+from fourds_dist.models.backbones import BackboneConfig, stage_names
 from fourds_dist.models.weights.loading import load_weights, read_weights
 from fourds_dist.models.weights.metadata import NetworkMetadata
 from fourds_dist.models.weights.networks import build
-from fourds_dist.reports.adapter_views import AdapterView, inspect_adapters
+from fourds_dist.reports.adapter_views import StageView, inspect_adapters
 from fourds_dist.runs.layout import Network, RunFile
 from fourds_dist.stages.finished_run import Run, read_bytes
 from fourds_dist.stages.stages import distilled_teacher
@@ -47,14 +47,13 @@ TIME_LIMIT_S = 15.0
 ROUND = 32
 """Images per batch; the time limit is checked after each batch."""
 MOST_MISTAKES = 24
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
 class Mistake:
     """A misclassified image."""
 
-    name: str
     truth: str
     predicted: str
     confidence: float
@@ -79,8 +78,10 @@ class PredictionAnalysis:
     """Network -> (N, K) class probabilities."""
     mistakes: list[Mistake]
     """Images that the student misclassifies, in descending order of its confidence."""
-    adapters: AdapterView | None
-    """None: the method has no adapters."""
+    example: np.ndarray
+    """(3, H, W) uint8, the image whose feature maps `adapters` has."""
+    adapters: tuple[StageView, ...]
+    """Measurements of the adapter of each stage; empty: the method has no adapters."""
 
     def scores(self, network: str) -> ClassificationMetrics:
         """Return the metrics of one network."""
@@ -88,42 +89,41 @@ class PredictionAnalysis:
 
     def to_bytes(self, identity: str) -> bytes:
         """Return the content of an .npz file without pickled objects."""
-        metadata: dict[str, Any] = {
+        plain = {key: getattr(self, key) for key in ("where", "num_of_split", "num_analysed", "classes")}
+        metadata = {
             "identity": identity,
-            "where": self.where,
-            "num_of_split": self.num_of_split,
-            "num_analysed": self.num_analysed,
-            "classes": self.classes,
+            "plain": plain,
             "networks": list(self.probabilities),
             "mistakes": [{k: v for k, v in vars(m).items() if k != "pixels"} for m in self.mistakes],
-            "adapters": self.adapters is not None,
+            "num_adapters": len(self.adapters),
         }
-        arrays = {f"probabilities{i}": p for i, p in enumerate(self.probabilities.values())}
-        arrays |= {f"mistake{i}": m.pixels for i, m in enumerate(self.mistakes)}
-        if self.adapters is not None:
-            arrays |= self.adapters.to_arrays()
+        arrays = {"about": np.array(json.dumps(metadata)), "labels": self.labels, "example": self.example}
+        arrays |= {f"probabilities{i}": values for i, values in enumerate(self.probabilities.values())}
+        arrays |= {f"mistake{i}": mistake.pixels for i, mistake in enumerate(self.mistakes)}
+        for i, stage in enumerate(self.adapters):
+            arrays |= {f"adapter{i}_{key}": value for key, value in vars(stage).items()}
         out = io.BytesIO()
-        np.savez_compressed(out, about=np.array(json.dumps(metadata)), labels=self.labels, **arrays)  # pyright: ignore
+        np.savez_compressed(out, **arrays)  # pyright: ignore
         return out.getvalue()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> tuple[PredictionAnalysis, str]:
         """Inverse of `to_bytes`: return the analysis and its identity."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            metadata = json.loads(str(arrays["about"]))
-            mistakes = [
-                Mistake(**m, pixels=arrays[f"mistake{i}"]) for i, m in enumerate(metadata["mistakes"])
-            ]
-            analysis = cls(
-                metadata["where"],
-                metadata["num_of_split"],
-                metadata["num_analysed"],
-                tuple(metadata["classes"]),
-                arrays["labels"],
-                {name: arrays[f"probabilities{i}"] for i, name in enumerate(metadata["networks"])},
-                mistakes,
-                AdapterView.from_arrays(dict(arrays)) if metadata["adapters"] else None,
-            )
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            arrays = {key: file[key][()] for key in file}
+        metadata = json.loads(str(arrays["about"]))
+        fields, plain = StageView.__dataclass_fields__, metadata["plain"]
+        analysis = cls(
+            **{**plain, "classes": tuple(plain["classes"])},
+            labels=arrays["labels"],
+            probabilities={name: arrays[f"probabilities{i}"] for i, name in enumerate(metadata["networks"])},
+            mistakes=[Mistake(**m, pixels=arrays[f"mistake{i}"]) for i, m in enumerate(metadata["mistakes"])],
+            example=arrays["example"],
+            adapters=tuple(
+                StageView(**{key: arrays[f"adapter{i}_{key}"] for key in fields})
+                for i in range(metadata["num_adapters"])
+            ),
+        )
         return analysis, metadata["identity"]
 
 
@@ -143,13 +143,8 @@ def load_or_analyse(run: Run, *, num_images: int | None = None) -> PredictionAna
     if run.folder.exists(RunFile.EXAMINATION):
         try:
             stored, stored_identity = PredictionAnalysis.from_bytes(read_bytes(path))
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-            OSError,
-        ):  # another version or a truncated file: analyse again
-            pass
+        except (ValueError, KeyError, TypeError, OSError):
+            pass  # another version or a truncated file: analyse again
         else:
             is_enough = num_images is None or stored.num_analysed >= min(num_images, stored.num_of_split)
             if stored_identity == identity and is_enough:
@@ -177,92 +172,85 @@ def analyse(run: Run, most_images: int, time_limit_s: float | None = None) -> Pr
     for module in (task, *(n for n in networks.values() if isinstance(n, nn.Module))):
         module.to(device).eval()
 
-    results = _Results(classes, networks)
+    num_analysed, worst = 0, list[Mistake]()
+    first: tuple[np.ndarray, Tensor] | None = None
+    labels: list[np.ndarray] = []
+    probabilities: dict[str, list[np.ndarray]] = {name: [] for name in networks}
     deadline_s = time.monotonic() + (time_limit_s or float("inf"))
     for batch in whole.in_rounds(most_images, ROUND).batches(preprocessing, ROUND):
-        results.add(batch, preprocessing.normalised(batch.pixels.to(device)))
-        if time.monotonic() > deadline_s and results.labels:
+        num_analysed += len(batch.names)
+        is_labelled = batch.labels != UNLABELLED
+        if is_labelled.any():
+            pixels = batch.pixels[is_labelled]
+            inputs = preprocessing.normalised(pixels.to(device))
+            first = first or (pixels[0].numpy(), inputs)
+            labels.append(batch.labels[is_labelled].numpy())
+            for name, predict in networks.items():
+                with torch.inference_mode():
+                    probabilities[name].append(softmax(predict(inputs).float().cpu().numpy()))
+            latest = {name: values[-1] for name, values in probabilities.items()}
+            found = [*worst, *_mistakes(pixels, labels[-1], latest, classes)]
+            worst = heapq.nlargest(MOST_MISTAKES, found, key=lambda mistake: mistake.confidence)
+        if time.monotonic() > deadline_s and labels:
             break
-    if results.first_inputs is None:
+    if first is None:
         raise ValueError(f"{whole.where}: no labelled images to analyse the run on; pack the target's test split with "
                          "labels")  # fmt: skip
     return PredictionAnalysis(
         whole.where,
         whole.num_images,
-        results.num_analysed,
+        num_analysed,
         classes,
-        np.concatenate(results.labels),
-        {name: np.concatenate(values).astype(np.float32) for name, values in results.probabilities.items()},
-        [mistake for _, _, mistake in sorted(results.worst, reverse=True)],
-        inspect_adapters(task, results.first_inputs, preprocessing) if len(task.adapters) else None,
+        np.concatenate(labels),
+        {name: np.concatenate(values).astype(np.float32) for name, values in probabilities.items()},
+        worst,
+        first[0],
+        inspect_adapters(task, first[1]) if len(task.adapters) else (),
     )
 
 
-class _Results:
-    """Labels, probabilities and mistakes, collected batch by batch."""
-
-    def __init__(self, classes: tuple[str, ...], networks: Mapping[str, Predictor]) -> None:
-        self._classes, self._networks = classes, networks
-        self.num_analysed = 0
-        self.labels: list[np.ndarray] = []
-        self.probabilities: dict[str, list[np.ndarray]] = {name: [] for name in networks}
-        self.worst: list[tuple[float, int, Mistake]] = []
-        self.first_inputs: Tensor | None = None
-
-    def add(self, batch: ImageBatch, inputs: Tensor) -> None:
-        """Run all networks on the labelled images of a batch, whose normalised images are `inputs`."""
-        self.num_analysed += len(batch.names)
-        labelled = batch.labels != UNLABELLED
-        if not labelled.any():
-            return
-        inputs = inputs[labelled.to(inputs.device)]
-        self.first_inputs = inputs if self.first_inputs is None else self.first_inputs
-        self.labels.append(batch.labels[labelled].numpy())
-        with torch.inference_mode():
-            probabilities = {
-                name: softmax(predict(inputs).float().cpu().numpy())
-                for name, predict in self._networks.items()
-            }
-        for name, values in probabilities.items():
-            self.probabilities[name].append(values)
-        names = [n for n, k in zip(batch.names, labelled.tolist(), strict=True) if k]
-        self._add_mistakes(names, batch.pixels[labelled], self.labels[-1], probabilities)
-
-    def _add_mistakes(
-        self, names: list[str], pixels: Tensor, labels: np.ndarray, probabilities: Mapping[str, np.ndarray]
-    ) -> None:
-        classes = self._classes
-        predicted, confidence = probabilities[STUDENT].argmax(1), probabilities[STUDENT].max(1)
-        teacher = probabilities[ADAPTED if ADAPTED in probabilities else TEACHER].argmax(1)
-        for i in np.flatnonzero(predicted != labels):
-            values = (classes[labels[i]], classes[predicted[i]], float(confidence[i]), classes[teacher[i]])
-            mistake = Mistake(names[i], *values, pixels[i].numpy())
-            heapq.heappush(self.worst, (float(confidence[i]), self.num_analysed + int(i), mistake))
-            if len(self.worst) > MOST_MISTAKES:
-                heapq.heappop(self.worst)
+def _mistakes(
+    pixels: Tensor, labels: np.ndarray, probabilities: Mapping[str, np.ndarray], classes: tuple[str, ...]
+) -> list[Mistake]:
+    """Return the images of a batch that the student misclassifies."""
+    confidence, predicted = probabilities[STUDENT].max(1), probabilities[STUDENT].argmax(1)
+    teacher = probabilities[ADAPTED if ADAPTED in probabilities else TEACHER].argmax(1)
+    found: list[Mistake] = []
+    for i in np.flatnonzero(predicted != labels):
+        true, student, other = (classes[of_image[i]] for of_image in (labels, predicted, teacher))
+        found.append(Mistake(true, student, float(confidence[i]), other, pixels[i].numpy()))
+    return found
 
 
 def _networks(run: Run, classes: tuple[str, ...]) -> tuple[FourDs, dict[str, Predictor]]:
-    """Return the task with the weights of the selected epoch, and its networks by name."""
+    """Return the task with the weights of the selected epoch, and its networks by name.
+
+    The student before distillation is not among them if its weights were random.
+    """
     settings, folder, num_classes = run.settings, run.folder, len(classes)
     side = settings.data.crop_px
+    loading: dict[str, Any] = {"image_size": side, "notify": lambda text: None}  # the run reported this text
+
+    def expected(config: BackboneConfig) -> NetworkMetadata:
+        has_source = settings.source.url is not None
+        return NetworkMetadata.of_run(settings.data, config, classes, has_source=has_source)
+
     teacher = build(settings.teacher, num_classes, image_size=side)
     load_weights(
         distilled_teacher(settings, folder),
         teacher,
         what="teacher.checkpoint",
-        run=NetworkMetadata.of_run(
-            settings.data, settings.teacher, classes, has_source=settings.source.url is not None
-        ),
+        run=expected(settings.teacher),
         metadata=settings.teacher.metadata,
-        image_size=side,
-        notify=lambda text: None,  # the run reported this text
+        **loading,
     )
-    student = build(settings.student, num_classes, image_size=side)
     networks: dict[str, Predictor] = {TEACHER: deepcopy(teacher)}
-    before = _student_before(run, classes)
-    if before is not None:
-        networks[BEFORE] = before
+    start = settings.student.start
+    start = folder.path(RunFile.STUDENT_SOURCE) if start == "source" else start
+    if start != "random":
+        loading |= {"start": start, "key": "student.start", "run": expected(settings.student)}
+        networks[BEFORE] = build(settings.student, num_classes, **loading)
+    student = build(settings.student, num_classes, image_size=side)
     task = FourDs(
         teacher,
         student,
@@ -283,27 +271,6 @@ def _networks(run: Run, classes: tuple[str, ...]) -> tuple[FourDs, dict[str, Pre
     load_weights(folder.path(RunFile.STUDENT), student, what="student")
     networks[STUDENT] = student
     return task, networks
-
-
-def _student_before(run: Run, classes: tuple[str, ...]) -> nn.Module | None:
-    """Return the student with the weights at the start of distillation; None if they were random."""
-    settings = run.settings
-    start = settings.student.start
-    if start == "source":
-        start = run.folder.path(RunFile.STUDENT_SOURCE)
-    elif start == "random":
-        return None
-    return build(
-        settings.student,
-        len(classes),
-        start=start,
-        key="student.start",
-        image_size=settings.data.crop_px,
-        run=NetworkMetadata.of_run(
-            settings.data, settings.student, classes, has_source=settings.source.url is not None
-        ),
-        notify=lambda text: None,
-    )
 
 
 def _identity(run: Run) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import base64
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from markupsafe import Markup
 
-from fourds_dist.reports.charts import PALETTE, Chart
+from fourds_dist.reports import charts
+from fourds_dist.reports.charts import Chart
 
 
 @dataclass(frozen=True)
@@ -19,20 +20,10 @@ class ReportTable:
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    numeric: frozenset[int] = frozenset()
+    numeric: Collection[int] = ()
     """Indices of the columns that are aligned to the right."""
     strong: int | None = None
     """Index of the highlighted row."""
-
-
-@dataclass(frozen=True)
-class ReportImage:
-    """An image with a caption of one or two lines."""
-
-    png: bytes
-    caption: str
-    words: str
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,22 +36,8 @@ class ReportSection:
     words: Sequence[str] = ()
     tables: Sequence[ReportTable] = ()
     charts: Sequence[Chart] = ()
-    strips: Sequence[tuple[str, Sequence[ReportImage]]] = ()
-    """(title, images) of each row of images."""
     code: Sequence[tuple[str, str]] = ()
     """(title, text to copy); long texts are folded."""
-    sheets: dict[str, bytes] = field(default_factory=dict)
-    """Further PNG files, by name without extension."""
-    parts: Sequence[ReportSection] = ()
-    """Folded subsections."""
-
-    def pngs(self) -> dict[str, bytes]:
-        """Return the PNG files of the section and its subsections: file name -> content."""
-        by_name = {chart.name: chart.png for chart in self.charts} | self.sheets
-        files = {f"{name}.png": data for name, data in by_name.items()}
-        for part in self.parts:
-            files |= part.pngs()
-        return files
 
 
 @dataclass(frozen=True)
@@ -76,17 +53,15 @@ class ReportPage:
 
     def html(self) -> str:
         """Render the HTML file."""
-        return _template().render(page=self, palette=PALETTE)
+        return _template().render(page=self, colours=charts)
 
     def pngs(self) -> dict[str, bytes]:
-        """Return the PNG files of all sections: file name -> content."""
-        return {name: data for section in self.sections for name, data in section.pngs().items()}
+        """Return the PNG files of all charts: file name -> content."""
+        return {f"{chart.name}.png": chart.png for section in self.sections for chart in section.charts}
 
 
 @cache
 def _template() -> Template:
-    from fourds_dist.reports.images import uri
-
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -94,6 +69,5 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["uri"] = uri
-    environment.filters["svg"] = lambda chart: Markup(chart.svg)
+    environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
     return environment.get_template("page.html.j2")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from fourds_dist.inference.metrics import wilson
 from fourds_dist.io.error_text import one_line
 from fourds_dist.io.storage import check_writable, plain, write_bytes
+from fourds_dist.reports import analysis_sections, sections
 from fourds_dist.reports.analysis import STUDENT, TEACHER, PredictionAnalysis, load_or_analyse
-from fourds_dist.reports.page import ReportPage
-from fourds_dist.reports.sections import RunSections
+from fourds_dist.reports.page import ReportPage, ReportSection
 from fourds_dist.reports.side_by_side import comparison
 from fourds_dist.runs.layout import REPORT_FOLDER, RunFile
 from fourds_dist.stages.finished_run import Run
@@ -37,17 +36,21 @@ def report(runs: Sequence[Run], dest: str | None = None, *, num_images: int | No
 
     Args:
         dest: folder, as path or URL; None: the folder of the run. Required for several runs.
-        num_images: test images to analyse, see `load_or_analyse`.
+        num_images: test images to analyse, see `load_or_analyse`; only for one run.
 
     Raises:
-        ValueError: several runs and no `dest`, or a folder that cannot be written to.
+        ValueError: several runs and no `dest`, several runs and `num_images`, or a folder that cannot be written to.
     """
     if len(runs) > 1 and dest is None:
         raise ValueError(f"a report of {len(runs)} runs needs a separate folder; give --out FOLDER")
+    if len(runs) > 1 and num_images is not None:
+        raise ValueError(
+            f"--images {num_images}: a report of {len(runs)} runs compares their results and analyses no images; "
+            "leave out --images, or give one run"
+        )
     folder = plain(dest or runs[0].url)
     check_writable(folder)
-    analyses = [_analysis(run, num_images) for run in runs]
-    page = _page(runs[0], *analyses[0]) if len(runs) == 1 else comparison(runs, analyses)
+    page = comparison(runs) if len(runs) > 1 else _page(runs[0], *_analysis(runs[0], num_images))
     for name, png in page.pngs().items():
         write_bytes(f"{folder}/{REPORT_FOLDER}/{name}", png)
     write_bytes(f"{folder}/{RunFile.REPORT}", page.html().encode())
@@ -75,8 +78,20 @@ def _page(run: Run, analysis: PredictionAnalysis | None, missing: str) -> Report
         ("target", str(settings.target.url)),
         ("workers", str(run.summary.num_workers if run.summary else settings.launch.workers)),
     ]
-    sections = RunSections(run, analysis, missing=missing).all()
-    return ReportPage(run.name, verdict(run), facts, sections)
+    if analysis:
+        analysed = [analysis_sections.classes(analysis), analysis_sections.mistakes(analysis)]
+    else:
+        analysed = [ReportSection("classes", "Classes", [f"The test images were not analysed: {missing}."])]
+    in_order = (
+        sections.results(run),
+        *analysed,
+        sections.learning(run),
+        analysis_sections.adapters(run, analysis),
+        sections.speed(run),
+        sections.events(run),
+        sections.repeating(run),
+    )
+    return ReportPage(run.name, verdict(run), facts, [section for section in in_order if section])
 
 
 def verdict(run: Run) -> str:
@@ -88,11 +103,9 @@ def verdict(run: Run) -> str:
         return f"This run is not done{reached}. Repeat its command to resume the run."
     lines = {line.network: line for line in summary.lines}
     student, teacher = lines[STUDENT], lines.get(TEACHER)
-    num = max(1, student.target.num_samples)
-    low, high = wilson(student.target.num_correct, num)
     accuracy = (
-        f"The student's accuracy on the target's test split is {student.target.value:.1%} (95 % interval {low:.1%} to "
-        f"{high:.1%})"
+        f"The student's accuracy on the target's test split is {student.target.value:.1%} (95 % interval "
+        f"{sections.interval(student.target)})"
     )
     if teacher is None:
         return accuracy + "."

@@ -15,11 +15,12 @@ import pytest
 from PIL import Image
 
 from fourds_dist.cli.report import main
+from fourds_dist.inference.metrics import wilson
 from fourds_dist.reports import analysis as examine
+from fourds_dist.reports import charts, sections
 from fourds_dist.reports.analysis import ADAPTED, BEFORE, STUDENT, TEACHER, PredictionAnalysis
-from fourds_dist.reports.page import ReportPage, ReportSection
+from fourds_dist.reports.page import ReportPage, ReportSection, ReportTable
 from fourds_dist.reports.report import write_report
-from fourds_dist.reports.sections import RunSections
 from fourds_dist.runs.events import Note, StageStarted, encode
 from fourds_dist.runs.layout import RunFile
 from fourds_dist.stages.finished_run import Run, find_runs
@@ -61,10 +62,27 @@ def test_mistakes_are_those_of_the_highest_confidence(reported: Path) -> None:
 
 def test_adapters_keep_the_phase_and_change_the_amplitude(reported: Path) -> None:
     analysis, _ = PredictionAnalysis.from_bytes((reported / RunFile.EXAMINATION).read_bytes())
-    assert analysis.adapters is not None
-    assert len(analysis.adapters.stages) == 4
-    assert all(stage.phase_kept > 0.999 for stage in analysis.adapters.stages)
-    assert any(np.abs(stage.gain).max() > 0.05 for stage in analysis.adapters.stages)
+    assert len(analysis.adapters) == 4
+    assert all(stage.phase_kept > 0.999 for stage in analysis.adapters)
+    assert any(np.abs(stage.gain).max() > 0.05 for stage in analysis.adapters)
+    assert analysis.example.shape == (3, 16, 16)
+
+
+def test_the_stored_analysis_is_read_as_it_was_written(reported: Path) -> None:
+    stored = (reported / RunFile.EXAMINATION).read_bytes()
+    analysis, identity = PredictionAnalysis.from_bytes(stored)
+    again, its_identity = PredictionAnalysis.from_bytes(analysis.to_bytes(identity))
+    assert its_identity == identity
+    for key, value in vars(analysis).items():
+        np.testing.assert_equal(plain(getattr(again, key)), plain(value))
+
+
+def plain(value: object) -> object:
+    return (
+        [vars(item) for item in value]
+        if isinstance(value, list | tuple) and value and hasattr(value[0], "__dict__")
+        else value
+    )
 
 
 def test_the_page_is_complete_and_self_contained(reported: Path) -> None:
@@ -77,12 +95,28 @@ def test_the_page_is_complete_and_self_contained(reported: Path) -> None:
     assert not re.search(r"url\((?!#)|@import|<script|<link", html)
     ids = re.findall(r'\bid="([^"]+)"', html)
     assert len(ids) == len(set(ids))
-    assert all(f'id="{name}"' in html for name in re.findall(r"url\(#([^)]+)\)", html))
+    assert all(f'id="{name}"' in html for name in re.findall(r'href="#([^"]+)"', html))
+    charts = re.findall(r'<img src="data:image/svg\+xml;base64,[^"]+" alt="([^"]+)"', html)
+    assert len(charts) == html.count("<img") == len(list((reported / "report").glob("*.png")))
+    analysis, _ = PredictionAnalysis.from_bytes((reported / RunFile.EXAMINATION).read_bytes())
+    worst = analysis.mistakes[0]
+    assert f"true: {worst.truth}, predicted: {worst.predicted}, confidence: {worst.confidence:.0%}" in html
+    recall = analysis.scores(STUDENT).recall[0]
+    assert f'<td>{analysis.classes[0]}</td><td class="n">{recall:.1%}</td>' in html
+    assert (
+        f'{student["num_correct"] / student["num_samples"]:.1%}</td><td class="n">{interval_of(student)}</td>'
+        in html
+    )
+
+
+def interval_of(target: dict[str, int]) -> str:
+    low, high = wilson(target["num_correct"], target["num_samples"])
+    return f"{low:.1%} to {high:.1%}"
 
 
 def test_png_files_are_written(reported: Path) -> None:
     names = {path.stem for path in (reported / "report").glob("*.png")}
-    expected = "accuracy confusion gains-before gains-teacher calibration mix amplitude mistakes feature-maps"
+    expected = "confusion calibration mix amplitude mistakes feature-maps"
     more = "throughput wait distill-losses distill-accuracy distill-rates"
     assert {*expected.split(), *more.split()} <= names
     for path in (reported / "report").glob("*.png"):
@@ -122,7 +156,7 @@ def test_analysis_ends_at_the_time_limit_and_is_repeated_for_more_images(
 
 
 def test_restarts_are_reported(run_folder: Path) -> None:
-    assert "No restarts" in RunSections(Run(str(run_folder)), None).events().words[0]
+    assert "No restarts" in sections.events(Run(str(run_folder))).words[0]
     length = {"num_epochs": 1, "num_steps_per_epoch": 30, "global_batch_size": 32}
     events = [
         Note(step=7, text="worker 1 was lost <&>; went on").stamped("distill", 0),
@@ -130,7 +164,7 @@ def test_restarts_are_reported(run_folder: Path) -> None:
     ]
     with (run_folder / "metrics.jsonl").open("a") as file:
         file.write("".join(encode(event) + "\n" for event in events) + '{"stage": "distill", "ev')
-    section = RunSections(Run(str(run_folder)), None).events()
+    section = sections.events(Run(str(run_folder)))
     html = ReportPage("run", "verdict", [], [section]).html()
     assert "<td>1970-01-01 00:00:00</td><td>distillation</td>" in html
     assert "worker 1 was lost &lt;&amp;&gt;; went on" in html
@@ -151,8 +185,27 @@ def test_the_student_ratio_is_drawn_and_is_no_loss(run_folder: Path) -> None:
     assert not any("student_ratio" in name for name in losses)
 
 
+def test_a_run_of_one_epoch_and_one_logged_step_has_charts_without_warnings(run_folder: Path) -> None:
+    rows = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    kept = [row for row in rows if row.get("epoch", 1) == 1]
+    (run_folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    assert write_report(str(run_folder))
+    names = {chart.name for chart in learning(run_folder).charts}
+    assert {"distill-losses", "distill-accuracy", "distill-validation-losses", "distill-rates"} <= names
+
+
+def test_names_with_html_characters_are_escaped() -> None:
+    name = "<script>&\"'"
+    chart = charts.lines(name, name, {name: ([1.0], [1.0])})
+    table = ReportTable((name,), [(name,)])
+    section = ReportSection("s", name, [name], [table], [chart], [(name, name)])
+    html = ReportPage(name, name, [(name, name)], [section]).html()
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;&amp;&#34;&#39;") >= 12
+
+
 def learning(run_folder: Path) -> ReportSection:
-    section = RunSections(Run(str(run_folder)), None).learning()
+    section = sections.learning(Run(str(run_folder)))
     assert section is not None
     return section
 
@@ -196,6 +249,11 @@ def test_runs_side_by_side(reported: Path, tmp_path: Path, capsys: pytest.Captur
     assert re.search(r"method.temperature</td><td>2.0</td><td>4.0", html)
     ids = re.findall(r'\bid="([^"]+)"', html)
     assert len(ids) == len(set(ids))
+    assert f'<td class="n">100.0%</td><td class="n">{interval_of(table["lines"][-1]["target"])}</td>' in html
+    assert re.search(r'alt="Student: validation accuracy by epoch: b ends at [.\d]+, a ends at [.\d]+"', html)
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "again"), "--images", "9"]) == 1
+    assert "leave out --images, or give one run" in capsys.readouterr().err
+    assert not (tmp_path / "again").exists()
 
 
 def test_in_object_storage(reported: Path) -> None:
@@ -226,7 +284,7 @@ def test_a_truncated_summary_is_an_error(run_folder: Path, capsys: pytest.Captur
 
 def test_commands_to_repeat_it_are_quoted(run_folder: Path, tmp_path: Path) -> None:
     moved = Path(shutil.move(run_folder, tmp_path / "my runs"))
-    code = dict(RunSections(Run(str(moved)), None).repeating().code)
+    code = dict(sections.repeating(Run(str(moved))).code)
     words = shlex.split(code["Repeat the run"])
     assert words[3] == f"{moved}/config.yaml"
     assert shlex.split(code["Use the student"])[3] == str(moved)
