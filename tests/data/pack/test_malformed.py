@@ -308,7 +308,7 @@ def epoch_of(folder: Path) -> tuple[int, int]:
     batches = stream.batches(0)
     shown = [number for batch in islice(batches, 13) for number in numbers_in(batch.images)]
     batches.close()  # pyright: ignore[reportAttributeAccessIssue]
-    return stream.num_bad_samples, len(shown)
+    return len(stream.bad_samples), len(shown)
 
 
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS.keys())
