@@ -22,7 +22,7 @@ import wandb
 
 from fourds_dist.cli.dispatch import available
 from fourds_dist.cli.pack_options import parser_of
-from fourds_dist.config.loading import _fields, section_of
+from fourds_dist.config.keys import fields_of, section_of
 from fourds_dist.config.section import ConfigSection
 from fourds_dist.experiments.compare.config import CompareConfig
 from fourds_dist.experiments.sweep.config import SweepConfig
@@ -133,7 +133,7 @@ def option_words() -> frozenset[str]:
 @functools.cache
 def keys() -> frozenset[str]:
     """Every dotted key of runs, sweeps and comparisons, sections included."""
-    return frozenset(key for root in (Settings, SweepConfig, CompareConfig) for key, *_ in _fields(root))
+    return frozenset(key for root in (Settings, SweepConfig, CompareConfig) for key, *_ in fields_of(root))
 
 
 def sections(root: type[ConfigSection]) -> set[str]:

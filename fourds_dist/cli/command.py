@@ -64,7 +64,7 @@ def run_command(
 
 def keys(root: type[ConfigSection], title: str) -> str:
     """Return all keys of a configuration with their meaning, for the end of a command's --help."""
-    from fourds_dist.config.loading import describe
+    from fourds_dist.config.keys import describe
 
     lines = [title]
     for key, kind, default, meaning in describe(root):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from fourds_dist.config.loading import section_of
+from fourds_dist.config.keys import section_of
 from fourds_dist.config.section import ConfigSection
 from fourds_dist.config.stage_names import STAGES
 

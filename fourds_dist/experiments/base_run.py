@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fourds_dist.config.loading import Draft, draft, flatten
+from fourds_dist.config.loading import Draft, draft
+from fourds_dist.config.trees import flatten
 from fourds_dist.experiments.config import ExperimentConfig
 from fourds_dist.io.storage import beside
 from fourds_dist.stages.settings import Settings, with_absolute_paths

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fourds_dist.config.loading import flatten
+from fourds_dist.config.trees import flatten
 from fourds_dist.reports.analysis import ADAPTED, STUDENT, TEACHER
 from fourds_dist.reports.page import ReportPage, ReportSection, ReportTable
 from fourds_dist.reports.sections import WantedChart, accuracies, interval, line_charts

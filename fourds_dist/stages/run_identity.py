@@ -16,9 +16,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from fourds_dist.config.effects import LEARNT, Effect, keys_with
-from fourds_dist.config.loading import as_words, differing, flatten, parsed
+from fourds_dist.config.loading import as_words, differing, parsed
 from fourds_dist.config.section import ConfigError
 from fourds_dist.config.stage_names import STAGE_TITLES, StageName
+from fourds_dist.config.trees import flatten
 from fourds_dist.data.format.manifest import read_manifest
 from fourds_dist.io.storage import is_url, join, parent, plain
 from fourds_dist.io.url import split_pattern

@@ -12,8 +12,9 @@ import fsspec
 from pydantic import Field, model_validator
 
 from fourds_dist.config.effects import EACH_SAYS, LOG, PLACE, SPEED, WEIGHTS
-from fourds_dist.config.loading import builtin_config, flatten
+from fourds_dist.config.loading import builtin_config
 from fourds_dist.config.section import ConfigError, ConfigSection
+from fourds_dist.config.trees import flatten
 from fourds_dist.data import DataConfig, StreamConfig
 from fourds_dist.io.storage import is_url, join, plain
 from fourds_dist.method import AdaptConfig, MethodConfig

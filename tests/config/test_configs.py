@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fourds_dist.config.loading import builtin_config, describe, load
+from fourds_dist.config.keys import describe
+from fourds_dist.config.loading import builtin_config, load
 from fourds_dist.data.datasets.layouts import LAYOUTS
 from fourds_dist.data.datasets.registry import DATASET_BUILDERS
 from fourds_dist.stages.settings import Settings, SourceStageConfig

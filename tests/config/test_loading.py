@@ -2,43 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import pytest
-from pydantic import Field
 
-from fourds_dist.config.loading import describe, differences, draft, dump, load
-from fourds_dist.config.section import ConfigError, ConfigSection
+from fourds_dist.config.loading import differences, draft, dump, load
+from fourds_dist.config.section import ConfigError
 from fourds_dist.io.storage import write_bytes
 from fourds_dist.stages.settings import Settings
-
-
-class Engine(ConfigSection):
-    """Inner section."""
-
-    power: float = Field(default=1.0, gt=0)
-    """Power in kW."""
-
-    kind: Literal["petrol", "electric"] = "petrol"
-    """What drives it."""
-
-
-class Car(ConfigSection):
-    """Root."""
-
-    wheels: int = 4
-    """How many."""
-
-    name: str | None = None
-    """Its name."""
-
-    gears: tuple[float, ...] = (1.0, 2.0)
-    """Ratios."""
-
-    engine: Engine = Engine()
-    """What moves it."""
+from tests.config.sections import Car, Engine
 
 
 @pytest.fixture
@@ -103,14 +75,6 @@ def test_errors_name_the_file(file: Path) -> None:
         load(Car, file.with_name("absent.yaml"))
 
 
-def test_every_key_is_described() -> None:
-    table = {key: (kind, default, meaning) for key, kind, default, meaning in describe(Car)}
-    assert table["engine.power"] == ("float", "1.0", "Power in kW.")
-    assert table["name"] == ("str | null", "null", "Its name.")
-    assert table["gears"][0] == "[float, ...]"
-    assert all(meaning for _, _, meaning in table.values())
-
-
 def test_differences_name_both_values(file: Path) -> None:
     assert differences(load(Car), load(Car, file)) == ["wheels: 4 -> 3", "engine.power: 1.0 -> 100.0"]
 
@@ -129,58 +93,6 @@ def test_an_error_names_the_file_that_holds_it(file: Path, tmp_path: Path) -> No
         load(Car, tmp_path / "van.yaml")
 
 
-def test_aliases_are_copies(tmp_path: Path) -> None:
-    path = tmp_path / "garage.yaml"
-    path.write_text("first: &engine { power: 2.0 }\nsecond: *engine\n")
-
-    class Garage(ConfigSection):
-        """Two engines."""
-
-        first: Engine = Engine()
-        """One."""
-
-        second: Engine = Engine()
-        """Another."""
-
-    garage = load(Garage, path, ["first.power=3"])
-    assert (garage.first.power, garage.second.power) == (3.0, 2.0)
-    for text, told in (
-        ("first: &me { power: *me }\n", r"an alias \(\*name\) holds itself"),
-        ("".join(_bomb()), "more than 100000 values"),
-        ("".join(_merges()), r"merge keys \(<<\) that stand for more than 100000 keys"),
-        (_empty_merges(), r"merge keys \(<<\) that stand for more than 100000 keys"),
-        (f"first: {'[' * 1500}\n", "nested too deeply"),
-    ):
-        path.write_text(text)
-        with pytest.raises(ConfigError, match=rf"garage\.yaml .*{told}"):
-            load(Garage, path)
-
-
-def test_merge_keys_fill_in_what_is_not_given(tmp_path: Path) -> None:
-    path = tmp_path / "car.yaml"
-    path.write_text("engine: &e { power: 2.0 }\n")
-    car = load(Car, path)
-    path.write_text("engine: { <<: [ { power: 2.0 }, { power: 3.0 } ] }\n<<: { wheels: 3 }\n")
-    assert load(Car, path) == car.model_copy(update={"wheels": 3})
-
-
-def _merges() -> Iterator[str]:
-    yield "x0: &x0 { a: 1 }\n"
-    for number in range(1, 12):
-        yield f"x{number}: &x{number} {{ <<: [{', '.join([f'*x{number - 1}'] * 9)}] }}\n"
-
-
-def _empty_merges() -> str:
-    names = ", ".join(["{}"] * 400)
-    return f"all: &all [{names}]\nto:\n" + "- <<: *all\n" * 400
-
-
-def _bomb() -> Iterator[str]:
-    yield "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
-    for number in range(1, 8):
-        yield f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 10)}]\n"
-
-
 def test_files_at_urls() -> None:
     write_bytes("memory://conf/base.yaml", b"wheels: 3\nname: base\n")
     write_bytes("memory://conf/deep/er/van.yaml", b"base: ../../base.yaml\nname: van\n")
@@ -195,13 +107,6 @@ def test_files_at_urls() -> None:
     write_bytes("memory://conf/round.yaml", b"base: deep/../round.yaml\n")
     with pytest.raises(ConfigError, match="its own base"):
         load(Car, "memory://conf/round.yaml")
-
-
-def test_bases_that_go_in_circles_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
-    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
-    with pytest.raises(ConfigError, match="its own base"):
-        load(Car, tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize(

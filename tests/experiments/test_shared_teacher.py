@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fourds_dist.config.loading import dump, flatten, load
+from fourds_dist.config.loading import dump, load
 from fourds_dist.config.section import ConfigSection
+from fourds_dist.config.trees import flatten
 from fourds_dist.experiments.shared_teacher import source_identity, source_run
 from fourds_dist.launch.run import run
 from fourds_dist.stages.settings import Settings

@@ -10,7 +10,8 @@ from typing import Any
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from fourds_dist.config.loading import builtin_config, describe, dump, load
+from fourds_dist.config.keys import describe
+from fourds_dist.config.loading import builtin_config, dump, load
 from fourds_dist.experiments.compare.plan import read_plan as read_comparison
 from fourds_dist.experiments.sweep.config import SweepConfig
 from fourds_dist.experiments.sweep.plan import read_plan as read_sweep

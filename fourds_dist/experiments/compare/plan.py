@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from fourds_dist.config.loading import Draft, draft, flatten
+from fourds_dist.config.loading import Draft, draft
 from fourds_dist.config.section import ConfigError
+from fourds_dist.config.trees import flatten
 from fourds_dist.experiments.base_run import flat, is_run_key, read_experiment
 from fourds_dist.experiments.compare.config import Changes, CompareConfig
 from fourds_dist.experiments.compare.early_stopping import EarlyStop, EarlyStopping, JudgedCell, read_stop

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fourds_dist.config.effects import NO_RESULT, affected, effect_on
-from fourds_dist.config.loading import Draft, flatten
+from fourds_dist.config.loading import Draft
 from fourds_dist.config.section import ConfigError
+from fourds_dist.config.trees import flatten
 from fourds_dist.experiments.base_run import read_experiment, with_absolute_base_paths
 from fourds_dist.experiments.executor import Through
 from fourds_dist.experiments.sweep.config import SweepConfig
