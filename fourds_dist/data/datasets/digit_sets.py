@@ -10,6 +10,7 @@ python -m fourds_dist.pack svhn FOLDER DEST
 
 from __future__ import annotations
 
+import bz2
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,10 +91,12 @@ def _read_mat(path: Path) -> Part:
 
 def _read_libsvm(path: Path) -> Part:
     """Read one digit per line: a label 1..10 for 0..9, then 256 pairs index:value from -1 to 1."""
-    from sklearn.datasets import load_svmlight_file
-
-    values, labels = load_svmlight_file(path)
-    return _as_grey(values.toarray()), labels.astype(np.int64) - 1
+    # Not by scikit-learn, which takes the number of pixels from the largest index in the file.
+    with bz2.open(path, "rt") as lines:
+        rows = [line.split() for line in lines]
+    labels = np.array([int(row[0]) - 1 for row in rows])
+    values = np.array([[float(pair.partition(":")[2]) for pair in row[1:]] for row in rows])
+    return _as_grey(values), labels
 
 
 def _read_zip_text(path: Path) -> Part:
