@@ -55,12 +55,12 @@ def _recomputing(kind: type[nn.Module]) -> type[nn.Module]:
                 return forward(*args, **options)
             options |= {"use_reentrant": False, "context_fn": functools.partial(_passes, self)}
             draws = getattr(self, "draws_random_numbers", None)
-            if _is_capturing() and draws is not False:
-                raise RuntimeError(
-                    f"{kind.__name__} draws random numbers; step.activation_checkpointing needs a step without a CUDA "
-                    "graph for this block"
-                )
             if _is_capturing():
+                if draws is not False:
+                    raise RuntimeError(
+                        f"{kind.__name__} draws random numbers; step.activation_checkpointing needs a step without a "
+                        "CUDA graph for this block"
+                    )
                 return checkpoint(forward, *args, preserve_rng_state=False, **options)
             before = _random_state()
             # To store and restore the generators takes longer than to queue the block.

@@ -9,10 +9,9 @@ import logging
 
 import torch
 
-from fourds_dist.data import Split, StreamConfig, check_same_classes, open_split
+from fourds_dist.data import Split, check_same_classes, open_split
 from fourds_dist.data.format.manifest import read_manifest
 from fourds_dist.data.io.disk_cache import CacheFolderError
-from fourds_dist.data.pack.scaling import NOTE
 from fourds_dist.io.url import split_pattern
 from fourds_dist.stages.preflight_networks import check_networks
 from fourds_dist.stages.runner import SECTION, stage_config, train_splits, train_stream
@@ -120,23 +119,21 @@ def _check_shards(settings: Settings) -> Split:
             split = open_split(domain, name, seed=settings.run.seed)
             check_same_classes(split, first)
             split.check_shards()
-            if name == "train" and settings.data.grey_range is None:
-                _log_grey_ranges(first, split)
-        _log_small_images(domain, settings.data.resize_px)
+            if name == "train":
+                _log_small_images(split, settings.data.resize_px)
+                if settings.data.grey_range is None:
+                    _log_grey_ranges(first, split)
     _check_labels(settings)
     return first
 
 
-def _log_small_images(domain: StreamConfig, resize_px: int) -> None:
+def _log_small_images(split: Split, resize_px: int) -> None:
     """Log that images were packed with a smaller side than that to which the run resizes them."""
-    assert domain.url is not None
-    url = split_pattern(domain.url)[0]
-    max_side = read_manifest(url).notes.get(NOTE, {}).get("max_side", resize_px)
-    if max_side < resize_px:
+    if split.max_side is not None and split.max_side < resize_px:
         _log.warning(
             "%s was packed with --max-side %d, and data.resize_px=%d enlarges its images again; pack them larger, or "
             "lower data.resize_px and data.crop_px",
-            *(url, max_side, resize_px),
+            *(split.url, split.max_side, resize_px),
         )
 
 

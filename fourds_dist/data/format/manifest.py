@@ -23,6 +23,8 @@ from fourds_dist.io.storage import locate, translate_storage_errors, write_bytes
 FORMAT = 1
 MANIFEST = "manifest.json"
 SPLITS = ("train", "val", "test")
+SCALING = "scaling"
+"""Entry of the notes of images that were packed smaller (`pack.scaling`)."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,13 @@ class Manifest:
         parts = [list(self.classes), shards, *([list(self.grey_range)] if self.grey_range else [])]
         text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def max_side(self) -> int | None:
+        """Longest side in pixels to which images were scaled when they were packed; None: they were not scaled."""
+        note = self.notes.get(SCALING)
+        side = note.get("max_side") if isinstance(note, Mapping) else None
+        return side if _is_count(side) else None
 
     def num_samples(self, split: str) -> int:
         """Return the number of samples of a split; 0 if there is no such split."""

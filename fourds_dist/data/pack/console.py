@@ -22,8 +22,7 @@ from rich.text import Text
 
 from fourds_dist.data.decode.grey import Grey
 from fourds_dist.data.format.class_list import look_like_ids
-from fourds_dist.data.format.manifest import Manifest
-from fourds_dist.data.pack.scaling import NOTE, scaling_remark
+from fourds_dist.data.format.manifest import SCALING, Manifest
 from fourds_dist.io.terminal import harmless, words
 
 UNITS = {"reading": "images", "checking": "images", "measuring": "images"}
@@ -118,12 +117,19 @@ def _remarks(manifest: Manifest) -> list[str]:
         lines.append("left out: " + ", ".join(f"{count} images {what}" for what, count in skipped.items()))
     if manifest.grey_range is not None:
         lines.append(_grey_remark(manifest))
-    if scaling := manifest.notes.get(NOTE):
-        lines.append(scaling_remark(scaling))
+    if manifest.max_side is not None:
+        lines.append(_scaling_remark(manifest))
     if others := manifest.notes.get("other files"):
         lines.append("files that are no images: " + ", ".join(f"{n} {kind}" for kind, n in others.items()))
     lines += manifest.notes.get("remarks", ())
     return lines
+
+
+def _scaling_remark(manifest: Manifest) -> str:
+    note = manifest.notes[SCALING]
+    scaled, copied = (note.get(kind, 0) for kind in ("scaled", "copied"))
+    line = f"{scaled} images scaled to at most {manifest.max_side} px, {copied} smaller ones copied"
+    return f"{line}, {note['deep']} larger ones of more than 8 bits copied" if "deep" in note else line
 
 
 def _grey_remark(manifest: Manifest) -> str:

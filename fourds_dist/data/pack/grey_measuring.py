@@ -12,6 +12,9 @@ from fourds_dist.data.files.progress import OnProgress
 from fourds_dist.data.pack.entry import Entry, Spool
 from fourds_dist.data.pack.plan import PackPlan
 
+BAD_IMAGE_REMEDY = (
+    "repair the image or, if the images are files, leave out such images by --decode --skip-bad"
+)
 _HEAD_BYTES = 64
 
 
@@ -33,10 +36,7 @@ def grey_of(plan: PackPlan, spool: Spool, num_threads: int, on_progress: OnProgr
             return measured(entry.read(spool))
         except ValueError as error:
             title = entry.place if isinstance(entry.place, Path) else entry.key
-            raise ValueError(
-                f"{title}: {error}; repair the image or, if the images are files, leave out such images by --decode "
-                "--skip-bad"
-            ) from None
+            raise ValueError(f"{title}: {error}; {BAD_IMAGE_REMEDY}") from None
 
     total: Grey | None = None
     with ThreadPoolExecutor(num_threads) as pool:

@@ -6,12 +6,11 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from fourds_dist.data.datasets.domain import Domain
 from fourds_dist.data.datasets.example import Example
 from fourds_dist.data.format.index import UNLABELLED, ShardIndex
 from fourds_dist.data.format.manifest import Manifest, index_url, read_manifest, shard_url
+from fourds_dist.data.pack.shard_images import shard_images
 from fourds_dist.io.storage import locate, translate_storage_errors
 
 _OF_THE_SHARDS = ("packing", "indexed", "grey", "remarks")
@@ -47,30 +46,26 @@ def packed_domain(url: str, *, name: str | None = None) -> tuple[Domain, Manifes
 def _examples(url: str, manifest: Manifest, split: str, shard: str) -> Iterator[Example]:
     where, tar = index_url(url, shard), shard_url(url, shard)
     fs, path = locate(where)
-    tar_fs, tar_path = locate(tar)
     with translate_storage_errors(where):
         index = ShardIndex.from_bytes(fs.cat_file(path), where)  # pyright: ignore[reportArgumentType]
-    with translate_storage_errors(tar), tar_fs.open(tar_path, "rb") as file:
-        for row in np.argsort(index.offsets):
-            file.seek(int(index.offsets[row]))
-            data: bytes = file.read(int(index.sizes[row]))  # pyright: ignore[reportAssignmentType]
-            key, label = str(index.keys[row]), int(index.labels[row])
-            if zlib.crc32(data) != index.checksums[row]:
-                raise ValueError(
-                    f"{tar}/{key} differs from its checksum; `python -m fourds_dist.pack verify {url}` lists all "
-                    "damage; restore the shard, or pack or index the data again"
-                )
-            if label >= len(manifest.classes):
-                raise ValueError(
-                    f"{where}: the sample {key!r} has label {label}, but {url} has {len(manifest.classes)} classes; "
-                    "index the shards again with their list of classes"
-                )
-            source = str(index.sources[row]) if len(index.sources) else ""
-            yield Example(
-                key=key,
-                image=data,
-                extension=str(index.extensions[row]),
-                label=None if label == UNLABELLED else manifest.classes[label],
-                split=split,
-                file=Path(source) if source else None,
+    for row, data in shard_images(tar, index):
+        key, label = str(index.keys[row]), int(index.labels[row])
+        if zlib.crc32(data) != index.checksums[row]:
+            raise ValueError(
+                f"{tar}/{key} differs from its checksum; `python -m fourds_dist.pack verify {url}` lists all "
+                "damage; restore the shard, or pack or index the data again"
             )
+        if label >= len(manifest.classes):
+            raise ValueError(
+                f"{where}: the sample {key!r} has label {label}, but {url} has {len(manifest.classes)} classes; "
+                "index the shards again with their list of classes"
+            )
+        source = str(index.sources[row]) if len(index.sources) else ""
+        yield Example(
+            key=key,
+            image=data,
+            extension=str(index.extensions[row]),
+            label=None if label == UNLABELLED else manifest.classes[label],
+            split=split,
+            file=Path(source) if source else None,
+        )

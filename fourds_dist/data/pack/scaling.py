@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import io
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,16 @@ from PIL import Image, ImageCms, ImageOps
 from fourds_dist.data.datasets.domain import Domain
 from fourds_dist.data.datasets.example import Example
 from fourds_dist.data.decode.pixels import FORMATS, MOST_PIXELS, is_deep, too_large
+from fourds_dist.data.format.manifest import SCALING
+from fourds_dist.data.pack.grey_measuring import BAD_IMAGE_REMEDY
+from fourds_dist.io.error_text import one_line
 from fourds_dist.io.names import shown
-
-NOTE = "scaling"
-"""Entry of a manifest's notes: `max_side`, `quality`, and the numbers of images scaled and copied."""
 
 QUALITY = 90
 _PER_THREAD = 4
 """Images that wait for each thread: few, as they are large."""
 _WRITTEN = {"JPEG": ("JPEG", "jpg"), "MPO": ("JPEG", "jpg"), "WEBP": ("WEBP", "webp")}
 """Format of an image -> format and extension of the scaled image; others are written as PNG."""
-_SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,6 @@ class Scaling:
 
     max_side: int
     quality: int = QUALITY
-
-
-def scaling_remark(note: Mapping[str, Any]) -> str:
-    """Return the note of a manifest on its scaled images as a line for the console."""
-    deep = note.get("deep", 0)
-    copied = f", {note.get('copied', 0)} smaller ones copied" + (
-        f", {deep} larger ones of more than 8 bits copied" if deep else ""
-    )
-    return f"{note.get('scaled', 0)} images scaled to at most {note['max_side']} px{copied}"
 
 
 def scaled_domain(
@@ -72,7 +63,7 @@ def scaled_domain(
     Raises:
         ValueError: in a pass, an image that cannot be decoded; the message names the image.
     """
-    notes: dict[str, Any] = {**domain.notes, NOTE: asdict(scaling)}
+    notes: dict[str, Any] = {**domain.notes, SCALING: asdict(scaling)}
 
     def scale(example: Example) -> tuple[Example, str]:
         data = example.read()
@@ -80,10 +71,7 @@ def scaled_domain(
             done, kind = scaled(data, scaling, most_pixels)
         except ValueError as error:
             title = shown(example.image) if isinstance(example.image, Path) else example.key
-            raise ValueError(
-                f"{title}: the image cannot be scaled: {error}; repair the image or, if the images are files, leave "
-                "out such images by --decode --skip-bad"
-            ) from None
+            raise ValueError(f"{title}: the image cannot be scaled: {error}; {BAD_IMAGE_REMEDY}") from None
         if done is None:
             return example, kind
         image, extension = done
@@ -95,7 +83,7 @@ def scaled_domain(
         for example, kind in _in_order(domain, scale, num_threads):
             counts[kind] += 1
             yield example
-        notes[NOTE] = {**asdict(scaling), **counts}
+        notes[SCALING] = {**asdict(scaling), **counts}
 
     return replace(domain, produce=produce, notes=notes)
 
@@ -111,7 +99,7 @@ def scaled(
     try:
         return _scaled(data, scaling, most_pixels or MOST_PIXELS)
     except (OSError, SyntaxError, Warning, Image.DecompressionBombError) as error:
-        raise ValueError(" ".join(str(error).split())[:300] or type(error).__name__) from None
+        raise ValueError(one_line(error, 300) or type(error).__name__) from None
 
 
 def _scaled(data: bytes, scaling: Scaling, most_pixels: int) -> tuple[tuple[bytes, str] | None, str]:
@@ -150,7 +138,7 @@ def _in_srgb(image: Image.Image) -> Image.Image:
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            plain = ImageCms.profileToProfile(plain, source, _SRGB, outputMode="RGB") or plain
+            plain = ImageCms.profileToProfile(plain, source, _srgb(), outputMode="RGB") or plain
         except (
             ImageCms.PyCMSError,
             OSError,
@@ -160,6 +148,11 @@ def _in_srgb(image: Image.Image) -> Image.Image:
     if orientation != 1 and image.format != "TIFF":  # Pillow turns TIFFs itself
         plain.getexif()[0x0112] = orientation
     return plain
+
+
+@cache
+def _srgb() -> ImageCms.ImageCmsProfile:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
 def _in_order(domain: Domain, scale: Any, num_threads: int) -> Iterator[tuple[Example, str]]:

@@ -10,14 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from fourds_dist.data.decode.grey import GreyRange
 from fourds_dist.data.decode.pixels import FORMATS, is_deep
 from fourds_dist.data.files.progress import OnProgress
 from fourds_dist.data.format.class_list import ClassList
 from fourds_dist.data.format.index import UNLABELLED, ShardIndex, packed_from
-from fourds_dist.data.format.manifest import Manifest, Shard, index_url, read_manifest, shard_url
+from fourds_dist.data.format.manifest import SCALING, Manifest, Shard, index_url, read_manifest, shard_url
 from fourds_dist.data.pack.existing_tars import TarReadOptions
-from fourds_dist.data.pack.scaling import NOTE
+from fourds_dist.data.pack.shard_images import shard_images
 from fourds_dist.io.storage import locate, translate_storage_errors
 
 NOT_READABLE = "not a readable image"
@@ -84,45 +83,33 @@ def _check(
         )
     if difference := _difference(index, found):
         problems.append(f"{where}: {difference}")
-    else:
-        if NOTE in manifest.notes:
-            problems += _larger(tar, index, manifest.notes[NOTE]["max_side"])
-        if decode:
-            problems += _undecodable(tar, index, manifest.grey_range, decode)
+    elif decode or manifest.max_side is not None:
+        problems += _image_problems(tar, index, manifest, decode)
     return problems, found.labels
 
 
-def _larger(tar: str, index: ShardIndex, max_side: int) -> Iterator[str]:
-    """Yield a problem for each image that is larger than the manifest says; those of more than 8 bits may be."""
-    for row, data in _images(tar, index):
-        try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        except OSError:  # not an image at all, which --decode reports
-            continue
-        if max(image.size) > max_side and not is_deep(image):
-            yield f"{tar}/{index.keys[row]}: {image.width} x {image.height} pixels, but {NOTE} to {max_side} is noted"
+def _image_problems(tar: str, index: ShardIndex, manifest: Manifest, decode: int | None) -> Iterator[str]:
+    """Yield the problems of a shard's images, each with its key and the file that it was packed from."""
+    for row, data in shard_images(tar, index):
+        title = f"{tar}/{index.keys[row]}{packed_from(index, row)}"
+        if manifest.max_side is not None and (size := _larger(data, manifest.max_side)):
+            yield f"{title}: {size} pixels, but {SCALING} to {manifest.max_side} is noted"
+        if decode:
+            from fourds_dist.data.decode.decode import WHOLE_PX, decoded_whole  # here: it imports PyTorch
+
+            try:
+                decoded_whole(data, WHOLE_PX, grey_range=manifest.grey_range, most_pixels=decode)
+            except ValueError as error:
+                yield f"{title}: {NOT_READABLE}: {error}"
 
 
-def _images(tar: str, index: ShardIndex) -> Iterator[tuple[int, bytes]]:
-    """Yield the row and the encoded image of each sample."""
-    fs, path = locate(tar)
-    with translate_storage_errors(tar), fs.open(path, "rb") as file:
-        for row in range(len(index)):
-            file.seek(int(index.offsets[row]))
-            yield row, file.read(int(index.sizes[row]))  # pyright: ignore[reportReturnType]
-
-
-def _undecodable(
-    tar: str, index: ShardIndex, grey_range: GreyRange | None, most_pixels: int
-) -> Iterator[str]:
-    """Yield a problem for each image that cannot be decoded, with its key and the file that it was packed from."""
-    from fourds_dist.data.decode.decode import WHOLE_PX, decoded_whole  # here: it imports PyTorch
-
-    for row, data in _images(tar, index):
-        try:
-            decoded_whole(data, WHOLE_PX, grey_range=grey_range, most_pixels=most_pixels)
-        except ValueError as error:
-            yield f"{tar}/{index.keys[row]}{packed_from(index, row)}: {NOT_READABLE}: {error}"
+def _larger(data: bytes, max_side: int) -> str | None:
+    """Return the size of an image that exceeds `max_side`; those of more than 8 bits may."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except OSError:  # not an image at all, which --decode reports
+        return None
+    return f"{image.width} x {image.height}" if max(image.size) > max_side and not is_deep(image) else None
 
 
 def _reading(manifest: Manifest, split: str, shard: Shard) -> TarReadOptions:

@@ -79,6 +79,7 @@ class Split:
         labelled: (num_samples,) whether each sample of a pass shows a label; None: batches have no minimum share.
         labelled_fraction: minimum share of labelled samples in every batch, if `labelled` is given.
         grey_range: grey range of the data set's images of more than 8 bits (`grey`); None: the manifest has none.
+        max_side: longest side in pixels to which images were scaled when they were packed; None: they were not scaled.
     """
 
     url: str
@@ -91,6 +92,7 @@ class Split:
     labelled: np.ndarray | None = None
     labelled_fraction: float = 0.0
     grey_range: GreyRange | None = None
+    max_side: int | None = None
 
     @cached_property
     def sizes(self) -> np.ndarray:
@@ -199,6 +201,7 @@ def open_split(config: StreamConfig, name: SplitName, *, seed: int = 0) -> Split
         shards,
         f"{manifest.fingerprint}/{name}{pattern or ''}",
         grey_range=manifest.grey_range,
+        max_side=manifest.max_side,
     )
     needs_labels = (
         config.labels_per_class is not None
@@ -293,6 +296,7 @@ def _chosen(split: Split, config: StreamConfig, seed: int) -> Split:
         labelled=(label_mask & (labels != UNLABELLED))[shown] if config.labelled_fraction else None,
         labelled_fraction=config.labelled_fraction,
         grey_range=split.grey_range,
+        max_side=split.max_side,
     )
 
 

@@ -42,8 +42,8 @@ class MixedOptimizer(torch.optim.Optimizer):
                 "lr": group["lr"],
                 "weight_decay": group["weight_decay"],
                 "maximize": False,
+                "foreach": False,  # `foreach` needs memory for a copy of all weights
             }
-            own["foreach"] = False  # `foreach` needs memory for a copy of all weights
             if group["kind"] == "sgd":
                 (buffers,) = self._states(params, "momentum_buffer")
                 sgd(params, grads, buffers, momentum=group["momentum"], dampening=0.0, nesterov=False, **own)

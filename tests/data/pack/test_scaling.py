@@ -15,7 +15,8 @@ from fourds_dist.data.datasets.example import Example
 from fourds_dist.data.decode.pixels import rgb
 from fourds_dist.data.format.index import ShardIndex
 from fourds_dist.data.format.manifest import read_manifest
-from fourds_dist.data.pack.scaling import Scaling, scaled, scaled_domain, scaling_remark
+from fourds_dist.data.pack.console import show
+from fourds_dist.data.pack.scaling import Scaling, scaled, scaled_domain
 from fourds_dist.data.pack.verify import verify
 from fourds_dist.data.pack.writer import pack_domain
 
@@ -135,13 +136,15 @@ def photos(folder: Path) -> Domain:
     return Domain("photos", ("a", "b"), lambda: examples)
 
 
-def test_packed_in_order_noted_and_verified(tmp_path: Path) -> None:
+def test_packed_in_order_noted_and_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = str(tmp_path / "shards")
     first = pack_domain(scaled_domain(photos(tmp_path), SMALL, num_threads=3), url)
     again = pack_domain(scaled_domain(photos(tmp_path), SMALL, num_threads=1), url)
     assert again == first == read_manifest(url)  # unchanged, by any number of threads
     assert first.notes["scaling"] == {"max_side": 40, "quality": 90, "scaled": 4, "copied": 1}
-    assert scaling_remark(first.notes["scaling"]) == "4 images scaled to at most 40 px, 1 smaller ones copied"
+    assert first.max_side == 40
+    show(url, first)
+    assert "\n4 images scaled to at most 40 px, 1 smaller ones copied\n" in capsys.readouterr().out
     shard = tmp_path / "shards" / "train-00000.tar"
     index = ShardIndex.from_bytes(Path(f"{shard}.index").read_bytes(), "")
     assert {str(k): str(s) for k, s in zip(index.keys, index.sources, strict=True)} == {
@@ -154,4 +157,8 @@ def test_packed_in_order_noted_and_verified(tmp_path: Path) -> None:
     manifest.write_text(text.replace('"notes": {', '"notes": {"scaling": {"max_side": 40}, '))
     _, problems = verify(url)
     assert len(problems) == 4
-    assert "photo-0: 200 x 100 pixels, but scaling to 40 is noted" in "\n".join(problems)
+    assert "photo-0 (packed from 0.jpg): 200 x 100 pixels, but scaling to 40 is noted" in "\n".join(problems)
+    for other in ("[]", '{"max_side": "40"}', '{"max_side": null}'):
+        manifest.write_text(text.replace('"notes": {', f'"notes": {{"scaling": {other}, '))
+        assert read_manifest(url).max_side is None
+        assert verify(url)[1] == []
