@@ -314,6 +314,10 @@ class FourDs(Task):
             return squared_phase_loss(maps_S, maps_T, self.fusion)
         return circular_phase_loss(maps_S, maps_T)
 
+    def classifiers(self) -> list[nn.Module]:
+        """Return the student and, if training uses it, the teacher with its adapters."""
+        return [self.student, self.teacher] if self.needs_teacher else [self.student]
+
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the trainable parameters by optimiser: "student" (student, projections, gate), "adapters"."""
         student = [

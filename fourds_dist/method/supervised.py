@@ -28,6 +28,10 @@ class SourceClassifiers(Task):
         losses = {f"{name}_ce": cross_entropy(z, labels) for name, z in logits.items()}
         return Output.of(losses, weights={}, logits=logits)
 
+    def classifiers(self) -> list[nn.Module]:
+        """Return the classifiers."""
+        return list(self.networks.values())
+
     def predictors(self) -> dict[str, Predictor]:
         """Return the classifiers by name."""
         return dict(self.networks.items())

@@ -21,6 +21,10 @@ class Task(nn.Module):
     """The CUDA stream on which the student runs in parallel to the teacher while a step is captured as a CUDA graph (a
     graph frees no memory for another stream); None: the current stream."""
 
+    def classifiers(self) -> list[nn.Module]:
+        """Return the networks from images to logits, which step.compile compiles. Default: all submodules."""
+        return list(self.children())
+
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the trainable parameters by optimiser: "student" (SGD), "adapters" (AdamW). Default: all by SGD."""
         return {"student": [p for p in self.parameters() if p.requires_grad]}

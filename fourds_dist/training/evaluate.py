@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,8 @@ class ImagesOfBatch(Protocol):
     @property
     def autocast(self) -> bool: ...
 
+    def without_compilation(self) -> AbstractContextManager[Any]: ...
+
     def images(self, batch: Batch) -> Tensor: ...
 
 
@@ -42,6 +45,10 @@ class PlainImages:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     autocast: bool = False
+
+    def without_compilation(self) -> AbstractContextManager[Any]:
+        """Return a context without effect."""
+        return nullcontext()
 
     def images(self, batch: Batch) -> Tensor:
         """Return normalised float images on the device."""
@@ -80,7 +87,8 @@ def evaluate(
         num_images += len(labels)
         for i, predict in enumerate(predictors.values()):
             start = time.perf_counter()
-            with torch.autocast(world.device.type, torch.bfloat16, enabled=step.autocast):
+            autocast = torch.autocast(world.device.type, torch.bfloat16, enabled=step.autocast)
+            with autocast, step.without_compilation():
                 logits = predict(images)
                 top, predicted = logits.max(dim=1)
                 correct = (predicted == labels) & torch.isfinite(top)  # NaN logits predict the first class

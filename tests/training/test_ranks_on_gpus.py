@@ -90,6 +90,7 @@ def _compare(rank: int, folder: Path) -> None:
         "bfloat16 gradients": ({}, {"all_reduce": "bfloat16"}),
         "checkpointing": ({"activation_checkpointing": True}, {}),
         "ZeRO 1": ({}, {"deepspeed": "zero1"}),
+        "compiled": ({"compile": True}, {}),
     }
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         for name, (config, options) in cases.items():
