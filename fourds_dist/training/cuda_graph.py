@@ -84,7 +84,7 @@ class CudaGraphStep:
                 with suppress(RuntimeError):
                     torch._C._cuda_endAllocateToPool(device.index, pool)  # pyright: ignore
                 raise CaptureError(_first_line(error)) from None
-        self._gradients = [(p, p.grad) for p in module.parameters() if p.grad is not None]
+        self._gradients = [(p, p.grad.detach()) for p in module.parameters() if p.grad is not None]
 
     def replay(self, *inputs: Tensor) -> Any:
         """Run the step on `inputs`, without a wait for the device."""
@@ -92,7 +92,7 @@ class CudaGraphStep:
             captured.copy_(given, non_blocking=True)
         self._graph.replay()
         for parameter, gradient in self._gradients:
-            parameter.grad = gradient
+            parameter.grad = gradient.detach()  # DeepSpeed moves a `grad` to other memory
         return self._output
 
 
