@@ -23,7 +23,7 @@ from torch import Tensor
 from fourds_dist.data import Split, StreamConfig, evaluation_batches, open_split
 from fourds_dist.data.decode.threads import num_cores
 from fourds_dist.data.files.frames import file_has_more_frames, frames_remark
-from fourds_dist.data.files.image_files import ImageFiles, find_images, images_in
+from fourds_dist.data.files.image_files import ImageFiles, find_images, images_in, reason_of
 from fourds_dist.data.files.split_names import splits_of
 from fourds_dist.data.format.class_list import ClassList
 from fourds_dist.data.format.index import UNLABELLED
@@ -165,7 +165,7 @@ class FileImages:
                 data = path.read_bytes()
                 pixels = preprocessing.pixels(data)
             except (ValueError, OSError) as error:
-                self.unreadable[path] = str(error)
+                self.unreadable[path] = reason_of(path) or str(error)
                 return None
             if file_has_more_frames(data):
                 self.several.append(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from fourds_dist.data.files.frames import has_more_frames
+from fourds_dist.data.files.image_files import reason_of
 from fourds_dist.data.files.progress import OnProgress
 from fourds_dist.data.files.truncation import truncation_of
 from fourds_dist.io.storage import may_read
@@ -68,6 +69,8 @@ def check_images(
 
 def _check(path: Path, decode: bool) -> tuple[str | None, str, bool]:
     """Return (extension, why the file cannot be read, whether it has several frames)."""
+    if (why := reason_of(path)) is not None:
+        return None, why, False
     try:
         if decode:
             _decode(path)
@@ -87,7 +90,8 @@ def _check(path: Path, decode: bool) -> tuple[str | None, str, bool]:
     except (
         Exception
     ) as error:  # Pillow's plugins raise exceptions of any type: OSError, SyntaxError, struct.error
-        why = " ".join(str(error).replace(repr(str(path)), "").split())[:200] or type(error).__name__
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        why = " ".join(text.replace(repr(str(path)), "").split())[:200] or type(error).__name__
         return None, why, False
     return extension, "", has_more
 

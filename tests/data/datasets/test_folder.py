@@ -75,9 +75,12 @@ def test_unreadable_images(tmp_path: Path) -> None:
     for n in range(7):
         (tmp_path / "dog" / f"bad{n}.png").write_bytes(good.read_bytes()[:40] if n else b"")
     image(tmp_path / "dog" / "x.jpg", "ICO")
+    (tmp_path / "dog" / "bad0.png").unlink()
+    (tmp_path / "dog" / "bad0.png").symlink_to("/nowhere")
     with pytest.raises(
         ValueError,
-        match=r"8 of 9 images cannot be read:(\n.*dog/bad\d.png: .+){5}\n.*and 3 more\n.*--skip-bad",
+        match=r"8 of 9 images cannot be read:\n.*: a link to /nowhere, which does not exist"
+        r"(\n.*dog/bad\d.png: .+){4}\n.*and 3 more\n.*--skip-bad",
     ):
         folder(tmp_path)
     domain = folder(tmp_path, skip_bad=True)
