@@ -197,7 +197,7 @@ FAULTY: dict[str, tuple[bytes, str, str]] = {
     "a key twice": (
         tar_bytes(samples(2) + samples(1)),
         "duplicate key",
-        "sample 'k0000' has the same key as a sample at byte 0",
+        "sample 'k0000' has the same key as a sample at byte 0, and both have cls, jpg; .* each sample once",
     ),
     "a field twice": (
         tar_bytes([("a.cls", b"1"), ("a.jpg", JPEG), ("a.JPG", JPEG)]),
