@@ -115,8 +115,8 @@ def refuse_other_classes(counts: Mapping[str, Mapping[str, int]], splits: Mappin
         if len(training) > 1 and classes and not classes & training:
             raise ValueError(
                 f"{tar} counts as {split} by its name, but {split} has only classes that train lacks "
-                f"({', '.join(sorted(classes)[:4])}): if the name tells no split, give --split train; otherwise correct "
-                f"the labels, or index {split} by a command of its own with --split {split}"
+                f"({', '.join(sorted(classes)[:4])}): if the name tells no split, give --split train; otherwise "
+                f"correct the labels, or index {split} by a command of its own with --split {split}"
             )
 
 

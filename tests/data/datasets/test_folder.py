@@ -133,6 +133,18 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     assert list(found(folder(tmp_path / "d"))) == ["dog-link-a"]
 
 
+def test_sub_folders_that_may_be_the_classes_are_remarked_on(tmp_path: Path) -> None:
+    for name in ("animal/cat/1", "animal/dog/2", "plant/rose/3", "plant/oak/tall/4"):
+        image(tmp_path / f"{name}.png")
+    (remark,) = folder(tmp_path).notes["remarks"]
+    words = (
+        "the classes are animal, plant; all images are in sub-folders (cat, dog, oak, rose, ...), whose names"
+    )
+    assert remark.startswith(words)
+    image(tmp_path / "plant" / "5.png")  # an image beside the sub-folders
+    assert folder(tmp_path).notes["remarks"] == []
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
