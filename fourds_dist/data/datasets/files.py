@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from fourds_dist.data.files.file_kinds import why_unread
 from fourds_dist.data.files.frames import has_more_frames
 from fourds_dist.data.files.image_files import reason_of
 from fourds_dist.data.files.progress import OnProgress
@@ -87,6 +88,9 @@ def _check(path: Path, decode: bool) -> tuple[str | None, str, bool]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         remedy = "For a genuine image, raise --max-megapixels here and data.max_megapixels in runs"
         return None, f"{error} {remedy}", False
+    except UnidentifiedImageError:
+        with path.open("rb") as file:
+            return None, why_unread(file), False
     except (
         Exception
     ) as error:  # Pillow's plugins raise exceptions of any type: OSError, SyntaxError, struct.error
