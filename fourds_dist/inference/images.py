@@ -32,6 +32,7 @@ from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.data.stream.split import SplitName
 from fourds_dist.io.names import composed, shown
 from fourds_dist.io.storage import is_url, plain
+from fourds_dist.io.terminal import in_line
 from fourds_dist.io.url import split_pattern
 
 BATCH_SIZE = 128
@@ -84,6 +85,11 @@ class ShardImages:
     def num_images(self) -> int:
         """Number of images of the split."""
         return self.split.num_samples
+
+    @property
+    def not_read(self) -> tuple[str, ...]:
+        """Empty: the stream of batches logs samples that cannot be read."""
+        return ()
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -151,6 +157,11 @@ class FileImages:
             *self.not_looked_at,
             *frames_remark(len(self.several), shown(self.several[0]) if self.several else ""),
         )
+
+    @property
+    def not_read(self) -> tuple[str, ...]:
+        """A line for each file that could not be read; complete after `batches` has ended."""
+        return tuple(f"{in_line(str(path))}: not read: {why}" for path, why in self.unreadable.items())
 
     @property
     def num_images(self) -> int:
