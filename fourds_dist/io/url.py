@@ -33,11 +33,7 @@ def split_pattern(url: str) -> tuple[str, str | None]:
     Raises:
         ValueError: the URL has a query, or the store refuses access or cannot be reached.
     """
-    if query := _QUERY.match(url):
-        raise ValueError(
-            f"{query[1]}: an address with a query (?{query[2]}=...) cannot be read: shards are read again in every "
-            "epoch, and such links expire; give the address without the query, or copy the data to a disk or a bucket"
-        )
+    refuse_query(url)
     url = url.rstrip("/")
     parts = url.split("/")
     for number, part in enumerate(parts):
@@ -49,6 +45,19 @@ def split_pattern(url: str) -> tuple[str, str | None]:
                 folder = "/"
             return folder or ".", "/".join(parts[number:])
     return url, None
+
+
+def refuse_query(url: str) -> None:
+    """Refuse an address of data with a query, such as a signed link; the message does not show the query's value.
+
+    Raises:
+        ValueError: the URL has a query.
+    """
+    if query := _QUERY.match(url):
+        raise ValueError(
+            f"{query[1]}: an address with a query (?{query[2]}=...) cannot be read: shards are read again in every "
+            "epoch, and such links expire; give the address without the query, or copy the data to a disk or a bucket"
+        )
 
 
 def expanded(pattern: str, where: str) -> list[str]:

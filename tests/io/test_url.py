@@ -61,6 +61,8 @@ def test_an_address_with_a_query_is_refused_without_showing_its_value(name: str)
         split_pattern(f"https://host/{name}?X-Amz-Signature=5ecret&b=1")
     assert str(error.value).startswith(f"https://host/{name}: ")
     assert "5ecret" not in str(error.value)
+    with pytest.raises(ValueError, match="with a query"):
+        read_manifest(f"https://host/{name}?X-Amz-Signature=5ecret")
 
 
 def test_a_name_that_is_the_pattern() -> None:
