@@ -21,6 +21,9 @@ from fourds_dist.cli.image_options import ImageOptions, add_grey_range, add_max_
 from fourds_dist.cli.option_types import MOST_IMAGES, whole
 from fourds_dist.io.terminal import say
 
+MOST_NAMED = 10
+"""Files that cannot be read and are named; the others are counted."""
+
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
@@ -70,7 +73,9 @@ def _evaluate(options: argparse.Namespace) -> ExitStatus:
         raise ValueError(f"{options.student} does not name its target; give DATA")
     images = open_labelled(data, student.classes, options.split, key=key)
     result = evaluate_student(student, images, batch_size=options.batch_size)
-    for line in images.left_out:
+    not_read = images.not_read
+    more = [f"and {len(not_read) - MOST_NAMED} more files not read"] * (len(not_read) > MOST_NAMED)
+    for line in (*images.left_out, *not_read[:MOST_NAMED], *more):
         say(line, file=sys.stderr)
     text = json.dumps(result.as_dict(), indent=2) + "\n"
     if options.json == "-":

@@ -202,7 +202,11 @@ def _index(options: Namespace) -> int:
             on_progress=progress,
         )
     show(indexed.url, indexed.manifest)
-    print(f"read {indexed.num_read} tars; the indices of the other tars were current")
+    reused = indexed.num_tars - indexed.num_read
+    print(
+        f"read {indexed.num_read} of {indexed.num_tars} tars"
+        + (f"; {reused} had a current index" if reused else "")
+    )
     for kind, count in Counter(fault.kind for fault in indexed.faults).items():
         first = next(fault for fault in indexed.faults if fault.kind == kind)
         say(f"left out: {count} x {kind}; first: {first}", file=sys.stderr)

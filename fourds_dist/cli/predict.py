@@ -72,8 +72,8 @@ def _predict(options: argparse.Namespace) -> ExitStatus:
             )
     for line in images.left_out:
         say(line, file=sys.stderr)
-    for path, why in images.unreadable.items():
-        say(f"{in_line(str(path))}: not read: {why}", file=sys.stderr)
+    for line in images.not_read:
+        say(line, file=sys.stderr)
     return 1 if images.unreadable else 0
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from fourds_dist.data import Split, StreamConfig, evaluation_batches, open_split
 from fourds_dist.data.decode.threads import num_cores
 from fourds_dist.data.files.frames import file_has_more_frames, frames_remark
-from fourds_dist.data.files.image_files import ImageFiles, find_images, images_in
+from fourds_dist.data.files.image_files import ImageFiles, find_images, images_in, reason_of
 from fourds_dist.data.files.split_names import splits_of
 from fourds_dist.data.format.class_list import ClassList
 from fourds_dist.data.format.index import UNLABELLED
@@ -32,6 +32,7 @@ from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.data.stream.split import SplitName
 from fourds_dist.io.names import composed, shown
 from fourds_dist.io.storage import is_url, plain
+from fourds_dist.io.terminal import in_line
 from fourds_dist.io.url import split_pattern
 
 BATCH_SIZE = 128
@@ -84,6 +85,11 @@ class ShardImages:
     def num_images(self) -> int:
         """Number of images of the split."""
         return self.split.num_samples
+
+    @property
+    def not_read(self) -> tuple[str, ...]:
+        """Empty: the stream of batches logs samples that cannot be read."""
+        return ()
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -153,6 +159,11 @@ class FileImages:
         )
 
     @property
+    def not_read(self) -> tuple[str, ...]:
+        """A line for each file that could not be read; complete after `batches` has ended."""
+        return tuple(f"{in_line(str(path))}: not read: {why}" for path, why in self.unreadable.items())
+
+    @property
     def num_images(self) -> int:
         """Number of files, readable or not."""
         return len(self.paths)
@@ -165,7 +176,7 @@ class FileImages:
                 data = path.read_bytes()
                 pixels = preprocessing.pixels(data)
             except (ValueError, OSError) as error:
-                self.unreadable[path] = str(error)
+                self.unreadable[path] = reason_of(path) or str(error)
                 return None
             if file_has_more_frames(data):
                 self.several.append(path)

@@ -19,6 +19,7 @@ _PATTERN = re.compile(r"[{*?\[]")
 _GLOB = re.compile(r"[*?\[]")
 _NUMBERS = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?")
 _LETTERS = re.compile(r"([A-Za-z])\.\.([A-Za-z])(?:\.\.-?(\d+))?")
+_QUERY = re.compile(r"(https?://[^?]*)\?([\w.~%-]+)=")
 _MOST_DIGITS = 18
 _DEEPEST = 50
 """Largest depth of nested braces."""
@@ -30,8 +31,9 @@ def split_pattern(url: str) -> tuple[str, str | None]:
     Names of existing folders are not patterns: `photos [2024]`, `{a}` and `x.tar` may be folders.
 
     Raises:
-        ValueError: the store refuses access or cannot be reached.
+        ValueError: the URL has a query, or the store refuses access or cannot be reached.
     """
+    refuse_query(url)
     url = url.rstrip("/")
     parts = url.split("/")
     for number, part in enumerate(parts):
@@ -43,6 +45,19 @@ def split_pattern(url: str) -> tuple[str, str | None]:
                 folder = "/"
             return folder or ".", "/".join(parts[number:])
     return url, None
+
+
+def refuse_query(url: str) -> None:
+    """Refuse an address of data with a query, such as a signed link; the message does not show the query's value.
+
+    Raises:
+        ValueError: the URL has a query.
+    """
+    if query := _QUERY.match(url):
+        raise ValueError(
+            f"{query[1]}: an address with a query (?{query[2]}=...) cannot be read: shards are read again in every "
+            "epoch, and such links expire; give the address without the query, or copy the data to a disk or a bucket"
+        )
 
 
 def expanded(pattern: str, where: str) -> list[str]:

@@ -43,9 +43,10 @@ def test_evaluate_an_image_folder(
     assert values["num_images"] == 10
     assert values["num_unreadable"] == 1
     assert values["top1"]["value"] >= 0.6
-    text = capsys.readouterr().out
+    text, errors = capsys.readouterr()
     assert "top-1 accuracy" in text
     assert "left out: 1 unreadable" in text
+    assert f"{tmp_path}/set/3/2.png: not read: it begins with b'no image'" in errors
 
 
 def test_classes_named_like_markup_are_shown_as_they_are(

@@ -48,6 +48,11 @@ def test_unreadable_files_are_counted(tmp_path: Path) -> None:
     batches = list(images.batches(PLAIN, batch_size=2))
     assert [Path(name).name for b in batches for name in b.names] == ["a.png", "c.png"]
     assert [path.name for path in images.unreadable] == ["b.png"]
+    (tmp_path / "b.png").unlink()
+    (tmp_path / "b.png").symlink_to("/nowhere/b.png")
+    images = open_files([tmp_path])
+    assert len(list(images.batches(PLAIN))) == 1
+    assert images.unreadable == {tmp_path / "b.png": "a link to /nowhere/b.png, which does not exist"}
 
 
 def test_a_choice_of_shards_is_even_and_the_whole_is_in_order(tmp_path: Path) -> None:

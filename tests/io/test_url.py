@@ -55,6 +55,16 @@ def test_a_set_can_be_opened_wherever_it_can_be_packed(
     assert read_manifest(str(tmp_path / "index")).num_samples("train") == 20
 
 
+@pytest.mark.parametrize("name", ["ds", "train-0.tar", "train-{000..099}.tar"])
+def test_an_address_with_a_query_is_refused_without_showing_its_value(name: str) -> None:
+    with pytest.raises(ValueError, match=r"with a query \(\?X-Amz-Signature=\.\.\.\)") as error:
+        split_pattern(f"https://host/{name}?X-Amz-Signature=5ecret&b=1")
+    assert str(error.value).startswith(f"https://host/{name}: ")
+    assert "5ecret" not in str(error.value)
+    with pytest.raises(ValueError, match="with a query"):
+        read_manifest(f"https://host/{name}?X-Amz-Signature=5ecret")
+
+
 def test_a_name_that_is_the_pattern() -> None:
     names = ["train [1].tar", "train 1.tar", "a{b.tar"]
     assert matching(names, "train [1].tar") == {"train [1].tar"}

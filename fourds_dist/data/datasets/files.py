@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from fourds_dist.data.files.file_kinds import why_unread
 from fourds_dist.data.files.frames import has_more_frames
+from fourds_dist.data.files.image_files import reason_of
 from fourds_dist.data.files.progress import OnProgress
 from fourds_dist.data.files.truncation import truncation_of
 from fourds_dist.io.storage import may_read
@@ -68,6 +70,8 @@ def check_images(
 
 def _check(path: Path, decode: bool) -> tuple[str | None, str, bool]:
     """Return (extension, why the file cannot be read, whether it has several frames)."""
+    if (why := reason_of(path)) is not None:
+        return None, why, False
     try:
         if decode:
             _decode(path)
@@ -84,10 +88,14 @@ def _check(path: Path, decode: bool) -> tuple[str | None, str, bool]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         remedy = "For a genuine image, raise --max-megapixels here and data.max_megapixels in runs"
         return None, f"{error} {remedy}", False
+    except UnidentifiedImageError:
+        with path.open("rb") as file:
+            return None, why_unread(file), False
     except (
         Exception
     ) as error:  # Pillow's plugins raise exceptions of any type: OSError, SyntaxError, struct.error
-        why = " ".join(str(error).replace(repr(str(path)), "").split())[:200] or type(error).__name__
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        why = " ".join(text.replace(repr(str(path)), "").split())[:200] or type(error).__name__
         return None, why, False
     return extension, "", has_more
 

@@ -23,7 +23,7 @@ from typing import cast
 from fourds_dist.data.datasets.domain import Domain
 from fourds_dist.data.datasets.example import Example
 from fourds_dist.data.datasets.files import check_images
-from fourds_dist.data.datasets.folder_layout import ClassFolder, arrange, none_of
+from fourds_dist.data.datasets.folder_layout import ClassFolder, arrange, none_of, sub_folders_remark
 from fourds_dist.data.datasets.splits import stratified
 from fourds_dist.data.files.duplicates import equal_files, joined
 from fourds_dist.data.files.frames import frames_remark
@@ -225,12 +225,16 @@ def _by_class(
     files: list[ImageFile] = []
     total = arranged.beside
     empty: list[tuple[ClassFolder, ImageFiles]] = []
+    below: dict[str, set[str]] = {}
     for folder in arranged.folders:
         found = find_images(folder.path, leave_out=leave_out)
         files += [
             ImageFile(path, _key(path, folder.base), folder.label, folder.split) for path in found.paths
         ]
         total.add(found)
+        below.setdefault(folder.label, set()).update(
+            path.relative_to(folder.path).parts[0] for path in found.paths
+        )
         if not found.paths and not found.closed and not _holds_only_datasets(found):
             empty.append((folder, found))
     if classes is None:
@@ -244,6 +248,8 @@ def _by_class(
         arranged.remarks.append(
             f"class folders without a readable image, which are not classes: {', '.join(gone)}"
         )
+    if classes is None and layout is None and not arranged.remarks:
+        arranged.remarks += sub_folders_remark(below, {file.path.name for file in files})
     return files, total, arranged.remarks
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -262,6 +262,23 @@ def _looks_like_split(name: str) -> bool:
     return split_in(name) is not None or any(
         word in _SPLIT_LIKE or difflib.get_close_matches(word, known, n=1, cutoff=0.8) for word in words
     )
+
+
+def sub_folders_remark(below: Mapping[str, Collection[str]], images: Collection[str]) -> list[str]:
+    """Remark on class folders whose images are all in sub-folders, which may be the classes: animal/cat/1.jpg.
+
+    Args:
+        below: class -> names of the files and folders in its folder that are images or hold images.
+        images: names of the images.
+    """
+    inner = sorted({name for names in below.values() for name in names})
+    if len(below) < 2 or not set(inner).isdisjoint(images) or len(inner) <= len(below):
+        return []
+    listed = ", ".join(shown(name) for name in inner[:4])
+    return [
+        f"the classes are {', '.join(list(below)[:4])}; all images are in sub-folders ({listed}, ...), whose names are "
+        "not used; if these are the classes, move them up, or list the images with their classes (`pack list`)"
+    ]
 
 
 def none_of(folder: Path, found: ImageFiles) -> str:

@@ -10,6 +10,7 @@ resize_px, which Pillow decodes at a half, a quarter or an eighth of their size.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,7 +23,8 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from fourds_dist.data.decode.grey import GreyRange
-from fourds_dist.data.decode.pixels import FORMATS, MOST_PIXELS, allow_pixels, rgb, too_large
+from fourds_dist.data.decode.pixels import MOST_PIXELS, allow_pixels, rgb, too_large
+from fourds_dist.data.files.file_kinds import why_unread
 
 SCALED = 2
 """A JPEG of at least this many times resize_px is decoded at a fraction of its size."""
@@ -148,10 +150,7 @@ def _pixels(
     except Image.DecompressionBombError:
         raise ValueError(too_large(f"over {2 * MOST_PIXELS}", most_pixels)) from None
     except UnidentifiedImageError:
-        what = f"begins with {bytes(data[:8])!r}" if len(data) else "is empty"
-        raise ValueError(
-            f"it {what}, which is not a readable {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-        ) from None
+        raise ValueError(why_unread(io.BytesIO(data))) from None
     return torch.from_numpy(pixels_HWC).permute(2, 0, 1)
 
 

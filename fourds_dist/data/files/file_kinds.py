@@ -6,6 +6,11 @@ Packing, prediction and evaluation use the same rules, so they read the same fil
 from __future__ import annotations
 
 from pathlib import PurePath
+from typing import BinaryIO
+
+from PIL import TiffImagePlugin
+
+from fourds_dist.data.decode.pixels import FORMATS
 
 _IMAGES = ".jpg .jpeg .jpe .jif .jfif .jfi .mpo .png .apng .webp .bmp .tif .tiff .gif .ppm .pgm .pbm .pnm"
 IMAGE_EXTENSIONS = frozenset(_IMAGES.split())
@@ -112,6 +117,43 @@ def other_kind(head: bytes) -> str | None:
         return f"it is {'an AVIF' if head[8:11] == b'avi' else 'a HEIC'} image; convert it to JPEG or PNG"
     known = next((kind for begin, kind in _OTHER_BEGINNINGS.items() if head.startswith(begin)), None)
     return known and f"it is {known}{'; convert it to JPEG or PNG' if 'image' in known else ''}"
+
+
+def why_unread(file: BinaryIO) -> str:
+    """Return why Pillow does not know a file with an image's name, and the remedy.
+
+    Args:
+        file: open at its first byte.
+    """
+    head = file.read(32)
+    if not head:
+        return "it is empty"
+    begins = f"it begins with {head[:8]!r}"
+    if known := other_kind(head) or _values_of_tiff(head, file):
+        return f"{begins}: {known}"
+    return f"{begins}, which is not a readable {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+
+
+def _values_of_tiff(head: bytes, file: BinaryIO) -> str | None:
+    """Describe the values of a TIFF that Pillow does not read, and the remedy; None if the file is no whole TIFF."""
+    if head[:4] not in (b"II*\0", b"MM\0*"):
+        return None
+    try:
+        directory = TiffImagePlugin.ImageFileDirectory_v2(head[:8])
+        file.seek(directory.next)
+        directory.load(file)
+        num, width = directory.get(277, 1), directory.get(256)
+        bits, kind = (directory.get(tag, (1,))[0] for tag in (258, 339))
+    except Exception:  # a damaged directory raises errors of any type
+        return None
+    if not width:
+        return None
+    type_of_values = {2: "signed", 3: "float"}.get(kind, "unsigned")
+    values = f"{num} {bits}-bit {type_of_values} value{'s' * (num > 1)}"
+    return (
+        f"it is a TIFF of {values} per pixel, which is not read; convert it to 8-bit or 16-bit RGB, or to one value "
+        "per pixel of at most 32 bits"
+    )
 
 
 def is_left_by_system(name: str) -> bool:

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from fourds_dist.data.files.file_kinds import UNREAD_FORMATS, is_image, is_left_by_system, kind_of
 from fourds_dist.data.format.manifest import MANIFEST
@@ -19,6 +20,8 @@ DATASETS = "dataset folders"
 """Key of `left_folders` for folders of shards."""
 LOOPS = "links to a folder above"
 """Key of `left_folders` for links to the folder where the search began, or to a folder above it."""
+SPECIAL = "pipes, sockets and devices"
+"""Key of `others` for files without content; reading a pipe would wait forever."""
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst")
 _TABLES = (
@@ -42,7 +45,7 @@ class ImageFiles:
     left_folders: Counter[str] = field(default_factory=Counter)
     """Number of skipped folders: hidden folders and those that a system left, by name; DATASETS; LOOPS."""
     closed: list[tuple[Path, str]] = field(default_factory=list)
-    """Folders that cannot be listed, with the reason."""
+    """Folders that cannot be listed, with the reason; also links that may have led to a folder."""
 
     def add(self, other: ImageFiles) -> None:
         """Add the files and counts of another search."""
@@ -69,9 +72,10 @@ class ImageFiles:
         listed = "".join(f"\n  {shown(path)}: {why}" for path, why in self.closed[:_SHOWN])
         more = f"\n  and {len(self.closed) - _SHOWN} more" if len(self.closed) > _SHOWN else ""
         folders = "1 folder" if len(self.closed) == 1 else f"{len(self.closed)} folders"
-        raise ValueError(
-            f"{folders} cannot be read:{listed}{more}\ngive this user the right to read them{remedy}"
-        )
+        are_links = [os.path.islink(path) and not os.path.exists(path) for path, _ in self.closed]  # noqa: PTH110, PTH114
+        what = ["correct or remove the links"] * any(are_links)
+        what += ["give this user the right to read them"] * (not all(are_links))
+        raise ValueError(f"{folders} cannot be read:{listed}{more}\n{' and '.join(what)}{remedy}")
 
     def left_out(self) -> list[str]:
         """Return a sentence for each kind of files or folders left out that the user may have meant to use."""
@@ -154,27 +158,59 @@ def _scan(folder: Path, found: ImageFiles, leave_out: Path | None) -> list[Path]
     """Add a folder's files to `found`; return its sub-folders to search."""
     try:
         with os.scandir(folder) as entries:
-            listed = sorted((entry.name, entry.is_dir()) for entry in entries)
+            listed = sorted((entry.name, _type_of(entry)) for entry in entries)
     except OSError as error:
         found.closed.append((folder, error.strerror or str(error)))
         return []
     folders = []
-    for name, is_folder in listed:
+    for name, kind_of_entry in listed:
         path = folder / name
-        if is_folder:
+        if kind_of_entry == "folder":
             if is_left_by_system(name):
                 found.left_folders[shown(name)] += 1
             elif _is_dataset(path) or (leave_out is not None and _is_same(path, leave_out)):
                 found.left_folders[DATASETS] += 1
             else:
                 folders.append(path)
+        elif kind_of_entry == "special":
+            found.others[SPECIAL] += 1
         elif is_image(name):
             found.paths.append(path)
+        elif kind_of_entry == "unknown" and kind_of(name) == "no extension":
+            found.closed.append((path, reason_of(path) or "unknown kind of file"))
         elif (kind := kind_of(name)) in UNREAD_FORMATS:
             found.unread[kind] += 1
         else:
             found.others[shown(kind)] += 1
     return folders
+
+
+def reason_of(path: Path) -> str | None:
+    """Return why a path cannot be read, by its kind and rights; None if nothing speaks against reading it."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return (
+            f"a link to {shown(path.readlink())}, which does not exist"
+            if path.is_symlink()
+            else "no such file"
+        )
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _type_of(entry: os.DirEntry[str]) -> Literal["file", "folder", "special", "unknown"]:
+    """Return the kind of an entry, with links followed; unknown: a link that leads nowhere or cannot be followed."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+        entry.stat()
+    except OSError:
+        return "unknown"
+    return "special"
 
 
 def _is_dataset(path: Path) -> bool:

@@ -19,6 +19,7 @@ from fourds_dist.data.decode.grey import GreyRange, is_range
 from fourds_dist.io.json_text import parse_json
 from fourds_dist.io.names import composed
 from fourds_dist.io.storage import locate, translate_storage_errors, write_bytes
+from fourds_dist.io.url import refuse_query
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -105,9 +106,10 @@ def read_manifest(url: str) -> Manifest:
     """Read the manifest of the dataset folder at a path or URL; convert class names to one Unicode form.
 
     Raises:
-        ValueError: the folder or its manifest is missing, the store refuses, or the manifest has another format, is not
-            JSON or is inconsistent.
+        ValueError: the URL has a query, the folder or its manifest is missing, the store refuses, or the manifest has
+            another format, is not JSON or is inconsistent.
     """
+    refuse_query(url)
     where = f"{url.rstrip('/')}/{MANIFEST}"
     fs, path = locate(where)
     with translate_storage_errors(where):

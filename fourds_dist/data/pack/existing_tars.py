@@ -31,7 +31,7 @@ from fourds_dist.data.pack.index_files import read_index, write_index
 from fourds_dist.data.pack.indexing import index_tar
 from fourds_dist.data.pack.label_field import LabelField
 from fourds_dist.data.pack.merging import merged
-from fourds_dist.data.pack.shard_labels import ShardLabels, classes_of, renumbered
+from fourds_dist.data.pack.shard_labels import ShardLabels, classes_of, refuse_other_classes, renumbered
 from fourds_dist.data.pack.shard_urls import common_folder, expand, splits_by_name, version_of
 from fourds_dist.data.pack.tar import TarFault
 from fourds_dist.data.pack.tar_doubles import Prints, all_leaks
@@ -96,6 +96,8 @@ class IndexedTar:
     manifest: Manifest
     num_read: int
     """Tars that were read; the indices of the other tars were reused."""
+    num_tars: int
+    """All tars of this call."""
     faults: tuple[TarFault, ...]
     """Faults whose samples were left out."""
 
@@ -127,8 +129,8 @@ def index_existing_tars(
         on_progress: called with ("indexing", tars done, tars in all).
 
     Raises:
-        ValueError: no tars match, the folder cannot be written, a tar is faulty, labels do not fit together, or no
-            labelled sample is left without the faulty ones.
+        ValueError: no tars match, the folder cannot be written, a tar is faulty, labels do not fit together, no
+            labelled sample is left without the faulty ones, or a split by name has other classes than train.
     """
     LabelField.parse(reading.label)  # refuses an invalid label field
     tars = [tar for url in urls for tar in expand(url)]
@@ -180,20 +182,23 @@ def index_existing_tars(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    _refuse_nothing_left(folder, found, faults)
-    final = known if known is not None else ClassList(classes_of(folder, tars, found))
+    where = ", ".join(urls[:3]) + (", ..." if len(urls) > 3 else "")
+    _refuse_nothing_left(where, found, faults)
+    final = known if known is not None else ClassList(classes_of(where, tars, found))
     shards: dict[str, list[Shard]] = {}
     counts: dict[str, Counter[str]] = {}
     for number, (tar, labels) in enumerate(zip(tars, found, strict=True)):
         class_list = list_of(tar) or final
         prints[number] = prints[number].placed(labels.positions(class_list))
         if labels.needs_renumbering(class_list):
-            where = index_url(folder, names[tar])
-            write_index(where, renumbered(read_index(where), class_list))
+            index_file = index_url(folder, names[tar])
+            write_index(index_file, renumbered(read_index(index_file), class_list))
         shards.setdefault(splits[tar], []).append(
             Shard(names[tar], labels.num_samples, labels.num_bytes, labels.sha256 or None)
         )
         counts.setdefault(splits[tar], Counter()).update(labels.counts(class_list))
+    if split is None:
+        refuse_other_classes(counts, {names[tar]: of for tar, of in given_splits.items() if of})
     notes: dict[str, object] = {"class list": "given"} if classes is not None or _is_given(existing) else {}
     remarks = [*_other_images(found, reading), *_with_frames(found)]
     without_split = [names[tar] for tar in tars if given_splits[tar] is None]
@@ -216,7 +221,7 @@ def index_existing_tars(
     if remarks:
         manifest = dataclasses.replace(manifest, notes={**manifest.notes, "remarks": remarks})
     write_manifest(folder, manifest)
-    return IndexedTar(folder, manifest, num_read, tuple(faults))
+    return IndexedTar(folder, manifest, num_read, len(tars), tuple(faults))
 
 
 def _other_images(found: Sequence[ShardLabels], reading: TarReadOptions) -> list[str]:
@@ -245,7 +250,7 @@ def _refuse_unwritable(folder: str, *, beside_tars: bool) -> None:
         check_writable(folder)
 
 
-def _refuse_nothing_left(folder: str, found: Sequence[ShardLabels], faults: Sequence[TarFault]) -> None:
+def _refuse_nothing_left(where: str, found: Sequence[ShardLabels], faults: Sequence[TarFault]) -> None:
     """Refuse a dataset without any sample or any label once the faulty samples are left out."""
     if not faults:
         return
@@ -253,7 +258,7 @@ def _refuse_nothing_left(folder: str, found: Sequence[ShardLabels], faults: Sequ
     if not num_left or not any(labels.by_label for labels in found):
         what = f"none of the {num_left} samples left has a label" if num_left else "no sample is left"
         first = next((fault for fault in faults if fault.kind == "apart"), faults[0])
-        raise ValueError(f"{folder}: {what}; {len(faults)} faults were skipped, the first: {first}")
+        raise ValueError(f"{where}: {what}; {len(faults)} faults were skipped, the first: {first}")
 
 
 def _existing_manifest(folder: str) -> Manifest | None:

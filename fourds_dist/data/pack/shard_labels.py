@@ -99,6 +99,27 @@ class ShardLabels:
         return self.classes[number] if self.classes else number
 
 
+def refuse_other_classes(counts: Mapping[str, Mapping[str, int]], splits: Mapping[str, str]) -> None:
+    """Refuse splits that follow from names of tars and share no class with training: test-tubes-000.tar of a class.
+
+    Args:
+        counts: split -> class -> number of samples.
+        splits: tar -> split, of tars with a split in their name.
+
+    Raises:
+        ValueError: naming a tar of such a split.
+    """
+    training = set(counts.get("train", ()))
+    for tar, split in splits.items():
+        classes = set(counts[split])
+        if len(training) > 1 and classes and not classes & training:
+            raise ValueError(
+                f"{tar} counts as {split} by its name, but {split} has only classes that train lacks "
+                f"({', '.join(sorted(classes)[:4])}): if the name tells no split, give --split train; otherwise "
+                f"correct the labels, or index {split} by a command of its own with --split {split}"
+            )
+
+
 def renumbered(index: ShardIndex, classes: ClassList) -> ShardIndex:
     """Return the index with labels that are positions in the class list of all shards."""
     positions = ShardLabels.of(index).positions(classes)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 
+from PIL import Image, UnidentifiedImageError
+
 from fourds_dist.data.decode.grey import DEEP, Grey, joined, measured, to_json
+from fourds_dist.data.decode.pixels import FORMATS
 from fourds_dist.data.files import frames
-from fourds_dist.data.files.file_kinds import other_kind
+from fourds_dist.data.files.file_kinds import other_kind, why_unread
 from fourds_dist.data.pack.tar import Member, TarFault
 from fourds_dist.data.pack.webdataset_samples import IMAGES, MOST_LABEL_BYTES, OnFault, TarSample, name_parts
 
@@ -62,6 +66,8 @@ class TarImages:
                 self._with_frames.add(item.offset)
             try:
                 grey = measured(item.content) if self._is_measured(extension) else None
+                if grey is None and item.content[:2] in (b"II", b"MM"):
+                    _refuse_unread_tiff(item.content)
                 if grey is not None:
                     self._greys[item.offset] = grey
                 if self._decode:
@@ -121,3 +127,13 @@ class TarImages:
         decoded_whole(
             data, WHOLE_PX, grey_range=None if grey is None else grey.range, most_pixels=most_pixels
         )
+
+
+def _refuse_unread_tiff(data: bytes) -> None:
+    """Raise ValueError if a TIFF holds values of a type that Pillow does not read."""
+    try:
+        Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ValueError(why_unread(io.BytesIO(data))) from None
+    except (OSError, SyntaxError, Image.DecompressionBombError):
+        return  # damage and size are reported by decoding

@@ -166,9 +166,10 @@ class SampleGrouping:
             self._refuse_other_folder()
             return
         offset = min(member.header for member in before.values())
-        if set(before) & set(self._members):
-            what = f"has the same key as a sample at byte {offset}, but the members of a sample must be consecutive"
-            raise self._fault_of("duplicate key", what)
+        if both := {field: self._members[field] for field in before if field in self._members}:
+            what = f"has the same key as a sample at byte {offset}, and both have {_listed(both)}"
+            remedy = "write the tar again with one key for each sample, and each sample once"
+            raise self._fault_of("duplicate key", what, remedy=remedy)
         if position is not None:
             self._samples[position] = None
         what = (

@@ -75,9 +75,12 @@ def test_unreadable_images(tmp_path: Path) -> None:
     for n in range(7):
         (tmp_path / "dog" / f"bad{n}.png").write_bytes(good.read_bytes()[:40] if n else b"")
     image(tmp_path / "dog" / "x.jpg", "ICO")
+    (tmp_path / "dog" / "bad0.png").unlink()
+    (tmp_path / "dog" / "bad0.png").symlink_to("/nowhere")
     with pytest.raises(
         ValueError,
-        match=r"8 of 9 images cannot be read:(\n.*dog/bad\d.png: .+){5}\n.*and 3 more\n.*--skip-bad",
+        match=r"8 of 9 images cannot be read:\n.*: a link to /nowhere, which does not exist"
+        r"(\n.*dog/bad\d.png: .+){4}\n.*and 3 more\n.*--skip-bad",
     ):
         folder(tmp_path)
     domain = folder(tmp_path, skip_bad=True)
@@ -128,6 +131,18 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     (tmp_path / "d" / "dog" / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "elsewhere")
     assert list(found(folder(tmp_path / "d"))) == ["dog-link-a"]
+
+
+def test_sub_folders_that_may_be_the_classes_are_remarked_on(tmp_path: Path) -> None:
+    for name in ("animal/cat/1", "animal/dog/2", "plant/rose/3", "plant/oak/tall/4"):
+        image(tmp_path / f"{name}.png")
+    (remark,) = folder(tmp_path).notes["remarks"]
+    words = (
+        "the classes are animal, plant; all images are in sub-folders (cat, dog, oak, rose, ...), whose names"
+    )
+    assert remark.startswith(words)
+    image(tmp_path / "plant" / "5.png")  # an image beside the sub-folders
+    assert folder(tmp_path).notes["remarks"] == []
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import unicodedata
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from fourds_dist.data.datasets.folder import image_folder
+from fourds_dist.data.decode.decode import decode
 from fourds_dist.data.files.file_kinds import UNREAD_FORMATS, is_image, is_left_by_system, kind_of, other_kind
 from fourds_dist.io.names import composed
+from tests.data.deep_images import tiff
 
 
 @pytest.mark.parametrize(
@@ -56,3 +61,29 @@ def test_one_unicode_form() -> None:
 def test_files_that_are_no_images_are_known_by_their_beginning(head: bytes, why: str | None) -> None:
     found = other_kind(head)
     assert found is None if why is None else why in str(found)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "it is empty"),
+        (b"<html>404</html>", r"it begins with b'<html>40': it is a page of HTML.* download the file again"),
+        (b"hello, this is text", r"it begins with b'hello, t', which is not a readable JPEG, .* or PPM"),
+        (
+            tiff(np.zeros((4, 4, 3), "f4")),
+            "it is a TIFF of 3 32-bit float values per pixel, .* convert it to 8-bit",
+        ),
+        (tiff(np.zeros((4, 4, 5), "u2"), ">"), "it is a TIFF of 5 16-bit unsigned values per pixel"),
+        (tiff(np.zeros((4, 4, 1), "f8")), "it is a TIFF of 1 64-bit float value per pixel"),
+        (b"II*\0\x08\0\0\0" + bytes(6), "which is not a readable JPEG"),
+    ],
+)
+def test_packing_and_decoding_say_alike_why_a_file_is_not_read(tmp_path: Path, data: bytes, why: str) -> None:
+    path = tmp_path / "dog" / "a.tif"
+    path.parent.mkdir()
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=why):
+        decode(data, resize_px=8, crop_px=8, place=(0.5, 0.5))
+    for decodes in (False, True):
+        with pytest.raises(ValueError, match=f"dog/a.tif: .*{why}"):
+            image_folder(tmp_path, decode=decodes)

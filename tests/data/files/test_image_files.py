@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fourds_dist.data.files.image_files import find_images, images_in
+from fourds_dist.data.files.image_files import find_images, images_in, reason_of
 
 
 @pytest.fixture
@@ -83,3 +83,34 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     (tmp_path / "a" / "1.jpg").touch()
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     assert len(find_images(tmp_path).paths) == 1
+
+
+def test_links_that_lead_nowhere_are_named_and_pipes_are_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").touch()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for name, target in (
+        ("gone.jpg", "/nowhere/gone.jpg"),
+        ("loop.jpg", "loop.jpg"),
+        ("notes.txt", "/nowhere"),
+    ):
+        (tmp_path / name).symlink_to(target)
+    found = find_images(tmp_path)
+    found.check_open()
+    assert [path.name for path in found.paths] == ["1.jpg", "gone.jpg", "loop.jpg"]
+    assert found.others == {"pipes, sockets and devices": 1, ".txt": 1}
+    reasons = [reason_of(path) for path in found.paths]
+    assert reasons[:2] == [None, "a link to /nowhere/gone.jpg, which does not exist"]
+    assert "symbolic links" in str(reasons[2])
+
+
+def test_a_link_to_a_folder_that_is_gone_is_an_error_or_counted(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").touch()
+    (tmp_path / "bird").symlink_to("/nowhere/bird")
+    found = find_images(tmp_path)
+    words = (
+        r"bird: a link to /nowhere/bird, which does not exist\ncorrect or remove the links, or leave them out"
+    )
+    with pytest.raises(ValueError, match=words):
+        found.check_open()
+    found.check_open(skip_bad=True)
+    assert "1 folder that cannot be read (first" in found.left_out()[0]

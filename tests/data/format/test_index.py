@@ -17,6 +17,7 @@ from fourds_dist.data.format.index import ShardIndex
 from fourds_dist.data.pack.indexing import index_tar
 from fourds_dist.data.pack.label_field import LabelField
 from fourds_dist.data.pack.tar import TarFault
+from tests.data.deep_images import tiff
 from tests.data.pack.tars import JPEG, samples, tar_bytes, webdataset_samples
 
 FIELDS = [field for field in ShardIndex.__dataclass_fields__ if field not in ("num_bytes", "sha256", "stamp")]
@@ -197,7 +198,7 @@ FAULTY: dict[str, tuple[bytes, str, str]] = {
     "a key twice": (
         tar_bytes(samples(2) + samples(1)),
         "duplicate key",
-        "sample 'k0000' has the same key as a sample at byte 0",
+        "sample 'k0000' has the same key as a sample at byte 0, and both have cls, jpg; .* each sample once",
     ),
     "a field twice": (
         tar_bytes([("a.cls", b"1"), ("a.jpg", JPEG), ("a.JPG", JPEG)]),
@@ -208,6 +209,11 @@ FAULTY: dict[str, tuple[bytes, str, str]] = {
         tar_bytes([("a.1.jpg", JPEG), ("a.2.jpg", JPEG), ("a.cls", b"1")]),
         "several images",
         "none in a field such as jpg or png: 1.jpg, 2.jpg",
+    ),
+    "a TIFF of three floats": (
+        tar_bytes([("a.tif", tiff(np.zeros((4, 4, 3), "f4"))), ("a.cls", b"1")]),
+        "unreadable image",
+        "a TIFF of 3 32-bit float values per pixel, which is not read; convert it",
     ),
     "a format that is not read": (
         tar_bytes([("a.jp2", b"x"), ("a.cls", b"1")]),

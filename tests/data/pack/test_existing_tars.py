@@ -146,6 +146,17 @@ def test_names_that_do_not_tell_are_for_training(tmp_path: Path) -> None:
     assert (set(manifest.splits), "remarks" in manifest.notes) == ({"train"}, False)
 
 
+def test_a_name_of_a_class_is_no_split(tmp_path: Path) -> None:
+    for name, label in (("bus-0.tar", 0), ("freight-train-0.tar", 1), ("test_tubes-0.tar", 2)):
+        numbered(tmp_path, name, [label] * 4)
+    words = r"test_tubes-0\.tar counts as test by its name.* train lacks \(2\): .* give --split train"
+    with pytest.raises(ValueError, match=words):
+        index_existing_tars([str(tmp_path)])
+    assert not (tmp_path / MANIFEST).exists()
+    manifest = index_existing_tars([str(tmp_path)], split="train").manifest
+    assert manifest.class_counts == {"train": (4, 4, 4)}
+
+
 def test_an_index_is_made_once(tmp_path: Path) -> None:
     tars(tmp_path, a=3, b=3, c=3)
     index_existing_tars([str(tmp_path)])
@@ -354,9 +365,10 @@ def test_labels_that_are_codes_or_ids(tmp_path: Path) -> None:
     assert verify(str(tmp_path))[1] == []
     numbered(tmp_path / "ids", "0.tar", list(range(60)))
     with pytest.raises(
-        ValueError, match="ids, not classes; name another field by --label, or name the classes"
+        ValueError,
+        match=r"/ids has 60 .* ids, not classes; name another field by --label, or name the classes",
     ):
-        index_existing_tars([str(tmp_path / "ids")])
+        index_existing_tars([str(tmp_path / "ids")], to=str(tmp_path / "elsewhere"))
 
 
 def test_numbers_as_json_numbers_and_text(tmp_path: Path) -> None:
