@@ -127,7 +127,7 @@ def test_the_card_s_network_equals_the_backbone(arch: str, stem: str) -> None:
 def test_tied_weights_are_exported(format_: str, tmp_path: Path) -> None:
     """safetensors itself refuses tensors that share memory."""
     network = networks.tied(2).eval()
-    preprocessing = Preprocessing(16, 16, (0.0,) * 3, (1.0,) * 3)
+    preprocessing = Preprocessing(16, 16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     student = Student("", ("a", "b"), preprocessing, lambda pixels: pixels, network, {})
     path = formats.Writer(student, {"arch": "tied"}, lambda: torch.zeros(1)).write(format_, tmp_path)
     images = torch.rand(3, 3, 16, 16)
