@@ -4,6 +4,7 @@ runs/photos                          run: the finished student
 runs/photos/distill/checkpoint-...   checkpoint: the best weights so far
 student.safetensors                  weights with metadata, from a run or an export
 student.pt2, student.onnx            exported programs
+shipped                              folder of an export: its first file of these
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ def load_student(source: str | Path | Run) -> Student:
             raise ValueError(f"{url}: nothing there; give a run's folder or a student ({', '.join(FORMATS)})")
         if not fs.isdir(path):
             raise ValueError(f"{url} is no student; give a run's folder or a file {', '.join(FORMATS)}")
+        if not fs.exists(f"{path}/{RunFile.CONFIG}"):
+            for file in (f"student{suffix}" for suffix in FORMATS):
+                if fs.exists(f"{path}/{file}"):
+                    return load_student(f"{url}/{file}")
     return _of_run(Run(url))
 
 

@@ -66,7 +66,10 @@ DEFAULT_STAGES: dict[str, tuple[str, ...]] = {
     "vit_l": _numbered("encoder.layers.encoder_layer_", 5, 11, 17, 22),
     "vit_h": _numbered("encoder.layers.encoder_layer_", 7, 15, 23, 30),
 }
-"""Stages by prefix of an architecture's name (the longest matching one). The configuration names those of others."""
+"""Stages by prefix of an architecture's name (the longest matching one). timm's networks describe their own; the
+configuration names those of others."""
+STRIDES = (4, 8, 16, 32)
+"""Strides of the default stages."""
 
 
 class BackboneConfig(ConfigSection):
@@ -225,13 +228,12 @@ def stage_names(config: BackboneConfig, network: nn.Module) -> tuple[str, ...]:
     """
     names = config.stages
     if names is None:
-        family = max((f for f in DEFAULT_STAGES if config.arch.startswith(f)), key=len, default=None)
-        if family is None or ":" in config.arch:
+        names = _default_stages(config.arch, network)
+        if names is None:
             parts = ", ".join(child for child, _ in network.named_children())
             raise ValueError(
                 f"no default stages are known for {config.arch!r}; name submodules under `stages` (top-level: {parts})"
             )
-        names = DEFAULT_STAGES[family]
     if not names or len(set(names)) < len(names):
         raise ValueError(
             f"stages {list(names)} of {config.arch} are empty or have duplicates; name each submodule once"
@@ -246,6 +248,33 @@ def stage_names(config: BackboneConfig, network: nn.Module) -> tuple[str, ...]:
                 f"{config.arch} has no submodule {name!r}; {hint}its top-level submodules are {top}"
             )
     return names
+
+
+def _default_stages(arch: str, network: nn.Module) -> tuple[str, ...] | None:
+    if arch.startswith("timm/"):
+        return _described_stages(network)
+    family = max((f for f in DEFAULT_STAGES if arch.startswith(f)), key=len, default=None)
+    return None if family is None or ":" in arch else DEFAULT_STAGES[family]
+
+
+def _described_stages(network: nn.Module) -> tuple[str, ...] | None:
+    """Return four stages from a timm network's own description, `feature_info`; None if there are no such four.
+
+    They are the last ones of the strides 4, 8, 16 and 32. If all have one stride, as in a ViT, they are at quarters of
+    the depth, the last one a layer early.
+    """
+    info = getattr(network, "feature_info", None)
+    if not isinstance(info, list):
+        return None
+    strides: dict[str, Any] = {entry.get("module"): entry.get("reduction") for entry in info}
+    if len(set(strides.values())) == 1 and len(strides) > len(STRIDES):
+        modules, depth = list(strides), len(strides)
+        names = [modules[depth * quarter // 4 - 1] for quarter in (1, 2, 3)] + [modules[-2]]
+    else:
+        last = {stride: name for name, stride in strides.items()}
+        names = [last[stride] for stride in STRIDES if stride in last]
+    known = dict(network.named_modules())
+    return tuple(names) if len(names) == len(STRIDES) and all(name in known for name in names) else None
 
 
 def num_parameters(network: nn.Module) -> int:

@@ -97,9 +97,7 @@ class NonfiniteGuard:
             f"({self.num_skipped} of step.max_nonfinite_steps={self._budget}); {file} names the images"
         )
         if self.num_skipped > self._budget:
-            raise FloatingPointError(
-                f"{text}. That is more than allowed; lower optim.lr or set optim.max_grad_norm"
-            )
+            raise FloatingPointError(f"{text}. That is more than allowed. {_what_to_do(larger=True)}")
         return text
 
     def check_state(self, step: int, state: dict[str, Any] | None) -> None:
@@ -135,8 +133,12 @@ class NonfiniteGuard:
 
 
 def _error(what: str, file: str) -> FloatingPointError:
-    return FloatingPointError(
-        f"{what}; {file} names its images. Give the same command with a lower optim.lr of this stage, with its "
-        "optim.max_grad_norm, or with step.max_nonfinite_steps to skip such steps; the run resumes from the newest "
+    return FloatingPointError(f"{what}; {file} names its images. {_what_to_do()}")
+
+
+def _what_to_do(*, larger: bool = False) -> str:
+    return (
+        "Give the same command with a lower optim.lr of this stage, with its optim.max_grad_norm, or with "
+        f"{'a larger ' if larger else ''}step.max_nonfinite_steps to skip such steps; the run resumes from the newest "
         "checkpoint. If that checkpoint diverges too, also give another run.name"
     )

@@ -62,6 +62,13 @@ def test_a_file_alone_has_its_preprocessing(workplace: Path, tmp_path: Path) -> 
         assert alone.predict(seven)[0] == load_student(run / name).predict(seven)[0]
 
 
+def test_the_folder_of_an_export_is_its_student(run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "student.safetensors").write_bytes((run_folder / "student.safetensors").read_bytes())
+    student = load_student(tmp_path)
+    assert student.origin == f"{tmp_path}/student.safetensors"
+    assert student.classes == load_student(run_folder).classes
+
+
 def test_a_file_without_preprocessing_needs_the_configuration_of_its_run(
     run_folder: Path, tmp_path: Path
 ) -> None:

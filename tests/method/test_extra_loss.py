@@ -30,6 +30,14 @@ def for_each_image(*, student_logits: Tensor, **_: Any) -> Tensor:
     return student_logits.square().mean(1)
 
 
+def of_two(student_logits: Tensor, labels: Tensor) -> Tensor:
+    return student_logits.mean()
+
+
+def of_its_own(student_logits: Tensor, *, margin: float, **_: Any) -> Tensor:
+    return student_logits.mean() - margin
+
+
 def a_float(**_: Any) -> float:
     return 0.5
 
@@ -51,6 +59,21 @@ def test_it_joins_the_loss_of_the_student_by_its_weight(function: str) -> None:
     assert set(output.losses) - set(without.losses) == {"extra"}
     torch.testing.assert_close(output.loss, without.loss + 3 * output.losses["extra"])
     output.loss.backward()
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        ("of_two", "unexpected keyword argument 'teacher_logits'"),
+        ("of_its_own", "missing .* argument: 'margin'"),
+    ],
+)
+def test_a_function_of_other_arguments_is_refused_by_its_key(function: str, reason: str) -> None:
+    with pytest.raises(
+        ValueError,
+        match=rf"method\.extra_loss: .*{function}\(.* is called with student_logits.*{reason}.*\*\*others",
+    ):
+        tiny_four_ds(extra_loss=f"{HERE}:{function}")
 
 
 def test_the_teacher_takes_part_for_it_alone() -> None:

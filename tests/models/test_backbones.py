@@ -19,6 +19,7 @@ from fourds_dist.models.backbones import DEFAULT_STAGES, stage_names
 from fourds_dist.models.feature_hooks import inspect_stages
 from tests.method.networks import VIT, VIT_STAGES
 
+VIT_OF_TIMM = ("blocks.2", "blocks.5", "blocks.8", "blocks.10")
 SMALL = BackboneConfig(arch="resnet10", stem="small")
 WITHOUT_STAGES = {"alexnet", "googlenet", "inception_v3", "maxvit_t", "squeezenet1_0", "squeezenet1_1"}
 OFFERED = [a for a in torchvision.models.list_models(module=torchvision.models) if a not in WITHOUT_STAGES]
@@ -175,6 +176,30 @@ def test_patches_of_timm_have_to_fit_the_image() -> None:
         pytest.raises(ValueError, match=r"patches of 16 px, and 72 .* data\.crop_px=64"),
     ):
         build_backbone(BackboneConfig(arch="timm/vit_tiny_patch16_224"), 5, 72)
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [
+        ("vit_tiny_patch16_224", VIT_OF_TIMM),
+        ("eva02_tiny_patch14_224", VIT_OF_TIMM),
+        ("mixer_s32_224", ("blocks.1", "blocks.3", "blocks.5", "blocks.6")),
+        ("convnext_atto", ("stages.0", "stages.1", "stages.2", "stages.3")),
+        ("efficientnet_b0", ("blocks.1", "blocks.2", "blocks.4", "blocks.6")),
+        ("resnet10t", ("layer1", "layer2", "layer3", "layer4")),
+        ("hrnet_w18_small", None),  # its description names modules that it does not have
+    ],
+)
+def test_networks_of_timm_describe_their_stages(name: str, stages: tuple[str, ...] | None) -> None:
+    timm = pytest.importorskip("timm")
+    with torch.device("meta"):
+        network = timm.create_model(name)
+    config = BackboneConfig(arch=f"timm/{name}")
+    if stages is None:
+        with pytest.raises(ValueError, match=f"no default stages are known for 'timm/{name}'"):
+            stage_names(config, network)
+    else:
+        assert stage_names(config, network) == stages
 
 
 def test_stages_are_named_as_they_run() -> None:

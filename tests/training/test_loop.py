@@ -298,7 +298,9 @@ class TestNotFinite:
         with pytest.raises(KeyboardInterrupt):
             run(store, stream=Poisoned(5, 7), max_nonfinite_steps=1)
         store.kill_after = 10**9
-        with pytest.raises(FloatingPointError, match=r"2 of step.max_nonfinite_steps=1.*more than allowed"):
+        with pytest.raises(
+            FloatingPointError, match=r"2 of step.max_nonfinite_steps=1.*more than allowed.*another run.name"
+        ):
             run(store, accuracies=[0.3], stream=Poisoned(5, 7), max_nonfinite_steps=1)
 
 

@@ -274,7 +274,10 @@ def _why_none(url: str) -> str:
         if entries
         else "it is empty"
     )
-    return f"{url} is not a dataset folder: it has no {MANIFEST}; {held}"
+    return (
+        f"{url} is not a dataset folder: it has no {MANIFEST}; {held}. Give a folder that packing wrote; "
+        "`python -m fourds_dist.pack folder PICTURES OUT` packs images on a disk of this machine"
+    )
 
 
 def first_repeated(names: Sequence[str]) -> str | None:

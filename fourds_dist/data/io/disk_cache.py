@@ -16,11 +16,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import tempfile
 import threading
 import zlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+
+from fourds_dist.io.storage import is_url, plain
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +48,16 @@ class DiskCache:
         expected_bytes: size of the data that will be read, 0 if unknown; if it exceeds the limit, a share is cached.
 
     Raises:
-        CacheFolderError: the folder cannot be made or written.
+        CacheFolderError: the folder is in a store, or cannot be made or written.
     """
 
     def __init__(self, folder: str | Path, limit_bytes: int, expected_bytes: int = 0) -> None:
+        folder = plain(str(folder))
+        if is_url(folder):
+            raise CacheFolderError(
+                f"data.cache_dir={folder} is in a store; give a folder on a disk of each node, for example "
+                f"data.cache_dir={Path(tempfile.gettempdir(), 'fourds-cache')}"
+            )
         self._folder = Path(folder)
         self._limit_bytes = limit_bytes
         self._cached_share = min(1.0, _LOW_WATER * limit_bytes / expected_bytes) if expected_bytes else 1.0

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.inference.student import ABOUT, Student, network_of
 from fourds_dist.io.extras import fix
+from fourds_dist.models.weights.loading import encode_weights
 
 OPSET = 18
 FILES = {
@@ -97,8 +97,7 @@ class Writer:
         return path
 
     def _safetensors(self, path: Path) -> None:
-        weights = {name: tensor.contiguous() for name, tensor in self._network.state_dict().items()}
-        save_file(weights, str(path), metadata=self._about)
+        path.write_bytes(encode_weights(self._network.state_dict(), self._about))
 
     def _torch_export(self, path: Path) -> None:
         batch = torch.export.Dim("batch", min=1)

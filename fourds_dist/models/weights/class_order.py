@@ -25,7 +25,7 @@ def reorder_classes(network: nn.Module, order: Sequence[int], image_size: int) -
         ValueError: no layer has a row for each class; the network is unchanged.
     """
     images = torch.rand(NUM_IMAGES, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
-    layers, before = _layers(network, images)
+    layers, before = run_layers(network, images)
     wide = [name for name, output in layers if output == NUM_IMAGES * len(order)]
     for chosen in ([name for name, _ in layers[-1:]], wide):
         tensors = _rows(network, chosen, len(order))
@@ -33,7 +33,7 @@ def reorder_classes(network: nn.Module, order: Sequence[int], image_size: int) -
         _assign(tensors, {name: tensor[list(order)] for name, tensor in former.items()})
         expected = before[:, list(order)]
         scale = max(1.0, expected.abs().max().item())
-        if tensors and torch.allclose(_layers(network, images)[1], expected, rtol=1e-3, atol=1e-4 * scale):
+        if tensors and torch.allclose(run_layers(network, images)[1], expected, rtol=1e-3, atol=1e-4 * scale):
             return list(tensors)
         _assign(tensors, former)
     raise ValueError("no layer of the network has a row for each class")
@@ -41,12 +41,12 @@ def reorder_classes(network: nn.Module, order: Sequence[int], image_size: int) -
 
 def last_layer(network: nn.Module, num_classes: int, image_size: int) -> list[str]:
     """Return the names of the tensors with a row for each class in the layer that runs last."""
-    layers, _ = _layers(network, torch.zeros(NUM_IMAGES, 3, image_size, image_size))
+    layers, _ = run_layers(network, torch.zeros(NUM_IMAGES, 3, image_size, image_size))
     return list(_rows(network, [name for name, _ in layers[-1:]], num_classes))
 
 
 @torch.no_grad()
-def _layers(network: nn.Module, images: Tensor) -> tuple[list[tuple[str, int]], Tensor]:
+def run_layers(network: nn.Module, images: Tensor) -> tuple[list[tuple[str, int]], Tensor]:
     """Return the layers with direct parameters in the order in which they ran, each with the size of its output; and
     the logits."""
     ran: list[tuple[str, int]] = []

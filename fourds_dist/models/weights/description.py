@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from fourds_dist.io.json_text import parse_json
+from fourds_dist.models.weights.settings_text import settings_of
 
 _NESTED = (
     "hyperparameters datamodulehyperparameters hparams args opt cfg config configjson meta metadata datasetmeta "
@@ -54,6 +55,13 @@ _OF_IMAGES = (
 MEANS = tuple((f"{word}mean", f"{word}std") for word in _OF_IMAGES)
 """Keys of the mean and the standard deviation of images in one mapping."""
 
+_BGR_IF_SET = "doflipchannelorder flipchannelorder doflipchannels rgbtobgr rgb2bgr tobgr usebgr isbgr bgr"
+_BGR_UNLESS_SET = "torgb bgrtorgb bgr2rgb"
+_BGR_IF = {True: _BGR_IF_SET.split(), False: _BGR_UNLESS_SET.split()}
+"""Keys of flags whose value True, or False, means that the network reads images in BGR."""
+_ORDER = re.compile("channel|colou?r|space|format|mode|order")
+"""Parts of keys whose value may be the text BGR."""
+
 MOST = 1e6
 """Upper bound of a mean or standard deviation of images; larger values are ignored."""
 MOST_PLACES = 10_000
@@ -86,7 +94,7 @@ def places(values: Mapping[str, Any]) -> list[Place]:
         mapping, is_known = pending.popleft()
         found.append(Place({_plain(key): value for key, value in mapping.items()}, is_known))
         for key, value in mapping.items():
-            inner = _mapping(value)
+            inner = _mapping(value, is_known=is_known and _plain(key) in NESTED)
             if inner and not _is_weights(inner):
                 pending.append((inner, is_known and _plain(key) in NESTED))
     return found
@@ -124,6 +132,18 @@ def normalisation(found: Sequence[Place]) -> dict[str, tuple[float, ...]]:
     return {}
 
 
+def reads_bgr(found: Sequence[Place]) -> bool:
+    """Whether the first setting of the channel order says BGR, the order in which OpenCV reads images."""
+    for place in found:
+        for key, value in place.values.items():
+            if isinstance(value, str) and _ORDER.search(key) and value.strip().lower() in ("bgr", "rgb"):
+                return value.strip().lower() == "bgr"
+            for flag, keys in _BGR_IF.items():
+                if isinstance(value, bool) and key in keys:
+                    return value is flag
+    return False
+
+
 def input_normaliser(tensors: Mapping[str, Tensor], own: Mapping[str, Any]) -> dict[str, Any]:
     """Return `mean` and `std` of a layer of the file's network that normalises images and that the run's network lacks.
 
@@ -145,13 +165,14 @@ def _plain(key: object) -> str:
     return re.sub(r"[\W_]", "", str(key)).lower()
 
 
-def _mapping(value: Any) -> Mapping[Any, Any] | None:
-    """Return the settings in a value: its items, and the attributes of an object of an unknown class."""
-    if isinstance(value, str) and value.lstrip()[:1] == "{":
-        try:
-            value = parse_json(value)
-        except ValueError:
-            return None
+def _mapping(value: Any, *, is_known: bool) -> Mapping[Any, Any] | None:
+    """Return the settings in a value: its items, and the attributes of an object of an unknown class.
+
+    Args:
+        is_known: the value is where trainers store settings; other texts are read only if they look like JSON.
+    """
+    if isinstance(value, str) and (is_known or value.lstrip()[:1] == "{"):
+        value = settings_of(value)
     if isinstance(value, Tensor | str | bytes) or callable(value):
         return None
     attributes = getattr(value, "__dict__", None)

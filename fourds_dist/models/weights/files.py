@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
+from fourds_dist.config.stage_names import STAGES
 from fourds_dist.io.json_text import parse_json
 from fourds_dist.io.storage import locate, translate_storage_errors
 from fourds_dist.io.unpickling import torch_load
@@ -193,10 +194,13 @@ def _folder(url: str, what: str) -> str:
     ]
     if existing:
         return f"{what}: {url} is a folder; give the file of weights in it: {what}={url.rstrip('/')}/{existing[0]}"
-    if re.search(r"/checkpoint-\d+/?$", url):
+    parent, _, name = path.rstrip("/").rpartition("/")
+    is_stage = name in STAGES and fs.exists(f"{parent}/{RunFile.CONFIG}")
+    if is_stage or re.search(r"/checkpoint-\d+/?$", url):
+        kind = "the folder" if is_stage else "a checkpoint"
         return (
-            f"{what}: {url} is a checkpoint of a run's stage, which has no complete network; give a file of weights "
-            f"of the run: {_files_of_run(url, what)}"
+            f"{what}: {url} is {kind} of a run's stage, which has no complete network; give a file of weights of the "
+            f"run: {_files_of_run(url, what)}"
         )
     return (
         f"{what}: {url} is a folder without a known file of weights; give a file (.safetensors, or a state dict saved "
@@ -206,7 +210,7 @@ def _folder(url: str, what: str) -> str:
 
 def _files_of_run(url: str, what: str) -> str:
     """Return the file of weights to use instead of a checkpoint, from the run's folder."""
-    run = re.sub(r"/[^/]+/checkpoint-\d+(/[^/]*)?/?$", "", url)
+    run = re.sub(r"/[^/]+(/checkpoint-\d+(/[^/]*)?)?/?$", "", url)
     names = RUN_FILES.get(what.partition(".")[0], RUN_FILES["teacher"])
     fs, path = locate(run)
     existing = [name for name in names if fs.exists(f"{path}/{name}")]

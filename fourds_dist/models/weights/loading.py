@@ -111,8 +111,10 @@ def load_weights(
         check.architecture()
         check.preprocessing()
     fill(network, found, file.where)
-    if check is not None and metadata == "check":
-        check.reorder(network, image_size)
+    if check is not None:
+        check.reverse_channels(network, image_size)
+        if metadata == "check":
+            check.reorder(network, image_size)
     notify_remarks(found, file.where, notify)
 
 

@@ -21,6 +21,7 @@ from fourds_dist.models.weights.description import (
     normalisation,
     places,
     plain_name,
+    reads_bgr,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class NetworkMetadata:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     grey_ranges: tuple[GreyRange, ...] = ()
     """Grey ranges of the run's domains, or of the file; empty without images of more than 8 bits."""
+    reads_bgr: bool = False
+    """Whether the network reads images in BGR instead of RGB."""
     has_source: bool = False
     """Whether the run reads images of the source."""
 
@@ -93,8 +96,11 @@ class NetworkMetadata:
         layer = input_normaliser(tensors or {}, own or {})
         if layer:
             preprocessing = normalisation([Place(layer, is_known=True)])
+        is_bgr = not is_run_file and reads_bgr(found)
+        if is_bgr:  # means and deviations have the order of the network's channels
+            preprocessing = {key: values[::-1] for key, values in preprocessing.items()}
         if not is_run_file:
-            return cls(None, None, classes, preprocessing)
+            return cls(None, None, classes, preprocessing, reads_bgr=is_bgr)
         preprocessing |= _json(values.get("preprocessing"))
         grey_range = preprocessing.pop("grey_range", None)
         grey_range = tuple(grey_range) if isinstance(grey_range, list) else None

@@ -9,6 +9,7 @@ from typing import Literal
 
 from torch import nn
 
+from fourds_dist.models.weights.channel_order import reverse_channels
 from fourds_dist.models.weights.class_order import reorder_classes
 from fourds_dist.models.weights.metadata import (
     PREPROCESSING_KEYS,
@@ -149,6 +150,28 @@ class MetadataCheck:
             f"{self.where}: the classes are in another order than the data's; reordered {', '.join(names)} by class "
             "name"
         )
+
+    def reverse_channels(self, network: nn.Module, image_size: int | None) -> None:
+        """Reverse the input channels of the loaded network if the file's network reads BGR.
+
+        Raises:
+            ValueError: no layer reads the channels.
+        """
+        if not self.of_file.reads_bgr:
+            return
+        text = f"{self.where} was trained on images in BGR, and the run reads RGB"
+        if self.metadata == "ignore":
+            self.notify(f"{text}; ignored by {self._key}")
+            return
+        assert image_size is not None
+        try:
+            name = reverse_channels(network, image_size)
+        except ValueError as error:
+            raise ValueError(
+                f"{text}, and its channels cannot be reversed ({error}); give weights for RGB, or set {self._key} to "
+                "use the weights as they are"
+            ) from None
+        self.notify(f"{text}; reversed the input channels of {name}")
 
     @property
     def _other_order(self) -> list[int] | None:

@@ -134,8 +134,10 @@ def build_initialised(
     if is_download and config.arch in _FIRST_LAYER:
         _fold_input_transform(network, *_FIRST_LAYER[config.arch])
     elif not is_download:
-        if is_whole and check is not None and policy == "check":
-            check.reorder(network, image_size)
+        if check is not None:
+            check.reverse_channels(network, image_size)
+            if is_whole and policy == "check":
+                check.reorder(network, image_size)
         notify_remarks(found, file.where, notify)
     return InitialNetwork(network, is_untrained=is_download or not is_whole)
 

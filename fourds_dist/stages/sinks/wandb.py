@@ -27,6 +27,9 @@ OBEYED = (
     "WANDB_PROJECT",
     "WANDB_ENTITY",
     "WANDB_RUN_GROUP",
+    "WANDB_TAGS",
+    "WANDB_NOTES",
+    "WANDB_JOB_TYPE",
     "WANDB_BASE_URL",
 )
 """Variables of W&B that are passed to workers on other machines; API keys have to exist there."""
@@ -65,7 +68,7 @@ class TrackingConfig(ConfigSection):
     """W&B group; null: WANDB_RUN_GROUP, or else the run's name, which groups its stages."""
 
     tags: tuple[str, ...] = ()
-    """W&B tags."""
+    """W&B tags; []: those of WANDB_TAGS (separated by commas)."""
 
 
 def automatic_mode() -> Mode:
@@ -108,7 +111,7 @@ class Wandb:
                 "name": f"{name}/{stage}",
                 "id": _run_id(folder, stage),
                 "resume": "allow",
-                "tags": list(config.tags),
+                "tags": list(config.tags) or None,  # W&B reads WANDB_TAGS for None only
                 "config": settings,
                 "dir": path,
             }

@@ -12,6 +12,16 @@ from fourds_dist.config.section import ConfigError
 
 GROUP = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 TORCHRUN = "TORCHELASTIC_RUN_ID"
+LOCAL_RANKS = (
+    "LOCAL_RANK",
+    "SLURM_LOCALID",
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "MV2_COMM_WORLD_LOCAL_RANK",
+    "MPI_LOCALRANKID",
+    "PMI_LOCAL_RANK",
+)
+"""Variables with the number of a rank on its machine: torchrun's, then those of srun and mpirun, which remain the only
+ones if a script sets just GROUP from srun's or mpirun's variables."""
 
 
 def group_size(environment: Mapping[str, str] | None = None) -> int | None:
@@ -36,6 +46,16 @@ def group_size(environment: Mapping[str, str] | None = None) -> int | None:
             f"the environment defines ranks ({found}), but {', '.join(missing)} is not set; {_REMEDY}"
         )
     return None
+
+
+def local_rank(environment: Mapping[str, str] | None = None) -> int:
+    """Return the number of this rank on its machine; 0 without a variable.
+
+    Raises:
+        ConfigError: the variable is not a number.
+    """
+    given = os.environ if environment is None else environment
+    return next((_number(name, given) for name in LOCAL_RANKS if given.get(name)), 0)
 
 
 def _number(name: str, given: Mapping[str, str]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fourds_dist.training.distributed.rank_variables import group_size
+from fourds_dist.training.distributed.rank_variables import group_size, local_rank
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,8 @@ class World:
                 )
             dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
         if torch.cuda.is_available():
-            # Under Ray each worker has one visible GPU; under torchrun all GPUs are visible.
-            local_rank = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
-            device = torch.device("cuda", local_rank)
+            # Under Ray each worker has one visible GPU; under other launchers all GPUs are visible.
+            device = torch.device("cuda", local_rank() % torch.cuda.device_count())
             torch.cuda.set_device(device)
         else:
             device = torch.device("cpu")

@@ -95,6 +95,17 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
         DiskCache(tmp_path / "file" / "x", 10)
 
 
+@pytest.mark.parametrize("url", ["s3://bucket/cache", "memory://cache", "simplecache::s3://bucket/cache"])
+def test_a_store_is_no_cache(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        module.CacheFolderError, match=r"is in a store; give .* disk of each node.*data\.cache_dir=/"
+    ):
+        DiskCache(url, 10**6)
+    DiskCache(f"file://{tmp_path}/cache", 10**6)
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
 def test_missing_pages_around_a_held_one_are_read_in_stretches(tmp_path):
     store, cache = Store(), DiskCache(tmp_path, 10**6)
     get(cache, store, 1000, 1010)

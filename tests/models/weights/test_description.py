@@ -76,6 +76,45 @@ def test_normalisation_is_found_under_any_key(about: dict[str, Any], mean: float
     assert found["std"] == pytest.approx((std,) * 3)
 
 
+MMENGINE = """
+_base_ = ['../resnet.py']
+data_preprocessor = dict(
+    mean=[102.0, 127.5, 153.0],
+    num_classes=len(_base_),
+    std=[51.0, 51.0, 51.0],
+    to_rgb={})
+model = dict(backbone=dict(depth=18, type='ResNet'), head={{'topk': (1, 5)}}, data_preprocessor=None)
+"""
+
+
+@pytest.mark.parametrize(
+    ("about", "is_bgr"),
+    [
+        ({"meta": {"cfg": MMENGINE.format(False)}}, True),
+        ({"meta": {"cfg": MMENGINE.format(True)}}, False),
+        ({"meta": {"config": "img_norm_cfg = dict(mean=[102, 127.5, 153], std=[51, 51, 51.], to_rgb=False)\n"}}, True),
+        ({"cfg": "INPUT:\n  FORMAT: BGR\nMODEL: {PIXEL_MEAN: [102, 127.5, 153], PIXEL_STD: [51, 51, 51]}\n"}, True),
+        ({"cfg": "INPUT:\n  FORMAT: RGB\nMODEL: {PIXEL_MEAN: [102, 127.5, 153], PIXEL_STD: [51, 51, 51]}\n"}, False),
+        ({"pretrained_cfg": {"input_space": "BGR", "mean": [0.4, 0.5, 0.6], "std": [0.2] * 3}}, True),
+        ({"transform": {"do_flip_channel_order": True, "mean": [0.4, 0.5, 0.6], "std": [0.2] * 3}}, True),
+        ({"mean": [0.4, 0.5, 0.6], "std": [0.2] * 3, "args": argparse.Namespace(color_order="bgr")}, True),
+        ({"mean": [0.4, 0.5, 0.6], "std": [0.2] * 3, "backend": "cv2"}, False),
+    ],
+)  # fmt: skip
+def test_a_channel_order_is_found_with_the_means_in_that_order(about: dict[str, Any], is_bgr: bool) -> None:
+    found = NetworkMetadata.of_file(about)
+    assert found.reads_bgr is is_bgr
+    assert found.preprocessing["mean"] == pytest.approx((0.6, 0.5, 0.4) if is_bgr else (0.4, 0.5, 0.6))
+    assert found.preprocessing["std"] == pytest.approx((0.2,) * 3)
+
+
+@pytest.mark.parametrize(
+    "text", ["runs/best.yaml", "", "a = (", "open('x', 'w')", "mean = open('x').read()", "x" * 2_000_000]
+)
+def test_other_texts_are_no_settings(text: str) -> None:
+    assert NetworkMetadata.of_file({"cfg": text, "config": {"args": text}}) == NetworkMetadata()
+
+
 @pytest.mark.parametrize("name", ["0.{}", "module.normalizer.new_{}", "normalize.{}", "pixel_{}"])
 def test_a_normalisation_layer_defines_the_preprocessing(name: str) -> None:
     layer = {name.format(k): torch.full((1, 3, 1, 1), v) for k, v in (("mean", 127.5), ("std", 51.0))}

@@ -185,8 +185,9 @@ def test_folders_and_programs_lead_to_the_file_to_give(tmp_path: Path, state: St
     with pytest.raises(ValueError, match="is a folder without a known file of weights"):
         loaded(run)
     (run / "teacher.safetensors").write_bytes(encode_weights(state, {}))
-    for place in (run, run / "source" / "checkpoint-00000012"):
-        with pytest.raises(ValueError, match=r"is a .*: teacher\.checkpoint=(.*)$") as refusal:
+    (run / "config.yaml").touch()
+    for place in (run, run / "source", run / "source" / "checkpoint-00000012"):
+        with pytest.raises(ValueError, match=r"is (a|the) .*: teacher\.checkpoint=(.*)$") as refusal:
             loaded(place)
         loaded(Path(str(refusal.value).rpartition("teacher.checkpoint=")[2]))
     with torch.no_grad():

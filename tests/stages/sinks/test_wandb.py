@@ -121,6 +121,9 @@ def test_names_are_the_configuration_s_then_the_environment_s(
         return [started[-1][name] for name in ("project", "entity", "group")]
 
     assert names(TrackingConfig()) == ["fourds_dist", None, "run"]
+    assert started[-1]["tags"] is None  # W&B reads WANDB_TAGS then
+    names(TrackingConfig(tags=("a", "b")))
+    assert started[-1]["tags"] == ["a", "b"]
     for name in ("WANDB_PROJECT", "WANDB_ENTITY", "WANDB_RUN_GROUP"):
         monkeypatch.setenv(name, name.rpartition("_")[2].lower())
     assert names(TrackingConfig()) == ["project", "entity", "group"]
@@ -152,6 +155,15 @@ def test_files_of_a_run_in_a_store_come_there_at_the_stage_s_end(tmp_path: Path)
     (file,) = fs.glob(f"{path}/wandb/offline-run-*/run-*.wandb")
     assert b"loss" in fs.cat_file(file)
     assert not scratch.exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tags_of_the_environment_reach_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_TAGS", "nightly,few labels")
+    for tags, expected in (((), {"nightly", "few labels"}), (("mine",), {"mine"})):
+        track = Wandb(TrackingConfig(tags=tags), RunFolder(f"{tmp_path}/{len(tags)}"), "source", {})
+        assert set(track._run.tags) == expected
+        track(END)
 
 
 @pytest.mark.filterwarnings("ignore")
