@@ -151,8 +151,10 @@ class TrainStep:
         # The model of an engine is captured without the engine's hooks.
         self._forward, self._captured_forward = model, model if model is task else task.forward
         self._compiles, self._compiled_shape = config.compile, None
-        for network in task.classifiers() if config.compile else ():
-            network.compile(dynamic=False)
+        if config.compile:
+            torch.compiler.reset()  # networks of earlier stages count for the maximum number of compilations
+            for network in task.classifiers():
+                network.compile(dynamic=False)
         self._captures = (on_gpu and shares.can_capture) if config.cuda_graph is None else config.cuda_graph
         self._graphs: dict[torch.Size, CudaGraphStep | None] = {}
         self._hang_watch = HangWatch(world.timeout_s) if self._captures and world.size > 1 else None

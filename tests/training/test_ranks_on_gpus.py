@@ -81,17 +81,11 @@ def train(
     return [x.item() for x in losses], strategy.weights(), step
 
 
-def _compare(rank: int, folder: Path) -> None:
+Cases = dict[str, tuple[dict[str, Any], dict[str, Any]]]
+
+
+def _compare(rank: int, folder: Path, cases: Cases) -> None:
     world = join(rank, folder)
-    cases: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-        "plain": ({}, {}),
-        "two parts": ({"gradient_accumulation_steps": 2}, {}),
-        "synchronised": ({"batch_norm": "synchronised"}, {}),
-        "bfloat16 gradients": ({}, {"all_reduce": "bfloat16"}),
-        "checkpointing": ({"activation_checkpointing": True}, {}),
-        "ZeRO 1": ({}, {"deepspeed": "zero1"}),
-        "compiled": ({"compile": True}, {}),
-    }
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         for name, (config, options) in cases.items():
             options = {**options, "num_steps": NUM_STEPS if name == "plain" else 10}
@@ -111,7 +105,20 @@ def _compare(rank: int, folder: Path) -> None:
 
 
 def test_captured_ranks_train_as_ranks_without_a_graph(tmp_path: Path) -> None:
-    mp.spawn(_compare, (tmp_path,), nprocs=2)  # pyright: ignore[reportPrivateImportUsage]
+    cases: Cases = {
+        "plain": ({}, {}),
+        "two parts": ({"gradient_accumulation_steps": 2}, {}),
+        "synchronised": ({"batch_norm": "synchronised"}, {}),
+        "bfloat16 gradients": ({}, {"all_reduce": "bfloat16"}),
+        "checkpointing": ({"activation_checkpointing": True}, {}),
+        "ZeRO 1": ({}, {"deepspeed": "zero1"}),
+    }
+    mp.spawn(_compare, (tmp_path, cases), nprocs=2)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def test_captured_ranks_with_compiled_networks_train_as_without_a_graph(tmp_path: Path) -> None:
+    cases: Cases = {"compiled": ({"compile": True}, {})}
+    mp.spawn(_compare, (tmp_path, cases), nprocs=2)  # pyright: ignore[reportPrivateImportUsage]
 
 
 class Peeks(nn.Module):
