@@ -9,11 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from fourds_dist.config.loading import load
-from fourds_dist.config.section import ConfigError
 from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, build_backbone
 from fourds_dist.method.losses import kd_normalisation
-from fourds_dist.method.presets import PRESETS
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 SMALL = BackboneConfig(arch="resnet10", stem="small")
@@ -196,14 +193,6 @@ def test_plain_distillation_has_no_adapters_and_no_teacher_losses() -> None:
     assert set(task.parameter_groups()) == {"student"}
 
 
-def test_presets_fill_what_the_user_leaves_out() -> None:
-    assert load(MethodConfig, None, ["preset=4ds_released"]).phase_loss == "squared"
-    mixed = load(MethodConfig, None, ["preset=4ds_released", "kd_sample_weight=teacher_confidence"])
-    assert (mixed.phase_loss, mixed.kd_sample_weight) == ("squared", "teacher_confidence")
-    with pytest.raises(ConfigError, match="preset"):
-        load(MethodConfig, None, ["preset=ours"])
-
-
 def test_unequal_numbers_of_stages_or_classes_are_refused() -> None:
     def pair(teacher_stages: tuple[str, ...], num_classes: int) -> FourDs:
         return FourDs(
@@ -276,11 +265,3 @@ def test_hints_pull_the_student_s_maps_towards_the_teacher_s(feature_loss: str, 
         optimizer.step()
         losses.append(output.losses["feature"].item())
     assert losses[-1] < 0.9 * losses[0]
-
-
-def test_every_preset_s_keys_exist_and_every_preset_trains() -> None:
-    for preset in PRESETS:
-        config = load(MethodConfig, None, [f"preset={preset}"])
-        assert PRESETS[preset].items() <= config.model_dump().items()
-        output = make(preset=preset)(*batch())
-        assert torch.isfinite(output.loss)

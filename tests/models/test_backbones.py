@@ -109,35 +109,6 @@ def test_entry_points_are_checked(arch: str, words: str) -> None:
         build_backbone(BackboneConfig(arch=arch), 5)
 
 
-@pytest.mark.parametrize(
-    ("arch", "stages", "words"),
-    [
-        ("tests.method.networks:recurrent", ("conv",), "student: stage 'conv' runs 2 times"),
-        (
-            VIT,
-            ("heads",),
-            r"student: stage 'heads' returns a tensor of shape \(1, 5\) instead of a feature map",
-        ),
-        (VIT, ("conv_proj", "encoder"), "student: stages conv_proj, encoder: .* not|of one layout"),
-    ],
-)
-def test_stages_that_are_no_maps_are_refused(arch: str, stages: tuple[str, ...], words: str) -> None:
-    network = build_backbone(BackboneConfig(arch=arch), 5)
-    with pytest.raises(ValueError, match=words):
-        inspect_stages(network, stages, 32, what="student")
-
-
-def test_looking_leaves_the_network_as_it_was() -> None:
-    network = build_backbone(SMALL, 5).train()
-    network.layer2.eval()  # type: ignore[union-attr]
-    before = {k: v.clone() for k, v in network.state_dict().items()}
-    inspect_stages(network, ("layer1",), 32)
-    assert network.training
-    assert not network.layer2.training  # type: ignore[union-attr]
-    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
-    assert not any(m._forward_hooks for m in network.modules())
-
-
 def test_timm_is_asked_for_when_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ValueError, match=f"'timm/convnext_atto' needs timm.*{re.escape(fix('timm'))}"):
@@ -200,14 +171,6 @@ def test_networks_of_timm_describe_their_stages(name: str, stages: tuple[str, ..
             stage_names(config, network)
     else:
         assert stage_names(config, network) == stages
-
-
-def test_stages_are_named_as_they_run() -> None:
-    network = build_backbone(SMALL, 5)
-    with pytest.raises(
-        ValueError, match="layer2, layer1 do not run in this order; name them in the order layer1, l"
-    ):
-        inspect_stages(network, ("layer2", "layer1"), 32)
 
 
 def test_lazy_layers_find_their_sizes() -> None:

@@ -1,19 +1,14 @@
 """What the operators promise whatever the backend: registration, compilation, layouts, bad input, the chooser."""
 
-import warnings
-
 import pytest
 import torch
 from torch import Tensor
 
 from fourds_dist.ops import (
-    BACKENDS,
     backends,
-    choose_backend,
     fourier_mix,
     phase_distance,
     pooled_phase,
-    use_backend,
 )
 from tests.ops.inputs import draw_maps, relative
 
@@ -163,75 +158,3 @@ def test_mixed_dtypes_under_autocast_keep_the_wider_one_inside() -> None:
     assert mixed.dtype == pooled.dtype == torch.float32
     assert relative(mixed, fourier_mix(h, a.bfloat16().float(), mix_weights())) == 0.0
     assert relative(pooled, pooled_phase(h, (3, 3))) == 0.0  # its products were not cast to bfloat16
-
-
-BIG = torch.zeros(1).expand(2**11, 2**10, 2**5, 2**5)
-
-
-@pytest.mark.parametrize(
-    ("h", "a", "message"),
-    [
-        (torch.zeros(1, 1, 4, 4, dtype=torch.complex64), None, "h_BCHW is complex"),
-        (torch.zeros(1, 1, 4, 4, dtype=torch.int32), None, r"h_BCHW holds integers.*\.float\(\)"),
-        (torch.zeros(4, 4), None, "h_BCHW has shape.*four axes"),
-        (torch.zeros(1, 1, 4, 0), None, "height and width must be at least 1"),
-        (torch.zeros(1, 2, 4, 4), torch.zeros(1, 3, 4, 4), "must be equal"),
-        (torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4, device="meta"), "move one of them"),
-        (BIG, BIG, "split the batch"),
-        ([[1.0]], None, "must be a tensor"),
-    ],
-)
-def test_bad_maps_are_refused_with_a_remedy(h: Tensor, a: Tensor | None, message: str) -> None:
-    other = h if a is None else a
-    with pytest.raises(ValueError, match=message):
-        fourier_mix(h, other, mix_weights())
-    with pytest.raises(ValueError, match=message.replace("h_BCHW", "h_student_BCHW")):
-        phase_distance(h, other)
-    if a is None:
-        with pytest.raises(ValueError, match=message):
-            pooled_phase(h, (1, 1))
-
-
-@pytest.mark.parametrize(
-    "mix", [torch.zeros(3), torch.zeros(2, dtype=torch.int64), [0.5, 0.5], torch.zeros(2, device="meta")]
-)
-def test_bad_weights_are_refused(mix: Tensor) -> None:
-    h = torch.zeros(1, 1, 4, 4)
-    with pytest.raises(ValueError, match="mix_2"):
-        fourier_mix(h, h, mix)
-
-
-@pytest.mark.parametrize("size", [(0, 1), (7,), (2.5, 2), (1, 2, 3)])
-def test_bad_output_sizes_are_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="output_size"):
-        pooled_phase(torch.zeros(1, 1, 4, 4), size)
-
-
-def test_a_backend_is_named_by_call_context_or_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert BACKENDS == ("reference", "eager", "fused")
-    assert backends.requested(None) == ""
-    monkeypatch.setattr(backends, "_environment", "eager")
-    assert backends.requested(None) == "eager"
-    with use_backend("reference"):
-        assert backends.requested(None) == "reference"
-        with use_backend("fused"):
-            assert backends.requested("eager") == "eager"
-            assert backends.requested(None) == "fused"
-        assert backends.requested(None) == "reference"
-    assert backends.requested(None) == "eager"
-    with pytest.raises(ValueError, match="choose one of reference, eager, fused"):
-        fourier_mix(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), mix_weights(), backend="cudnn")
-
-
-def test_kernels_asked_for_on_a_cpu_fall_back_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "_reported", set())
-    h, a, _ = draw_maps((1, 1, 7, 7), torch.float32)
-    assert choose_backend(h) == "eager"
-    with pytest.warns(RuntimeWarning, match="eager backend.*on cpu"):
-        first = phase_distance(h, a, backend="fused")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        second = phase_distance(h, a, backend="fused")
-        third = phase_distance(h, a)
-    assert torch.equal(first, second)
-    assert torch.equal(first, third)

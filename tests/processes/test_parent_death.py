@@ -12,7 +12,6 @@ import psutil
 import pytest
 
 from fourds_dist.config.loading import to_yaml
-from fourds_dist.processes.leftovers import marked
 from fourds_dist.processes.parent_death import bound
 from tests.experiments.compare.small import CHANGES, write_domains
 
@@ -64,25 +63,6 @@ if __name__ == "__main__":
     print("ready", flush=True)
     time.sleep(1000)
 """
-SESSION = '''
-import os, subprocess, sys, time
-from fourds_dist.config.loading import to_yaml
-from fourds_dist.processes.leftovers import mark, watch
-watch("LEFTOVERS", mark("LEFTOVERS"), grace_s=0)
-child = """
-import subprocess, time
-subprocess.Popen(['sleep', '1000'], stdout=-3)
-subprocess.Popen(['/bin/sleep', '1000'], stdout=-3, env={})  # hides its mark, as Ray's agents do
-print(flush=True)
-time.sleep(1000)
-"""
-child = subprocess.Popen([sys.executable, "-c", child], start_new_session=True, stdout=subprocess.PIPE)
-child.stdout.readline()
-gone = "import subprocess; subprocess.Popen(['sleep', '1000'], start_new_session=True)"
-subprocess.run([sys.executable, "-c", gone])
-print(f"mark {os.environ['LEFTOVERS']}\\nready", flush=True)
-time.sleep(1000)
-'''
 RAY = """
 import os, time
 from fourds_dist.launch.ray.cluster import connected, ray
@@ -138,19 +118,6 @@ def test_a_bound_command_goes_with_the_process_that_started_it(tmp_path: Path) -
 def test_a_watching_process_has_time_for_its_work_and_no_more(tmp_path: Path) -> None:
     assert killed(started(WATCHED, tmp_path)) == []
     assert float((tmp_path / "order").read_text()) > 0
-
-
-def test_the_watcher_finds_what_has_no_parent_any_more(tmp_path: Path) -> None:
-    process = started(SESSION, tmp_path)
-    assert process.stdout is not None
-    value = process.stdout.readline().split()[1]
-    until_s = time.monotonic() + LIMIT_S
-    while len(pids := marked("LEFTOVERS", value)) < 3:  # during its exec a process shows no environment
-        assert time.monotonic() < until_s, pids
-    without_parent = [psutil.Process(pid) for pid in pids]
-    assert len(without_parent) == 3
-    assert killed(process) == []
-    assert psutil.wait_procs(without_parent, timeout=LIMIT_S)[1] == []
 
 
 @pytest.mark.ray

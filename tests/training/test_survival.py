@@ -17,12 +17,10 @@ import torch.multiprocessing as mp
 from fourds_dist.data import Batch
 from fourds_dist.runs.accuracy import Accuracy
 from fourds_dist.runs.events import Event, Note, decode_lines, encode
-from fourds_dist.runs.failures import StopKind, StopReason
 from fourds_dist.training.checkpoint.checkpoint_store import FolderStore
 from fourds_dist.training.distributed.world import World
 from fourds_dist.training.loop import LoopHooks, StageConfig, fit
 from fourds_dist.training.step import StepConfig, TrainStep
-from fourds_dist.training.stop_signals import catch_signals
 from fourds_dist.training.strategies.ddp import DDPStrategy
 from fourds_dist.training.strategies.optim import OptimConfig
 from tests.ranks import run_ranks
@@ -131,14 +129,3 @@ def test_a_run_killed_within_an_epoch_resumes_exactly(tmp_path: Path) -> None:
     assert notes == ["resumed from the checkpoint of step 8 on 2 workers after 3"]
     assert len(by_rank_3) == 2
     assert all(torch.isfinite(w).all() for w in weights_3.values())
-
-
-def test_the_first_signal_asks_and_the_second_does_not() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with catch_signals() as stop:
-        assert stop(0.0) is None
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop(0.0) == StopReason(StopKind.SIGTERM)
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before

@@ -195,9 +195,10 @@ def _remark(
     found: MatchedTensors, prefix: str, cut: str, others: list[str], used: set[str], left: list[str]
 ) -> None:
     selected = prefix.rstrip(".")
-    dropped = sorted(
-        {part for name in used for part in name.split(".")} & set(WRAPPERS) - set(prefix.split("."))
+    used_parts, own_parts = (
+        {part for n in names for part in n.split(".")} for names in (used, found.weights)
     )
+    dropped = sorted(used_parts & set(WRAPPERS) - own_parts - set(prefix.split(".")))
     removed = [part for part in (*dropped, selected) if part not in CONTAINERS]
     if others:
         ignored = ", ".join(other.rstrip(".") or "the one at the top level" for other in others)

@@ -6,17 +6,15 @@ import argparse
 import collections
 import json
 import pickle
-import re
 import shlex
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fourds_dist.io.unpickling import conversion
@@ -29,12 +27,6 @@ CLASSES = ("ant", "bee", "cat", "dog")
 RUN = NetworkMetadata(
     "x", "imagenet", CLASSES, {"resize_px": 36, "crop_px": 32, "mean": (0.5,) * 3, "std": (0.25,) * 3}
 )
-
-
-@pytest.fixture
-def state() -> State:
-    torch.manual_seed(1)
-    return networks.Convolutions(4).state_dict()
 
 
 def under(prefix: str, state: State) -> State:
@@ -118,19 +110,6 @@ def test_counters_of_batch_norm_may_be_missing_and_a_wrapper_s_names_too(
     assert "lack the network's prefix net" in told[0]
 
 
-def test_several_files_under_one_index_are_read_together(tmp_path: Path, state: State) -> None:
-    names = {k: f"model-0000{1 + (i > 5)}-of-00002.safetensors" for i, k in enumerate(state)}
-    for file in set(names.values()):
-        save_file({k: v for k, v in state.items() if names[k] == file}, tmp_path / file)
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
-    found, _ = loaded(tmp_path / "model.safetensors.index.json")
-    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
-    with pytest.raises(
-        ValueError, match=r"one of 2 shards .* teacher.checkpoint=.*model\.safetensors\.index\.json"
-    ):
-        loaded(tmp_path / "model-00002-of-00002.safetensors")
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -154,50 +133,6 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         loaded(saved(tmp_path / "w.pt", make(state)))
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "message"),
-    [
-        (
-            "w.onnx",
-            b"\x08\x07",
-            "is an ONNX model, which cannot be trained or distilled; give the state dict",
-        ),
-        ("w.pt", b"", "is an empty file"),
-        ("w.pt", b"<!DOCTYPE html><html>", "is an HTML page"),
-        ("w.pt", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-        ("w.h5", b"\x89HDF\r\n", "is an HDF5 file"),
-        ("w.pt.gz", b"\x1f\x8b\x08", "is a compressed file"),
-    ],
-)
-def test_other_kinds_of_files_are_called_by_their_names(
-    tmp_path: Path, name: str, data: bytes, message: str
-) -> None:
-    (tmp_path / name).write_bytes(data)
-    with pytest.raises(ValueError, match=message):
-        loaded(tmp_path / name)
-
-
-def test_folders_and_programs_lead_to_the_file_to_give(tmp_path: Path, state: State) -> None:
-    run = tmp_path / "run"
-    (run / "source" / "checkpoint-00000012").mkdir(parents=True)
-    with pytest.raises(ValueError, match="is a folder without a known file of weights"):
-        loaded(run)
-    (run / "teacher.safetensors").write_bytes(encode_weights(state, {}))
-    (run / "config.yaml").touch()
-    for place in (run, run / "source", run / "source" / "checkpoint-00000012"):
-        with pytest.raises(ValueError, match=r"is (a|the) .*: teacher\.checkpoint=(.*)$") as refusal:
-            loaded(place)
-        loaded(Path(str(refusal.value).rpartition("teacher.checkpoint=")[2]))
-    with torch.no_grad():
-        traced = torch.jit.trace(networks.Convolutions(4).eval(), torch.zeros(1, 3, 16, 16))
-    traced.save(str(tmp_path / "w.pt"))  # pyright: ignore
-    with pytest.raises(ValueError, match="is a TorchScript program, not its weights; give the state dict"):
-        loaded(tmp_path / "w.pt")
-    (tmp_path / "w.safetensors").write_bytes(encode_weights(state, {}))
-    with pytest.raises(ValueError, match=r"give the weights in its folder, .*w\.safetensors"):
-        loaded(tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize("wrap", [lambda n: n, lambda n: {"epoch": 1, "model": n}])
@@ -281,81 +216,6 @@ def test_classes_in_another_order_are_reordered_by_name(tmp_path: Path, state: S
         found, told = loaded(file, RUN, metadata="ignore")
         assert torch.equal(found["head.weight"], state["head.weight"])
         assert "classes are in another order" in told[0]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"classes": "ant\nbee\ncat\nhund"},
-            r"the file lacks 'dog'; the data lack 'hund'\. .* teacher\.metadata=ignore",
-        ),
-        (
-            {"classes": "ant\nbee\ncat\ndog\nelk"},
-            r"the file has 5 classes, the data have 4; the data lack 'elk'",
-        ),
-        (
-            {"preprocessing": '{"mean": [0.4, 0.5, 0.5]}'},
-            r"data\.mean is \[0.4, 0.5, 0.5\] in the file and \[0.5, 0.5",
-        ),
-        (
-            {"preprocessing": '{"crop_px": 28}'},
-            r"data\.crop_px is 28 in the file and 32 in the run.* teacher\.metadata",
-        ),
-        ({"arch": "y"}, r"has metadata of another network, arch=y, .* set teacher\.arch"),
-    ],
-)
-def test_contradicting_metadata_is_refused_unless_ignored(
-    tmp_path: Path, state: State, changes: dict[str, str], message: str
-) -> None:
-    file = ours(state, tmp_path / "w.safetensors", **changes)
-    with pytest.raises(ValueError, match=message):
-        loaded(file, RUN)
-    _, told = loaded(file, RUN, metadata="ignore")
-    assert len(told) == 1
-
-
-SCANS = replace(RUN, grey_ranges=((0.0, 4095.0), (0.0, 65535.0)), has_source=True)
-
-
-def with_range(state: State, path: Path, grey_range: object) -> Path:
-    return ours(state, path, preprocessing=json.dumps({"grey_range": grey_range}))
-
-
-@pytest.mark.parametrize("grey_range", [[0, 4095], [0, 65535], [0.0, 4095.0], None, "wide", [4095, 0], [0]])
-def test_a_grey_range_of_one_of_the_domains_or_none_is_no_difference(
-    tmp_path: Path, state: State, grey_range: object
-) -> None:
-    file = with_range(state, tmp_path / "w.safetensors", grey_range)
-    for run in (SCANS, RUN):
-        assert loaded(file, run)[1] == []
-
-
-def test_another_grey_range_is_refused_unless_ignored(tmp_path: Path, state: State) -> None:
-    file = with_range(state, tmp_path / "w.safetensors", [0, 1020])
-    named = r"data\.grey_range is \[0, 1020\] in the file and \[0, 4095\] and \[0, 65535\] in the run"
-    with pytest.raises(ValueError, match=rf"{named}\. Set these keys .* teacher\.metadata=ignore"):
-        loaded(file, SCANS)
-    (told,) = loaded(file, SCANS, metadata="ignore")[1]
-    assert re.search(f"{named}; ignored by teacher.metadata=ignore", told)
-    (told,) = loaded(file, replace(SCANS, has_source=False))[
-        1
-    ]  # made for a source that the run does not read
-    assert re.search(f"with another grey range: {named}", told)
-    assert loaded(file, replace(SCANS, grey_ranges=((0.0, 1020.0),)))[1] == []
-
-
-def test_a_range_that_was_measured_on_other_images_differs_a_little(tmp_path: Path, state: State) -> None:
-    (told,) = loaded(with_range(state, tmp_path / "w.safetensors", [0, 4080]), SCANS)[1]
-    assert "data.grey_range is [0, 4080] in the file and [0, 4095] and [0, 65535] in the run" in told
-
-
-def test_other_trainers_means_are_compared_too(tmp_path: Path, state: State) -> None:
-    same = argparse.Namespace(mean=[127.5] * 3, std=np.array([63.75] * 3))
-    _, told = loaded(saved(tmp_path / "same.pt", {"state_dict": state, "args": same}), RUN)
-    assert told == []
-    with pytest.raises(ValueError, match=r"data\.std is \[1, 1, 1\] in the file and \[0.25"):
-        loaded(saved(tmp_path / "w.pt", {"state_dict": state, "mean": (0.5,) * 3, "std": torch.ones(3)}), RUN)
 
 
 def test_another_network_is_named_by_the_metadata(tmp_path: Path, state: State) -> None:
