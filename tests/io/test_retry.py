@@ -35,7 +35,12 @@ def test_patience_is_not_wasted_on_what_it_cannot_mend() -> None:
 
 
 def test_what_succeeds_at_once_is_told_to_no_one() -> None:
-    assert with_retries(lambda: 7, "x failed", retry_timeout_s=0, note=pytest.fail, sleep=pytest.fail) == 7
+    assert (
+        with_retries(
+            lambda: 7, "x failed", retry_timeout_s=0, note=pytest.fail, sleep=lambda _: pytest.fail("waited")
+        )
+        == 7
+    )
 
 
 def test_a_retry_that_succeeds_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +74,9 @@ def test_errors_that_retries_cannot_help(error: Exception) -> None:
         raise error
 
     with pytest.raises(type(error)) as caught:
-        with_retries(action, "x failed", retry_timeout_s=60, note=pytest.fail, sleep=pytest.fail)
+        with_retries(
+            action, "x failed", retry_timeout_s=60, note=pytest.fail, sleep=lambda _: pytest.fail("waited")
+        )
     assert (caught.value, calls) == (error, [1])
 
 
