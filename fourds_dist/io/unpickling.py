@@ -2,8 +2,8 @@
 
 `torch.load(weights_only=True)` builds tensors and plain values. Files of other trainers also hold settings: an
 argparse.Namespace, NumPy scalars, paths, dictionaries of omegaconf or Lightning. An allow-list names the classes that
-are read: NumPy arrays as arrays, every other object as a dictionary of the object's values, without code. Other classes
-are refused; the message has a Python command that writes the file's tensors as safetensors.
+are read: NumPy arrays as arrays, every other object as a dictionary whose items or attributes are the object's values,
+without code. Other classes are refused; the message has a Python command that writes the file's tensors as safetensors.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ PLAIN_BUILTINS = ("int", "float", "str", "bool", "list", "dict", "tuple", "froze
 
 MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 """First value of files that torch.save wrote before the zip format."""
+
+MAGIC_TEXT = str(int.from_bytes(MAGIC, "little")).encode()
+"""MAGIC in the pickle protocols 0 and 1."""
 
 DEQUE = "collections.deque"
 TENSOR_MODULES = (
@@ -73,11 +76,7 @@ def torch_load(data: bytes, where: str, path: str) -> Any:
         ValueError: the file is truncated, is not a PyTorch file, or holds objects of other classes.
     """
     if data[:1] == b"\x80" and MAGIC not in data[:32]:
-        raise ValueError(
-            f"{where} is a pickle that torch.save did not write, and pickled code is never run; save its tensors, best "
-            "as .safetensors. If you trust the file, this command writes its tensors to weights.safetensors: "
-            f"{conversion(path, is_plain_pickle=True)}"
-        )
+        raise ValueError(_plain_pickle(where, path))
     names = global_names(data)
     values: list[Any] = [(_Values, name) for name in names - {DEQUE} if name.startswith(READ_AS_VALUES)]
     values += [(_Values, f"builtins.{name}") for name in PLAIN_BUILTINS]
@@ -87,18 +86,56 @@ def torch_load(data: bytes, where: str, path: str) -> Any:
             # PyTorch warns about unusual pickles; its errors are handled below.
             warnings.simplefilter("ignore")
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        unknown = sorted(name for name in names if not _is_listed(name))
-        if unknown or "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
-            # No unknown names: PyTorch refuses this form of pickle.
-            what = f" ({', '.join(unknown[:3])})" if unknown else ""
-            raise ValueError(
-                f"{where} holds pickled code, which is never run{what}; save its state dict, best as .safetensors. If "
-                f"you trust the file, this command writes its tensors to weights.safetensors: {conversion(path)}"
-            ) from None
-        raise ValueError(f"{where} is not a PyTorch file ({_first_line(error)})") from None
     except Exception as error:  # PyTorch's unpickler raises errors of many classes on corrupt files
-        raise ValueError(f"{where} is truncated or not a PyTorch file ({_first_line(error)})") from None
+        raise ValueError(_refusal(error, data, names, where, path)) from None
+
+
+def _refusal(error: Exception, data: bytes, names: set[str], where: str, path: str) -> str:
+    """Return the message for a file that PyTorch refused with `error`.
+
+    Args:
+        names: names of classes and functions in the file.
+    """
+    if data and not _is_of_torch(data):
+        if _is_pickle(data):
+            return _plain_pickle(where, path)
+        return (
+            f"{where} is not a PyTorch file: it begins with {data[:16]!r}; give a file that torch.save wrote, or a "
+            ".safetensors file"
+        )
+    if not isinstance(error, pickle.UnpicklingError):
+        return f"{where} is truncated or not a PyTorch file ({_first_line(error)})"
+    unknown = sorted(name for name in names if not _is_listed(name))
+    if unknown or "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
+        # No unknown names: PyTorch refuses this form of pickle.
+        what = f" ({', '.join(unknown[:3])})" if unknown else ""
+        return (
+            f"{where} holds pickled code, which is never run{what}; save its state dict, best as .safetensors. If "
+            f"you trust the file, this command writes its tensors to weights.safetensors: {conversion(path)}"
+        )
+    return f"{where} is not a PyTorch file ({_first_line(error)})"
+
+
+def _plain_pickle(where: str, path: str) -> str:
+    return (
+        f"{where} is a pickle that torch.save did not write, and pickled code is never run; save its tensors, best as "
+        ".safetensors. If you trust the file, this command writes its tensors to weights.safetensors: "
+        f"{conversion(path, is_plain_pickle=True)}"
+    )
+
+
+def _is_of_torch(data: bytes) -> bool:
+    """Return whether a file begins as files of torch.save do: a zip archive, MAGIC as a pickle, or (in 2016) a tar."""
+    is_old = MAGIC in data[:32] or MAGIC_TEXT in data[:64] or data[257:262] == b"ustar"
+    return is_old or data.startswith(b"PK\x03\x04")
+
+
+def _is_pickle(data: bytes) -> bool:
+    """Return whether a file is a pickle of any protocol; 0 and 1 have no mark at their beginning."""
+    try:
+        return any(opcode.name == "STOP" for opcode, _, _ in pickletools.genops(data))
+    except Exception:  # pickletools raises errors of many classes
+        return False
 
 
 def conversion(path: str, *, is_plain_pickle: bool = False) -> str:
@@ -138,10 +175,10 @@ def global_names(data: bytes) -> set[str]:
     except Exception:  # zipfile and decompressors raise errors of many classes on corrupt files
         return set()
     found: set[str] = set()
-    strings: list[str | None] = []  # the last two values on the stack; None: not a string
-    memo: dict[int, str | None] = {}
     try:
         while True:  # files before the zip format start with several pickles
+            strings: list[str | None] = []  # the last two values on the stack; None: not a string
+            memo: dict[int, str | None] = {}
             for opcode, argument, _ in pickletools.genops(stream):
                 if opcode.name == "GLOBAL":
                     found.add(str(argument).replace(" ", ".", 1))

@@ -14,8 +14,6 @@ from fourds_dist.data.format.manifest import Manifest, Shard, write_manifest
 from fourds_dist.io import listing
 from fourds_dist.io.listing import prefixes, sizes
 from tests.data.conftest import S3Server
-from tests.data.shards import write_dataset
-from tests.rights import reachable_folder, unprivileged
 
 NAMES = [f"train-{n:05}.tar{end}" for n in range(60) for end in ("", ".index")]
 
@@ -64,25 +62,6 @@ def test_many_names_are_cut_evenly():
     assert 16 <= len(found) <= 500
 
 
-@pytest.mark.parametrize(
-    ("harm", "message"),
-    [
-        (lambda path: path.unlink(), "train-00001.tar is missing, though the manifest"),
-        (
-            lambda path: path.write_bytes(path.read_bytes()[:-512]),
-            "train-00001.tar has .* bytes, but the manifest lists",
-        ),
-        (lambda path: Path(f"{path}.index").unlink(), "train-00001.tar.index is missing"),
-    ],
-)
-def test_what_is_missing_or_cut_is_refused_at_the_start(tmp_path, harm, message):
-    split = open_split(StreamConfig(url=write_dataset(tmp_path / "set", [3, 4])), "train")
-    split.check_shards()
-    harm(tmp_path / "set" / "train-00001.tar")
-    with pytest.raises(ValueError, match=message):
-        split.check_shards()
-
-
 @pytest.mark.slow
 def test_a_hundred_thousand_shards_start_in_seconds(tmp_path):
     """A hundred million samples, six terabytes: manifest read, everything listed, the first order drawn."""
@@ -101,16 +80,3 @@ def test_a_hundred_thousand_shards_start_in_seconds(tmp_path):
     middle = order.num_steps_per_epoch // 2
     assert len(order.epoch(0).batch(middle)) == 256
     assert time.process_time() - began < 10
-
-
-@pytest.mark.parametrize("name", ["train-00000.tar", "train-00000.tar.index"])
-def test_shards_that_this_user_may_not_read_are_named_before_anything_starts(name: str) -> None:
-    with reachable_folder() as folder:
-        split = open_split(StreamConfig(url=write_dataset(folder / "set", [4])), "train")
-        split.check_shards()
-        (folder / "set" / name).chmod(0)
-        with (
-            unprivileged(),
-            pytest.raises(ValueError, match=rf"{name}: access denied; give this user the right"),
-        ):
-            split.check_shards()

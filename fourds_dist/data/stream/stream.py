@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
 
 import numpy as np
@@ -138,8 +138,10 @@ class TrainStream:
         """Faults by kind ("retry", "short_read", ...) and "bytes" read, on this rank so far."""
         return sum((domain.fetcher.counts for domain in self._domains), Counter())
 
-    def batches(self, step: int) -> Iterator[Batch]:
+    def batches(self, step: int) -> Generator[Batch, None, None]:
         """Yield batches without end, from a step of the run on; they do not depend on where the stream started.
+
+        Closing the generator ends its threads.
 
         Raises:
             DataError: data cannot be read, or too many samples are broken.

@@ -68,7 +68,14 @@ class NetworkMetadata:
             grey_ranges: ranges by which the images of the run's domains are decoded.
         """
         prepared = preprocessing_of(data)
-        return cls(network.arch, network.stem, tuple(classes), prepared, tuple(grey_ranges), has_source)
+        return cls(
+            arch=network.arch,
+            stem=network.stem,
+            classes=tuple(classes),
+            preprocessing=prepared,
+            grey_ranges=tuple(grey_ranges),
+            has_source=has_source,
+        )
 
     @classmethod
     def of_file(

@@ -9,6 +9,9 @@ from typing import Any
 
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
+from fourds_dist.data.format.index import ShardIndex
+from fourds_dist.data.pack.indexing import index_tar
+
 JPEG = b"\xff\xd8\xff image "
 
 Files = Iterable[tuple[str, bytes]]
@@ -42,3 +45,14 @@ def webdataset_samples(data: bytes) -> list[dict[str, Any]]:
     """What webdataset's own reader makes of a tar: __key__ and fields of each sample."""
     read = group_by_keys(tar_file_expander([{"url": "s.tar", "stream": io.BytesIO(data)}]))
     return [{name: value for name, value in sample.items() if name != "__url__"} for sample in read]
+
+
+def index_of(data: bytes, **options: object) -> ShardIndex:
+    """The index of a tar named s.tar."""
+    return index_tar(io.BytesIO(data), "s.tar", **options)  # pyright: ignore[reportArgumentType]
+
+
+def fields_of(index: ShardIndex, data: bytes, row: int) -> dict[str, bytes]:
+    """The fields of a sample, cut out of the tar by its index."""
+    places = zip(index.fields, index.fields_offsets[row], index.fields_sizes[row], strict=True)
+    return {name: data[begin : begin + size] for name, begin, size in places if begin >= 0}

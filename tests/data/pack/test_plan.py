@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -117,19 +116,6 @@ def test_impossible_fractions_and_sizes() -> None:
         plan_of(some(9), val_fraction=0.5, test_fraction=0.5)
     with pytest.raises(ValueError, match="cannot hold anything"):
         plan_of(some(9), shard_bytes=0)
-
-
-def test_a_file_that_changes_meanwhile(tmp_path: Path) -> None:
-    (tmp_path / "x.jpg").write_bytes(b"1234")
-    with Spool() as spool:
-        plan = plan_of([Example("k", tmp_path / "x.jpg", "jpg", "a", "train")], spool)
-        assert plan.shards[0].entries[0].read(spool) == b"1234"
-        (tmp_path / "x.jpg").write_bytes(b"12345")
-        with pytest.raises(ValueError, match=r"x\.jpg changed during packing, from 4 to 5 bytes"):
-            plan.shards[0].entries[0].read(spool)
-        (tmp_path / "x.jpg").unlink()
-        with pytest.raises(ValueError, match=r"x\.jpg was removed"):
-            plan.shards[0].entries[0].read(spool)
 
 
 def test_numbers_of_equal_keys_are_not_counted_anew() -> None:

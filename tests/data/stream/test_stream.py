@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from itertools import islice
@@ -179,130 +178,6 @@ def test_few_labels(folder):
     assert other.fingerprint != open_split(StreamConfig(url=folder), "train").fingerprint
 
 
-class TestLabelledFraction:
-    """Few labels: every batch holds its share of labelled images, wherever and whenever it is made."""
-
-    @staticmethod
-    def stream(
-        folder: str, config=FROM_DISK, rank=0, world_size=1, batch=12, seed=3, **choice
-    ) -> TrainStream:
-        split = open_split(StreamConfig(url=folder, **choice), "train", seed=1)
-        return TrainStream(
-            {"target": split}, config, global_batch_size=batch, rank=rank, world_size=world_size, seed=seed
-        )
-
-    @classmethod
-    def steps(cls, folder: str, start: int, stop: int, world_size=1, **options) -> list[list[tuple]]:
-        """(number, label, mirrored) of every image of steps start..stop, sorted, of all ranks together."""
-        steps: list[list[tuple]] = [[] for _ in range(start, stop)]
-        for rank in range(world_size):
-            batches = cls.stream(folder, rank=rank, world_size=world_size, **options).batches(start)
-            for step, batch in zip(steps, islice(batches, stop - start), strict=True):
-                step += zip(numbers_in(batch.images), batch.labels.tolist(), batch.flip.tolist(), strict=True)
-            batches.close()
-        return [sorted(step) for step in steps]
-
-    @MODES
-    @given(
-        labels_per_class=st.integers(1, 9),
-        fraction=st.floats(0.01, 0.9),
-        batch=st.sampled_from([6, 12, 20]),
-        seed=st.integers(0, 3),
-    )
-    @settings(
-        max_examples=12,
-        deadline=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture],
-        derandomize=True,
-    )
-    def test_every_batch_has_its_share(self, folder, config, labels_per_class, fraction, batch, seed):
-        few = {
-            "labels_per_class": labels_per_class,
-            "labelled_fraction": fraction,
-            "batch": batch,
-            "seed": seed,
-        }
-        s = self.stream(folder, config, **few)
-        assert s.num_steps_per_epoch == sum(SIZES) // batch
-        told, shown = set(), set()
-        num_labelled = set()
-        for made in islice(s.batches(0), 2 * s.num_steps_per_epoch):
-            numbers = numbers_in(made.images)
-            assert len(numbers) == batch
-            is_told = (made.labels >= 0).tolist()
-            num_labelled.add(sum(is_told))
-            for number, label, is_labelled in zip(numbers, made.labels.tolist(), is_told, strict=True):
-                assert label == (number % 3 if is_labelled else -1)
-                (told if is_labelled else shown).add(number)
-        (count,) = num_labelled  # the same in every batch
-        natural = 3 * labels_per_class / 90 * batch
-        wanted = max(fraction * batch, natural)
-        assert wanted - 1e-4 <= count < wanted + 1 or count == batch - 1
-        assert len(told) <= 3 * labels_per_class
-        assert not told & shown
-
-    @MODES
-    @given(world_size=st.integers(1, 4), start=st.integers(0, 15), length=st.integers(1, 9))
-    @settings(
-        max_examples=10,
-        deadline=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture],
-        derandomize=True,
-    )
-    def test_any_world_size_and_any_start_give_the_same_batches(
-        self, folder, config, world_size, start, length
-    ):
-        few = {"config": config, "labels_per_class": 2, "labelled_fraction": 0.4}
-        whole = self.steps(folder, 0, 24, **few)
-        assert self.steps(folder, start, start + length, world_size, **few) == whole[start : start + length]
-
-    def test_labelled_images_come_equally_often(self, folder):
-        few = {"labels_per_class": 2, "labelled_fraction": 0.5}
-        labelled = [n for step in self.steps(folder, 0, 14, **few) for n, label, _ in step if label >= 0]
-        assert len(labelled) == 14 * 6
-        assert {labelled.count(n) for n in set(labelled)} == {14}  # a batch holds each of the six once
-
-    def test_fewer_labels_than_a_batch_is_to_hold(self, folder):
-        few = {"labels_per_class": 1, "labelled_fraction": 0.75}
-        for step in self.steps(folder, 0, 7, **few):
-            labelled = [n for n, label, _ in step if label >= 0]
-            assert len(labelled) == 9
-            assert {labelled.count(n) for n in set(labelled)} == {3}
-
-    def test_where_all_are_labelled_nothing_changes(self, folder):
-        assert self.steps(folder, 0, 7, labelled_fraction=0.5) == self.steps(folder, 0, 7)
-        dropped = {"labels_per_class": 5, "unlabelled": "drop"}
-        assert self.steps(folder, 0, 7, labelled_fraction=0.5, **dropped) == self.steps(
-            folder, 0, 7, **dropped
-        )
-
-    def test_unlabelled_images_are_each_shown_once_in_their_pass(self, folder):
-        few = {"labels_per_class": 2, "labelled_fraction": 0.5}
-        unlabelled = [n for step in self.steps(folder, 0, 14, **few) for n, label, _ in step if label < 0]
-        assert len(set(unlabelled)) == len(unlabelled) == 14 * 6  # of 84
-
-    def test_beside_a_source(self, folder, tmp_path):
-        other = write_dataset(tmp_path / "other", [30])
-        few = StreamConfig(url=folder, labels_per_class=2, labelled_fraction=0.5)
-        splits = {"target": open_split(few, "train"), "source": open_split(StreamConfig(url=other), "train")}
-        config = FROM_DISK.model_copy(update={"source_fraction": 0.25})
-        s = TrainStream(splits, config, global_batch_size=16, rank=0, world_size=1, seed=0)
-        assert s.num_steps_per_epoch == 90 // 12
-        for batch in islice(s.batches(0), 9):
-            assert (batch.labels[:6] < 0).all()
-            assert max(numbers_in(batch.images[6:10])) < 30  # of the source
-            assert (batch.labels[6:] >= 0).all()
-
-    def test_refused(self, folder, tmp_path):
-        with pytest.raises(ValueError, match="labels_per_class=0 leaves no labelled images"):
-            StreamConfig(url=folder, labels_per_class=0, labelled_fraction=0.5)
-        bare = write_dataset(tmp_path / "bare", [40], labels=[-1] * 40)
-        with pytest.raises(ValueError, match="has no labelled train images"):
-            self.stream(bare, labelled_fraction=0.5)
-        with pytest.raises(ValueError, match="at least two images"):
-            self.stream(folder, labels_per_class=1, labelled_fraction=0.5, batch=1)
-
-
 def test_unlabelled_images_can_be_dropped(folder):
     split = open_split(StreamConfig(url=folder, labels_per_class=4, unlabelled="drop"), "train")
     assert split.num_samples == 12
@@ -394,36 +269,6 @@ def test_a_shard_that_vanishes_ends_the_run_with_its_name(tmp_path):
     (Path(folder) / "train-00002.tar").unlink()
     with pytest.raises(DataError, match=r"train-00002.tar cannot be read: FileNotFoundError"):
         list(islice(s.batches(0), 7))
-
-
-def test_decoding_leaves_the_threads_of_others_alone(folder):
-    """A new thread, such as autograd's, takes the number of threads that was set last in any thread."""
-    found = subprocess.run(
-        [sys.executable, "-c", THREADS, folder],
-        env=os.environ | {"OMP_NUM_THREADS": "2"},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
-    assert found == ["2", "2", "1"]
-
-
-THREADS = """
-import sys, threading, torch
-from fourds_dist.data import DataConfig, StreamConfig, TrainStream, open_split
-from fourds_dist.data.stream.batches import decoding_pool
-split = open_split(StreamConfig(url=sys.argv[1]), "train")
-config = DataConfig(resize_px=8, crop_px=8, threads=2)
-stream = TrainStream({"target": split}, config, global_batch_size=12, rank=0, world_size=1, seed=0)
-batches = stream.batches(0)
-next(batches)
-found = []
-thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
-thread.start()
-thread.join()
-pool = decoding_pool(1)
-print(torch.get_num_threads(), *found, pool.submit(torch.get_num_threads).result())
-"""
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ import pytest
 import torch
 from fsspec.implementations.local import LocalFileSystem
 
-from fourds_dist.io.retry import with_retries
 from fourds_dist.training.checkpoint import checkpoint_store as store_module
 from fourds_dist.training.checkpoint.checkpoint_store import FolderStore
 from fourds_dist.training.checkpoint.learning_state import FORMAT
@@ -143,26 +142,3 @@ def test_another_format_is_refused_by_name(tmp_path: Path, content: Any, message
     with pytest.raises(ValueError, match=message) as error:
         store.read("checkpoint-00000001")
     assert str(folder / "state.pt") in str(error.value)
-
-
-def test_patience_ends_and_grows_its_pauses() -> None:
-    pauses: list[float] = []
-
-    def fail() -> None:
-        raise ConnectionError("away")
-
-    clock = iter(range(0, 1000, 10))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fourds_dist.io.retry.time.monotonic", lambda: float(next(clock)))
-        with pytest.raises(OSError, match="x failed, tried for 50 s"):
-            with_retries(fail, "x failed", retry_timeout_s=60, note=lambda text: None, sleep=pauses.append)
-    assert len(pauses) == 5
-    assert pauses[-1] > 4 * pauses[0]
-
-
-def test_patience_is_not_wasted_on_what_it_cannot_mend() -> None:
-    def refuse() -> None:
-        raise PermissionError("no")
-
-    with pytest.raises(PermissionError):
-        with_retries(refuse, "x failed", retry_timeout_s=60, sleep=lambda s: pytest.fail("waited"))

@@ -4,14 +4,10 @@ import inspect
 import subprocess
 import sys
 from importlib import import_module
-from typing import Any
 
 import pytest
-from PIL import Image
 
-from fourds_dist.data.datasets.files import check_images
 from fourds_dist.data.datasets.registry import DATASET_BUILDERS
-from tests.rights import reachable_folder, unprivileged
 
 
 @pytest.mark.parametrize("name", DATASET_BUILDERS)
@@ -41,25 +37,3 @@ def test_the_table_imports_no_library_of_a_source():
 def test_a_source_by_name():
     source, target = DATASET_BUILDERS["digits"].domains(seed=5)
     assert (source.name, target.name) == ("digits", "digits-photos")
-
-
-def test_images_that_this_user_may_not_read_are_not_called_broken() -> None:
-    with reachable_folder() as folder:
-        for name in ("a.png", "b.png"):
-            Image.new("RGB", (4, 4)).save(folder / name)
-        paths = [folder / "a.png", folder / "b.png"]
-        (folder / "a.png").chmod(0)
-        keys: dict[str, Any] = {
-            "skip_bad": False,
-            "decode": False,
-            "num_threads": 1,
-            "on_progress": lambda *_: None,
-        }
-        with (
-            unprivileged(),
-            pytest.raises(ValueError, match=r"a\.png.*\ngive this user permission to read them, or"),
-        ):
-            check_images(paths, **keys)
-        (folder / "b.png").write_bytes(b"no image")
-        with unprivileged(), pytest.raises(ValueError, match="repair or remove them, or"):
-            check_images(paths, **keys)

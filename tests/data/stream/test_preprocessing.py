@@ -1,0 +1,62 @@
+"""Preprocessing beside exported weights: written, read again, and applied as in evaluation."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fourds_dist.data.stream.config import DataConfig
+from fourds_dist.data.stream.preprocessing import Preprocessing
+from tests.data.deep_images import encoded, png16
+
+PLAIN = Preprocessing(8, 4, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0), (0, 4095), 2.5)
+
+
+def test_json_comes_back() -> None:
+    assert Preprocessing.from_json(PLAIN.to_json(), "here") == PLAIN
+    assert "\n" not in PLAIN.to_json()
+    old = json.loads(PLAIN.to_json())
+    del old["grey_range"], old["max_megapixels"]  # as earlier versions wrote
+    read = Preprocessing.from_json(json.dumps(old), "here")
+    assert (read.grey_range, read.max_megapixels) == (None, DataConfig().max_megapixels)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "null", "{}", '{"resize_px": 8, "crop_px": 4, "mean": [0, 0, 0]}',
+     json.dumps(json.loads(PLAIN.to_json()) | {"crop_px": 9}),
+     json.dumps(json.loads(PLAIN.to_json()) | {"std": [1, 1, 0]})],
+)  # fmt: skip
+def test_what_is_no_preprocessing_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"^w\.onnx: the preprocessing cannot be read \(.+\); export the student again$"
+    ):
+        Preprocessing.from_json(text, "w.onnx")
+
+
+def test_from_and_to_a_configuration() -> None:
+    config = PLAIN.loader()
+    assert Preprocessing.of(config, (1, 2)) == PLAIN  # the section's range comes first
+    assert Preprocessing.of(DataConfig(), (1, 2)).grey_range == (1, 2)
+    assert Preprocessing.of(DataConfig()).grey_range is None
+
+
+def test_the_central_crop_is_normalised_by_channel() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    found = PLAIN.pixels(encoded(Image.fromarray(pixels), "PNG"))
+    crop = torch.from_numpy(pixels[2:6, 2:6]).permute(2, 0, 1)
+    assert torch.equal(found, crop)
+    expected = (crop / 255 - torch.tensor(PLAIN.mean)[:, None, None]) / torch.tensor(PLAIN.std)[:, None, None]
+    torch.testing.assert_close(PLAIN.normalised(found[None])[0], expected)
+
+
+def test_the_grey_range_and_the_largest_size_apply() -> None:
+    grey = png16(np.full((8, 8, 1), 819, np.uint16))  # a fifth of 4095
+    assert PLAIN.pixels(grey).unique().tolist() == [51]
+    small = Preprocessing(8, 4, (0, 0, 0), (1, 1, 1), max_megapixels=63e-6)
+    with pytest.raises(ValueError, match="pixels"):
+        small.pixels(encoded(Image.new("RGB", (8, 8)), "PNG"))
