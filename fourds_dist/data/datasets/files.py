@@ -37,7 +37,7 @@ def check_images(
 
     Args:
         skip_bad: accept files that cannot be read, unless no file can be read.
-        decode: decode every image whole, not only its header (PNG: its checksums).
+        decode: decode every image whole. Its header, its end and the checksums of a PNG are checked in any case.
         several: list to which files of several frames (animations, stacks of pages) are appended; only the first frame
             is used.
 
@@ -83,8 +83,7 @@ def _check(path: Path, decode: bool) -> tuple[str | None, str, bool]:
                 supported = ", ".join(sorted(set(FORMATS.values())))
                 return None, f"the format {image.format} is not supported; use one of {supported}", False
             has_more = has_more_frames(image)
-            if not decode:
-                image.verify()
+            image.verify()  # checksums of a PNG, which decoding does not compare
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         remedy = "For a genuine image, raise --max-megapixels here and data.max_megapixels in runs"
         return None, f"{error} {remedy}", False

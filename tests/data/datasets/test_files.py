@@ -95,3 +95,13 @@ def test_a_very_large_image_is_refused_with_the_remedy(
         ValueError, match=r"a\.png: .*16 pixels.*raise --max-megapixels here and data\.max_megapixels"
     ):
         checked([path])
+
+
+def test_a_wrong_checksum_is_found_without_decoding(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.png", "PNG")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"IDAT") + 6] ^= 1
+    path.write_bytes(data)
+    for decode in (False, True):
+        with pytest.raises(ValueError, match=r"1 of 1 .*\n.*a\.png: "):
+            checked([path], decode=decode)

@@ -2,7 +2,7 @@
 
     python -m tests.data.pack.test_malformed > tests/data/pack/malformed.md
 
-Malformed tars are refused when an index is made of them: tests/data/format/test_index.py and tests/data/pack.
+Malformed tars are refused when an index is made of them: tests/data/pack/test_indexing.py and its neighbours.
 """
 
 from __future__ import annotations
@@ -401,7 +401,7 @@ def table() -> str:
         f"Made by `python -m tests.data.pack.test_malformed`; {len(IMAGES) + len(HARMS) + len(CONFIGURATIONS)} "
         f"kinds. Words "
         'after "error" are part of the message. Malformed tars are refused when',
-        "their index is made: see `tests/data/format/test_index.py` and `tests/data/pack/`.",
+        "their index is made: see `tests/data/pack/test_indexing.py` and its neighbours.",
         "",
         "## Images",
         "",

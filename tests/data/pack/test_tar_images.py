@@ -68,3 +68,8 @@ def test_images_are_decoded_on_request() -> None:
     assert [fault.kind for fault in faults] == ["unreadable image"]
     with pytest.raises(TarFault, match="sample 'a'"):  # of 16 pixels
         index_of(data, decode=15)
+
+
+def test_images_of_any_field_are_measured_if_they_are_decoded() -> None:
+    grey = json.loads(index_of(labelled(("a.bin", DEEP)), image="bin", decode=100).grey)
+    assert (grey["lowest"], grey["highest"]) == (7, 4000)
