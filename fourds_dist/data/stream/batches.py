@@ -25,7 +25,7 @@ from fourds_dist.data.decode.processes import decode_processes
 from fourds_dist.data.decode.threads import Pool, num_cores
 from fourds_dist.data.stream.batch import Batch
 from fourds_dist.data.stream.partition_reader import SampleRef
-from fourds_dist.data.stream.samples import EncodedSample, Quarantine
+from fourds_dist.data.stream.samples import BrokenSample, EncodedSample, Quarantine
 
 MOST_THREADS = 4
 """Largest number of threads to which decoding in threads scales; see `processes` for more."""
@@ -252,7 +252,7 @@ def _fill(out_BCHW: Tensor, plan: BatchPlan, indices: range, decoder: _Decoder) 
         else:
             plan.quarantines[i].add(sample.key, f"not a readable image: {message}")
     for i, sample in drawn.items():
-        if not isinstance(sample, EncodedSample):
+        if isinstance(sample, BrokenSample):
             plan.quarantines[i].add(*sample)
         if i not in shown:
             shown[i] = _decode_replacement(out_BCHW[i], plan, i, decoder) if plan.may_replace else None
@@ -267,16 +267,14 @@ def _decode_replacement(out_CHW: Tensor, plan: BatchPlan, i: int, decoder: _Deco
     block, at = plan.refs[i].block, plan.refs[i].at
     for step in range(1, len(block)):
         sample = block[(at + step) % len(block)]
-        if not isinstance(sample, EncodedSample):
+        if isinstance(sample, BrokenSample):
             plan.quarantines[i].add(*sample)
         elif sample.key not in plan.quarantines[i]:
             (message,) = decoder([sample], [_place(plan, i)], [out_CHW])
             if message is None:
                 return sample
             plan.quarantines[i].add(sample.key, f"not a readable image: {message}")
-    broken = block[at]
-    key = broken.key if isinstance(broken, EncodedSample) else broken[0]
-    raise plan.quarantines[i].error(f"{key}: all images of its block are broken")
+    raise plan.quarantines[i].error(f"{block[at].key}: all images of its block are broken")
 
 
 def _place(plan: BatchPlan, i: int) -> Place:

@@ -10,10 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from fourds_dist.data.stream.order import EpochOrder, Order
-from fourds_dist.data.stream.samples import EncodedSample
-
-Block = list[EncodedSample | tuple[str, str]]
-"""Samples in shuffled order; (key, cause) for a broken sample."""
+from fourds_dist.data.stream.samples import Block
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -52,6 +52,17 @@ class EncodedSample:
     """Cache for the decoded image."""
     grey_range: GreyRange | None = None
     """Grey range of the data set (`grey`)."""
+
+
+class BrokenSample(NamedTuple):
+    """A sample that cannot be read, and why."""
+
+    key: str
+    cause: str
+
+
+Block = list[EncodedSample | BrokenSample]
+"""Samples that are read together, in shuffled order."""
 
 
 class RangeReader(Protocol):
@@ -208,13 +219,13 @@ class SampleReader:
         self._num_rows = 0
         self._lock = threading.Lock()
 
-    def read(self, positions: np.ndarray) -> list[EncodedSample | tuple[str, str]]:
-        """Return the samples at `positions`, in that order; (key, cause) for a sample that does not match its checksum.
+    def read(self, positions: np.ndarray) -> Block:
+        """Return the samples at `positions`, in that order; broken ones do not match their checksums.
 
         Raises:
             DataError: a shard or its index cannot be read.
         """
-        found: list[EncodedSample | tuple[str, str] | None] = [None] * len(positions)
+        found: list[EncodedSample | BrokenSample | None] = [None] * len(positions)
         shards, rows = self._split.locate(positions)
         for shard in np.unique(shards):
             of_shard = np.flatnonzero(shards == shard)
@@ -223,10 +234,11 @@ class SampleReader:
                 at, row = int(of_shard[number]), int(rows[of_shard[number]])
                 key = f"{self._split.shards[shard].name}/{index.keys[row].decode()}"
                 checked = self._checked(int(shard), index, row, data)
+                if isinstance(checked, str):
+                    found[at] = BrokenSample(key, checked)
+                    continue
                 label = self._label(positions[at], index, row)
-                is_broken = isinstance(checked, str)
-                sample = (checked, label, self._decoded_cache, self._split.grey_range)
-                found[at] = (key, checked) if is_broken else EncodedSample(key, *sample)  # pyright: ignore[reportArgumentType]
+                found[at] = EncodedSample(key, checked, label, self._decoded_cache, self._split.grey_range)
         return found  # pyright: ignore[reportReturnType]
 
     def _label(self, position: int, index: IndexRows, row: int) -> int:

@@ -40,8 +40,8 @@ from fourds_dist.data.stream.order import (
     num_partitions,
     partitions_of,
 )
-from fourds_dist.data.stream.partition_reader import Block, PartitionReader, SampleRef, epochs_of
-from fourds_dist.data.stream.samples import InMemoryShards, Quarantine, SampleReader
+from fourds_dist.data.stream.partition_reader import PartitionReader, SampleRef, epochs_of
+from fourds_dist.data.stream.samples import Block, InMemoryShards, Quarantine, SampleReader
 from fourds_dist.data.stream.split import Split
 
 IN_MEMORY_BLOCK_SAMPLES = 32

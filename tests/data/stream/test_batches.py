@@ -16,8 +16,8 @@ from fourds_dist.data import DataError
 from fourds_dist.data.decode.threads import num_cores
 from fourds_dist.data.stream.batch import Batch
 from fourds_dist.data.stream.batches import BatchPlan, DecodeOptions, decoded, decoding_pool, num_threads
-from fourds_dist.data.stream.partition_reader import Block, SampleRef
-from fourds_dist.data.stream.samples import EncodedSample, Quarantine
+from fourds_dist.data.stream.partition_reader import SampleRef
+from fourds_dist.data.stream.samples import Block, BrokenSample, EncodedSample, Quarantine
 from tests.data.shards import SIDE, image_of, numbers_in, write_dataset
 from tests.data.stream.test_stream import SIZES
 
@@ -32,7 +32,9 @@ def folder(tmp_path_factory) -> str:
 def block_of(*numbers: int | None) -> Block:
     """A sample for each number; a sample that matches no checksum for None."""
     return [
-        (f"s/{at}", "checksum") if n is None else EncodedSample(f"s/{at}", memoryview(image_of(n)), n % 3)
+        BrokenSample(f"s/{at}", "checksum")
+        if n is None
+        else EncodedSample(f"s/{at}", memoryview(image_of(n)), n % 3)
         for at, n in enumerate(numbers)
     ]
 

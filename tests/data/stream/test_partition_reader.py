@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from fourds_dist.data.stream.order import Chunks, Order
-from fourds_dist.data.stream.partition_reader import Block, PartitionReader, epochs_of
+from fourds_dist.data.stream.partition_reader import PartitionReader, epochs_of
+from fourds_dist.data.stream.samples import Block, BrokenSample
 
 ORDER = Order(Chunks.cut(np.array([7, 12, 5, 16]), 4), global_batch_size=4, samples_per_block=3, seed=(1,))
 
 
 class Reads:
-    """Blocks of (position, "") that are there at once, and their positions."""
+    """Blocks of samples with their position as key, which are there at once."""
 
     def __init__(self) -> None:
         self.positions: list[list[int]] = []
@@ -22,12 +23,12 @@ class Reads:
     def __call__(self, positions: np.ndarray) -> Future[Block]:
         self.positions.append(positions.tolist())
         future: Future[Block] = Future()
-        future.set_result([(str(n), "") for n in positions])
+        future.set_result([BrokenSample(str(n), "") for n in positions])
         return future
 
 
 def taken(reader: PartitionReader, count: int) -> list[int]:
-    return [int(ref.block[ref.at][0]) for ref in reader.take(count)]  # pyright: ignore
+    return [int(ref.block[ref.at].key) for ref in reader.take(count)]
 
 
 @pytest.mark.parametrize("partition", range(4))
