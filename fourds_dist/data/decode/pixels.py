@@ -51,6 +51,7 @@ def rgb(
     if is_deep(image):
         values, alpha, is_negative, orientation = deep_values(data)
         low, high = grey_range or own_range(data, values)
+        check_scale(values, low, high, is_float=image.mode == "F")
         pixels = np.clip((values - low) * (255.0 / (high - low)), 0, 255)
         pixels = (255 - pixels if is_negative else pixels) * alpha + 255 * (1 - alpha)
         pixels = np.broadcast_to(pixels.round().astype(np.uint8), (*pixels.shape[:2], 3))
@@ -121,6 +122,24 @@ def deep_values(data: bytes | memoryview) -> tuple[np.ndarray, np.ndarray, bool,
     is_negative = image.mode[0] in "IFL" and _tiff(image, 262, 1) == 0
     orientation = 1 if image.format == "TIFF" else image.getexif().get(0x0112, 1)  # Pillow rotates TIFFs
     return values, alpha, is_negative, orientation
+
+
+def check_scale(values: np.ndarray, low: float, high: float, *, is_float: bool) -> None:
+    """Raise ValueError for floats of 0 to 1 under a range of integers, and for integers under a range of such floats.
+
+    All of these images would be black, or all white.
+    """
+    lowest, highest = values.min(initial=high), values.max(initial=low)
+    if is_float and 0 <= lowest < highest <= 1 and high - low >= 255:
+        kind = "float values of 0 to 1"
+    elif not is_float and high - low <= 1 < highest:
+        kind = f"integer values up to {highest:g}"
+    else:
+        return
+    raise ValueError(
+        f"the image has {kind}, but is read with the grey range {low:g} to {high:g}: convert the image to the scale of "
+        "the others, or give another range by data.grey_range of a run, or --grey-range of evaluate and predict"
+    )
 
 
 def own_range(data: bytes | memoryview, values: np.ndarray) -> tuple[float, float]:

@@ -102,6 +102,35 @@ def test_values_outside_of_the_range_are_clipped() -> None:
     assert (pixels[UP_TO_12_BITS >= 2000] == 255).all()
 
 
+@pytest.mark.parametrize(
+    ("values", "grey_range", "kind"),
+    [
+        (np.array([[0.0, 0.5, 1.0]], "f4"), (0, 65535), "float values of 0 to 1"),
+        (np.array([[0.0, 0.01]], "f4"), (-1024, 3071), "float values of 0 to 1"),
+        (np.array([[0, 4095]], "u2"), (0, 1), "integer values up to 4095"),
+        (np.array([[-1024, 2]], "i4"), (0.0, 0.5), "integer values up to 2"),
+    ],
+)
+def test_values_of_another_scale_than_the_range_s_are_refused(values, grey_range, kind) -> None:
+    with pytest.raises(
+        ValueError, match=rf"has {kind}, but .* grey range {grey_range[0]:g} to {grey_range[1]:g}"
+    ):
+        rgb(tiff(values[..., None]), grey_range)
+
+
+@pytest.mark.parametrize(
+    ("values", "grey_range"),
+    [
+        (np.zeros((2, 2), "f4"), (0, 65535)),  # a black image is black on any scale
+        (np.array([[0.0, 40.0]], "f4"), (0, 65535)),
+        (np.array([[0.0, 0.5]], "f4"), (0, 1)),
+        (np.array([[0, 1]], "u2"), (0, 65535)),  # a dark image of integers
+    ],
+)
+def test_values_of_the_range_s_scale_are_read(values, grey_range) -> None:
+    assert rgb(tiff(values[..., None]), grey_range).shape == (*values.shape, 3)
+
+
 def test_significant_bits_that_are_scaled_by_the_standard() -> None:
     """A dark image whose 12 bits stand in the upper bits of 16 is dark, though all its values are below 4096."""
     dark = (words(1, 200) << 4).astype(np.uint16)
