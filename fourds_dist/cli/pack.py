@@ -23,6 +23,7 @@ from fourds_dist.cli.pack_options import parser_of
 from fourds_dist.data.datasets.domain import Domain
 from fourds_dist.data.datasets.registry import DATASET_BUILDERS
 from fourds_dist.data.pack.console import PackProgress, show
+from fourds_dist.io.error_text import format_error
 from fourds_dist.io.names import write_any_name
 from fourds_dist.io.terminal import say
 
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, RuntimeError, OSError) as error:
         if options.traceback:
             raise
-        say(f"error: {error}", file=sys.stderr)
+        say(format_error(error), file=sys.stderr)
         return 1
 
 

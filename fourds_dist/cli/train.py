@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fourds_dist.cli.command import command_parser, keys
 from fourds_dist.config.section import ConfigError
+from fourds_dist.io.error_text import format_error
 from fourds_dist.io.terminal import say
 from fourds_dist.launch.base_folder import base_folder
 from fourds_dist.launch.ray.job import left_behind
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         here = Path.cwd()
         behind = left_behind({"configuration": files[0]} if files else {}, here, here)
         behind += left_behind(inputs, here, Path.home())
-        say(f"error: {error}{behind}", file=sys.stderr)
+        say(f"{format_error(error)}{behind}", file=sys.stderr)
         return 1
     return 0
 

@@ -9,8 +9,8 @@ MOST_CHARACTERS = 1500
 
 
 def one_line(error: BaseException, most: int = 200) -> str:
-    """Return the message of an error in one line of at most `most` characters."""
-    return " ".join(str(error).split())[:most]
+    """Return the message of an error in one line of at most `most` characters; its type if it has no message."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
 
 
 def format_error(error: Exception) -> str:

@@ -11,7 +11,7 @@ def test_one_line() -> None:
     assert one_line(ValueError("  a\n\tb  c ")) == "a b c"
     assert one_line(ValueError("x" * 300)) == "x" * 200
     assert one_line(ValueError("x" * 300), 5) == "xxxxx"
-    assert one_line(ValueError()) == ""
+    assert one_line(TimeoutError()) == "TimeoutError"
 
 
 @pytest.mark.parametrize(

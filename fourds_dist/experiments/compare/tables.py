@@ -197,18 +197,14 @@ def _differences(results: Results, regime: str, *, brief: bool) -> ResultTable:
             continue
         by_pair = results.difference_by_pair(regime, method, baseline)
         worst = min(by_pair, key=lambda pair: by_pair[pair].value)
-        format_error = f"{worst} {_points(by_pair[worst].value)}"
+        text = f"{worst} {_points(by_pair[worst].value)}"
         ratio = results.time_ratio(regime, method, baseline)
         rows.append(
             (
                 f"{_words(method)} - {_words(baseline)}",
                 f"{_points(mean.value)}{_interval(mean, _points)}{_share(len(by_pair), config.all_pairs, 'pair')}",
                 f"{sum(value > 0 for value in found.values())} of {len(found)}",
-                *(
-                    [format_error if brief else f"{format_error}{_interval(by_pair[worst], _points)}"]
-                    if has_pairs
-                    else []
-                ),
+                *([text if brief else f"{text}{_interval(by_pair[worst], _points)}"] if has_pairs else []),
                 f"x {ratio:.2f}" if ratio else "-",
             )
         )
@@ -228,12 +224,8 @@ def _points(value: float) -> str:
     return f"{100 * value:+.1f}"
 
 
-def _interval(mean: Mean, format_error: Any = _percent) -> str:
-    return (
-        ""
-        if mean.low is None or mean.high is None
-        else f" [{format_error(mean.low)}, {format_error(mean.high)}]"
-    )
+def _interval(mean: Mean, as_text: Any = _percent) -> str:
+    return "" if mean.low is None or mean.high is None else f" [{as_text(mean.low)}, {as_text(mean.high)}]"
 
 
 def _share(num: int, of: Sequence[Any], what: str) -> str:

@@ -75,7 +75,7 @@ def test_a_list_that_ray_cannot_write_for_a_while_ends_no_run(
     look_at = ray_train._remove_invalid_list
 
     def look_once_and_mend(stage: RunFolder) -> None:
-        """The driver meets what made Ray's controller fail, and finds it 4ds when it looks again."""
+        """The driver meets what made Ray's controller fail, and finds it gone when it looks again."""
         try:
             look_at(stage)
         finally:
