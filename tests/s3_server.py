@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
@@ -31,9 +30,12 @@ class S3Server:
 
     def new_bucket(self) -> str:
         """URL of a new, empty bucket of the server."""
+        import s3fs
+
         name = f"bucket-{next(self._numbers)}"
-        (self.root / name).mkdir()
-        time.sleep(0.1)
+        # A folder made on the disk would be there for the server some time later.
+        keys = {"key": s3.KEY, "secret": s3.SECRET}
+        s3fs.S3FileSystem(**keys, endpoint_url=self.endpoint, skip_instance_cache=True).mkdir(name)
         return f"s3://{name}"
 
     def path(self, url: str) -> Path:
