@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from fourds_dist.cli.predict import main as predict
-from fourds_dist.inference.evaluate import evaluate_student
-from fourds_dist.inference.images import open_labelled
-from fourds_dist.inference.loading import load_student
 
 
 def test_files_and_folders(workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,20 +21,6 @@ def test_files_and_folders(workplace: Path, tmp_path: Path, capsys: pytest.Captu
     assert len(answer["ranking"]) == 2
     assert answer["ranking"][0]["class"] == answer["label"]
     assert "broken.png: not read" in told.err
-
-
-def test_classes_named_like_markup_are_shown_as_they_are(
-    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    student = load_student(workplace / "runs" / "digits")
-    classes = ("[bold]x[/bold]", "[/]", *student.classes[2:])
-    named = replace(student, classes=classes, origin="[/red]")
-    images = open_labelled(str(workplace / "shards/digits"), student.classes)
-    evaluate_student(named, images).show(Console(width=120))
-    out = capsys.readouterr().out
-    assert "[bold]x[/bold]" in out
-    assert "│ [/] " in out
-    assert "[/red]" in out
 
 
 def test_a_name_with_an_end_of_line_takes_one_line(
