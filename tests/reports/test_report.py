@@ -23,7 +23,7 @@ from fourds_dist.reports.page import ReportPage, ReportSection, ReportTable
 from fourds_dist.reports.report import write_report
 from fourds_dist.runs.events import Note, StageStarted, encode
 from fourds_dist.runs.layout import RunFile
-from fourds_dist.stages.finished_run import Run, find_runs
+from fourds_dist.stages.finished_run import Run
 
 
 @pytest.fixture(scope="module")
@@ -268,11 +268,6 @@ def test_in_object_storage(reported: Path) -> None:
         assert Run("memory://bucket/runs/digits").summary is not None
     finally:
         store.rm("/bucket", recursive=True)
-
-
-def test_a_run_named_twice_is_one(reported: Path, tmp_path: Path) -> None:
-    assert [run.url for run in find_runs([str(reported), f"{reported}/"])] == [str(reported)]
-    assert len(find_runs([str(reported), str(reported.parent)])) == 1
 
 
 def test_a_truncated_summary_is_an_error(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
