@@ -156,13 +156,18 @@ def test_analysis_ends_at_the_time_limit_and_is_repeated_for_more_images(
 
 
 def test_restarts_are_reported(run_folder: Path) -> None:
+    metrics = run_folder / "metrics.jsonl"
+    lines = metrics.read_text().splitlines(keepends=True)
+    metrics.write_text(
+        "".join(line for line in lines if '"event": "note"' not in line)
+    )  # a busy machine adds notes
     assert "No restarts" in sections.events(Run(str(run_folder))).words[0]
     length = {"num_epochs": 1, "num_steps_per_epoch": 30, "global_batch_size": 32}
     events = [
         Note(step=7, text="worker 1 was lost <&>; went on").stamped("distill", 0),
         StageStarted(step=20, **length, num_workers=1, device="CPU").stamped("distill", 60),
     ]
-    with (run_folder / "metrics.jsonl").open("a") as file:
+    with metrics.open("a") as file:
         file.write("".join(encode(event) + "\n" for event in events) + '{"stage": "distill", "ev')
     section = sections.events(Run(str(run_folder)))
     html = ReportPage("run", "verdict", [], [section]).html()
