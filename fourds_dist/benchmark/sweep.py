@@ -76,7 +76,7 @@ class MarkedTrialStore(TrialStore):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The benchmark's options."""
-    parser.add_argument("--trials", type=whole(1, MOST), default=200)
+    parser.add_argument("--trials", type=whole(4, MOST), default=200)  # a mark after each quarter
     parser.add_argument("--max-concurrent-trials", type=whole(1, MOST), default=8)
     parser.add_argument("--search", default="random", choices=("random", "optuna"))
     parser.add_argument("--scheduler", default="asha", choices=("asha", "hyperband", "median", "none"))

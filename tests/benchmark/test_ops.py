@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from fourds_dist.benchmark.__main__ import main
-from fourds_dist.benchmark.timing import table
 
 SMALL = [
     "ops",
@@ -44,8 +43,3 @@ def test_an_unknown_benchmark_is_named(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit):
         main(["operators"])
     assert "ops" in capsys.readouterr().err
-
-
-def test_columns_line_up() -> None:
-    lines = table(("name", "ms"), [["a", "1.00"], ["longer", "123.45"]]).splitlines()
-    assert lines == ["name        ms", "------  ------", "a         1.00", "longer  123.45"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from fourds_dist.cli import checks
 from fourds_dist.cli.checks import Level
 from fourds_dist.cli.doctor import main
-from fourds_dist.io.extras import install
 from tests.data.shards import write_dataset
 
 
@@ -29,23 +27,6 @@ def test_storage_that_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "FAIL" in capsys.readouterr().out
     (finding,) = checks.storage("nosuch://bucket")
     assert finding.level is Level.BAD
-
-
-def test_packages_missing_or_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.metadata, "requires", lambda _: ["numpy>=999", "no-such-thing>=1", "torch>=1.0",
-                                                                   "pytest>=999; extra == 'dev'"])  # fmt: skip
-    found = list(checks.packages())
-    assert [f.level for f in found] == [Level.BAD, Level.BAD, Level.GOOD]
-    assert "older than 999" in found[0].what
-    assert found[1].fix == install("no-such-thing>=1")
-
-
-def test_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-    (finding,) = checks.tracking()
-    assert "online" in finding.what
-    assert "kkkk" not in finding.what
 
 
 def test_a_ray_that_does_not_start_is_an_error_with_a_remedy(

@@ -11,8 +11,6 @@ import pytest
 from PIL import Image
 
 from fourds_dist.cli.pack import main
-from fourds_dist.cli.pack_options import parser_of
-from fourds_dist.data.datasets.registry import DATASET_BUILDERS
 from fourds_dist.data.format.manifest import read_manifest
 from tests.data.pack.tars import samples, tar_bytes
 
@@ -24,26 +22,6 @@ def photos(tmp_path: Path) -> Path:
         for n in range(10):
             Image.new("RGB", (20, 20), (n * 20, 0, 99)).save(tmp_path / "photos" / label / f"{n} x.png")
     return tmp_path / "photos"
-
-
-@pytest.mark.parametrize("name", DATASET_BUILDERS)
-def test_every_source_is_a_subcommand(name: str) -> None:
-    source = DATASET_BUILDERS[name]
-    places = [f"place-{a.name}" for a in source.arguments if a.positional]
-    options = parser_of("x").parse_args([name, *places, "DEST"])
-    assert options.destination == "DEST"
-    for argument in source.arguments:
-        expected = f"place-{argument.name}" if argument.positional else argument.default
-        assert getattr(options, argument.name) == expected
-    given = {a.name: a for a in source.arguments if not a.positional}
-    words = []
-    for a in given.values():
-        value = (a.choices or ("0.5" if a.type is float else "7",))[0]
-        words += [f"--{a.name.replace('_', '-')}", *([] if a.default is False else [value])]
-    options = parser_of("x").parse_args([name, *places, "DEST", *words])
-    for a in given.values():
-        value = getattr(options, a.name)
-        assert value is True or isinstance(value[0] if a.many else value, a.type)
 
 
 def test_a_source_s_domains_get_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

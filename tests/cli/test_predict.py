@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from fourds_dist.cli.evaluate import main as evaluate
 from fourds_dist.cli.predict import main as predict
-from fourds_dist.inference.evaluate import evaluate_student
-from fourds_dist.inference.images import open_labelled
-from fourds_dist.inference.loading import load_student
-from tests.finished_run import one_of_each
 
 
 def test_files_and_folders(workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,48 +21,6 @@ def test_files_and_folders(workplace: Path, tmp_path: Path, capsys: pytest.Captu
     assert len(answer["ranking"]) == 2
     assert answer["ranking"][0]["class"] == answer["label"]
     assert "broken.png: not read" in told.err
-
-
-def test_evaluate_an_image_folder(
-    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for label, data in one_of_each(workplace / "shards" / "digits").items():
-        (tmp_path / "set" / str(label)).mkdir(parents=True)
-        (tmp_path / "set" / str(label) / "1.png").write_bytes(data)
-    (tmp_path / "set" / "3" / "2.png").write_bytes(b"no image")
-    out = tmp_path / "scores.json"
-    assert evaluate([str(workplace / "runs" / "digits"), str(tmp_path / "set"), "--json", str(out)]) == 0
-    values = json.loads(out.read_text())
-    assert values["num_images"] == 10
-    assert values["num_unreadable"] == 1
-    assert values["top1"]["value"] >= 0.6
-    text, errors = capsys.readouterr()
-    assert "top-1 accuracy" in text
-    assert "left out: 1 unreadable" in text
-    assert f"{tmp_path}/set/3/2.png: not read: it begins with b'no image'" in errors
-
-
-def test_classes_named_like_markup_are_shown_as_they_are(
-    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    student = load_student(workplace / "runs" / "digits")
-    classes = ("[bold]x[/bold]", "[/]", *student.classes[2:])
-    named = replace(student, classes=classes, origin="[/red]")
-    images = open_labelled(str(workplace / "shards/digits"), student.classes)
-    evaluate_student(named, images).show(Console(width=120))
-    out = capsys.readouterr().out
-    assert "[bold]x[/bold]" in out
-    assert "│ [/] " in out
-    assert "[/red]" in out
-
-
-def test_a_batch_size_that_is_none(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, data = str(workplace / "runs" / "digits"), str(workplace / "shards" / "digits")
-    for number in ("0", "-3", "1000000000", "many"):
-        with pytest.raises(SystemExit) as left:
-            evaluate([run, data, "--batch-size", number])
-        assert left.value.code == 2
-        assert "give 1 to 65536" in capsys.readouterr().err
 
 
 def test_a_name_with_an_end_of_line_takes_one_line(

@@ -23,7 +23,7 @@ from fourds_dist.reports.page import ReportPage, ReportSection, ReportTable
 from fourds_dist.reports.report import write_report
 from fourds_dist.runs.events import Note, StageStarted, encode
 from fourds_dist.runs.layout import RunFile
-from fourds_dist.stages.finished_run import Run, find_runs
+from fourds_dist.stages.finished_run import Run
 
 
 @pytest.fixture(scope="module")
@@ -156,13 +156,18 @@ def test_analysis_ends_at_the_time_limit_and_is_repeated_for_more_images(
 
 
 def test_restarts_are_reported(run_folder: Path) -> None:
+    metrics = run_folder / "metrics.jsonl"
+    lines = metrics.read_text().splitlines(keepends=True)
+    metrics.write_text(
+        "".join(line for line in lines if '"event": "note"' not in line)
+    )  # a busy machine adds notes
     assert "No restarts" in sections.events(Run(str(run_folder))).words[0]
     length = {"num_epochs": 1, "num_steps_per_epoch": 30, "global_batch_size": 32}
     events = [
         Note(step=7, text="worker 1 was lost <&>; went on").stamped("distill", 0),
         StageStarted(step=20, **length, num_workers=1, device="CPU").stamped("distill", 60),
     ]
-    with (run_folder / "metrics.jsonl").open("a") as file:
+    with metrics.open("a") as file:
         file.write("".join(encode(event) + "\n" for event in events) + '{"stage": "distill", "ev')
     section = sections.events(Run(str(run_folder)))
     html = ReportPage("run", "verdict", [], [section]).html()
@@ -268,11 +273,6 @@ def test_in_object_storage(reported: Path) -> None:
         assert Run("memory://bucket/runs/digits").summary is not None
     finally:
         store.rm("/bucket", recursive=True)
-
-
-def test_a_run_named_twice_is_one(reported: Path, tmp_path: Path) -> None:
-    assert [run.url for run in find_runs([str(reported), f"{reported}/"])] == [str(reported)]
-    assert len(find_runs([str(reported), str(reported.parent)])) == 1
 
 
 def test_a_truncated_summary_is_an_error(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

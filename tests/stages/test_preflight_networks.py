@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 
 from fourds_dist.stages.preflight import check_device
 from fourds_dist.stages.preflight_networks import check_networks, smallest_part
 from fourds_dist.stages.settings import Settings
-from fourds_dist.stages.trial_step import call_on_blank_images, last_operation
 from tests.method import networks
 
 NETWORKS = "tests.method.networks"
@@ -114,17 +112,6 @@ def test_first_weights_that_are_not_finite_are_refused_by_name() -> None:
         check_networks(given, 5, list("abcde"))
 
 
-@pytest.mark.parametrize(
-    ("network", "operation"),
-    [("convolutions", "Addmm"), ("frozen", "Addmm"), ("ends_in_softmax", "Softmax"), ("gives_answers", None)],
-)
-def test_the_last_operation_of_a_network(network: str, operation: str | None) -> None:
-    built = getattr(networks, network)(5)
-    learning = [parameter.requires_grad for parameter in built.parameters()]
-    assert last_operation(built, side_px=16, training=True) == operation
-    assert [parameter.requires_grad for parameter in built.parameters()] == learning
-
-
 def test_networks_of_another_number_of_classes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "convolutions", lambda num_classes: networks.Convolutions(7))
     with pytest.raises(ValueError, match="teacher: Convolutions has 7 outputs, the data have 5"):
@@ -154,15 +141,6 @@ def test_one_image_at_a_time_is_refused_where_batch_norm_cannot_do_with_it() -> 
         match=r"distill_stage\.global_batch_size=4 .*step\.gradient_accumulation_steps=4 leaves parts of one image",
     ):
         check_networks(given, 5)
-
-
-def test_random_numbers_stay_as_they_were() -> None:
-    torch.manual_seed(3)
-    task = networks.Convolutions(5)
-    before = torch.get_rng_state()
-    call_on_blank_images(task, batch_size=2, side_px=16)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert not task.a[1].num_batches_tracked.any()  # pyright: ignore
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import nn
 
@@ -29,7 +27,6 @@ from fourds_dist.training.checkpoint.checkpoint_store import FolderStore
 from fourds_dist.training.checkpoint.learning_state import FORMAT
 from fourds_dist.training.stop_signals import Stopped
 from tests.data.shards import CLASSES, write_dataset
-from tests.ranks import run_ranks
 from tests.training.tiny import NUM_CLASSES, tiny_network
 
 SMALL = (
@@ -199,69 +196,6 @@ def test_a_store_that_is_away_as_a_stage_ends_is_waited_for(
     run_stage("source", given, store(RunFolder(given.run_url), "source"))
     assert {Path(url).name for url in failed} == {"teacher.safetensors", "source.json"}
     assert failed <= {str(path) for path in (tmp_path / "away").iterdir()}
-
-
-def test_problems_are_logged_in_order(data: Path, tmp_path: Path) -> None:
-    given = settings(data, tmp_path, "run.name=troubled", "run.until=source")
-    make_store = store(RunFolder(given.run_url), "source")
-
-    def troubled(note: Callable[[str], None]) -> FolderStore:
-        for text in ("first", "second", "third"):
-            note(text)
-        return make_store(note)
-
-    run_stage("source", given, troubled)
-    assert notes(tmp_path / "troubled") == ["first", "second", "third"]
-
-
-def _rank(rank: int, given: Settings, group: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{group}", rank=rank, world_size=2)
-    run_stage("source", given, store(RunFolder(given.run_url), "source"))
-    dist.destroy_process_group()
-
-
-def test_ranks_draw_other_numbers_and_the_first_the_same_as_alone(data: Path, tmp_path: Path) -> None:
-    states = []
-    for name in ("alone", "two"):
-        given = settings(data, tmp_path, f"run.name={name}", "run.until=source")
-        if name == "two":
-            run_ranks(_rank, (given, str(tmp_path / "group")))
-        else:
-            run_stage("source", given, store(RunFolder(given.run_url), "source"))
-        checkpoints = FolderStore(f"{given.run_url}/source")
-        states.append(checkpoints.read(checkpoints.newest() or "")["ranks"])
-    (alone,), (first, second) = states
-    assert torch.equal(alone["random"]["cpu"], first["random"]["cpu"])  # nothing is drawn in training here
-    assert not torch.equal(first["random"]["cpu"], second["random"]["cpu"])
-
-
-def _idle_rank(rank: int, given: Settings, group: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{group}", rank=rank, world_size=2)
-    run_stage("source", given, store(RunFolder(given.run_url), "source"))
-    dist.destroy_process_group()
-
-
-def test_a_layer_that_no_loss_reaches_is_named_and_stays_over_any_number_of_workers(
-    data: Path, tmp_path: Path
-) -> None:
-    net = "{arch: 'tests.method.networks:with_idle_layer', stages: [a, b]}"
-    idle = [f"teacher={net}", f"student={net}", "run.until=source"]
-    weights = []
-    for name in ("alone", "two"):
-        given = settings(data, tmp_path, *idle, f"run.name={name}")
-        if name == "two":
-            run_ranks(_idle_rank, (given, str(tmp_path / "idle")))
-        else:
-            run_stage("source", given, store(RunFolder(given.run_url), "source"))
-        (note,) = notes(tmp_path / name)
-        names = "networks.{0}.projection.weight, networks.{0}.projection.bias"
-        assert note == (
-            f"{names.format('teacher')}, {names.format('student')}: no loss reaches these parameters, which stay "
-            "unchanged"
-        )
-        weights.append(load_file(tmp_path / name / "teacher.safetensors"))
-    assert torch.equal(weights[0]["projection.weight"], weights[1]["projection.weight"])
-    assert not torch.equal(weights[0]["head.weight"], torch.zeros_like(weights[0]["head.weight"]))
 
 
 def test_a_teacher_s_classes_are_taken_by_name_and_said_once(data: Path, tmp_path: Path) -> None:

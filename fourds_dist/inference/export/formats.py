@@ -195,9 +195,8 @@ def check_packages(formats: Iterable[str]) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Suppress the exporters' output, warnings and logs below ERROR; exceptions pass."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
+    disabled = logging.root.manager.disable
+    logging.disable(max(disabled, logging.WARNING))  # PyTorch's loggers have levels of their own
     try:
         with (
             warnings.catch_warnings(),
@@ -207,4 +206,4 @@ def _quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        root.setLevel(level)
+        logging.disable(disabled)

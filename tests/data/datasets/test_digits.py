@@ -8,12 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fourds_dist.config.loading import load
 from fourds_dist.data.datasets.digits import CLASSES, digits
-from fourds_dist.data.format.manifest import read_manifest
-from fourds_dist.data.pack.verify import verify
-from fourds_dist.launch.quickstart import pack_quickstart
-from fourds_dist.stages.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -58,31 +53,3 @@ def test_a_classifier_of_the_source_fails_on_the_target(domains):
     classifier = SVC().fit(*arrays("digits", "train"))
     assert classifier.score(*arrays("digits", "test")) > 0.95
     assert classifier.score(*arrays("digits-photos", "test")) < 0.75
-
-
-def test_the_quickstart_packs_what_is_not_there(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("fourds_dist.launch.quickstart.digits", lambda: digits(size=8, crops_per_digit=2))
-    config = tmp_path / "quick.yaml"
-    config.write_text(f"prepare: digits\nsource: {{ url: {tmp_path}/s }}\ntarget: {{ url: {tmp_path}/t }}\n")
-    settings = load(Settings, str(config))
-    pack_quickstart(settings)
-    assert capsys.readouterr().err.splitlines() == [
-        f"packing digits into {tmp_path}/s",
-        f"packing digits-photos into {tmp_path}/t",
-    ]
-    manifests = [read_manifest(f"{tmp_path}/{name}") for name in "st"]
-    assert [m.name for m in manifests] == ["digits", "digits-photos"]
-    assert [m.classes for m in manifests] == [CLASSES, CLASSES]
-    assert manifests[1].num_samples("train") == 2 * manifests[0].num_samples("train")
-    assert verify(f"{tmp_path}/t")[1] == []
-
-    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    pack_quickstart(settings)
-    assert capsys.readouterr().err == ""
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == times
-
-    config.write_text(f"prepare: digits\nsource: {{ url: {tmp_path}/t }}\ntarget: {{ url: {tmp_path}/s }}\n")
-    with pytest.raises(
-        ValueError, match=r"source\.url: .*/t holds another dataset than prepare: digits makes"
-    ):
-        pack_quickstart(load(Settings, str(config)))

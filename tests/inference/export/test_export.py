@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from safetensors.torch import load_file
 
 from fourds_dist.cli.export import main
 from fourds_dist.data.stream.preprocessing import Preprocessing
@@ -23,7 +22,6 @@ from fourds_dist.inference.loading import load_student
 from fourds_dist.inference.student import Student, description
 from fourds_dist.models.backbones import BackboneConfig, build_backbone
 from tests.finished_run import one_of_each
-from tests.method import networks
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -121,22 +119,6 @@ def test_the_card_s_network_equals_the_backbone(arch: str, stem: str) -> None:
     exec(build_code(student), names)
     made, ours = names["network"].state_dict(), build_backbone(config, 2, 32).state_dict()
     assert {k: v.shape for k, v in made.items()} == {k: v.shape for k, v in ours.items()}
-
-
-@pytest.mark.parametrize("format_", ["safetensors", "torch-export"])
-def test_tied_weights_are_exported(format_: str, tmp_path: Path) -> None:
-    """safetensors itself refuses tensors that share memory."""
-    network = networks.tied(2).eval()
-    preprocessing = Preprocessing(16, 16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    student = Student("", ("a", "b"), preprocessing, lambda pixels: pixels, network, {})
-    path = formats.Writer(student, {"arch": "tied"}, lambda: torch.zeros(1)).write(format_, tmp_path)
-    images = torch.rand(3, 3, 16, 16)
-    if format_ == "safetensors":
-        again = networks.tied(2).eval()
-        again.load_state_dict(load_file(path))
-    else:
-        again = torch.export.load(path).module()
-    torch.testing.assert_close(again(images), network(images))
 
 
 def test_a_file_with_other_outputs_is_refused_and_not_written(

@@ -15,7 +15,6 @@ from ray.train import ControllerError
 from fourds_dist.launch.ray import train as ray_train
 from fourds_dist.launch.ray.train import LaunchError, _remove_invalid_list, run_stage_on_ray
 from fourds_dist.runs.run_folder import RunFolder
-from fourds_dist.stages.launch_config import LaunchConfig
 from fourds_dist.stages.settings import Settings
 
 
@@ -37,20 +36,6 @@ def test_a_truncated_list_of_checkpoints_is_dropped(tmp_path: Path, torn: str) -
     _remove_invalid_list(stage)
     assert not snapshot.exists()
     _remove_invalid_list(stage)
-
-
-def test_workers_are_a_number_or_a_range() -> None:
-    fixed, elastic = LaunchConfig(workers=3), LaunchConfig.model_validate_json('{"workers": [2, 4]}')
-    assert (fixed.min_workers, fixed.max_workers) == (3, 3)
-    assert (elastic.min_workers, elastic.max_workers) == (2, 4)
-    with pytest.raises(ValueError, match=r"\[4, 2\] should be \[min, max\]"):
-        LaunchConfig.model_validate_json('{"workers": [4, 2]}')
-
-
-def test_deepspeed_has_its_own_key_for_what_gradients_travel_in() -> None:
-    assert LaunchConfig(all_reduce="bfloat16").strategy == "ddp"
-    with pytest.raises(ValueError, match=r"all_reduce is for strategy=ddp; see communication_data_type"):
-        LaunchConfig(all_reduce="bfloat16", strategy="deepspeed")
 
 
 def test_a_lost_cluster_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

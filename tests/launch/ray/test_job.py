@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 
 from fourds_dist.cli.train import main
-from fourds_dist.config.loading import load
-from fourds_dist.stages.settings import Settings, relative_inputs
 
 
 @pytest.fixture
@@ -46,9 +44,3 @@ def test_elsewhere_nothing_is_added(
     monkeypatch.chdir(tmp_path)
     assert main(["mine.yaml"]) == 1
     assert "working folder" not in capsys.readouterr().err
-
-
-def test_inputs_are_what_a_run_reads() -> None:
-    words = ["source.url=s", "target.url=/t", "teacher.checkpoint=s3://b/t", "data.cache_dir=c", "run.dir=r"]
-    assert relative_inputs(load(Settings, None, words)) == {"source.url": "s"}
-    assert relative_inputs(load(Settings, None, [*words, "prepare=digits"])) == {}

@@ -12,10 +12,8 @@ from typing import Any
 import pytest
 
 from fourds_dist.launch.ray import train as ray_train
-from fourds_dist.launch.ray import worker
 from fourds_dist.launch.ray.train import _fit_until_stopped, run_stage_on_ray
-from fourds_dist.launch.ray.worker import PREEMPTION_POLL_S, DriverLink, StageExit
-from fourds_dist.runs.events import Note
+from fourds_dist.launch.ray.worker import StageExit
 from fourds_dist.runs.failures import StopKind, StopReason
 from fourds_dist.stages.settings import Settings
 from fourds_dist.training.stop_signals import Stopped
@@ -73,15 +71,3 @@ def test_a_reason_of_the_driver_s_own_counts_before_a_notice() -> None:
     trainer: Any = Trainer(channel, StageExit("stopped", PREEMPTED, 7))
     reason = StopReason(StopKind.SWEEP_ENDED)
     assert _fit_until_stopped(trainer, channel, 300, lambda: reason) == StageExit("stopped", reason, 7)
-
-
-def test_a_notice_does_not_hide_what_the_driver_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    notice = SimpleNamespace(preempted_ranks=[1])
-    monkeypatch.setattr(worker.ray.train, "get_preemption_info", lambda: notice)
-    monkeypatch.setattr(worker.ray, "wait", lambda refs, timeout: (refs, []))
-    monkeypatch.setattr(worker.ray, "get", lambda answer: answer)
-    line = DriverLink(SimpleNamespace(put=SimpleNamespace(remote=lambda event: INTERRUPTED)))
-    assert line.stop_reason(PREEMPTION_POLL_S) == PREEMPTED
-    line = DriverLink(SimpleNamespace(put=SimpleNamespace(remote=lambda event: INTERRUPTED)))
-    line.put(Note(step=1, text=""))
-    assert line.stop_reason(PREEMPTION_POLL_S) == INTERRUPTED

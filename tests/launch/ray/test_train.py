@@ -7,28 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from fourds_dist.config.loading import load
-from fourds_dist.launch.ray.cluster import LaunchError, await_workers
 from fourds_dist.runs.events import CheckpointSaved, Event, Note, StageStarted
 from fourds_dist.runs.failures import StopKind, StopReason
 from fourds_dist.runs.run_folder import RunFolder
-from fourds_dist.stages.launch_config import LaunchConfig
 from fourds_dist.stages.settings import Settings
 from fourds_dist.training.stop_signals import Stopped
 from tests.experiments.compare.small import CHANGES, write_domains
-
-
-@pytest.mark.ray
-def test_a_type_of_gpu_that_no_node_has_is_named(local_ray: None) -> None:
-    launch = LaunchConfig(workers=2, accelerator_type="H100")
-    with pytest.raises(
-        LaunchError, match=r"1 GPU each on nodes labelled ray\.io/accelerator-type=H100 after 0 s"
-    ):
-        await_workers(launch, wait_s=0)
-    with pytest.raises(ValidationError, match="use_gpu is false"):
-        LaunchConfig(accelerator_type="H100", use_gpu=False)
 
 
 def stage_words(folder: Path) -> list[str]:
