@@ -29,7 +29,9 @@ def test_processes_are_as_many_as_are_asked_for_and_end_with_the_context() -> No
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-def test_an_error_in_the_context_reaches_the_caller_when_the_processes_have_ended(error: type) -> None:
+def test_an_error_in_the_context_reaches_the_caller_when_the_processes_have_ended(
+    error: type[BaseException],
+) -> None:
     opened: list[ProcessPool] = []
 
     def fail() -> NoReturn:
