@@ -28,6 +28,17 @@ def epochs_of(folder: RunFolder, network: Network) -> Iterator[tuple[int, float]
 
 
 def last_epoch(folder: RunFolder, network: Network) -> tuple[int, float, float]:
-    """(last epoch, validation accuracy of a network, test accuracy of the student) of a run that is done."""
-    *_, (epoch, accuracy) = epochs_of(folder, network)
-    return epoch, accuracy, RunSummary.from_dict(folder.read_json(RunFile.SUMMARY)).lines[-1].target.value
+    """(last epoch, validation accuracy of a network, test accuracy of the student) of a run that is done.
+
+    Raises:
+        ValueError: the metrics of the run have no epoch, or its summary is no table with a student.
+    """
+    epochs = list(epochs_of(folder, network))
+    if not epochs:
+        raise ValueError(
+            f"{folder.path(RunFile.METRICS)} has no epoch of distillation with an accuracy of {network}, although the "
+            f"run is done; restore the file, or remove {folder.url} to train the run again"
+        )
+    summary = RunSummary.from_dict(folder.read_json(RunFile.SUMMARY))
+    tested = {line.network: line.target.value for line in summary.lines}
+    return *epochs[-1], tested[Network.STUDENT.display_name]

@@ -12,6 +12,8 @@ import heapq
 import io
 import json
 import time
+import zipfile
+import zlib
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -48,6 +50,17 @@ ROUND = 32
 """Images per batch; the time limit is checked after each batch."""
 MOST_MISTAKES = 24
 VERSION = 3
+_DAMAGE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""Errors that a truncated or changed .npz file raises."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +121,18 @@ class PredictionAnalysis:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> tuple[PredictionAnalysis, str]:
-        """Inverse of `to_bytes`: return the analysis and its identity."""
+        """Inverse of `to_bytes`: return the analysis and its identity.
+
+        Raises:
+            ValueError: the file was truncated or changed, or another version wrote it.
+        """
+        try:
+            return cls._decoded(data)
+        except _DAMAGE as error:
+            raise ValueError(f"no analysis of a run ({type(error).__name__}: {error})") from None
+
+    @classmethod
+    def _decoded(cls, data: bytes) -> tuple[PredictionAnalysis, str]:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {key: file[key][()] for key in file}
         metadata = json.loads(str(arrays["about"]))
@@ -143,7 +167,7 @@ def load_or_analyse(run: Run, *, num_images: int | None = None) -> PredictionAna
     if run.folder.exists(RunFile.EXAMINATION):
         try:
             stored, stored_identity = PredictionAnalysis.from_bytes(read_bytes(path))
-        except (ValueError, KeyError, TypeError, OSError):
+        except (ValueError, OSError):
             pass  # another version or a truncated file: analyse again
         else:
             is_enough = num_images is None or stored.num_analysed >= min(num_images, stored.num_of_split)

@@ -63,7 +63,7 @@ def mistakes(analysis: PredictionAnalysis) -> ReportSection:
     """Return the misclassified images with the highest confidence."""
     found, title = analysis.mistakes, "Misclassified images"
     if not found:
-        words = f"The student classifies all of {_images_text(analysis)} correctly."
+        words = f"The student misclassifies no image. Evaluated on {_images_text(analysis)}."
         return ReportSection("mistakes", title, [words])
     captioned = [
         (
@@ -125,7 +125,7 @@ def adapters(run: Run, analysis: PredictionAnalysis | None) -> ReportSection | N
 
 def _images_text(analysis: PredictionAnalysis) -> str:
     unlabelled = analysis.num_analysed - len(analysis.labels)
-    without = f", without {unlabelled} unlabelled images" if unlabelled else ""
+    without = f", without {unlabelled} unlabelled image{'s' if unlabelled > 1 else ''}" if unlabelled else ""
     if analysis.num_analysed == analysis.num_of_split:
         return f"all {analysis.num_of_split} images of {analysis.where}{without}"
     return f"{analysis.num_analysed} of the {analysis.num_of_split} images of {analysis.where}, evenly spaced{without}"

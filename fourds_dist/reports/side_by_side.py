@@ -26,7 +26,8 @@ def comparison(runs: Sequence[Run]) -> ReportPage:
             f"Best run: {next(iter(named))}, with a student accuracy of {_accuracy(ordered[0]):.1%} on the target's "
             "test split."
         )
-        verdict += f" {len(runs) - num_done} runs are not done." if num_done < len(runs) else ""
+        left = len(runs) - num_done
+        verdict += f" {left} {'run is' if left == 1 else 'runs are'} not done." if left else ""
     sections = [_results(named), _differences(named), _curves(named)]
     return ReportPage(f"{len(runs)} runs side by side", verdict, [], [s for s in sections if s])
 

@@ -1,6 +1,6 @@
 """The lease of a folder: a small file that names the driver that holds the folder, so that one driver works at a time.
 
-    lease.json   {"id", "host", "pid", "began", "space", "since", "renewed"}
+    lease.json   {"id", "host", "pid", "began", "space", "since", "renewed"}      see `processes.identity`
 
 The holder renews the file every RENEW_S seconds and removes the file at the end, also after errors and Ctrl-C. A second
 driver is refused while the holder is alive, or waits for the holder's end. A holder on the same host is alive while its
@@ -18,21 +18,19 @@ import contextlib
 import fcntl
 import json
 import os
-import signal
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fourds_dist.io.json_text import parse_json
 from fourds_dist.io.storage import is_local, join, locate, plain, translate_storage_errors, write_bytes
 from fourds_dist.io.terminal import say
-from fourds_dist.processes.proc import START_TICKS, STATE, boot_id, stat_fields
+from fourds_dist.processes.identity import identity_text, is_of_this_system, is_running, own_identity
+from fourds_dist.processes.interrupt import interrupt_main_thread
 from fourds_dist.runs.layout import RunFile
 
 RENEW_S = 10.0
@@ -65,7 +63,7 @@ class Lease:
         self.url = plain(url)
         self.taken_by: str | None = None
         """The driver that has taken over the folder because this process did not renew the lease in time."""
-        self._content = {"id": uuid.uuid4().hex, **_identity(), "since": _now(), "renewed": time.time()}
+        self._content = {"id": uuid.uuid4().hex, **own_identity(), "renewed": time.time()}
         self._made_folders: list[Path] = []
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
@@ -149,8 +147,8 @@ class Lease:
             try:
                 found = read_lease(self.url)
                 if found is not None and found.get("id") != self.id:
-                    self.taken_by = _holder(found)
-                    _interrupt_main_thread()
+                    self.taken_by = identity_text(found)
+                    interrupt_main_thread()
                     return
                 self._content["renewed"] = time.time()
                 write_bytes(join(self.url, RunFile.LEASE), self._bytes())
@@ -212,14 +210,12 @@ def _parsed(data: bytes) -> dict[str, Any]:
 
 def _is_alive(url: str, found: dict[str, Any]) -> bool:
     """Return whether the driver of a lease is alive; for another host, wait for a renewal up to STALE_S seconds."""
-    own = _identity()
-    if (found.get("host"), found.get("space")) == (own["host"], own["space"]):
-        pid = found.get("pid")
-        return isinstance(pid, int) and _began(pid) is not None and _began(pid) == found.get("began")
+    if is_of_this_system(found):
+        return is_running(found)
     if _is_ancient(url, found):
         return False
     say(
-        f"{url} is held by {_holder(found)}; waiting up to {STALE_S:.0f} s to see whether that driver is alive"
+        f"{url} is held by {identity_text(found)}; waiting up to {STALE_S:.0f} s to see whether that driver is alive"
     )
     until_s = time.monotonic() + STALE_S
     while time.monotonic() < until_s:
@@ -309,55 +305,9 @@ def _link(file: Path, name: str) -> None:
             copy.write(file.read_bytes())
 
 
-def _identity() -> dict[str, Any]:
-    """Return host and process id, and the boot and PID namespace in which the id is unique."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "began": _began(os.getpid()), "space": _space()}
-
-
-def _space() -> str:
-    try:
-        return f"{boot_id()} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:  # not Linux
-        return ""
-
-
-def _began(pid: int) -> str | None:
-    """Return the start time of a process of this host, in the system's units; None: no such process, or a zombie."""
-    try:
-        fields = stat_fields(pid)
-    except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
-            return None
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return None
-        except PermissionError:
-            pass
-        return "unknown"
-    except OSError:
-        return None
-    return None if fields[STATE] in "ZX" else fields[START_TICKS]
-
-
-def _interrupt_main_thread() -> None:
-    """Send SIGINT to the main thread, or SIGTERM if this process ignores SIGINT."""
-    main = threading.main_thread().ident
-    number = signal.SIGINT if callable(signal.getsignal(signal.SIGINT)) else signal.SIGTERM
-    if main is not None:
-        signal.pthread_kill(main, number)
-
-
-def _holder(found: dict[str, Any]) -> str:
-    return f"process {found.get('pid', '?')} on {found.get('host', 'an unknown host')} since {found.get('since', '?')}"
-
-
 def _held_message(url: str, found: dict[str, Any]) -> str:
     return (
-        f"{url} is held by {_holder(found)}, which is working there; wait until it is done, stop it, or choose another "
-        f"name. A driver that died frees the folder at once on its own host, and after {STALE_S:.0f} s on others"
+        f"{url} is held by {identity_text(found)}, which is working there; wait until it is done, stop it, or choose "
+        "another name. A driver that died frees the folder at once on its own host, and after "
+        f"{STALE_S:.0f} s on others"
     )
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

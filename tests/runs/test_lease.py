@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from fourds_dist.io.storage import locate
+from fourds_dist.processes.identity import own_identity, start_of
 from fourds_dist.runs import lease
 from fourds_dist.runs.layout import RunFile
 from fourds_dist.runs.lease import HeldError, Lease, held, read_lease
@@ -78,7 +79,7 @@ def test_held_renewed_and_given_back(url: str) -> None:
 
 def test_a_live_driver_of_this_host_is_reported_and_a_dead_one_is_not_awaited(url: str) -> None:
     other = subprocess.Popen(["sleep", "600"])
-    theirs = of_another(**lease._identity()) | {"pid": other.pid, "began": lease._began(other.pid)}
+    theirs = of_another(**own_identity() | {"pid": other.pid, "began": start_of(other.pid), "since": "noon"})
     RunFolder(url).write_json(RunFile.LEASE, theirs)
     try:
         with (
@@ -175,7 +176,7 @@ def test_a_driver_that_leaves_is_waited_for(tmp_path: Path) -> None:
     url = str(tmp_path)
     first = Lease(url)
     first._content["pid"] = os.getppid()
-    first._content["began"] = lease._began(os.getppid())
+    first._content["began"] = start_of(os.getppid())
     first.acquire(0)
     lease._held_ids.clear()  # as in another process
     threading.Timer(0.3, first.release).start()

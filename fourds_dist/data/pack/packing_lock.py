@@ -12,11 +12,9 @@ import contextlib
 import fcntl
 import json
 import os
-import socket
 import time
 import uuid
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,7 +24,7 @@ from fsspec import AbstractFileSystem
 from fourds_dist.data.files.progress import OnProgress
 from fourds_dist.io.json_text import parse_json
 from fourds_dist.io.storage import is_local, locate, translate_storage_errors, write_bytes
-from fourds_dist.processes.proc import START_TICKS, boot_id, stat_fields
+from fourds_dist.processes.identity import identity_text, is_of_this_system, is_running, own_identity
 
 PACKING = "packing.json"
 
@@ -42,13 +40,7 @@ class PackingLock:
         self._url = url
         self._where = f"{url}/{PACKING}"
         self._fs, self._path = locate(self._where)
-        self._process = {
-            "token": uuid.uuid4().hex,
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "started": _started(os.getpid()),
-            "since": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
-        }
+        self._process = {"token": uuid.uuid4().hex, **own_identity()}
         self._lock: int | None = None
         self._made: list[Path] = []
         self._is_noted = False
@@ -193,12 +185,7 @@ def _read(fs: AbstractFileSystem, path: str) -> dict[str, Any] | None:
 
 
 def _taken(url: str, by: dict[str, Any]) -> str:
-    who = (
-        f"process {by['pid']} on {by.get('host')} since {by.get('since')}"
-        if "pid" in by
-        else "another process"
-    )
-    return f"{url} is being packed by {who}; wait until that process has ended, or choose another folder"
+    return f"{url} is being packed by {identity_text(by)}; wait until that process has ended, or choose another folder"
 
 
 def _shards(before: dict[str, Any] | None) -> list[str]:
@@ -208,15 +195,4 @@ def _shards(before: dict[str, Any] | None) -> list[str]:
 
 def _runs_here(by: dict[str, Any]) -> bool:
     """Whether the process that packing.json names is known to run on this host."""
-    pid = by.get("pid")
-    if by.get("host") != socket.gethostname() or not isinstance(pid, int):
-        return False
-    return by.get("started") is not None and by.get("started") == _started(pid)
-
-
-def _started(pid: int) -> str | None:
-    """Identity of a process's start: boot id and clock ticks since boot; None if there is no such process."""
-    try:
-        return f"{boot_id()}/{stat_fields(pid)[START_TICKS]}"
-    except (OSError, IndexError):
-        return None
+    return is_of_this_system(by) and is_running(by)

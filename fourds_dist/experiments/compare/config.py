@@ -33,6 +33,11 @@ Changes = dict[str, Any]
 MOST_CELLS = 100_000
 
 
+def pair_name(source: str, target: str) -> str:
+    """The part of a folder's name that tells the pair of domains."""
+    return f"{source}-to-{target}"
+
+
 class EarlyStoppingConfig(ConfigSection):
     """When a cell is clearly worse than the best method of the same pair, seed and regime."""
 
@@ -117,6 +122,15 @@ class CompareConfig(ExperimentConfig):
         for key, values in (("seeds", self.seeds), ("pairs", self.all_pairs)):
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{key}: give at least one, and none twice")
+        if len(set(self.baselines or ())) < len(self.baselines or ()):
+            raise ValueError(f"baselines: {list(self.baselines or ())} names a method twice")
+        by_name: dict[str, tuple[str, str]] = {}
+        for pair in self.all_pairs:
+            if (other := by_name.setdefault(pair_name(*pair), pair)) != pair:
+                raise ValueError(
+                    f"domains: {' -> '.join(other)} and {' -> '.join(pair)} would share the folder name "
+                    f"{pair_name(*pair)!r}; rename {pair[0]!r}, or leave out one of these pairs"
+                )
         lists = (self.regimes, self.all_pairs, self.seeds, self.methods)
         if (num := math.prod(map(len, lists))) > MOST_CELLS:
             raise ValueError(

@@ -12,7 +12,7 @@ from fourds_dist.config.loading import Draft, draft
 from fourds_dist.config.section import ConfigError
 from fourds_dist.config.trees import flatten
 from fourds_dist.experiments.base_run import flat, is_run_key, read_experiment
-from fourds_dist.experiments.compare.config import Changes, CompareConfig
+from fourds_dist.experiments.compare.config import Changes, CompareConfig, pair_name
 from fourds_dist.experiments.compare.early_stopping import EarlyStop, EarlyStopping, JudgedCell, read_stop
 from fourds_dist.experiments.shared_teacher import shared_sources
 from fourds_dist.io.storage import join, translate_storage_errors
@@ -40,7 +40,7 @@ class Cell(NamedTuple):
     @property
     def name(self) -> str:
         """Name of the run."""
-        return f"{self.source}-to-{self.target}.{self.regime}.{self.method}.{self.seed}"
+        return f"{pair_name(self.source, self.target)}.{self.regime}.{self.method}.{self.seed}"
 
     def __str__(self) -> str:
         return f"{self.pair}, {self.regime}, seed {self.seed}, {self.method}"

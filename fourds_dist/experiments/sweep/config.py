@@ -23,7 +23,7 @@ from fourds_dist.config.effects import COURSE, PLACE, WEIGHTS
 from fourds_dist.config.section import ConfigSection
 from fourds_dist.experiments.config import ExperimentConfig
 from fourds_dist.experiments.executor import Through
-from fourds_dist.experiments.sweep.space import SearchDimension, flattened
+from fourds_dist.experiments.sweep.space import SearchDimension, flattened, keys_of
 from fourds_dist.runs.layout import Network
 
 
@@ -128,7 +128,15 @@ class SweepConfig(ExperimentConfig):
     @field_validator("space", mode="before")
     @classmethod
     def _flatten(cls, given: Any) -> Any:
-        return dict(flattened(given)) if isinstance(given, Mapping) else given
+        if not isinstance(given, Mapping):
+            return given
+        space = dict(flattened(given))  # of a key that is given dotted and nested, the override comes last
+        owners: dict[str, str] = {}
+        for key in (key for key, dimension in space.items() if not dimension.get("when")):
+            for own in keys_of(key):
+                if (other := owners.setdefault(own, key)) != key:
+                    raise ValueError(f"{own} varies by {other!r} and by {key!r}; take it out of one of them")
+        return space
 
     @model_validator(mode="after")
     def _check(self) -> Self:

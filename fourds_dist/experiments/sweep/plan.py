@@ -75,8 +75,10 @@ class SweepPlan:
 
     def max_epochs(self) -> int:
         """The largest number of epochs of a trial."""
-        varied = self.space.parameters.get("distill_stage.epochs")
-        return max(map(int, varied.values)) if varied else self.run.distill_stage.epochs
+        for key, parameter in self.space.parameters.items():
+            if "distill_stage.epochs" in keys_of(key):
+                return max(map(int, parameter.values))
+        return self.run.distill_stage.epochs
 
     def num_trials(self) -> int | None:
         """Number of trials; None: as many as hours and epochs allow."""

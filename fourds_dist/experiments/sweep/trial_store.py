@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from fourds_dist.experiments.sweep.space import Params
 from fourds_dist.io.json_text import parse_json
 from fourds_dist.io.storage import locate, translate_storage_errors, write_bytes
@@ -59,9 +61,20 @@ class Trial:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Trial:
-        """The trial that a file holds; keys of earlier versions are ignored."""
+        """The trial that a file holds; keys of earlier versions are ignored.
+
+        Raises:
+            ValueError: naming the key that is missing or whose value is invalid.
+        """
         known = {own.name: values[own.name] for own in fields(cls) if own.name in values}
-        return cls(**{**known, "history": [(int(e), float(v)) for e, v in values["history"]]})
+        try:
+            return _ADAPTER.validate_python(known)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+_ADAPTER = TypeAdapter(Trial)
 
 
 @dataclass(frozen=True)
@@ -163,11 +176,12 @@ class TrialStore:
         return sum(trial.epoch for trial in list(self.trials.values()))
 
 
-def _parse(data: bytes, where: str) -> Trial:
+def _parse(data: bytes, path: str) -> Trial:
     try:
-        return Trial.from_dict(parse_json(data))
+        trial = Trial.from_dict(parse_json(data))
+        if trial.name != (folder := path.split("/")[-2]):
+            raise ValueError(f"it holds trial {trial.name!r} in the folder of {folder!r}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"{type(error).__name__}: {str(error)[:200]}"
-        raise ValueError(
-            f"{where} is no trial of a sweep ({why}); restore it, or remove its folder"
-        ) from None
+        raise ValueError(f"{path} is no trial of a sweep ({why}); restore it, or remove its folder") from None
+    return trial

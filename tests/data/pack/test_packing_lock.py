@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from fourds_dist.data.pack.packing_lock import PACKING, PackingLock, check_unloc
 from fourds_dist.data.pack.verify import verify
 from fourds_dist.data.pack.writer import pack_domain
 from fourds_dist.io.storage import locate, write_bytes
+from fourds_dist.processes.identity import own_identity
 
 
 def url_in(store: str, tmp_path: Path) -> str:
@@ -123,3 +125,20 @@ def test_an_unreadable_lock_has_no_owner(tmp_path: Path, text: bytes) -> None:
     (tmp_path / PACKING).write_bytes(text)
     check_unlocked(str(tmp_path))
     assert left_by_crash(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    "changes", [{"began": "1"}, {"began": None}, {"space": "an earlier boot"}, {"pid": -1}]
+)
+def test_in_a_store_a_process_that_is_gone_holds_nothing(tmp_path: Path, changes: dict[str, Any]) -> None:
+    url = url_in("memory", tmp_path)
+    running = own_identity()
+    write_bytes(f"{url}/{PACKING}", json.dumps({"shards": [], "by": running}).encode())
+    with pytest.raises(
+        ValueError, match=f"is being packed by process {running['pid']} on {running['host']} since"
+    ):
+        check_unlocked(url)
+    write_bytes(f"{url}/{PACKING}", json.dumps({"shards": [], "by": running | changes}).encode())
+    check_unlocked(url)
+    with PackingLock(url) as lock:
+        assert lock.is_ours()

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from fourds_dist.experiments.compare.pending import pending_tasks
 from fourds_dist.experiments.executor.base import Outcome, RunTask, TaskResult
 from fourds_dist.experiments.executor.run_tasks import run_tasks
 from fourds_dist.runs.run_folder import RunConfig
 from fourds_dist.stages.settings import Settings
-from tests.experiments.compare.small import comparison
 
 
 def task(name: str, needs: str | None = None) -> RunTask:
@@ -58,17 +54,3 @@ def test_a_failure_takes_with_it_what_needs_it_alone() -> None:
         "c3": "broken",
     }  # fmt: skip
     assert len(ended) == len(JOBS)
-
-
-def test_a_cell_is_done_if_its_folder_is_done(tmp_path: Path) -> None:
-    made = RunTask("x", Settings(run=RunConfig(name="x", dir=str(tmp_path), until="source")))
-    assert not made.is_done
-    (tmp_path / "x").mkdir()
-    (tmp_path / "x" / "source.json").write_text("{}")
-    assert made.is_done
-
-
-def test_one_seed_comes_before_the_next(tmp_path: Path) -> None:
-    tasks = pending_tasks(comparison(tmp_path, {"a": "shards/a", "b": "shards/b"}, seeds=[5, 3]))
-    assert [task.settings.run.seed for task in tasks] == [5] * 8 + [3] * 8
-    assert [task.needs is None for task in tasks] == 2 * ([True] * 2 + [False] * 6)

@@ -117,13 +117,6 @@ def test_how_trials_end(tmp_path: Path) -> None:
     assert {c.number for c in read.ranked()} == {0, 1, 4}
 
 
-def test_epochs_done_again_count_once() -> None:
-    trial = Trial("a", 0, 0, {}, 4, history=[(1, 0.2), (2, 0.5), (3, 0.4)])
-    trial.add(2, 0.6)
-    assert trial.history == [(1, 0.2), (2, 0.6)]
-    assert trial.best("max") == 0.6
-
-
 def test_optuna_learns_from_what_is_over_also_after_a_stop(tmp_path: Path) -> None:
     plan = small_plan(tmp_path, "search=optuna", "budget.trials=30")
     driver = Driver(plan, max_concurrent_trials=2)

@@ -79,6 +79,12 @@ def test_keys_that_vary_together(plan) -> None:
         plan("space={'teacher.stages, student.stags': {choice: [[layer1], null]}}")
 
 
+def test_the_longest_trial_is_that_of_the_largest_number_of_epochs(plan) -> None:
+    for key in ("distill_stage.epochs", "source_stage.epochs, distill_stage.epochs"):
+        read = plan(f"space={{'{key}': {{choice: [3, 9, 6]}}}}")
+        assert (read.max_epochs(), read.num_epochs({key: 6}), read.num_epochs({})) == (9, 6, 4)
+
+
 def test_networks_and_data_of_every_value_are_checked(plan, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="b: no such folder"):
         check_trials(plan())

@@ -8,11 +8,9 @@ from pathlib import Path
 import pytest
 
 from fourds_dist.config.loading import load
-from fourds_dist.config.stage_names import StageName
 from fourds_dist.experiments.epochs import epochs_of
 from fourds_dist.experiments.shared_teacher import source_identity, source_run
 from fourds_dist.experiments.sweep.trial import TrialTask
-from fourds_dist.runs.events import EpochEnded, Event, Note, Validation, encode
 from fourds_dist.runs.layout import Network, RunFile
 from fourds_dist.runs.run_folder import RunFolder
 from fourds_dist.stages.settings import Settings
@@ -41,17 +39,6 @@ def test_a_trial_begins_where_the_shared_source_stage_ended() -> None:
 def test_a_job_goes_through_tune_and_back() -> None:
     job = TrialTask("small-0000-s1", 1, {"distill_stage.optim.lr": 0.1})
     assert TrialTask.from_config(job.as_config()) == job
-
-
-def test_epochs_are_read_from_the_run_also_where_a_kill_cut_its_last_line(tmp_path: Path) -> None:
-    def ended(epoch: int, accuracy: float, stage: StageName = "distill") -> Event:
-        validation = {"student": Validation(accuracy)}
-        about = {"loss": 1.0, "images_per_s": 1.0, "num_evaluated": 1, "is_best": True, "left_s": 0.0}
-        return EpochEnded(step=epoch, epoch=epoch, validation=validation, **about).stamped(stage, 0)
-
-    events = [ended(1, 0.9, "source"), Note(step=1, stage="distill", text=""), ended(1, 0.3), ended(2, 0.5)]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(map(encode, events)) + '\n{"stage": "dist')
-    assert list(epochs_of(RunFolder(str(tmp_path)), Network.STUDENT)) == [(1, 0.3), (2, 0.5)]
 
 
 @pytest.mark.slow
