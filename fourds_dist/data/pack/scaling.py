@@ -99,7 +99,7 @@ def scaled(
     try:
         return _scaled(data, scaling, most_pixels or MOST_PIXELS)
     except (OSError, SyntaxError, Warning, Image.DecompressionBombError) as error:
-        raise ValueError(one_line(error, 300) or type(error).__name__) from None
+        raise ValueError(one_line(error, 300)) from None
 
 
 def _scaled(data: bytes, scaling: Scaling, most_pixels: int) -> tuple[tuple[bytes, str] | None, str]:
