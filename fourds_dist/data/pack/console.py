@@ -135,7 +135,12 @@ def _scaling_remark(manifest: Manifest) -> str:
 def _grey_remark(manifest: Manifest) -> str:
     assert manifest.grey_range is not None
     if measured := manifest.notes.get("grey"):
-        return Grey(**measured).remark(manifest.grey_range)
+        grey = Grey(**measured)
+        num_plain = sum(manifest.num_samples(split) for split in manifest.splits) - grey.num_images
+        beside = (
+            f"; the {num_plain} images of 8 bits keep their values: compare both kinds by `fourds pack sheet`"
+        )
+        return grey.remark(manifest.grey_range) + (beside if num_plain > 0 else "")
     black, white = manifest.grey_range
     return (
         f"images of more than 8 bits are read with black at {black:g} and white at {white:g} (--grey-range)"

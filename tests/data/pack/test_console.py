@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
+from fourds_dist.data.decode.grey import Grey
 from fourds_dist.data.format.manifest import Manifest, Shard
 from fourds_dist.data.pack.console import show
 
@@ -20,3 +23,18 @@ def test_about_as_many_classes_as_images_are_remarked_on(capsys: pytest.CaptureF
     assert asked in shown([1, 2] * 30 + [0] * 5, capsys)
     assert "ids of images" not in shown([2, 3] * 30, capsys)
     assert "ids of images" not in shown([1] * 3, capsys)
+
+
+@pytest.mark.parametrize(("num_deep", "num_plain"), [(24, 0), (20, 4)])
+def test_images_of_8_bits_beside_deeper_ones_are_remarked_on(
+    num_deep: int, num_plain: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grey = asdict(Grey("16-bit", num_deep, 0, 4080, 0, 4080, False))
+    shards = {"train": (Shard("train-0.tar", 20, 1000),), "val": (Shard("val-0.tar", 4, 100),)}
+    manifest = Manifest(
+        "x", ("a",), shards, {"train": (20,), "val": (4,)}, grey_range=(0.0, 4080.0), notes={"grey": grey}
+    )
+    show("x", manifest)
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"the 16-bit images ({num_deep}) use values up to 4080 of 65535" in out
+    assert ("the 4 images of 8 bits keep their values" in out) == bool(num_plain)
