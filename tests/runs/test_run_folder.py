@@ -75,16 +75,18 @@ def test_an_unreachable_store_loses_no_line_and_does_not_block(
     if folder.is_local:
         monkeypatch.setattr(run_folder, "Path", lambda _: (_ for _ in ()).throw(OSError(28, "disk full")))
     pauses: list[float] = []
+    store_returns = threading.Event()
 
     def pause(seconds: float) -> None:
         pauses.append(seconds)
+        assert store_returns.wait(60)
         away.clear()
 
     monkeypatch.setattr(run_folder, "with_retries", partial(run_folder.with_retries, sleep=pause))
     away.set()
     for step in (1, 2):
-        metrics(Note(stage="source", step=step, text=""))
-    assert pauses == []  # no wait
+        metrics(Note(stage="source", step=step, text=""))  # returns while the writer waits
+    store_returns.set()
     metrics(StageEnded(stage="source", step=3))
     assert len(pauses) == 1
     assert [row["step"] for row in rows(folder)] == [1, 2, 3]
