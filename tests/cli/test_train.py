@@ -60,7 +60,13 @@ def rows(run: Path) -> list[dict[str, Any]]:
 def test_two_workers_on_ray_from_shards_to_a_student(
     local_ray: None, shards: Path, tmp_path: Path, capsys
 ) -> None:
-    changes = ("run.name=two", "launch.workers=2", "launch.cpus_per_worker=0.5", "distill_stage.epochs=6")
+    changes = (
+        "run.name=two",
+        "launch.workers=2",
+        "launch.cpus_per_worker=0.5",
+        "source_stage.epochs=2",
+        "distill_stage.epochs=6",
+    )
     given = arguments(shards, tmp_path, *changes)
     assert main(given) == 0
     out = capsys.readouterr().out
