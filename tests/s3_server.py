@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import fsspec.config
 import pytest
@@ -30,16 +31,26 @@ class S3Server:
 
     def new_bucket(self) -> str:
         """URL of a new, empty bucket of the server."""
-        import s3fs
-
         name = f"bucket-{next(self._numbers)}"
-        # A folder made on the disk would be there for the server some time later.
-        keys = {"key": s3.KEY, "secret": s3.SECRET}
-        s3fs.S3FileSystem(**keys, endpoint_url=self.endpoint, skip_instance_cache=True).mkdir(name)
+        self.fs.mkdir(name)
         return f"s3://{name}"
 
+    @property
+    def fs(self) -> Any:
+        """A file system of the server itself, whatever endpoint and credentials a test has set."""
+        import s3fs
+
+        keys = {"key": s3.KEY, "secret": s3.SECRET}
+        return s3fs.S3FileSystem(**keys, endpoint_url=self.endpoint, skip_instance_cache=True)
+
+    def upload(self, folder: Path, url: str) -> None:
+        """Copy a folder's files to a URL."""
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        targets = [f"{url}/{path.relative_to(folder).as_posix()}" for path in files]
+        self.fs.put([str(path) for path in files], targets)
+
     def path(self, url: str) -> Path:
-        """Path of an object on the server's disk, to read or damage it; the server notices changes within 0.1 s."""
+        """Path of an object on the server's disk, only to read it: the server would not notice a change."""
         return self.root / url.removeprefix("s3://")
 
 

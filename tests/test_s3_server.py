@@ -19,7 +19,7 @@ def test_objects_and_ranges(s3_server: S3Server) -> None:
 
 def test_a_wrong_secret_is_refused(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     url = s3_server.new_bucket()
-    s3_server.path(f"{url}/x").write_bytes(b"there")
+    s3_server.fs.pipe_file(f"{url}/x", b"there")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong" * 5)
     forget_connections()
     fs, path = fsspec.core.url_to_fs(f"{url}/x")

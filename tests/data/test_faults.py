@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import islice
@@ -54,7 +53,7 @@ def proxied(s3_server: S3Server, local, monkeypatch) -> Iterator[Callable[..., t
     def make(rates: dict[str, float], seed: int = 0, folder: str = local) -> tuple[str, Proxy]:
         if "hang" in rates:  # elsewhere a busy machine may take its time
             monkeypatch.setattr(module, "ANSWER_S", 2.0)
-        shutil.copytree(folder, s3_server.path(bucket) / "set")
+        s3_server.upload(Path(folder), f"{bucket}/set")
         proxy = Proxy(s3_server.endpoint, rates, seed)
         endpoint = stack.enter_context(serving(proxy))
         monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": endpoint})
@@ -188,11 +187,11 @@ def test_a_store_that_stays_away_ends_the_run_when_patience_does(proxied):
 def test_a_corrupt_object_is_distinguished_from_corruption_in_transit(proxied, local, s3_server):
     """A byte that is wrong at its place is quarantined after two reads that agree, and said to be so."""
     url, _ = proxied({"flip": 0.1})
-    path = s3_server.path(url) / "train-00002.tar"
-    content = bytearray(path.read_bytes())
+    tar = f"{url}/train-00002.tar"
+    content = bytearray(s3_server.path(tar).read_bytes())
     at = content.find(b"IHDR", len(content) // 2)
     content[at : at + 4] = b"\0\0\0\0"
-    path.write_bytes(content)
+    s3_server.fs.pipe_file(tar, bytes(content))
     disturbed = stream_of(url, CONFIG.model_copy(update={"max_bad_fraction": 0.02}))
     shown(disturbed)
     assert len(disturbed.bad_samples) == 1

@@ -19,7 +19,8 @@ def serving(folder: str, address: str, config: str) -> list[str]:
     return [
         shutil.which("rclone", path=str(Path(sys.executable).parent)) or "rclone",
         *("serve", "s3", folder, "--addr", address, "--auth-key", f"{KEY},{SECRET}", "--config", config),
-        *("--vfs-cache-mode", "off", "--dir-cache-time", "50ms"),  # at 0 it spins
+        # Listings that expire would miss an object now and then that was written while they were read anew.
+        *("--vfs-cache-mode", "off", "--dir-cache-time", "24h"),
     ]
 
 

@@ -29,20 +29,22 @@ def filled(folder: Path, names: list[str]) -> None:
 @pytest.mark.parametrize("where", ["disk", "s3"])
 def test_sizes_of_what_is_there(tmp_path, s3_server: S3Server, monkeypatch, where, many):
     monkeypatch.setattr(listing, "MANY", many)
-    url = f"{s3_server.new_bucket()}/set" if where == "s3" else str(tmp_path)
-    folder = s3_server.path(url) if where == "s3" else tmp_path
-    filled(folder, [*NAMES, "other.txt", f"{NAMES[3]}/below", "sub/train-00001.tar"][: len(NAMES) + 1])
-    filled(folder, ["sub/" + NAMES[0]])
-    (folder / NAMES[5]).unlink()
+    filled(tmp_path, [*NAMES, "other.txt", f"{NAMES[3]}/below", "sub/train-00001.tar"][: len(NAMES) + 1])
+    filled(tmp_path, ["sub/" + NAMES[0]])
+    (tmp_path / NAMES[5]).unlink()
+    url = str(tmp_path)
+    if where == "s3":
+        url = f"{s3_server.new_bucket()}/set"
+        s3_server.upload(tmp_path, url)
     found = sizes(url, NAMES)
     assert found == {name: at for at, name in enumerate(NAMES) if at != 5}
     assert sizes(f"{url}/nowhere", NAMES) == {}
 
 
-def test_a_store_that_lets_no_one_list_is_asked_for_each(s3_server: S3Server, monkeypatch):
+def test_a_store_that_lets_no_one_list_is_asked_for_each(tmp_path, s3_server: S3Server, monkeypatch):
     url = f"{s3_server.new_bucket()}/set"
-    filled(s3_server.path(url), NAMES)
-    (s3_server.path(url) / NAMES[-1]).unlink()
+    filled(tmp_path, NAMES[:-1])
+    s3_server.upload(tmp_path, url)
 
     def refused(*_: object, **__: object) -> None:
         raise PermissionError("ListBucket")

@@ -217,9 +217,10 @@ def test_urls_that_match_nothing(tmp_path: Path) -> None:
         index_existing_tars([f"{tmp_path}/d", f"{tmp_path}/d/a.tar"])
 
 
-def test_an_object_store(s3_server: S3Server) -> None:
+def test_an_object_store(s3_server: S3Server, tmp_path: Path) -> None:
     url = s3_server.new_bucket() + "/old"
-    tars(s3_server.path(url), train_000=30, train_001=20, val_000=9)
+    tars(tmp_path, train_000=30, train_001=20, val_000=9)
+    s3_server.upload(tmp_path, url)
     done = index_existing_tars([f"{url}/train-{{000..001}}.tar"])
     assert done.manifest.num_samples("train") == 50
     assert index_existing_tars([f"{url}/val-*.tar"], split="val").num_read == 1
