@@ -40,8 +40,9 @@ class S3Server:
         """A file system of the server itself, whatever endpoint and credentials a test has set."""
         import s3fs
 
-        keys = {"key": s3.KEY, "secret": s3.SECRET}
-        return s3fs.S3FileSystem(**keys, endpoint_url=self.endpoint, skip_instance_cache=True)
+        return s3fs.S3FileSystem(
+            key=s3.KEY, secret=s3.SECRET, endpoint_url=self.endpoint, skip_instance_cache=True
+        )
 
     def upload(self, folder: Path, url: str) -> None:
         """Copy a folder's files to a URL."""
