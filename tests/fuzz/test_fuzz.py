@@ -7,7 +7,7 @@ import pytest
 from tests.fuzz.bounds import FaultError
 from tests.fuzz.running import TARGETS, keep, run_cases
 
-NUM_CASES = 100
+NUM_CASES = 50
 
 
 @pytest.mark.parametrize("name", TARGETS)

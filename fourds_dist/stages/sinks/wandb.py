@@ -83,6 +83,11 @@ def automatic_mode() -> Mode:
     return "online" if any(map(os.environ.get, KEYS)) or _has_netrc_key() else "offline"
 
 
+def _tags_of_environment() -> list[str]:
+    """Return the tags of WANDB_TAGS, which W&B reads only when it is set up, once a process."""
+    return [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()]
+
+
 class Wandb:
     """Sink that sends events to one W&B run per stage; the first error is logged and ends tracking.
 
@@ -111,7 +116,7 @@ class Wandb:
                 "name": f"{name}/{stage}",
                 "id": _run_id(folder, stage),
                 "resume": "allow",
-                "tags": list(config.tags) or None,  # W&B reads WANDB_TAGS for None only
+                "tags": list(config.tags) or _tags_of_environment(),
                 "config": settings,
                 "dir": path,
             }

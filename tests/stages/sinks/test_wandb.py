@@ -121,7 +121,11 @@ def test_names_are_the_configuration_s_then_the_environment_s(
         return [started[-1][name] for name in ("project", "entity", "group")]
 
     assert names(TrackingConfig()) == ["fourds_dist", None, "run"]
-    assert started[-1]["tags"] is None  # W&B reads WANDB_TAGS then
+    assert started[-1]["tags"] == []
+    with monkeypatch.context() as patch:
+        patch.setenv("WANDB_TAGS", "nightly, few labels,")
+        names(TrackingConfig())
+    assert started[-1]["tags"] == ["nightly", "few labels"]
     names(TrackingConfig(tags=("a", "b")))
     assert started[-1]["tags"] == ["a", "b"]
     for name in ("WANDB_PROJECT", "WANDB_ENTITY", "WANDB_RUN_GROUP"):
