@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-NUM_IMAGES = 2
+from fourds_dist.models.weights.noise_check import NUM_IMAGES, gives, noise_images, run_layers
 
 
 def reorder_classes(network: nn.Module, order: Sequence[int], image_size: int) -> list[str]:
@@ -24,16 +24,14 @@ def reorder_classes(network: nn.Module, order: Sequence[int], image_size: int) -
     Raises:
         ValueError: no layer has a row for each class; the network is unchanged.
     """
-    images = torch.rand(NUM_IMAGES, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    images = noise_images(image_size)
     layers, before = run_layers(network, images)
     wide = [name for name, output in layers if output == NUM_IMAGES * len(order)]
     for chosen in ([name for name, _ in layers[-1:]], wide):
         tensors = _rows(network, chosen, len(order))
         former = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         _assign(tensors, {name: tensor[list(order)] for name, tensor in former.items()})
-        expected = before[:, list(order)]
-        scale = max(1.0, expected.abs().max().item())
-        if tensors and torch.allclose(run_layers(network, images)[1], expected, rtol=1e-3, atol=1e-4 * scale):
+        if tensors and gives(network, images, before[:, list(order)]):
             return list(tensors)
         _assign(tensors, former)
     raise ValueError("no layer of the network has a row for each class")
@@ -43,33 +41,6 @@ def last_layer(network: nn.Module, num_classes: int, image_size: int) -> list[st
     """Return the names of the tensors with a row for each class in the layer that runs last."""
     layers, _ = run_layers(network, torch.zeros(NUM_IMAGES, 3, image_size, image_size))
     return list(_rows(network, [name for name, _ in layers[-1:]], num_classes))
-
-
-@torch.no_grad()
-def run_layers(network: nn.Module, images: Tensor) -> tuple[list[tuple[str, int]], Tensor]:
-    """Return the layers with direct parameters in the order in which they ran, each with the size of its output; and
-    the logits."""
-    ran: list[tuple[str, int]] = []
-    was_training = {module: module.training for module in network.modules()}
-    handles = [
-        module.register_forward_hook(
-            lambda _m, _a, output, n=name: ran.append(
-                (n, output.numel() if isinstance(output, Tensor) else 0)
-            )
-        )
-        for name, module in network.named_modules()
-        if any(True for _ in module.parameters(recurse=False))
-    ]
-    try:
-        network.eval()
-        with torch.random.fork_rng(devices=[]):
-            logits = network(images)
-    finally:
-        for module, training in was_training.items():
-            module.training = training
-        for handle in handles:
-            handle.remove()
-    return ran, logits
 
 
 @torch.no_grad()
