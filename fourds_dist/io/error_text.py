@@ -13,6 +13,12 @@ def one_line(error: BaseException, most: int = 200) -> str:
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
+def error_line(error: BaseException, most: int = 160) -> str:
+    """Return the type of an error and, if it has one, its message in one line of at most `most` characters."""
+    kind, text = type(error).__name__, one_line(error, most)
+    return kind if text == kind else f"{kind}: {text}"
+
+
 def format_error(error: Exception) -> str:
     """Return an error as text: the message of expected errors; other errors are marked as unexpected."""
     text = str(error)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from fourds_dist.io.error_text import one_line
+from fourds_dist.io.error_text import error_line
 from fourds_dist.io.errors import StorageError
 
 T = TypeVar("T")
@@ -66,8 +66,3 @@ def with_retries(
 def _remedy(error: Exception) -> str:
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
     return "; free space and give the same command again" if full else "; give the same command again later"
-
-
-def error_line(error: Exception) -> str:
-    """Return the type and the first 160 characters of an error."""
-    return f"{type(error).__name__}: {one_line(error, 160)}"

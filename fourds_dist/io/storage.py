@@ -19,7 +19,7 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from fourds_dist.io import extras
-from fourds_dist.io.error_text import one_line
+from fourds_dist.io.error_text import error_line, one_line
 
 _OBJECT_STORES = {
     "s3": ("s3", "AWS_ACCESS_KEY_ID or AWS_PROFILE"),
@@ -146,7 +146,7 @@ def translate_storage_errors(url: str) -> Iterator[None]:
         if "credential" in (type(error).__name__ + str(error)).lower():
             raise ValueError(f"{url}: no credentials were found; {_where_credentials(url)}") from None
         raise ValueError(
-            f"{url} cannot be reached ({type(error).__name__}: {one_line(error)}); check the address, the network"
+            f"{url} cannot be reached ({error_line(error, 200)}); check the address, the network"
             f"{_where_endpoint(url)}"
         ) from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from fourds_dist.io.error_text import one_line
+from fourds_dist.io.error_text import error_line
 from fourds_dist.io.storage import check_writable, plain, write_bytes
 from fourds_dist.reports import analysis_sections, sections
 from fourds_dist.reports.analysis import STUDENT, TEACHER, PredictionAnalysis, load_or_analyse
@@ -25,8 +25,10 @@ def write_report(run_url: str) -> str | None:
     try:
         return report([Run(run_url)])
     except Exception as error:
-        _log.warning("no report of %s: %s: %s; try again with `python -m fourds_dist.report %s`", run_url,
-                     type(error).__name__, one_line(error, 300), run_url)  # fmt: skip
+        _log.warning(
+            "no report of %s: %s; try again with `python -m fourds_dist.report %s`",
+            *(run_url, error_line(error, 300), run_url),
+        )
         _log.debug("", exc_info=True)
         return None
 

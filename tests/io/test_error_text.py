@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fourds_dist.io.error_text import MOST_CHARACTERS, MOST_LINES, format_error, one_line
+from fourds_dist.io.error_text import MOST_CHARACTERS, MOST_LINES, error_line, format_error, one_line
 
 
 def test_one_line() -> None:
@@ -41,3 +41,10 @@ def test_long_messages_are_cut_with_what_is_left_out() -> None:
         format_error(ValueError(f"{most}\n{most}y"))
         == f"error: {most}\n{most} ... ({MOST_CHARACTERS + 1} characters)"
     )
+
+
+def test_an_error_in_one_line() -> None:
+    assert error_line(KeyError("a\n b")) == "KeyError: 'a\\n b'"
+    assert error_line(OSError("a\n\tb")) == "OSError: a b"
+    assert error_line(OSError("x" * 500)) == "OSError: " + "x" * 160
+    assert error_line(TimeoutError()) == "TimeoutError"

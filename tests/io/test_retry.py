@@ -8,7 +8,7 @@ import pytest
 
 from fourds_dist.io import retry
 from fourds_dist.io.errors import StorageError
-from fourds_dist.io.retry import error_line, with_retries
+from fourds_dist.io.retry import with_retries
 
 
 def test_patience_ends_and_grows_its_pauses() -> None:
@@ -101,9 +101,3 @@ def test_the_last_error_gives_number_cause_and_remedy(error: Exception, number: 
         f"[Errno {number}] a could not be written, tried for 0 s ({type(error).__name__}: "
     )
     assert str(caught.value).endswith(f"; {remedy}")
-
-
-def test_an_error_in_one_line() -> None:
-    assert error_line(KeyError("a\n b")) == "KeyError: 'a\\n b'"
-    assert error_line(OSError("a\n\tb")) == "OSError: a b"
-    assert error_line(OSError("x" * 500)) == "OSError: " + "x" * 160

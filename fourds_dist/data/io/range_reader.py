@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import fsspec.config
 from fsspec import AbstractFileSystem
 
-from fourds_dist.io.error_text import one_line
+from fourds_dist.io.error_text import error_line
 from fourds_dist.io.storage import locate
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class RangeFetcher:
                 raise DataError(f"{url} cannot be read: {type(error).__name__}: {error}") from None
             except Exception as error:  # drivers raise exceptions of many families
                 kind = _kind(error)
-                cause = f"{type(error).__name__}: {one_line(error)}"
+                cause = error_line(error, 200)
             self.count(kind)
             num_short += kind == "short_read"
             if num_short == 3 and stop is not None:

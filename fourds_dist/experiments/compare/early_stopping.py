@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 
 from fourds_dist.experiments.compare.config import EarlyStoppingConfig
 from fourds_dist.experiments.epochs import accuracy_of, epochs_of
-from fourds_dist.io.retry import error_line
+from fourds_dist.io.error_text import error_line
 from fourds_dist.io.terminal import say
 from fourds_dist.runs.events import EpochEnded
 from fourds_dist.runs.failures import StopKind, StopReason

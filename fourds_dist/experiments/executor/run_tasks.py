@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from fourds_dist.experiments.executor.base import Executor, Outcome, RunTask, TaskResult
-from fourds_dist.io.retry import error_line
+from fourds_dist.io.error_text import error_line
 from fourds_dist.io.terminal import say
 from fourds_dist.runs.run_folder import RunFolder
 from fourds_dist.stages.stages import drop_checkpoints

@@ -24,7 +24,8 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from fourds_dist.config.stage_names import StageName
-from fourds_dist.io.retry import error_line, with_retries
+from fourds_dist.io.error_text import error_line
+from fourds_dist.io.retry import with_retries
 from fourds_dist.io.storage import is_driver_error
 from fourds_dist.launch.observer import RunObserver
 from fourds_dist.launch.ray.event_channel import open_event_channel

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 import torch
 
-from fourds_dist.io.retry import error_line, with_retries
+from fourds_dist.io.error_text import error_line
+from fourds_dist.io.retry import with_retries
 from fourds_dist.io.storage import locate, write_bytes
 from fourds_dist.runs.layout import CHECKPOINT_STATE, checkpoint_name, checkpoint_step
 from fourds_dist.training.checkpoint.learning_state import decode_state
