@@ -25,6 +25,7 @@ from fourds_dist.method.adapter import FourierAdapter
 from fourds_dist.method.extra_loss import ExtraLoss
 from fourds_dist.method.feature_distillation import FeatureDistillation
 from fourds_dist.method.fusion_gate import FusionGate
+from fourds_dist.method.label_mix import LabelMix
 from fourds_dist.method.losses import (
     confidence_where_teacher_better,
     confidence_where_teacher_better_unlabelled,
@@ -239,23 +240,29 @@ class FourDs(Task):
                     module.train(mode)
         return self
 
-    def forward(self, images: Float[Tensor, "B 3 H W"], labels: Int[Tensor, " B"]) -> Output:
+    def forward(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        labels: Int[Tensor, " B"],
+        mix: LabelMix | None = None,
+    ) -> Output:
         """Return the losses of one batch.
 
         A label of -1 marks an unlabelled image, which cross-entropy skips. The batch may include labelled source
-        images, whose labels enter both cross-entropies; without target labels they preserve the classes.
+        images, whose labels enter both cross-entropies; without target labels they preserve the classes. `mix` has the
+        second labels of mixed images, which both networks see equally.
         """
         config = self.config
         (z_S, maps_S), teacher_result = self._run_networks(images)
-        losses, logits = {"student_ce": cross_entropy(z_S, labels)}, {"student": z_S}
+        losses, logits = {"student_ce": cross_entropy(z_S, labels, mix)}, {"student": z_S}
         if teacher_result is not None:
             z_T, maps_T = teacher_result
             logits["teacher"] = z_T
             if config.kd_weight > 0:
-                weight_B = self._kd_weights(z_T, z_S, labels)
+                weight_B = self._kd_weights(z_T, z_S, labels, mix)
                 losses["student_kd"] = kd_loss(z_T, z_S, temperature=config.temperature, weight_B=weight_B)
             if config.adapters:
-                losses["teacher_ce"] = cross_entropy(z_T, labels)
+                losses["teacher_ce"] = cross_entropy(z_T, labels, mix)
                 losses["teacher_kd"] = kd_loss(z_S, z_T, temperature=config.temperature)
             if self._has_phase_loss:
                 losses["phase"] = self._phase_loss(maps_S, maps_T)
@@ -296,16 +303,16 @@ class FourDs(Task):
         logits = network(images)
         return (logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits), hooks.take()
 
-    def _kd_weights(self, z_T: Tensor, z_S: Tensor, labels: Tensor) -> Tensor | None:
+    def _kd_weights(self, z_T: Tensor, z_S: Tensor, labels: Tensor, mix: LabelMix | None) -> Tensor | None:
         match self.config.kd_sample_weight:
             case "uniform":
                 return None
             case "teacher_confidence":
-                weight_B = teacher_confidence(z_T, labels)
+                weight_B = teacher_confidence(z_T, labels, mix)
             case "where_teacher_better_unlabelled":
-                weight_B = confidence_where_teacher_better_unlabelled(z_T, z_S, labels)
+                weight_B = confidence_where_teacher_better_unlabelled(z_T, z_S, labels, mix)
             case "where_teacher_better":
-                weight_B = confidence_where_teacher_better(z_T, z_S, labels)
+                weight_B = confidence_where_teacher_better(z_T, z_S, labels, mix)
         return 1 - self.student_ratio * (1 - weight_B) if self._has_untrained_warmup else weight_B
 
     def _phase_loss(self, maps_S: list[Tensor], maps_T: list[Tensor]) -> Tensor:

@@ -7,11 +7,23 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-UNLABELLED = -1
+from fourds_dist.method.label_mix import UNLABELLED, LabelMix, label_overlap, unlabelled
 
 
-def cross_entropy(logits_BK: Float[Tensor, "B K"], labels_B: Int[Tensor, " B"]) -> Float[Tensor, ""]:
-    """Return the mean cross-entropy over the labelled images (Eq. 14); 0 with zero gradient if a batch has none."""
+def cross_entropy(
+    logits_BK: Float[Tensor, "B K"], labels_B: Int[Tensor, " B"], mix: LabelMix | None = None
+) -> Float[Tensor, ""]:
+    """Return the mean cross-entropy over the labelled images (Eq. 14); 0 with zero gradient if a batch has none.
+
+    Of a mixed image, each labelled part counts with its share; the sum is divided by the sum of these shares, at least
+    1. If all images are labelled, this is the mean of share * CE(own label) + (1 - share) * CE(partner's label).
+    """
+    if mix is not None:
+        labels_2B = torch.cat([labels_B, mix.partner_labels_B])
+        share_2B = torch.cat([mix.share_B, 1 - mix.share_B]) * (labels_2B != UNLABELLED)
+        log_BK = F.log_softmax(logits_BK, dim=1)
+        nll_2B = -torch.cat([log_BK, log_BK]).gather(1, labels_2B.clamp(min=0)[:, None]).squeeze(1)
+        return (share_2B * nll_2B).sum() / share_2B.sum().clamp(min=1)
     total = F.cross_entropy(logits_BK, labels_B, ignore_index=UNLABELLED, reduction="sum")
     return total / (labels_B != UNLABELLED).sum().clamp(min=1)
 
@@ -55,42 +67,47 @@ def kd_normalisation(num_classes: int, temperature: float) -> float:
     return (1 - 1 / num_classes) / (2 * temperature * (probability - 1 / num_classes))
 
 
-def teacher_confidence(logits_BK: Float[Tensor, "B K"], labels_B: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+def teacher_confidence(
+    logits_BK: Float[Tensor, "B K"], labels_B: Int[Tensor, " B"], mix: LabelMix | None = None
+) -> Float[Tensor, " B"]:
     """Return the distillation weight of each image by the teacher's confidence (Eq. 16).
 
     The weight is the teacher's probability of the true class, or its largest probability for an unlabelled image. A
-    teacher that is wrong about an image then has little effect on the student.
+    teacher that is wrong about an image then has little effect on the student. For a mixed image the probability of the
+    true class is the overlap with both labels (`label_overlap`); with an unlabelled part the image is unlabelled.
     """
     p_BK = F.softmax(logits_BK.detach(), dim=1)
-    p_true_B = p_BK.gather(1, labels_B.clamp(min=0)[:, None]).squeeze(1)
-    return torch.where(labels_B == UNLABELLED, p_BK.amax(dim=1), p_true_B)
+    return torch.where(unlabelled(labels_B, mix), p_BK.amax(dim=1), label_overlap(p_BK, labels_B, mix))
 
 
 def confidence_where_teacher_better(
     from_logits_BK: Float[Tensor, "B K"],
     to_logits_BK: Float[Tensor, "B K"],
     labels_B: Int[Tensor, " B"],
+    mix: LabelMix | None = None,
 ) -> Float[Tensor, " B"]:
     """Return `teacher_confidence` where the teacher's confidence exceeds the student's, else 0 (Eq. 17).
 
     Images on which the student is better than the teacher are not distilled.
     """
-    weight_B = teacher_confidence(from_logits_BK, labels_B)
-    return torch.where(weight_B > teacher_confidence(to_logits_BK, labels_B), weight_B, 0.0)
+    weight_B = teacher_confidence(from_logits_BK, labels_B, mix)
+    return torch.where(weight_B > teacher_confidence(to_logits_BK, labels_B, mix), weight_B, 0.0)
 
 
 def confidence_where_teacher_better_unlabelled(
     from_logits_BK: Float[Tensor, "B K"],
     to_logits_BK: Float[Tensor, "B K"],
     labels_B: Int[Tensor, " B"],
+    mix: LabelMix | None = None,
 ) -> Float[Tensor, " B"]:
     """Return `teacher_confidence` on labelled images, `confidence_where_teacher_better` on unlabelled ones (Eq. 18).
 
     Students fit given labels quickly, so their confidence on labelled images is no evidence. The teacher's
     probabilities of the other classes remain useful there.
     """
-    better_B = confidence_where_teacher_better(from_logits_BK, to_logits_BK, labels_B)
-    return torch.where(labels_B == UNLABELLED, better_B, teacher_confidence(from_logits_BK, labels_B))
+    better_B = confidence_where_teacher_better(from_logits_BK, to_logits_BK, labels_B, mix)
+    confidence_B = teacher_confidence(from_logits_BK, labels_B, mix)
+    return torch.where(unlabelled(labels_B, mix), better_B, confidence_B)
 
 
 def class_confusion(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fourds_dist.method.label_mix import LabelMix
 from fourds_dist.method.losses import cross_entropy
 from fourds_dist.method.output import Output, Predictor
 from fourds_dist.method.task import Task
@@ -23,9 +24,14 @@ class SourceClassifiers(Task):
         super().__init__()
         self.networks = nn.ModuleDict(networks)
 
-    def forward(self, images: Float[Tensor, "B 3 H W"], labels: Int[Tensor, " B"]) -> Output:
+    def forward(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        labels: Int[Tensor, " B"],
+        mix: LabelMix | None = None,
+    ) -> Output:
         logits = {name: network(images) for name, network in self.networks.items()}
-        losses = {f"{name}_ce": cross_entropy(z, labels) for name, z in logits.items()}
+        losses = {f"{name}_ce": cross_entropy(z, labels, mix) for name, z in logits.items()}
         return Output.of(losses, weights={}, logits=logits)
 
     def classifiers(self) -> list[nn.Module]:

@@ -14,7 +14,8 @@ class Task(nn.Module):
     """The networks that a stage trains, and the losses of a batch.
 
     `forward(images, labels)` returns an `Output`: images (B, 3, H, W) are normalised, labels (B,) are -1 for unlabelled
-    images. A subclass defines `forward` and `predictors`; the other methods have defaults.
+    images. With mixup or cutmix the step calls `forward(images, labels, mix)` with a `LabelMix`. A subclass defines
+    `forward` and `predictors`; the other methods have defaults.
     """
 
     student_stream: torch.cuda.Stream | None = None

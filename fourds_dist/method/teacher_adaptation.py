@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from fourds_dist.config.effects import WEIGHTS
 from fourds_dist.config.section import ConfigSection
-from fourds_dist.method.losses import UNLABELLED, class_confusion, cross_entropy
+from fourds_dist.method.label_mix import LabelMix, unlabelled
+from fourds_dist.method.losses import class_confusion, cross_entropy
 from fourds_dist.method.output import Output, Predictor
 from fourds_dist.method.task import Task
 
@@ -48,14 +49,19 @@ class AdaptTeacher(Task):
         self.teacher = teacher.requires_grad_(True)
         self.config = config
 
-    def forward(self, images: Float[Tensor, "B 3 H W"], labels: Int[Tensor, " B"]) -> Output:
+    def forward(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        labels: Int[Tensor, " B"],
+        mix: LabelMix | None = None,
+    ) -> Output:
         """Return the losses of one batch, which may mix labelled source images with target images (label -1 where
-        unlabelled)."""
+        unlabelled). Class confusion uses the images with an unlabelled part."""
         z = self.teacher(images).float()
-        losses = {"teacher_ce": cross_entropy(z, labels)}
+        losses = {"teacher_ce": cross_entropy(z, labels, mix)}
         if self.config.method == "mcc":
             temperature = self.config.mcc_temperature
-            losses["teacher_mcc"] = class_confusion(z, labels == UNLABELLED, temperature=temperature)
+            losses["teacher_mcc"] = class_confusion(z, unlabelled(labels, mix), temperature=temperature)
         return Output.of(losses, weights={"teacher_mcc": self.config.mcc_weight}, logits={"teacher": z})
 
     def predictors(self) -> dict[str, Predictor]:

@@ -18,6 +18,7 @@ from fourds_dist.stages.runner import SECTION, stage_config, train_splits, train
 from fourds_dist.stages.settings import Settings
 from fourds_dist.stages.stages import stages_to_run
 from fourds_dist.training.step import NO_CUDA_GRAPH
+from fourds_dist.training.weight_average import PARTITIONED_WEIGHTS
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +90,8 @@ def _check_launch(settings: Settings) -> None:
         strategy = make_strategy("deepspeed", world, optim, 1, deepspeed=launch.deepspeed)
         if step.cuda_graph and not strategy.can_capture:
             raise ValueError(NO_CUDA_GRAPH)
+        if stage_config(stage, settings).ema_decay is not None and strategy.in_step:
+            raise ValueError(f"{SECTION[stage]}.{PARTITIONED_WEIGHTS}")
 
 
 def check_device(settings: Settings, *, on_gpu: bool | None) -> None:

@@ -10,17 +10,16 @@ starts, even if the host waited for the device at the end of the previous step.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from fourds_dist.data.stream.batch import Batch
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-TENSORS = ("images", "labels", "flip")
 
 
 def prefetch_to_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
@@ -43,8 +42,7 @@ def prefetch_to_device(batches: Iterable[Batch], device: torch.device) -> Iterat
     for batch, arrived in one_ahead(batches, start):
         consumer = torch.cuda.current_stream(device)
         consumer.wait_event(arrived)  # the device waits, not the host
-        for name in TENSORS:
-            getattr(batch, name).record_stream(consumer)
+        batch.mapped(partial(_record, stream=consumer))
         yield batch
 
 
@@ -60,6 +58,9 @@ def one_ahead(items: Iterable[T], start: Callable[[T], R]) -> Iterator[R]:
 
 def page_locked(batch: Batch) -> Batch:
     """Return the batch in page-locked memory; tensors that are page-locked or on a device are not copied."""
-    tensors = {name: getattr(batch, name) for name in TENSORS}
-    locked = {name: x if x.is_cuda or x.is_pinned() else x.pin_memory() for name, x in tensors.items()}
-    return replace(batch, **locked)
+    return batch.mapped(lambda x: x if x.is_cuda or x.is_pinned() else x.pin_memory())
+
+
+def _record(tensor: Tensor, *, stream: torch.cuda.Stream) -> Tensor:
+    tensor.record_stream(stream)
+    return tensor

@@ -29,6 +29,7 @@ from fourds_dist.training.stop_signals import Stopped, StopSignal, never
 from fourds_dist.training.strategies.base import Strategy
 from fourds_dist.training.strategies.optim import OptimConfig
 from fourds_dist.training.train_state import Best, TrainState, capture, resume
+from fourds_dist.training.weight_average import PARTITIONED_WEIGHTS, WeightAverage
 
 MOST_EPOCHS = 1_000_000
 MOST_IMAGES = 1 << 20
@@ -51,6 +52,11 @@ class StageConfig(ConfigSection):
     select_by: Annotated[Measure, WEIGHTS] = "accuracy"
     """Criterion of the best epoch on the validation split: `accuracy`, or `mean_per_class`, the unweighted mean over
     the classes. Among epochs within one standard error of the highest value, the lowest loss decides."""
+
+    ema_decay: Annotated[float | None, WEIGHTS] = Field(default=None, ge=0, lt=1)
+    """Decay of an exponential moving average of the trained weights, updated after every step, e.g. 0.999. Validation,
+    the selection of the best epoch and the saved networks use the average. It covers about 1 / (1 - ema_decay) steps,
+    which should be fewer than the steps of the stage. null: no average."""
 
     optim: OptimConfig = OptimConfig()
     """Learning rates and schedules."""
@@ -96,18 +102,21 @@ def fit(
         identity: names of model and data; a checkpoint with another identity is refused.
 
     Raises:
-        ValueError: a checkpoint of another model, data set or format.
+        ValueError: a checkpoint of another model, data set or format; ema_decay with partitioned weights.
         FloatingPointError: loss or gradients are not finite in more than `max_nonfinite_steps` steps, or weights are
             not finite.
         OSError: a checkpoint cannot be written within the store's retry timeout.
         Stopped: the run stopped on request, with a checkpoint.
     """
+    if config.ema_decay is not None and strategy.in_step:
+        raise ValueError(PARTITIONED_WEIGHTS)
     steps_per_epoch, emit, store = stream.num_steps_per_epoch, hooks.emit, hooks.store
     num_steps = config.epochs * steps_per_epoch
     task.train()
     if world.device.type == "cuda":  # the peak is that of this stage
         torch.cuda.reset_peak_memory_stats(world.device)
-    train_state = resume(task, strategy, store, identity, world)
+    average = WeightAverage(task, config.ema_decay)
+    train_state = resume(task, strategy, average, store, identity, world)
     _emit_start(train_state, stream, config, hooks, world)
 
     meter = Meter(train_state.step, num_steps, config.global_batch_size, stream, world)
@@ -127,6 +136,7 @@ def fit(
         bad = guard.look(train_state.step + 1, batch, output)
         if strategy.step(unless=bad):
             guard.refuse(train_state.step + 1, f"the gradients of step {train_state.step + 1} are not finite")
+        average.update(unless=bad)
         train_state.step += 1
         meter.add(output, len(batch), unless=bad)
         step, epoch_ends = train_state.step, train_state.step % steps_per_epoch == 0
@@ -155,18 +165,21 @@ def fit(
         if epoch_ends:
             world.average_buffers(task)
             task.eval()
-            accuracies = validate()
+            with average.in_task():
+                accuracies = validate()
             task.train()
             value, error = accuracies[monitored].measured(config.select_by)
             loss, epoch = accuracies[monitored].loss_or_infinity, step // steps_per_epoch
-            train_state.best = train_state.best.after(value, error, loss, step, epoch, strategy.weights)
+            train_state.best = train_state.best.after(
+                value, error, loss, step, epoch, lambda: average.replaced(strategy.weights())
+            )
             values = {name: accuracy.value for name, accuracy in accuracies.items()}
             task.on_validation(values)
             guard.keep_buffers()
             emit(meter.epoch_event(step, accuracies, is_best=train_state.best.step == step))
 
         if saves or reason:
-            state = capture(task, strategy, train_state, identity, world)
+            state = capture(task, strategy, average, train_state, identity, world)
             guard.check_state(step, state)
             store.save(state, step, values, wait=reason is not None)
         if reason:

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from fourds_dist.config.effects import COURSE, LOG, NUMERICS, SPEED, WEIGHTS
 from fourds_dist.config.section import ConfigSection
+from fourds_dist.data.augment.apply import augmented
 from fourds_dist.data.stream.batch import Batch, normalise
+from fourds_dist.method.label_mix import LabelMix
 from fourds_dist.method.output import Output
 from fourds_dist.method.task import Task
 from fourds_dist.models.activation_checkpointing import checkpoint_blocks
@@ -169,7 +171,9 @@ class TrainStep:
         overwrites the output. One rank captures at most two batch sizes. Several ranks capture one, since all ranks
         have to capture a size at the same call. Batches of other sizes run without a graph.
         """
-        inputs = (batch.images, batch.flip, batch.labels)
+        if batch.draws is not None:
+            batch = augmented(batch.to(self.device), fill=self._mean)
+        inputs = (batch.images, batch.flip, batch.labels, *(batch.mixed or ()))
         self._compiled_shape = self._compiled_shape or batch.images.shape
         is_compiled = batch.images.shape == self._compiled_shape
         with nullcontext() if is_compiled else self.without_compilation():
@@ -214,13 +218,13 @@ class TrainStep:
     def _on_device(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(x.to(self.device, non_blocking=True) for x in inputs)
 
-    def _graph(self, inputs: tuple[Tensor, Tensor, Tensor]) -> CudaGraphStep | None:
+    def _graph(self, inputs: tuple[Tensor, ...]) -> CudaGraphStep | None:
         shape = inputs[0].shape
         if shape not in self._graphs and len(self._graphs) < (MAX_GRAPHS if self._world.size == 1 else 1):
             self._graphs[shape] = self._capture(inputs)
         return self._graphs.get(shape)
 
-    def _capture(self, inputs: tuple[Tensor, Tensor, Tensor]) -> CudaGraphStep | None:
+    def _capture(self, inputs: tuple[Tensor, ...]) -> CudaGraphStep | None:
         """Return a graph of the step; None if some rank cannot capture the step, and then no rank uses graphs again."""
         graph, reason = None, self._why_not_captured(inputs)
         if self._all_ranks(reason is None):
@@ -258,19 +262,25 @@ class TrainStep:
             )
 
     def _run(
-        self, images: Tensor, flip: Tensor, labels: Tensor, *, captured: bool = False, is_local: bool = False
+        self,
+        images: Tensor,
+        flip: Tensor,
+        *labels_and_mix: Tensor,
+        captured: bool = False,
+        is_local: bool = False,
     ) -> Output:
         self._task.zero_grad(set_to_none=True)
         # One cast for both networks: each first layer would cast the images and store its copy.
         normal = self._normalise(images, flip, torch.bfloat16 if self.autocast else torch.float32)
-        weight = self._weight_per_image(len(labels))
-        *first, last = zip(normal.chunk(self._accumulation), labels.chunk(self._accumulation), strict=True)
+        weight = self._weight_per_image(len(images))
+        inputs = (normal, *labels_and_mix)
+        *first, last = zip(*(x.chunk(self._accumulation) for x in inputs), strict=True)
         for part in first:
-            self._run_part(*part, weight, is_last=False, captured=captured)
-        return self._run_part(*last, weight, is_last=not is_local, captured=captured)
+            self._run_part(*part, weight=weight, is_last=False, captured=captured)
+        return self._run_part(*last, weight=weight, is_last=not is_local, captured=captured)
 
     def _run_part(
-        self, images: Tensor, labels: Tensor, weight: float, *, is_last: bool, captured: bool
+        self, images: Tensor, labels: Tensor, *mix: Tensor, weight: float, is_last: bool, captured: bool
     ) -> Output:
         forward = self._captured_forward if captured else self._forward
         backward = self._strategy.captured_backward if captured else self._strategy.backward
@@ -278,7 +288,7 @@ class TrainStep:
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=not captured
         ):
-            output: Output = forward(images, labels)
+            output: Output = forward(images, labels, LabelMix(*mix)) if mix else forward(images, labels)
         backward(output.loss * (len(labels) * weight), is_last=is_last)
         # Without detach, the autograd graph would retain nodes of this step's stream during the next step.
         return output._replace(loss=output.loss.detach())

@@ -4,6 +4,7 @@
     weights      trainable parameters, and buffers; by name, complete under every strategy
     optimizer    momentum and moments, by the parameter's name
     ranks        random state of every rank, and its BatchNorm statistics, which differ between ranks within an epoch
+    average      moving average of the trainable parameters, with ema_decay only
     best         accuracy, loss and weights of the best epoch so far
     identity     names of networks and data; a checkpoint with another identity is refused
 
@@ -25,6 +26,7 @@ from fourds_dist.training.checkpoint.checkpoint_store import CheckpointStore
 from fourds_dist.training.checkpoint.learning_state import FORMAT, CheckpointRefusedError
 from fourds_dist.training.distributed.world import World
 from fourds_dist.training.strategies.base import Strategy
+from fourds_dist.training.weight_average import WeightAverage
 
 
 @dataclass
@@ -90,7 +92,12 @@ class TrainState:
 
 
 def capture(
-    task: Task, strategy: Strategy, train_state: TrainState, identity: dict[str, str], world: World
+    task: Task,
+    strategy: Strategy,
+    average: WeightAverage,
+    train_state: TrainState,
+    identity: dict[str, str],
+    world: World,
 ) -> dict[str, Any] | None:
     """Return a copy of the run's state on rank 0, which can be written during training; None on other ranks.
 
@@ -100,6 +107,7 @@ def capture(
     ranks = world.gather_to_main({"random": _random_state(world), "buffers": _statistics(task, world)})
     if ranks is None:
         return None
+    averaged = average.state()
     return {
         "format": FORMAT,
         "identity": identity,
@@ -108,12 +116,18 @@ def capture(
         "weights": weights,
         "optimizer": optimizer,
         "ranks": ranks,
+        **({} if averaged is None else {"average": averaged}),
         "best": dict(vars(train_state.best)),
     }
 
 
 def resume(
-    task: Task, strategy: Strategy, store: CheckpointStore, identity: dict[str, str], world: World
+    task: Task,
+    strategy: Strategy,
+    average: WeightAverage,
+    store: CheckpointStore,
+    identity: dict[str, str],
+    world: World,
 ) -> TrainState:
     """Restore the newest checkpoint, the same one on every rank; without a checkpoint return the initial state.
 
@@ -132,6 +146,7 @@ def resume(
             )
     strategy.load_weights(state["weights"])
     strategy.load_optimizer_state(state["optimizer"], state["step"])
+    average.load(state.get("average"))
     _take_rank_state(task, state["ranks"], world)
     return TrainState(state["step"], state["num_skipped"], Best(**state["best"]), len(state["ranks"]))
 

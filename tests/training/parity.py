@@ -26,6 +26,7 @@ from fourds_dist.training.step import StepConfig, TrainStep
 from fourds_dist.training.strategies.build import make_strategy
 from fourds_dist.training.strategies.optim import OptimConfig
 from fourds_dist.training.train_state import TrainState, capture, resume
+from fourds_dist.training.weight_average import WeightAverage
 from tests.ranks import run_ranks
 from tests.training.tiny import NUM_CLASSES, SIDE, tiny_four_ds
 
@@ -94,9 +95,9 @@ def train(
         global_batch_size=GLOBAL_BATCH_SIZE,
         strategy=strategy,
     )
-    place = TrainState()
+    place, average = TrainState(), WeightAverage(task, 0.9 if kind != "zero3" else None)
     if checkpoint is not None:
-        place = resume(task, strategy, OneFile(checkpoint), IDENTITY, world)  # pyright: ignore
+        place = resume(task, strategy, average, OneFile(checkpoint), IDENTITY, world)  # pyright: ignore
     task.train()
     for module in task.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -106,9 +107,10 @@ def train(
             break
         step(batch)
         strategy.step()
+        average.update()
         place.step += 1
     if checkpoint is not None and until < NUM_STEPS:
-        state = capture(task, strategy, place, IDENTITY, world)
+        state = capture(task, strategy, average, place, IDENTITY, world)
         if world.is_main:
             torch.save(state, checkpoint)
         world.barrier()

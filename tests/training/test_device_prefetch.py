@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from fourds_dist.data.stream.batch import Batch
-from fourds_dist.training.device_prefetch import TENSORS, one_ahead, prefetch_to_device
+from fourds_dist.data.stream.batch import TENSORS, Batch
+from fourds_dist.training.device_prefetch import one_ahead, prefetch_to_device
 from tests.training.test_step import make_batch
 
 

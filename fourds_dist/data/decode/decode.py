@@ -1,7 +1,7 @@
 """From an encoded file to uint8 RGB pixels of the training size: decoded, cropped, then resized.
 
-Resizing to resize_px and cropping to crop_px are one step: the crop is located in the original image, and only the crop
-is resized, with antialiasing. The crop's edges are rounded to whole pixels of the original.
+Resizing to resize_px and cropping to crop_px are one step: `crop_box` locates the crop in the original image, and only
+the crop is resized, with antialiasing. The crop's edges are rounded to whole pixels of the original.
 
 torchvision decodes JPEGs, twice as fast as Pillow. Pillow decodes everything else, by the rule of `pixels`: other
 formats (torchvision's PNG decoder ends the process on a truncated file), CMYK, and JPEGs of at least SCALED times
@@ -22,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
+from fourds_dist.data.decode.crop_box import Place, ResizeMode, crop_box
 from fourds_dist.data.decode.grey import GreyRange
 from fourds_dist.data.decode.pixels import MOST_PIXELS, allow_pixels, rgb, too_large
 from fourds_dist.data.files.file_kinds import why_unread
@@ -40,7 +41,7 @@ class Encoded(NamedTuple):
     """An encoded file with its own decoding parameters; see `decode`."""
 
     data: bytes | memoryview
-    place: tuple[float, float]
+    place: Place
     grey_range: GreyRange | None = None
 
 
@@ -50,6 +51,7 @@ class Sizes(NamedTuple):
     resize_px: int
     crop_px: int
     most_pixels: int | None = None
+    resize_mode: ResizeMode = "squeeze"
 
 
 _SOURCE_LINE = re.compile(r"^\w+, \S+:\d+, ")
@@ -61,18 +63,16 @@ def decode(
     *,
     resize_px: int,
     crop_px: int,
-    place: tuple[float, float],
+    place: Place,
     grey_range: GreyRange | None = None,
     most_pixels: int | None = None,
+    resize_mode: ResizeMode = "squeeze",
 ) -> UInt8[Tensor, "3 H W"]:
     """Return a square crop of an encoded image.
 
     Args:
-        resize_px: side to which the image is resized before cropping; shapes other than squares are squeezed, as in the
-            paper.
-        crop_px: side of the crop, at most resize_px.
-        place: position of the crop, (down, right), each in [0, 1]: 0 is the upper or left edge, 0.5 the centre, 1 the
-            lower or right edge.
+        resize_px, crop_px, resize_mode: size of the resized image and of its crop, at most resize_px; see `crop_box`.
+        place: position of the crop, or a crop of random area; see `crop_box`.
         grey_range: values that are black and white in images of more than 8 bits; None: the file's own (`pixels`).
         most_pixels: images of more pixels are refused; None: MOST_PIXELS.
 
@@ -81,7 +81,7 @@ def decode(
             unknown range.
     """
     whole_CHW = decoded_whole(data, resize_px, grey_range=grey_range, most_pixels=most_pixels)
-    return crop_resized(whole_CHW, resize_px=resize_px, crop_px=crop_px, place=place)
+    return crop_resized(whole_CHW, resize_px=resize_px, crop_px=crop_px, place=place, resize_mode=resize_mode)
 
 
 def decoded_whole(
@@ -101,12 +101,17 @@ def decoded_whole(
 
 
 def crop_resized(
-    image_CHW: UInt8[Tensor, "3 H W"], *, resize_px: int, crop_px: int, place: tuple[float, float]
+    image_CHW: UInt8[Tensor, "3 H W"],
+    *,
+    resize_px: int,
+    crop_px: int,
+    place: Place,
+    resize_mode: ResizeMode = "squeeze",
 ) -> UInt8[Tensor, "3 h w"]:
     """Return `decode`'s crop of a decoded image; h = w = crop_px."""
-    height, width = image_CHW.shape[1:]
-    top, tall = _span(height, resize_px, crop_px, place[0])
-    left, wide = _span(width, resize_px, crop_px, place[1])
+    top, left, tall, wide = crop_box(
+        *image_CHW.shape[1:], resize_px=resize_px, crop_px=crop_px, place=place, resize_mode=resize_mode
+    )
     crop_CHW = image_CHW[:, top : top + tall, left : left + wide]
     if (tall, wide) == (crop_px, crop_px):
         return crop_CHW
@@ -126,12 +131,6 @@ def decode_into(images: Sequence[Encoded], out: Sequence[Tensor], sizes: Sizes) 
         except ValueError as error:
             messages.append(str(error))
     return messages
-
-
-def _span(length: int, resize_px: int, crop_px: int, place: float) -> tuple[int, int]:
-    """Return (begin, length) of the crop along one side of the original."""
-    size = max(1, round(length * crop_px / resize_px))
-    return round((length - size) * place), size
 
 
 def _pixels(

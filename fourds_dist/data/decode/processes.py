@@ -30,9 +30,10 @@ from typing import IO
 import torch
 from torch import Tensor
 
+from fourds_dist.data.decode.crop_box import RESIZE_MODES
 from fourds_dist.data.decode.decode import IMAGES_PER_TASK, Encoded, Sizes, decode_into
 
-_HEADER, _IMAGE, _LENGTH = struct.Struct("<IHHQ"), struct.Struct("<Idddd"), struct.Struct("<H")
+_HEADER, _IMAGE, _NUMBER, _LENGTH = (struct.Struct(form) for form in ("<IHHQB", "<IHdd", "<d", "<H"))
 _NO_RANGE = (math.nan, math.nan)
 _LONGEST_MESSAGE_BYTES = 1000
 
@@ -102,15 +103,16 @@ class _Worker:
         requests, answers = self._process.stdin, self._process.stdout
         assert requests is not None
         assert answers is not None
-        resize_px, crop_px, most_pixels = sizes
+        crop_px = sizes.crop_px
         image_bytes = 3 * crop_px * crop_px
         if self._pixels is None or len(self._pixels) < IMAGES_PER_TASK * image_bytes:
             os.ftruncate(self._memory_fd, IMAGES_PER_TASK * image_bytes)
             self._pixels = mmap.mmap(self._memory_fd, IMAGES_PER_TASK * image_bytes)
-        head = [_HEADER.pack(len(images), resize_px, crop_px, most_pixels or 0)]
-        head += [
-            _IMAGE.pack(len(data), *place, *(grey_range or _NO_RANGE)) for data, place, grey_range in images
-        ]
+        mode = RESIZE_MODES.index(sizes.resize_mode)
+        head = [_HEADER.pack(len(images), sizes.resize_px, crop_px, sizes.most_pixels or 0, mode)]
+        for data, place, grey_range in images:
+            head.append(_IMAGE.pack(len(data), len(place), *(grey_range or _NO_RANGE)))
+            head += map(_NUMBER.pack, place)
         requests.write(b"".join([*head, *(image.data for image in images)]))
         requests.flush()
         lengths = [_LENGTH.unpack(_exactly(answers, _LENGTH.size))[0] for _ in images]
@@ -146,27 +148,35 @@ def _exactly(pipe: IO[bytes], num_bytes: int) -> bytes:
     return data
 
 
+def _read_head(requests: IO[bytes]) -> tuple[int, tuple[float, ...], float, float]:
+    """Return (bytes of the file, place, black, white) of an image of a request."""
+    size, num_numbers, black, white = _IMAGE.unpack(_exactly(requests, _IMAGE.size))
+    place = tuple(_NUMBER.unpack(_exactly(requests, _NUMBER.size))[0] for _ in range(num_numbers))
+    return size, place, black, white
+
+
 def serve(memory_fd: int, requests: IO[bytes], answers: IO[bytes]) -> None:
     """Decode requested images until the pipe closes."""
     torch.set_num_threads(1)
     pixels: mmap.mmap | None = None
     while len(head := requests.read(_HEADER.size)) == _HEADER.size:
-        num_images, resize_px, crop_px, most_pixels = _HEADER.unpack(head)
-        heads = [_IMAGE.unpack(_exactly(requests, _IMAGE.size)) for _ in range(num_images)]
+        num_images, resize_px, crop_px, most_pixels, mode = _HEADER.unpack(head)
+        heads = [_read_head(requests) for _ in range(num_images)]
         images = [
             Encoded(
                 memoryview(_exactly(requests, size)),
-                (down, right),
+                place,
                 None if math.isnan(black) else (black, white),
             )
-            for size, down, right, black, white in heads
+            for size, place, black, white in heads
         ]
         image_bytes = 3 * crop_px * crop_px
         if pixels is None or len(pixels) < IMAGES_PER_TASK * image_bytes:
             pixels = mmap.mmap(memory_fd, IMAGES_PER_TASK * image_bytes)
+        sizes = Sizes(resize_px, crop_px, most_pixels or None, RESIZE_MODES[mode])
         whole = torch.frombuffer(pixels, dtype=torch.uint8, count=num_images * image_bytes)
         out = whole.view(num_images, crop_px, crop_px, 3).permute(0, 3, 1, 2)
-        messages = decode_into(images, list(out), Sizes(resize_px, crop_px, most_pixels or None))
+        messages = decode_into(images, list(out), sizes)
         texts = [(message or "").encode()[:_LONGEST_MESSAGE_BYTES] for message in messages]
         answers.write(b"".join([*(_LENGTH.pack(len(text)) for text in texts), *texts]))
         answers.flush()

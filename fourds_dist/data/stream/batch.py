@@ -5,12 +5,18 @@ Shapes: B images of one rank's share of the global batch, H = W = data.crop_px.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
+
+from fourds_dist.data.augment.draws import Draws
+
+TENSORS = ("images", "labels", "flip")
+"""Tensors that every batch has."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +35,24 @@ class Batch:
     keys: list[str]
     """`shard/key` of every image, for logs."""
 
+    draws: Draws | None = None
+    """Random parameters of the augmentation that `augmented` will apply; None: no augmentation."""
+
+    mixed: tuple[Int[Tensor, " B"], Float[Tensor, " B"]] | None = None
+    """Labels of the partners of mixed images, and the images' own shares; None: no mixing."""
+
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`; copies from pinned memory are asynchronous."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=True) for name in ("images", "labels", "flip")
-        }
-        return replace(self, **moved)
+        return self.mapped(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """Return the batch with `function` of each tensor."""
+        tensors = {name: function(getattr(self, name)) for name in TENSORS}
+        mixed = None if self.mixed is None else (function(self.mixed[0]), function(self.mixed[1]))
+        return replace(self, **tensors, draws=self.draws and self.draws.mapped(function), mixed=mixed)
 
 
 def normalise(

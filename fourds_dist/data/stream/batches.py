@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fourds_dist.data.augment.draws import Draws
+from fourds_dist.data.decode.crop_box import Place, ResizeMode
 from fourds_dist.data.decode.decode import IMAGES_PER_TASK, Encoded, Sizes, crop_resized, decode_into
 from fourds_dist.data.decode.grey import GreyRange
 from fourds_dist.data.decode.processes import decode_processes
@@ -30,16 +32,13 @@ from fourds_dist.data.stream.samples import BrokenSample, EncodedSample, Quarant
 MOST_THREADS = 4
 """Largest number of threads to which decoding in threads scales; see `processes` for more."""
 
-Place = tuple[float, float]
-"""Position of a crop, see `decode`."""
-
 
 @dataclass(frozen=True)
 class DecodeOptions:
     """Decoding options of a rank.
 
     Args:
-        resize_px, crop_px: see `decode`.
+        resize_px, crop_px, resize_mode: see `decode`.
         threads: number of decoding threads.
         in_processes: whether each thread delegates decoding to a separate process.
         prefetch: number of batches that are decoded at a time.
@@ -54,6 +53,7 @@ class DecodeOptions:
     prefetch: int
     grey_range: GreyRange | None = None
     most_pixels: int | None = None
+    resize_mode: ResizeMode = "squeeze"
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,11 @@ class BatchPlan:
 
     Args:
         refs: (B,) the samples.
-        places: (B, 2) position of each crop, see `decode`.
+        places: (B, 2 or more) place of each crop, see `crop_box`.
         flip: (B,) see `Batch`.
         quarantines: (B,) quarantine of each sample's stream.
         may_replace: whether a neighbour replaces a broken sample (training) or the sample is left out (evaluation).
+        draws: augmentation of the batch on its device, only with may_replace; None: none.
     """
 
     refs: Sequence[SampleRef]
@@ -73,6 +74,7 @@ class BatchPlan:
     flip: np.ndarray
     quarantines: Sequence[Quarantine]
     may_replace: bool
+    draws: Draws | None = None
 
 
 def num_threads(world_size: int) -> int:
@@ -165,7 +167,7 @@ class _Decoder:
 
     def __init__(self, options: DecodeOptions) -> None:
         self.crop_px = options.crop_px
-        self._sizes = Sizes(options.resize_px, options.crop_px, options.most_pixels)
+        self._sizes = Sizes(options.resize_px, options.crop_px, options.most_pixels, options.resize_mode)
         self._decode = decode_processes(options.threads) if options.in_processes else decode_into
         self._options = options
 
@@ -201,8 +203,12 @@ class _Decoder:
         )
         if whole_CHW is None:
             return False
-        resize_px, crop_px, _ = self._sizes
-        out_CHW.copy_(crop_resized(whole_CHW, resize_px=resize_px, crop_px=crop_px, place=place))
+        resize_px, crop_px, _, resize_mode = self._sizes
+        out_CHW.copy_(
+            crop_resized(
+                whole_CHW, resize_px=resize_px, crop_px=crop_px, place=place, resize_mode=resize_mode
+            )
+        )
         return True
 
 
@@ -233,9 +239,8 @@ class _Pending:
             images, flip = images[shown], flip[shown]
         good = [sample for sample in samples if sample is not None]
         labels = torch.tensor([sample.label for sample in good], dtype=torch.int64)
-        if images.is_pinned():
-            labels, flip = labels.pin_memory(), flip.pin_memory()
-        return Batch(images, labels, flip, [sample.key for sample in good])
+        batch = Batch(images, labels, flip, [sample.key for sample in good], plan.draws)
+        return batch.mapped(lambda x: x if x.is_pinned() else x.pin_memory()) if images.is_pinned() else batch
 
 
 def _fill(out_BCHW: Tensor, plan: BatchPlan, indices: range, decoder: _Decoder) -> list[EncodedSample | None]:
@@ -278,4 +283,4 @@ def _decode_replacement(out_CHW: Tensor, plan: BatchPlan, i: int, decoder: _Deco
 
 
 def _place(plan: BatchPlan, i: int) -> Place:
-    return float(plan.places[i, 0]), float(plan.places[i, 1])
+    return tuple(plan.places[i].tolist())

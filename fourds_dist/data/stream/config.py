@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from fourds_dist.config.effects import COURSE, NUMERICS, PLACE, SPEED, WEIGHTS
 from fourds_dist.config.section import ConfigSection
+from fourds_dist.data.augment.config import AugmentConfig
+from fourds_dist.data.decode.crop_box import ResizeMode
 from fourds_dist.data.decode.decoded_cache import ByteBudget
 from fourds_dist.data.decode.grey import is_range
 from fourds_dist.data.decode.pixels import MOST_PIXELS
@@ -22,16 +24,37 @@ MOST_WORKING = 1024
 """Largest number of threads, processes or prefetched batches of one worker."""
 
 Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Ratio = Annotated[float, Field(ge=0.01, le=100)]
 
 
 class DataConfig(ConfigSection):
     """Reading, decoding and augmentation, for both domains."""
 
     resize_px: Annotated[int, WEIGHTS] = Field(default=256, ge=1, le=MOST_PX)
-    """Side to which images are resized. Both sides get this length, so images that are not square are squeezed."""
+    """Side to which images are resized; see resize_mode. JPEGs whose sides are at least twice as long are decoded at a
+    fraction of their size, so a larger value also gives small crops of `train_crop: random_resized` more detail."""
+
+    resize_mode: Annotated[ResizeMode, WEIGHTS] = "squeeze"
+    """`squeeze`: both sides of an image get the length resize_px, so images that are not square are squeezed, as in the
+    paper. `shortest_side`: the shorter side gets this length and proportions stay. Crops are squares, so the central
+    crop of evaluation leaves out the ends of the longer side."""
 
     crop_px: Annotated[int, WEIGHTS] = Field(default=224, ge=1, le=MOST_PX)
     """Side of the crop from the resized image: random in training, central in evaluation."""
+
+    train_crop: Annotated[Literal["random", "random_resized"], WEIGHTS] = "random"
+    """Crops of training images. `random`: of crop_px from the resized image, at a random place. `random_resized`: of
+    random area and aspect ratio, resized to crop_px (torchvision's RandomResizedCrop)."""
+
+    scale: Annotated[tuple[Fraction, Fraction], WEIGHTS] = (0.08, 1.0)
+    """train_crop=random_resized: smallest and largest area of a crop, as a fraction of the image."""
+
+    ratio: Annotated[tuple[Ratio, Ratio], WEIGHTS] = (3 / 4, 4 / 3)
+    """train_crop=random_resized: smallest and largest width / height of a crop."""
+
+    augment: AugmentConfig = AugmentConfig()
+    """Further augmentation of training images, on the device."""
 
     flip: Annotated[bool, WEIGHTS] = True
     """Mirror half of the training images."""
@@ -93,6 +116,13 @@ class DataConfig(ConfigSection):
             raise ValueError(f"crop_px ({self.crop_px}) is larger than resize_px ({self.resize_px})")
         if self.grey_range is not None and not is_range(self.grey_range):
             raise ValueError(f"grey_range ({self.grey_range}) takes two numbers, the lower one first")
+        for key in ("scale", "ratio"):
+            if (value := getattr(self, key))[0] > value[1]:
+                raise ValueError(f"{key} ({list(value)}) takes two numbers, the lower one first")
+            if self.train_crop == "random" and value != DataConfig.model_fields[key].default:
+                raise ValueError(
+                    f"{key} applies to train_crop=random_resized; set train_crop, or remove {key}"
+                )
         return self
 
     def decoding(self, world_size: int) -> DecodeOptions:
@@ -107,6 +137,7 @@ class DataConfig(ConfigSection):
             self.prefetch_batches,
             self.grey_range,
             round(self.max_megapixels * 1e6),
+            self.resize_mode,
         )
 
     def budget(self) -> ByteBudget:

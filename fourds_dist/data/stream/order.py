@@ -27,7 +27,7 @@ import numpy as np
 MAX_PARTITIONS = 128
 """Largest number of partitions, and so of workers."""
 
-ORDER, BLOCK, AUGMENT = range(3)
+ORDER, BLOCK, AUGMENT, RESIZED_CROP, POLICY, JITTER, ERASE, MIX = range(8)
 """Purpose of a generator; part of every seed, so that no two purposes share a sequence."""
 
 

@@ -10,24 +10,26 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from fourds_dist.data.decode.crop_box import CENTRE, ResizeMode
 from fourds_dist.data.decode.decode import decode
 from fourds_dist.data.decode.grey import GreyRange
 from fourds_dist.data.stream.batch import normalise
 from fourds_dist.data.stream.config import DataConfig
 from fourds_dist.io.json_text import parse_json
 
-KEYS = ("resize_px", "crop_px", "mean", "std", "grey_range", "max_megapixels")
-NEW_KEYS = {"grey_range", "max_megapixels"}
+KEYS = ("resize_px", "crop_px", "mean", "std", "grey_range", "max_megapixels", "resize_mode")
+NEW_KEYS = {"grey_range", "max_megapixels", "resize_mode"}
 """Keys that files of earlier versions lack."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize to resize_px x resize_px (squeezed), crop the central crop_px x crop_px, normalise by channel.
+    """Resize to resize_px by resize_mode, crop the central crop_px x crop_px, normalise by channel.
 
     Args:
         grey_range: (black, white) of images of more than 8 bits; None: the network was trained on images of 8 bits.
         max_megapixels: larger images are refused.
+        resize_mode: see `crop_box`; files of earlier versions squeeze.
 
     >>> text = '{"resize_px": 36, "crop_px": 32, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}'
     >>> Preprocessing.from_json(text, "example").crop_px
@@ -40,6 +42,7 @@ class Preprocessing:
     std: tuple[float, float, float]
     grey_range: GreyRange | None = None
     max_megapixels: float = DataConfig().max_megapixels
+    resize_mode: ResizeMode = "squeeze"
 
     @classmethod
     def of(cls, config: DataConfig, grey_range: GreyRange | None = None) -> Preprocessing:
@@ -90,9 +93,10 @@ class Preprocessing:
             data,
             resize_px=self.resize_px,
             crop_px=self.crop_px,
-            place=(0.5, 0.5),
+            place=CENTRE,
             grey_range=self.grey_range,
             most_pixels=round(self.max_megapixels * 1e6),
+            resize_mode=self.resize_mode,
         )
 
     def normalised(self, pixels: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:

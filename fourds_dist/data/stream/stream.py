@@ -22,9 +22,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 
 import numpy as np
 
+from fourds_dist.data.augment.draws import Draws, ImageDraws, draw_images
+from fourds_dist.data.augment.mixing import draw_mix, groups_of_rank, partners
+from fourds_dist.data.decode.crop_box import CENTRE, NUM_TRIES, random_resized_places
 from fourds_dist.data.decode.decoded_cache import ByteBudget, DecodedCache
 from fourds_dist.data.decode.threads import Pool
 from fourds_dist.data.stream.batch import Batch
@@ -33,12 +37,13 @@ from fourds_dist.data.stream.config import MIB, DataConfig
 from fourds_dist.data.stream.labelled_batches import labelled_batches
 from fourds_dist.data.stream.order import (
     AUGMENT,
+    MIX,
+    RESIZED_CROP,
     Chunks,
     Order,
     evaluation_share,
     generator,
     num_partitions,
-    partitions_of,
 )
 from fourds_dist.data.stream.partition_reader import PartitionReader, SampleRef, epochs_of
 from fourds_dist.data.stream.samples import Block, InMemoryShards, Quarantine, SampleReader
@@ -108,7 +113,7 @@ class TrainStream:
         seed: int,
         budget: ByteBudget | None = None,
     ) -> None:
-        self._config = config
+        self._config, self._seed = config, seed
         self._world_size = world_size
         shares = _shares(splits, global_batch_size, config.source_fraction)
         budget = budget or config.budget()
@@ -170,8 +175,19 @@ class TrainStream:
             parts = [
                 stream.plan(step, next(drawn)) for stream, drawn in zip(self._streams, refs, strict=True)
             ]
-            yield parts[0] if len(parts) == 1 else _joined(parts)
+            plan = parts[0] if len(parts) == 1 else _joined(parts)
+            yield replace(plan, draws=self._draws(step))
             step += 1
+
+    def _draws(self, step: int) -> Draws | None:
+        """Draw the augmentation on the device of a step's batch."""
+        augment = self._config.augment
+        if not augment.changes_images:
+            return None
+        images = ImageDraws.joined([stream.image_draws(step) for stream in self._streams])
+        random = generator(MIX, self._seed, step)  # one mixture for all orders and ranks
+        mix = draw_mix(augment, self._config.crop_px, random) if augment.mixes else None
+        return Draws.of(images, augment, mix)
 
     def _timed(self, get: Callable[[], Batch | None]) -> Batch | None:
         began = time.perf_counter()
@@ -208,10 +224,17 @@ class _BatchPartStream:
     ) -> None:
         self.order = order_of(split, config, batch_size, seed)
         self._domain = domain
-        self._may_flip = config.flip
+        self._config = config
         self._split = split
         self._seed = seed
-        self._partitions = partitions_of(rank, world_size, self.order.partitions)
+        self._groups = groups_of_rank(
+            self.order.partitions,
+            self.order.samples_per_partition_step,
+            rank,
+            world_size,
+            mixes=config.augment.mixes,
+        )
+        self._partitions = range(self._groups[0].start, self._groups[-1].stop)
 
     def refs(self, step: int, readers: Pool) -> Iterator[list[SampleRef]]:
         """Yield the samples of each step from `step` on."""
@@ -232,16 +255,35 @@ class _BatchPartStream:
 
     def plan(self, step: int, refs: list[SampleRef]) -> BatchPlan:
         """Draw the augmentation of a step's samples; drawn for the global batch, so it does not depend on the ranks."""
-        random = generator(AUGMENT, *self._seed, step).random((self.order.global_batch_size, 3))
-        per_partition = self.order.samples_per_partition_step
-        share = random[self._partitions.start * per_partition : self._partitions.stop * per_partition]
+        share = self._draw(AUGMENT, step, 3)
+        places = share[:, :2]
+        if self._config.train_crop == "random_resized":
+            tries = np.concatenate([places, self._draw(RESIZED_CROP, step, 2 * NUM_TRIES)], axis=1)
+            places = random_resized_places(tries, scale=self._config.scale, ratio=self._config.ratio)
         return BatchPlan(
             refs,
-            places=share[:, :2],
-            flip=(share[:, 2] < 0.5) & self._may_flip,
+            places=places,
+            flip=(share[:, 2] < 0.5) & self._config.flip,
             quarantines=[self._domain.quarantine] * len(refs),
             may_replace=True,
         )
+
+    def image_draws(self, step: int) -> ImageDraws:
+        """Draw the augmentation on the device of a step's samples."""
+        per_partition = self.order.samples_per_partition_step
+        sizes = [len(group) * per_partition for group in self._groups]
+        return draw_images(
+            self._config.augment,
+            self._config.crop_px,
+            lambda purpose, num: self._draw(purpose, step, num),
+            partners(sizes),
+        )
+
+    def _draw(self, purpose: int, step: int, num: int) -> np.ndarray:
+        """Return `num` uniform numbers in [0, 1) for each of this rank's samples of a step."""
+        random = generator(purpose, *self._seed, step).random((self.order.global_batch_size, num))
+        per_partition = self.order.samples_per_partition_step
+        return random[self._partitions.start * per_partition : self._partitions.stop * per_partition]
 
 
 def evaluation_batches(
@@ -294,7 +336,7 @@ def _central(block: Block, quarantine: Quarantine) -> BatchPlan:
     """Return a plan of all samples of a block, with central crops and without flips."""
     return BatchPlan(
         [SampleRef(block, at) for at in range(len(block))],
-        places=np.full((len(block), 2), 0.5),
+        places=np.tile(CENTRE, (len(block), 1)),
         flip=np.zeros(len(block), dtype=bool),
         quarantines=[quarantine] * len(block),
         may_replace=False,

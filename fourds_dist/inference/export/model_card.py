@@ -67,6 +67,7 @@ def preparation_code(preprocessing: Preprocessing) -> str:
     most_pixels = round(preprocessing.max_megapixels * 1e6)
     allowed = f"\nImage.MAX_IMAGE_PIXELS = {most_pixels}\n" if most_pixels > pixels.MOST_PIXELS else ""
     resize, crop = preprocessing.resize_px, preprocessing.crop_px
+    sides = "image.size" if preprocessing.resize_mode == "squeeze" else "[min(image.size)] * 2"
     return f"""import io
 import sys
 from pathlib import Path
@@ -80,7 +81,7 @@ from PIL import Image, ImageFile, ImageOps
 
 def prepare(path, resize={resize}, crop={crop}, grey_range={preprocessing.grey_range}):
     image = Image.fromarray(rgb(Path(path).read_bytes(), grey_range, resize))
-    wide, tall = (max(1, round(side * crop / resize)) for side in image.size)
+    wide, tall = (max(1, round(side * crop / resize)) for side in {sides})
     left, top = round((image.width - wide) / 2), round((image.height - tall) / 2)
     image = image.crop((left, top, left + wide, top + tall)).resize((crop, crop), Image.Resampling.BILINEAR)
     return np.asarray(image, np.float32).transpose(2, 0, 1)[None] / 255"""

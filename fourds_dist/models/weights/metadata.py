@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fourds_dist.data import DataConfig
     from fourds_dist.models.backbones import BackboneConfig
 
-PREPROCESSING_KEYS = ("resize_px", "crop_px", "mean", "std")
+PREPROCESSING_KEYS = ("resize_px", "crop_px", "resize_mode", "mean", "std")
 """The keys of `data` that define the preprocessing of images."""
 
 GREY_TOLERANCE = 0.1
@@ -108,7 +108,8 @@ class NetworkMetadata:
             preprocessing = {key: values[::-1] for key, values in preprocessing.items()}
         if not is_run_file:
             return cls(None, None, classes, preprocessing, reads_bgr=is_bgr)
-        preprocessing |= _json(values.get("preprocessing"))
+        if of_file := _json(values.get("preprocessing")):  # files of earlier versions squeeze
+            preprocessing |= {"resize_mode": "squeeze"} | of_file
         grey_range = preprocessing.pop("grey_range", None)
         grey_range = tuple(grey_range) if isinstance(grey_range, list) else None
         grey_ranges = (grey_range,) if is_range(grey_range) else ()

@@ -58,7 +58,7 @@ class MetadataCheck:
         """
         if self.other_classes is not None:
             self.notify(f"{self.where} was trained for other classes than the data's: {self.other_classes}")
-        sizes = other_preprocessing(self.of_file, self.run, keys=("resize_px", "crop_px"))
+        sizes = other_preprocessing(self.of_file, self.run, keys=("resize_px", "crop_px", "resize_mode"))
         if sizes:
             self.notify(f"{self.where} was trained on images of another size: {', '.join(sizes)}")
         self.preprocessing(keys=("mean", "std"))

@@ -71,9 +71,10 @@ def test_an_image_that_kills_its_decoder_is_reported_and_others_are_decoded(monk
 def test_none_outlives_the_process_it_works_for() -> None:
     code = (
         "import os, signal\n"
+        "from fourds_dist.data.decode.decode import Sizes\n"
         "from fourds_dist.data.decode.processes import DecodeProcesses\n"
         "processes = DecodeProcesses(1)\n"
-        "processes([], [], (8, 8, None))\n"
+        "processes([], [], Sizes(8, 8))\n"
         "print(processes._free.get()._process.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

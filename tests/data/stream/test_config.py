@@ -23,6 +23,15 @@ from fourds_dist.data.stream.config import DataConfig
         ({"threads": 0}, "greater than or equal to 1"),
         ({"resize_px": 8193}, "less than or equal to 8192"),
         ({"unknown": 1}, "unknown"),
+        ({"resize_mode": "squash"}, "'squeeze' or 'shortest_side'"),
+        ({"train_crop": "random_resized", "scale": (0, 1)}, "greater than 0"),
+        (
+            {"train_crop": "random_resized", "scale": (0.9, 0.5)},
+            r"scale \(\[0\.9, 0\.5\]\) takes two numbers",
+        ),
+        ({"train_crop": "random_resized", "ratio": (2, 1)}, r"ratio \(\[2\.0, 1\.0\]\) takes two numbers"),
+        ({"train_crop": "random_resized", "ratio": (1, float("inf"))}, "less than or equal to 100"),
+        ({"scale": (0.5, 1)}, "scale applies to train_crop=random_resized; set train_crop, or remove scale"),
     ],
 )
 def test_bounds(values: dict[str, Any], message: str) -> None:

@@ -30,7 +30,8 @@ def test_the_metadata_of_a_run_come_from_its_sections() -> None:
         data, BackboneConfig(arch="resnet34"), ["a", "b"], has_source=True, grey_ranges=[(0, 9)]
     )
     assert (run.arch, run.stem, run.classes) == ("resnet34", "imagenet", ("a", "b"))
-    assert run.preprocessing == {"resize_px": 40, "crop_px": 32, "mean": data.mean, "std": data.std}
+    prepared = {"resize_px": 40, "crop_px": 32, "resize_mode": "squeeze", "mean": data.mean, "std": data.std}
+    assert run.preprocessing == prepared
     assert (run.grey_ranges, run.has_source) == (((0, 9),), True)
 
 
