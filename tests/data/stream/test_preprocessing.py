@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from fourds_dist.data.datasets.domain import Domain
+from fourds_dist.data.datasets.example import Example
+from fourds_dist.data.decode.crop_box import ResizeMode
+from fourds_dist.data.pack.writer import pack_domain
 from fourds_dist.data.stream.config import DataConfig
 from fourds_dist.data.stream.preprocessing import Preprocessing
+from fourds_dist.inference.images import open_files, open_labelled
 from tests.data.deep_images import encoded, png16
 
 PLAIN = Preprocessing(8, 4, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0), (0, 4095), 2.5)
@@ -20,16 +27,20 @@ def test_json_comes_back() -> None:
     assert Preprocessing.from_json(PLAIN.to_json(), "here") == PLAIN
     assert "\n" not in PLAIN.to_json()
     old = json.loads(PLAIN.to_json())
-    del old["grey_range"], old["max_megapixels"]  # as earlier versions wrote
+    del old["grey_range"], old["max_megapixels"], old["resize_mode"]  # as earlier versions wrote
     read = Preprocessing.from_json(json.dumps(old), "here")
     assert (read.grey_range, read.max_megapixels) == (None, DataConfig().max_megapixels)
+    assert read.resize_mode == "squeeze"
+    whole = replace(PLAIN, resize_mode="shortest_side")
+    assert Preprocessing.from_json(whole.to_json(), "here") == whole == Preprocessing.of(whole.loader())
 
 
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "null", "{}", '{"resize_px": 8, "crop_px": 4, "mean": [0, 0, 0]}',
      json.dumps(json.loads(PLAIN.to_json()) | {"crop_px": 9}),
-     json.dumps(json.loads(PLAIN.to_json()) | {"std": [1, 1, 0]})],
+     json.dumps(json.loads(PLAIN.to_json()) | {"std": [1, 1, 0]}),
+     json.dumps(json.loads(PLAIN.to_json()) | {"resize_mode": "squash"})],
 )  # fmt: skip
 def test_what_is_no_preprocessing_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(
@@ -60,3 +71,26 @@ def test_the_grey_range_and_the_largest_size_apply() -> None:
     small = Preprocessing(8, 4, (0, 0, 0), (1, 1, 1), max_megapixels=63e-6)
     with pytest.raises(ValueError, match="pixels"):
         small.pixels(encoded(Image.new("RGB", (8, 8)), "PNG"))
+
+
+@pytest.mark.parametrize("size", [(24, 8), (8, 24), (8, 8)])
+@pytest.mark.parametrize("resize_mode", ["squeeze", "shortest_side"])
+def test_evaluation_and_prediction_prepare_images_equally(
+    size: tuple[int, int], resize_mode: ResizeMode, tmp_path: Path
+) -> None:
+    """A dataset folder is read as shards, files one by one."""
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    file = tmp_path / "a.png"
+    file.write_bytes(encoded(Image.fromarray(pixels), "PNG"))
+    examples = [
+        Example("a", file.read_bytes(), "png", "ant", split=name) for name in ("train", "val", "test")
+    ]
+    pack_domain(Domain("set", ("ant",), lambda: iter(examples)), str(tmp_path / "set"))
+    preprocessing = replace(PLAIN, resize_mode=resize_mode, grey_range=None)
+    (shards,) = open_labelled(str(tmp_path / "set"), ("ant",)).batches(preprocessing)
+    (files,) = open_files([file]).batches(preprocessing)
+    assert torch.equal(shards.pixels, files.pixels)
+    if resize_mode == "shortest_side":  # pixels of the central square, as they are
+        row, column = (size[1] - 4) // 2, (size[0] - 4) // 2
+        crop = pixels[row : row + 4, column : column + 4]
+        assert torch.equal(files.pixels[0], torch.from_numpy(crop).permute(2, 0, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fourds_dist.data.decode.decode import decode
+from fourds_dist.data.decode.crop_box import ResizeMode
 from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.inference.export.export import check_preparation
 from fourds_dist.inference.export.exported import Exported
@@ -78,17 +79,20 @@ def blocks(text: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("crop_px", [32, 56])
+@pytest.mark.parametrize(
+    ("crop_px", "resize_mode"), [(32, "squeeze"), (56, "squeeze"), (56, "shortest_side")]
+)
 def test_the_card_prepares_every_kind_of_image_as_training_does(
-    kind: str, crop_px: int, tmp_path: Path
+    kind: str, crop_px: int, resize_mode: ResizeMode, tmp_path: Path
 ) -> None:
     names = {}
-    exec(preparation_code(Preprocessing(64, crop_px, *PLAIN, grey_range=(0, 4095))), names)
+    preprocessing = Preprocessing(64, crop_px, *PLAIN, grey_range=(0, 4095), resize_mode=resize_mode)
+    exec(preparation_code(preprocessing), names)
     (tmp_path / "image").write_bytes(KINDS[kind])
     prepared = names["prepare"](tmp_path / "image")
     assert prepared.shape == (1, 3, crop_px, crop_px)
     assert prepared.dtype == np.float32
-    ours = decode(KINDS[kind], resize_px=64, crop_px=crop_px, place=(0.5, 0.5), grey_range=(0, 4095)).numpy()
+    ours = preprocessing.pixels(KINDS[kind]).numpy()
     assert np.abs(prepared[0] * 255 - ours).max() <= (4 if "jpeg" in kind or kind == "mpo" else 1)
     assert ours.std() > 10
 
@@ -96,6 +100,12 @@ def test_the_card_prepares_every_kind_of_image_as_training_does(
 def test_export_runs_the_card_s_code_on_encoded_images(monkeypatch: pytest.MonkeyPatch) -> None:
     preprocessing = Preprocessing(64, 56, *PLAIN, grey_range=(0, 4095))
     check_preparation(preprocessing, KINDS)
+    check_preparation(replace(preprocessing, resize_mode="shortest_side"), KINDS)
+    with monkeypatch.context() as patched:
+        squeezed = preparation_code(preprocessing)
+        patched.setattr("fourds_dist.inference.export.export.preparation_code", lambda _: squeezed)
+        with pytest.raises(ValueError, match="prepares this image differently"):
+            check_preparation(replace(preprocessing, resize_mode="shortest_side"), KINDS)
     other = preparation_code(Preprocessing(64, 56, *PLAIN, grey_range=(0, 65535)))
     monkeypatch.setattr("fourds_dist.inference.export.export.preparation_code", lambda _: other)
     with pytest.raises(

@@ -45,6 +45,12 @@ def test_a_run_s_file_holds_its_metadata_as_text() -> None:
     assert "grey_range" not in found.preprocessing
     other = NetworkMetadata.of_file({**values, "format": "pt"})  # the key arch of another trainer is not ours
     assert (other.arch, other.stem) == (None, None)
+    assert found.preprocessing["resize_mode"] == "squeeze"
+    earlier = {key: value for key, value in prepared.items() if key != "resize_mode"}
+    assert NetworkMetadata.of_file(values | {"preprocessing": json.dumps(earlier)}).preprocessing == {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in preprocessing_of(DataConfig()).items()
+    }
     for broken in ("no JSON", "[1]", 3):
         assert NetworkMetadata.of_file(values | {"preprocessing": broken}).preprocessing == {}
 
@@ -96,6 +102,12 @@ def test_other_classes_are_named() -> None:
         ("std", [1, 1, 1], (1.0, 1.0, 1.0), None),
         ("std", [1, 1], (1.0, 1.0, 1.0), "data.std is [1, 1] in the file and [1, 1, 1] in the run"),
         ("resize_px", None, 36, None),
+        (
+            "resize_mode",
+            "squeeze",
+            "shortest_side",
+            "data.resize_mode is squeeze in the file and shortest_side in the run",
+        ),
         ("resize_px", "36", 36, "data.resize_px is 36 in the file"),
     ],
 )
