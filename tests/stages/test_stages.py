@@ -15,6 +15,8 @@ from fourds_dist.cli import command
 from fourds_dist.cli.train import main
 from fourds_dist.config.loading import dump, load
 from fourds_dist.config.section import ConfigError
+from fourds_dist.inference.loading import load_student
+from fourds_dist.inference.student import network_of
 from fourds_dist.launch.run import run, train
 from fourds_dist.models.weights.loading import encode_weights
 from fourds_dist.runs import run_folder
@@ -169,6 +171,49 @@ def test_teacher_adaptation_resumes(data: Path, tmp_path: Path) -> None:
     for name, tensor in whole.items():
         torch.testing.assert_close(stopped[name], tensor, rtol=0, atol=0, msg=name)
     assert sum(row["event"] == "start" for row in rows(tmp_path / "stopped")) == 3
+
+
+AUGMENTED = (
+    "data.train_crop=random_resized",
+    "data.resize_mode=shortest_side",
+    "data.augment={brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, policy: rand_augment, "
+    "erasing_probability: 0.5, mixup_alpha: 0.4, cutmix_alpha: 1.0}",
+    "target.labels_per_class=4",
+    "distill_stage={epochs: 2, global_batch_size: 16, ema_decay: 0.9, checkpoint_every_steps: 2}",
+)
+
+
+def test_a_run_with_every_augmentation_and_an_average_resumes_bit_for_bit(data: Path, tmp_path: Path) -> None:
+    def student(name: str, stop_at: int | None) -> dict[str, torch.Tensor]:
+        given = settings(data, tmp_path, f"run.name={name}", *AUGMENTED)
+        folder = RunFolder(given.run_url)
+        run_stage("source", given, store(folder, "source"))
+        looks = iter(range(1, 100))
+        if stop_at is not None:
+            with pytest.raises(Stopped, match="SIGTERM"):
+                run_stage(
+                    "distill", given, store(folder, "distill"),
+                    stop=lambda run_s: StopReason(StopKind.SIGTERM) if next(looks) == stop_at else None,
+                )  # fmt: skip
+        run_stage("distill", given, store(folder, "distill"))
+        return load_file(folder.path("student.safetensors"))
+
+    whole, stopped = student("whole", None), student("stopped", 4)
+    assert whole.keys() == stopped.keys()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(stopped[name], tensor, rtol=0, atol=0, msg=name)
+    losses = [
+        [row["loss"] for row in rows(tmp_path / name) if row["event"] == "step" and row["stage"] == "distill"]
+        for name in ("whole", "stopped")
+    ]
+    assert losses[0] == losses[1]
+    loaded = load_student(tmp_path / "stopped" / "student.safetensors")
+    assert loaded.preprocessing.resize_mode == "shortest_side"
+    RunFolder(str(tmp_path / "whole")).write_bytes(
+        "config.yaml", dump(settings(data, tmp_path, "run.name=whole", *AUGMENTED)).encode()
+    )
+    checkpoint = load_student(max((tmp_path / "whole" / "distill").glob("checkpoint-*")))
+    assert all(torch.equal(p.cpu(), whole[n]) for n, p in network_of(checkpoint).state_dict().items())
 
 
 def test_until_the_source_needs_no_target_and_its_teacher_warms_up_others(data: Path, tmp_path: Path) -> None:
