@@ -10,9 +10,11 @@
     stream/partition_reader  a rank's partitions of the order, read ahead
     decode/pixels            8-bit RGB of any image file; the model card contains this code
     decode/grey              the grey range of a data set, for images of more than 8 bits
+    decode/crop_box          the box of each crop
     decode/decode            crops of the training size; stream/preprocessing describes them in weights files
     decode/decoded_cache     decoded images of small data sets, cached for the next epoch
     stream/batches           threads decode samples into batches
+    augment/                 further augmentation: drawn with the batch, applied on its device before the step
     stream/stream            combines these modules: `TrainStream` and `evaluation_batches`
     pack/                    writes dataset folders
     datasets/, files/        sources of images; image files on disk

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,14 +45,14 @@ class WeightAverage:
         """
         if self._decay is None:
             return
-        weights = list(self._parameters.values())
+        weights: list[Tensor] = list(self._parameters.values())
         if unless is None or not unless.is_cuda:
             if unless is None or not bool(unless):
                 get_ema_multi_avg_fn(self._decay)(self._average, weights, 0)
             return
-        changes: Any = torch._foreach_sub(weights, self._average)
-        torch._foreach_mul_(changes, (1 - self._decay) * ~unless)
-        torch._foreach_add_(self._average, changes)
+        change = (1 - self._decay) * ~unless
+        for average, weight in zip(self._average, weights, strict=True):
+            average.lerp_(weight, change.to(average.dtype))
 
     @contextmanager
     def in_task(self) -> Iterator[None]:

@@ -48,10 +48,9 @@ class ImageDraws:
         """Return the draws of a batch of several parts, whose partners are counted within their part."""
         begins = np.cumsum([0, *(len(part.partners) for part in parts[:-1])])
         return cls(
-            *(
-                np.concatenate([getattr(p, name) for p in parts])
-                for name in ("operations", "parameters", "erased")
-            ),
+            np.concatenate([part.operations for part in parts]),
+            np.concatenate([part.parameters for part in parts]),
+            np.concatenate([part.erased for part in parts]),
             np.concatenate([part.partners + begin for part, begin in zip(parts, begins, strict=True)]),
         )
 

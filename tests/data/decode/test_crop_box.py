@@ -10,9 +10,16 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from fourds_dist.data.decode.crop_box import CENTRE, NUM_TRIES, Box, crop_box, random_resized_places
-from fourds_dist.data.decode.decode import Encoded, Sizes, decode, decode_into
-from fourds_dist.data.decode.processes import DecodeProcesses
+from fourds_dist.data.decode.crop_box import (
+    CENTRE,
+    NUM_TRIES,
+    Box,
+    Place,
+    ResizeMode,
+    crop_box,
+    random_resized_places,
+)
+from fourds_dist.data.decode.decode import decode
 from tests.data.deep_images import encoded
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -23,7 +30,7 @@ def places(num: int, scale: tuple[float, float] = SCALE, ratio: tuple[float, flo
     return random_resized_places(random, scale=scale, ratio=ratio)
 
 
-def box(height: int, width: int, place, mode="squeeze") -> Box:
+def box(height: int, width: int, place: Place, mode: ResizeMode = "squeeze") -> Box:
     return crop_box(height, width, resize_px=64, crop_px=48, place=place, resize_mode=mode)
 
 
@@ -93,13 +100,3 @@ def test_random_resized_crops_equal_torchvision_s() -> None:
         image = v2.functional.pil_to_tensor(WIDE)
         expected = v2.functional.resized_crop(image, top, left, height, width, [40, 40], antialias=True)
         assert (pixels.int() - expected.int()).abs().max() <= 1
-
-
-def test_decoding_processes_take_the_same_crops() -> None:
-    sizes = Sizes(50, 40, None, "shortest_side")
-    images = [Encoded(encoded(WIDE, "PNG"), place) for place in ((0.3, 0.8), *places(3).tolist())]
-    here, there = (torch.zeros(len(images), 3, 40, 40, dtype=torch.uint8) for _ in range(2))
-    assert decode_into(images, list(here), sizes) == [None] * len(images)
-    assert DecodeProcesses(1)(images, list(there), sizes) == [None] * len(images)
-    assert torch.equal(here, there)
-    assert len({tuple(x.flatten().tolist()) for x in here}) == len(images)

@@ -31,13 +31,21 @@ def pids(of: DecodeProcesses) -> list[int]:
     return [worker._process.pid]
 
 
-@pytest.mark.parametrize("crop_px", [24, 32, 16])
-def test_the_same_pixels_and_words_as_here(processes, crop_px) -> None:
+@pytest.mark.parametrize(
+    ("crop_px", "place", "resize_mode"),
+    [
+        (24, (0.3, 0.8), "squeeze"),
+        (32, (0.3, 0.8), "shortest_side"),
+        (16, (0.3, 0.8, 0.75, 1.33, *(0.5, 1.2) * 10), "squeeze"),
+    ],
+)
+def test_the_same_pixels_and_words_as_here(processes, crop_px, place, resize_mode) -> None:
     for data in ([*FORMATS.values()][:8], [*BROKEN.values(), *FORMATS.values()][:8]):
-        images = [Encoded(image, (0.3, 0.8)) for image in data]
+        images = [Encoded(image, place) for image in data]
         there, here = (torch.zeros(len(data), 3, crop_px, crop_px, dtype=torch.uint8) for _ in range(2))
-        said = processes(images, list(there), Sizes(32, crop_px))
-        assert said == decode_into(images, list(here), Sizes(32, crop_px))
+        sizes = Sizes(32, crop_px, None, resize_mode)
+        said = processes(images, list(there), sizes)
+        assert said == decode_into(images, list(here), sizes)
         assert torch.equal(there, here)
 
 

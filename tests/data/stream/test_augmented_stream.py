@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import Any
 
 import pytest
 import torch
@@ -92,7 +93,7 @@ def test_options_leave_the_order_crops_and_flips_of_batches_unchanged(folder: st
 
 def test_evaluation_is_not_augmented(folder: str) -> None:
     split = open_split(StreamConfig(url=folder), "val")
-    options = {"batch_size_per_rank": 50, "rank": 0, "world_size": 1}
+    options: dict[str, Any] = {"batch_size_per_rank": 50, "rank": 0, "world_size": 1}
     for plain, batch in zip(
         evaluation_batches(split, PLAIN, **options), evaluation_batches(split, ALL, **options), strict=True
     ):
