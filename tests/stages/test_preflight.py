@@ -30,6 +30,10 @@ from tests.data.shards import CLASSES, image_of
         ({"step": {"compile": True}}, "step.compile does not go with"),
         ({"distill_stage": {"optim": {"max_grad_norm": 1.0}}}, "gradient_clipping in launch.deepspeed=zero1"),
         ({"launch": {"deepspeed": "zero7"}}, "launch.deepspeed=zero7: neither a file"),
+        (
+            {"distill_stage": {"ema_decay": 0.9}, "launch": {"deepspeed": "zero3"}},
+            r"distill_stage\.ema_decay averages whole weights, .* or set ema_decay=null",
+        ),
     ],
 )
 def test_refused_by_name(given: dict[str, Any], message: str) -> None:
@@ -40,6 +44,16 @@ def test_refused_by_name(given: dict[str, Any], message: str) -> None:
 
 
 def test_what_goes_together_passes() -> None:
+    _check_launch(
+        Settings.model_validate(
+            {
+                "source": {"url": "x"},
+                "target": {"url": "y"},
+                "launch": {"strategy": "deepspeed", "deepspeed": "zero2"},
+                "distill_stage": {"ema_decay": 0.9},
+            }
+        )
+    )
     _check_launch(Settings.model_validate({"launch": {"strategy": "deepspeed", "deepspeed": "zero3"}}))
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from safetensors.torch import load_file
 
 from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.inference.export import formats
-from fourds_dist.inference.student import ABOUT, Student
+from fourds_dist.inference.loading import load_student
+from fourds_dist.inference.student import ABOUT, Student, description
 from fourds_dist.io.extras import fix
+from fourds_dist.models.backbones import BackboneConfig
 from tests.method import networks
 
 NORMALISED = Preprocessing(16, 16, (0.1, 0.2, 0.3), (0.5, 0.25, 2.0))
@@ -65,6 +68,20 @@ def test_every_file_has_the_metadata_and_the_student_stays(format_: str, tmp_pat
         mean, std = (torch.tensor(x)[:, None, None] for x in (NORMALISED.mean, NORMALISED.std))
         expected = network.eval()((images - mean) / std)
         torch.testing.assert_close(program.module()(images), expected)
+
+
+@pytest.mark.parametrize(
+    "format_", ["safetensors", "torch-export", pytest.param("onnx", marks=pytest.mark.slow)]
+)
+def test_every_file_prepares_images_as_the_student_does(format_: str, tmp_path: Path) -> None:
+    if format_ == "onnx":
+        pytest.importorskip("onnxruntime")
+    preprocessing = replace(NORMALISED, resize_px=24, resize_mode="shortest_side", max_megapixels=2.0)
+    config = BackboneConfig(arch="tests.method.networks:convolutions", stages=("0",))
+    about = description(config, ("a", "b"), preprocessing, {"domain": "shards/set"})
+    student = Student("here", ("a", "b"), preprocessing, lambda x: x, networks.convolutions(2), about)
+    path = formats.Writer(student, about, lambda: torch.zeros(0)).write(format_, tmp_path)
+    assert load_student(path).preprocessing == preprocessing
 
 
 def test_an_exported_program_cannot_be_exported_again() -> None:
