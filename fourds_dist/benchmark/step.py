@@ -2,6 +2,7 @@
 
     python -m fourds_dist.benchmark step --device cuda --json step.json
     python -m fourds_dist.benchmark step --rows released fast fast-compiled fast-two-streams
+    python -m fourds_dist.benchmark step --rows fast trivial-augment rand-augment jitter erasing mixing --batches 64
 
 ResNet34 -> ResNet18 with 65 classes at 224 px on synthetic images that stay on the device (the loader has a separate
 benchmark). All rows are timed in one process, each in three rounds; a step includes its optimisers. The upper bound
@@ -17,19 +18,26 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fourds_dist.benchmark.timing import device_name, usable_device
 from fourds_dist.cli.option_types import MOST, output_file, whole
+from fourds_dist.data.augment.config import AugmentConfig
+from fourds_dist.data.augment.draws import Draws, draw_images
+from fourds_dist.data.augment.mixing import draw_mix, partners
 from fourds_dist.data.stream.batch import Batch
+from fourds_dist.data.stream.order import MIX, generator
 from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, build_backbone
 from fourds_dist.method.adapter import FourierAdapter
 from fourds_dist.models.feature_hooks import FeatureHooks
@@ -42,6 +50,7 @@ STAGES = ("layer1", "layer2", "layer3", "layer4")
 NUM_CLASSES = 65
 NUM_ROUNDS = 3
 WARM_UP_STEPS = 4
+NUM_DRAWS = 16
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,7 @@ class Form:
     compile: bool = False
     two_streams: bool = False
     memory_saving: bool = True
+    augment: AugmentConfig = AugmentConfig()
 
 
 FORMS = {
@@ -64,6 +74,13 @@ FORMS = {
     "fast-compiled": Form("4Ds, bfloat16, compiled", compile=True),
     "fast-two-streams": Form("4Ds, bfloat16, two streams", two_streams=True),
     "fast-no-memory-saving": Form("4Ds, bfloat16, PyTorch's layers", memory_saving=False),
+    "trivial-augment": Form("fast, TrivialAugment", augment=AugmentConfig(policy="trivial_augment")),
+    "rand-augment": Form("fast, RandAugment", augment=AugmentConfig(policy="rand_augment")),
+    "jitter": Form(
+        "fast, colour jitter", augment=AugmentConfig(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+    ),
+    "erasing": Form("fast, random erasing", augment=AugmentConfig(erasing_probability=0.25)),
+    "mixing": Form("fast, mixup and cutmix", augment=AugmentConfig(mixup_alpha=0.2, cutmix_alpha=1.0)),
 }
 
 
@@ -159,13 +176,34 @@ def build_step(
         flip=torch.zeros(batch, dtype=torch.bool, device=device),
         keys=[""] * batch,
     )
+    batches = itertools.cycle(
+        replace(data, draws=draws and draws.mapped(lambda x: x.to(device)))
+        for draws in synthetic_draws(form.augment, batch, image_size)
+    )
 
     def run() -> None:
         with use_backend("reference" if form.released else None):
-            step(data)
+            step(next(batches))
         optimizers.step()
 
     return run
+
+
+def synthetic_draws(config: AugmentConfig, batch: int, image_size: int) -> list[Draws | None]:
+    """Return the draws of NUM_DRAWS steps; with no augmentation, of one step, without draws."""
+    if not config.changes_images:
+        return [None]
+    result: list[Draws | None] = []
+    for step in range(NUM_DRAWS):
+        uniform = partial(_uniform, step, batch)
+        images = draw_images(config, image_size, uniform, partners([batch]))
+        mix = draw_mix(config, image_size, generator(MIX, step)) if config.mixes else None
+        result.append(Draws.of(images, config, mix))
+    return result
+
+
+def _uniform(step: int, batch: int, purpose: int, num: int) -> np.ndarray:
+    return generator(purpose, step).random((batch, num))
 
 
 def measure(name: str, batch: int, image_size: int, device: torch.device, num_steps: int) -> StepResult:
