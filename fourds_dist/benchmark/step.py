@@ -24,20 +24,16 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fourds_dist.benchmark.synthetic_draws import synthetic_draws
 from fourds_dist.benchmark.timing import device_name, usable_device
 from fourds_dist.cli.option_types import MOST, output_file, whole
 from fourds_dist.data.augment.config import AugmentConfig
-from fourds_dist.data.augment.draws import Draws, draw_images
-from fourds_dist.data.augment.mixing import draw_mix, partners
 from fourds_dist.data.stream.batch import Batch
-from fourds_dist.data.stream.order import MIX, generator
 from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, build_backbone
 from fourds_dist.method.adapter import FourierAdapter
 from fourds_dist.models.feature_hooks import FeatureHooks
@@ -50,7 +46,7 @@ STAGES = ("layer1", "layer2", "layer3", "layer4")
 NUM_CLASSES = 65
 NUM_ROUNDS = 3
 WARM_UP_STEPS = 4
-NUM_DRAWS = 16
+NOT_AUGMENTED = AugmentConfig()
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ class Form:
     compile: bool = False
     two_streams: bool = False
     memory_saving: bool = True
-    augment: AugmentConfig = AugmentConfig()
+    augment: AugmentConfig = NOT_AUGMENTED
 
 
 FORMS = {
@@ -187,23 +183,6 @@ def build_step(
         optimizers.step()
 
     return run
-
-
-def synthetic_draws(config: AugmentConfig, batch: int, image_size: int) -> list[Draws | None]:
-    """Return the draws of NUM_DRAWS steps; with no augmentation, of one step, without draws."""
-    if not config.changes_images:
-        return [None]
-    result: list[Draws | None] = []
-    for step in range(NUM_DRAWS):
-        uniform = partial(_uniform, step, batch)
-        images = draw_images(config, image_size, uniform, partners([batch]))
-        mix = draw_mix(config, image_size, generator(MIX, step)) if config.mixes else None
-        result.append(Draws.of(images, config, mix))
-    return result
-
-
-def _uniform(step: int, batch: int, purpose: int, num: int) -> np.ndarray:
-    return generator(purpose, step).random((batch, num))
 
 
 def measure(name: str, batch: int, image_size: int, device: torch.device, num_steps: int) -> StepResult:
