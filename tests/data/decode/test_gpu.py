@@ -24,8 +24,8 @@ from fourds_dist.training.distributed.world import World
 SIZES = Sizes(resize_px=64, crop_px=56)
 MEAN_LEVELS, MOST_LEVELS = 0.5, 8
 OTHER_MEAN_LEVELS, OTHER_MOST_LEVELS = 3.0, 48
-"""Bounds of the difference of one image, in grey levels. OTHER: enlarged images, which show how the engine enlarges chroma,
-and large images, which the CPU decodes at a fraction of their size."""
+"""Bounds of the difference of one image, in grey levels. OTHER: enlarged images, which show how the engine enlarges
+chroma, and large images, which the CPU decodes at a fraction of their size."""
 
 
 def photo(size: tuple[int, int] = (150, 100), mode: str = "RGB", kind: str = "JPEG", **options) -> bytes:
