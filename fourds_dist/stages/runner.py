@@ -75,6 +75,7 @@ def train_stream(
     rank: int,
     world_size: int,
     budget: ByteBudget | None = None,
+    device: torch.device | None = None,
 ) -> TrainStream:
     """Return a rank's part of a stage's batches."""
     return TrainStream(
@@ -85,6 +86,7 @@ def train_stream(
         world_size=world_size,
         seed=settings.run.seed,
         budget=budget,
+        device=device,
     )
 
 
@@ -133,7 +135,7 @@ class StageRunner:
         config, data = stage_config(self.name, settings), settings.data
         self._has_started = self.world.gather(self._store.newest() if world.is_main else None)[0] is not None
         splits = train_splits(self.name, settings)
-        stream = train_stream(self.name, settings, splits, world.rank, world.size, self._budget)
+        stream = train_stream(self.name, settings, splits, world.rank, world.size, self._budget, world.device)
         identity = {
             "networks": f"{settings.teacher.arch} -> {settings.student.arch}",
             "data": "+".join(s.fingerprint for s in splits.values()),

@@ -223,6 +223,8 @@ def _emit_start(
             f"workers have different devices ({', '.join(sorted(set(devices)))}): every step waits for the slowest; "
             "choose one type by launch.accelerator_type"
         )
+    if stream.gpu is not None:
+        restart_notes.append("training images are decoded by the GPU (data.decoders)")
     for text in restart_notes:
         hooks.emit(Note(step=train_state.step, text=text))
 

@@ -42,6 +42,7 @@ def test_one_is_started_before_the_one_ahead_is_handed_out(num_items: int) -> No
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_copies_arrive_whole_while_the_device_is_busy() -> None:
     device = torch.device("cuda", torch.cuda.current_device())
     batches = [make_batch(64, seed) for seed in range(6)]
@@ -52,11 +53,11 @@ def test_copies_arrive_whole_while_the_device_is_busy() -> None:
         torch.cuda.set_sync_debug_mode("error")
         for batch in prefetch_to_device(batches, device):
             busy = (busy @ busy).tanh()  # the consumer is behind when the next copy is made
-            sums.append(batch.images.float().sum() + 0 * busy.sum())
+            sums.append(batch.images.long().sum() + (0 * busy.sum()).long())
             arrived.append(batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert [float(s) for s in sums] == [float(b.images.float().sum()) for b in batches]
+    assert [int(s) for s in sums] == [int(b.images.long().sum()) for b in batches]
     for got, sent in zip(arrived, batches, strict=True):
         assert all(getattr(got, name).device == device for name in TENSORS)
         assert all(torch.equal(getattr(got, name).cpu(), getattr(sent, name)) for name in TENSORS)
@@ -70,5 +71,5 @@ def test_memory_of_a_batch_is_not_given_away_while_the_device_reads_it() -> None
     sums = []
     for batch in prefetch_to_device((make_batch(64, seed) for seed in range(8)), device):
         busy = (busy @ busy).tanh()
-        sums.append(batch.images.float().sum() + 0 * busy.sum())
-    assert [float(s) for s in sums] == [float(make_batch(64, s).images.float().sum()) for s in range(8)]
+        sums.append(batch.images.long().sum() + (0 * busy.sum()).long())
+    assert [int(s) for s in sums] == [int(make_batch(64, s).images.long().sum()) for s in range(8)]

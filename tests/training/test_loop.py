@@ -45,6 +45,7 @@ class Stream:
     num_steps_per_epoch = 3
     wait_s = 0.0
     bad_samples: frozenset[str] = frozenset()
+    gpu = None
 
     def batches(self, start_step: int) -> Iterator[Batch]:
         step = start_step

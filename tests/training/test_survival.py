@@ -38,6 +38,7 @@ class Stream:
     num_steps_per_epoch = STEPS_PER_EPOCH
     wait_s = 0.0
     bad_samples: frozenset[str] = frozenset()
+    gpu = None
 
     def __init__(self, world: World, kill_at: int | None, store: FolderStore) -> None:
         self.world, self.kill_at, self.store = world, kill_at, store

@@ -24,6 +24,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from fourds_dist.data.decode.crop_box import Place, ResizeMode, crop_box
 from fourds_dist.data.decode.grey import GreyRange
+from fourds_dist.data.decode.jpeg_header import jpeg_header
 from fourds_dist.data.decode.pixels import MOST_PIXELS, allow_pixels, rgb, too_large
 from fourds_dist.data.files.file_kinds import why_unread
 
@@ -136,11 +137,11 @@ def decode_into(images: Sequence[Encoded], out: Sequence[Tensor], sizes: Sizes) 
 def _pixels(
     data: bytes | memoryview, resize_px: int, grey_range: GreyRange | None, most_pixels: int
 ) -> Tensor:
-    frame = _jpeg_frame(data)
-    if frame is not None and frame[2] in (1, 3) and min(frame[:2]) < SCALED * resize_px:
-        if frame[0] * frame[1] > most_pixels:
-            raise ValueError(too_large(f"{frame[1]} x {frame[0]}", most_pixels))
-        pixels_CHW = decode_jpeg(_tensor(data), mode=ImageReadMode.RGB, apply_exif_orientation=True)
+    header = jpeg_header(data)
+    if header and header.num_components in (1, 3) and min(header.height, header.width) < SCALED * resize_px:
+        if header.num_pixels > most_pixels:
+            raise ValueError(too_large(f"{header.width} x {header.height}", most_pixels))
+        pixels_CHW = decode_jpeg(encoded_tensor(data), mode=ImageReadMode.RGB, apply_exif_orientation=True)
         assert isinstance(pixels_CHW, Tensor)
         return pixels_CHW
     allow_pixels(most_pixels)
@@ -153,27 +154,6 @@ def _pixels(
     return torch.from_numpy(pixels_HWC).permute(2, 0, 1)
 
 
-def _jpeg_frame(data: bytes | memoryview) -> tuple[int, int, int] | None:
-    """Return (height, width, components) of a JPEG that libjpeg decodes; None for anything else.
-
-    Pillow reads the size, too, but holds Python's lock for as long as all other work on a training image takes.
-    """
-    if bytes(data[:2]) != b"\xff\xd8":
-        return None
-    at = 2
-    while at + 10 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker in (0xC0, 0xC1, 0xC2):  # baseline, extended, progressive
-            height, width = data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
-            return (height, width, data[at + 9]) if data[at + 4] == 8 else None
-        if marker == 0xFF:  # padding
-            at += 1
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD9:  # markers without a length
-            at += 2
-        else:
-            at += 2 + (data[at + 2] << 8 | data[at + 3])
-    return None
-
-
-def _tensor(data: bytes | memoryview) -> Tensor:
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8)  # a copy: PyTorch needs writable memory
+def encoded_tensor(data: bytes | memoryview) -> UInt8[Tensor, " N"]:
+    """Return a copy of the bytes, since PyTorch needs writable memory."""
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)

@@ -11,9 +11,9 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from fourds_dist.data.decode.threads import Pool, num_cores
 from fourds_dist.data.stream.batch import Batch
 from fourds_dist.data.stream.partition_reader import SampleRef
 from fourds_dist.data.stream.samples import BrokenSample, EncodedSample, Quarantine
+
+if TYPE_CHECKING:
+    from fourds_dist.data.decode.gpu import GpuDecoder
 
 MOST_THREADS = 4
 """Largest number of threads to which decoding in threads scales; see `processes` for more."""
@@ -44,6 +47,7 @@ class DecodeOptions:
         prefetch: number of batches that are decoded at a time.
         grey_range: range of all images of more than 8 bits; None: the range of each data set.
         most_pixels: images of more pixels are refused; None: `pixels.MOST_PIXELS`.
+        gpu: GPU whose JPEG engine decodes, into batches on this device; None: all images are decoded on the CPU.
     """
 
     resize_px: int
@@ -54,6 +58,7 @@ class DecodeOptions:
     grey_range: GreyRange | None = None
     most_pixels: int | None = None
     resize_mode: ResizeMode = "squeeze"
+    gpu: torch.device | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ def decoded(
     ready: queue.Queue[_Pending | BaseException | None] = queue.Queue(options.prefetch)
     stopped = threading.Event()
     pool = decoding_pool(options.threads)
-    decoder = _Decoder(options)
+    decoder = _Decoder(options, pool)
 
     def put(item: _Pending | BaseException | None) -> None:
         while not stopped.is_set():
@@ -132,7 +137,7 @@ def decoded(
             for plan in plans:
                 if stopped.is_set():
                     return
-                put(_Pending(plan, pool, decoder))
+                put(_Pending(plan, decoder))
             put(None)
         except BaseException as error:
             put(error)
@@ -158,6 +163,7 @@ def decoded(
             )  # only the caller holds the batch's memory while this generator waits for the next batch
     finally:
         stopped.set()
+        decoder.close()
         pool.close()
         thread.join(timeout=5)
 
@@ -165,11 +171,34 @@ def decoded(
 class _Decoder:
     """Writes crops of samples into tensors; returns an error message per sample, None if the sample is good."""
 
-    def __init__(self, options: DecodeOptions) -> None:
+    def __init__(self, options: DecodeOptions, pool: Pool) -> None:
         self.crop_px = options.crop_px
+        self.pool = pool
+        self.images_per_task: int | None = IMAGES_PER_TASK
         self._sizes = Sizes(options.resize_px, options.crop_px, options.most_pixels, options.resize_mode)
         self._decode = decode_processes(options.threads) if options.in_processes else decode_into
         self._options = options
+        self._gpu: GpuDecoder | None = None
+        if options.gpu is not None:
+            from fourds_dist.data.decode.gpu import GpuDecoder
+
+            self._decode = self._gpu = GpuDecoder(options.gpu, self._decode, pool)
+            self.pool, self.images_per_task = decoding_pool(1), None  # a whole batch per task
+
+    def close(self) -> None:
+        """End the thread that waits for the GPU; the caller closes its own pool."""
+        if self._gpu:
+            self.pool.close()
+
+    def empty(self, num_images: int) -> Tensor:
+        """Return memory for a batch, (B, 3, crop_px, crop_px) uint8 in channels-last order: on the GPU, or pinned."""
+        shape = (num_images, self.crop_px, self.crop_px, 3)
+        if self._gpu:
+            with torch.cuda.stream(self._gpu.stream):
+                pixels = torch.empty(shape, dtype=torch.uint8, device=self._gpu.device)
+        else:
+            pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
+        return pixels.permute(0, 3, 1, 2)
 
     def __call__(
         self, samples: Sequence[EncodedSample], places: Sequence[Place], out: Sequence[Tensor]
@@ -193,15 +222,22 @@ class _Decoder:
         return self._options.grey_range or sample.grey_range
 
     def _from_cache(self, sample: EncodedSample, place: Place, out_CHW: Tensor) -> bool:
-        """Write the crop by way of the decoded cache; return False if the sample has no cache, or a full one."""
-        whole_CHW = sample.decoded_cache and sample.decoded_cache.image(
-            sample.key,
-            sample.data,
-            self._options.resize_px,
-            grey_range=self._range(sample),
-            most_pixels=self._options.most_pixels,
+        """Write the crop by way of the decoded cache; return False if the sample has no cache, or a full one.
+
+        A GPU decodes faster than it could copy images from the cache.
+        """
+        whole_CHW = (
+            not self._gpu
+            and sample.decoded_cache
+            and sample.decoded_cache.image(
+                sample.key,
+                sample.data,
+                self._options.resize_px,
+                grey_range=self._range(sample),
+                most_pixels=self._options.most_pixels,
+            )
         )
-        if whole_CHW is None:
+        if not isinstance(whole_CHW, Tensor):
             return False
         resize_px, crop_px, _, resize_mode = self._sizes
         out_CHW.copy_(
@@ -215,19 +251,17 @@ class _Decoder:
 class _Pending:
     """A batch whose images are being decoded."""
 
-    def __init__(self, plan: BatchPlan, pool: Pool, decoder: _Decoder) -> None:
+    def __init__(self, plan: BatchPlan, decoder: _Decoder) -> None:
         self._plan = plan
-        shape = (len(plan.refs), decoder.crop_px, decoder.crop_px, 3)
-        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
-        self._images = pixels.permute(0, 3, 1, 2)
-
-        def work(begin: int) -> list[EncodedSample | None]:
-            return _fill(
-                self._images, plan, range(begin, min(begin + IMAGES_PER_TASK, len(plan.refs))), decoder
+        self._images = decoder.empty(len(plan.refs))
+        num_images = len(plan.refs)
+        size = decoder.images_per_task or num_images
+        self._tasks = [
+            decoder.pool.submit(
+                _fill, self._images, plan, range(begin, min(begin + size, num_images)), decoder
             )
-
-        starts = range(0, len(plan.refs), IMAGES_PER_TASK)
-        self._tasks: list[Future[list[EncodedSample | None]]] = [pool.submit(work, begin) for begin in starts]
+            for begin in range(0, num_images, size)
+        ]
 
     def batch(self) -> Batch:
         """Wait for the images and return the batch."""
@@ -240,7 +274,9 @@ class _Pending:
         good = [sample for sample in samples if sample is not None]
         labels = torch.tensor([sample.label for sample in good], dtype=torch.int64)
         batch = Batch(images, labels, flip, [sample.key for sample in good], plan.draws)
-        return batch.mapped(lambda x: x if x.is_pinned() else x.pin_memory()) if images.is_pinned() else batch
+        if images.is_cuda or images.is_pinned():
+            return batch.mapped(lambda x: x if x.is_cuda or x.is_pinned() else x.pin_memory())
+        return batch
 
 
 def _fill(out_BCHW: Tensor, plan: BatchPlan, indices: range, decoder: _Decoder) -> list[EncodedSample | None]:

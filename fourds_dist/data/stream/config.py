@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field, model_validator
 
 from fourds_dist.config.effects import COURSE, NUMERICS, PLACE, SPEED, WEIGHTS
@@ -83,9 +84,11 @@ class DataConfig(ConfigSection):
     threads: Annotated[int | None, SPEED] = Field(default=None, ge=1, le=MOST_WORKING)
     """Decoding threads of each worker; null: the worker's share of the machine's cores."""
 
-    decoders: Annotated[Literal["auto", "threads", "processes"], SPEED] = "auto"
-    """Where images are decoded: in `threads` of the worker, or in as many separate `processes`. `auto`: processes if
-    the worker has more than four threads."""
+    decoders: Annotated[Literal["auto", "threads", "processes", "gpu"], NUMERICS] = "auto"
+    """Where training images are decoded: in `threads` of the worker, in as many separate `processes`, or by the JPEG
+    engine of the worker's `gpu`, which leaves other files than plain JPEGs to the CPU. Grey levels of the engine differ
+    slightly from the CPU's. `auto`: the GPU if it has an engine and most images are plain JPEGs, otherwise processes if
+    the worker has more than four threads. Evaluation decodes on the CPU, as `predict` does."""
 
     decoded_cache_mib: Annotated[float, SPEED] = Field(default=512.0, ge=0)
     """Decoded images that each worker caches in memory, in MiB, for splits of at most shuffle_mib: small data sets are
@@ -125,10 +128,15 @@ class DataConfig(ConfigSection):
                 )
         return self
 
-    def decoding(self, world_size: int) -> DecodeOptions:
-        """Return the decoding options of every rank."""
+    def decoding(self, world_size: int, gpu: torch.device | None = None) -> DecodeOptions:
+        """Return the decoding options of every rank.
+
+        Args:
+            gpu: see `DecodeOptions`.
+        """
         threads = self.threads or num_threads(world_size)
-        in_processes = self.decoders == "processes" or (self.decoders == "auto" and threads > MOST_THREADS)
+        chosen = self.decoders != "threads" and threads > MOST_THREADS
+        in_processes = self.decoders == "processes" or chosen
         return DecodeOptions(
             self.resize_px,
             self.crop_px,
@@ -138,6 +146,7 @@ class DataConfig(ConfigSection):
             self.grey_range,
             round(self.max_megapixels * 1e6),
             self.resize_mode,
+            gpu,
         )
 
     def budget(self) -> ByteBudget:

@@ -6,7 +6,8 @@ Memory of one of N workers:
                       Twice that with labelled_fraction, where labelled images have separate partitions. A split of at
                       most shuffle_mib is held whole in every worker
     decoded images    at most decoded_cache_mib, for splits that are held whole
-    pixels            (prefetch_batches + 2) batches of 3 crop_px^2 bytes per image: 38 MB each at 256 images of 224 px
+    pixels            (prefetch_batches + 2) batches of 3 crop_px^2 bytes per image: 38 MB each at 256 images of 224 px;
+                      on the GPU if it decodes, and there 512 MiB of decoded images besides (`decode.gpu`)
     indices           about 50 bytes per sample, for at most 2 million samples (`samples.MOST_INDEXED_SAMPLES`)
     order             16 bytes per chunk of the whole split, and as much for each of two epochs; a chunk is at most half
                       a block
@@ -23,8 +24,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
+import torch
 
 from fourds_dist.data.augment.draws import Draws, ImageDraws, draw_images
 from fourds_dist.data.augment.mixing import draw_mix, groups_of_rank, partners
@@ -46,7 +49,7 @@ from fourds_dist.data.stream.order import (
     num_partitions,
 )
 from fourds_dist.data.stream.partition_reader import PartitionReader, SampleRef, epochs_of
-from fourds_dist.data.stream.samples import Block, InMemoryShards, Quarantine, SampleReader
+from fourds_dist.data.stream.samples import Block, EncodedSample, InMemoryShards, Quarantine, SampleReader
 from fourds_dist.data.stream.split import Split
 
 IN_MEMORY_BLOCK_SAMPLES = 32
@@ -56,6 +59,8 @@ LEAST_CHUNK_SAMPLES = 4
 broken ones."""
 LARGEST_CHUNK_BYTES = 4 * MIB
 """Larger reads are no faster, and smaller chunks mix better."""
+NUM_LOOKED_AT = 16
+"""Samples of each domain by which data.decoders=auto decides."""
 EVALUATION_READS = 4
 """Evaluation batches that are read at a time."""
 
@@ -95,6 +100,7 @@ class TrainStream:
         global_batch_size: images per step over all ranks.
         seed: seed of order and augmentation.
         budget: budget of cached decoded images; None: data.decoded_cache_mib for this stream alone.
+        device: device that trains on the batches; a GPU may decode them (data.decoders), and they are on it then.
 
     Raises:
         ValueError: a split is smaller than a batch, or there are more ranks than partitions.
@@ -112,9 +118,11 @@ class TrainStream:
         world_size: int,
         seed: int,
         budget: ByteBudget | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self._config, self._seed = config, seed
         self._world_size = world_size
+        self._device = device
         shares = _shares(splits, global_batch_size, config.source_fraction)
         budget = budget or config.budget()
         self._domains = [_Domain(name, split, config, budget) for name, split in splits.items()]
@@ -143,6 +151,27 @@ class TrainStream:
         """Faults by kind ("retry", "short_read", ...) and "bytes" read, on this rank so far."""
         return sum((domain.fetcher.counts for domain in self._domains), Counter())
 
+    @cached_property
+    def gpu(self) -> torch.device | None:
+        """The GPU that decodes the images; None: the CPU decodes. The same on all ranks with equal GPUs.
+
+        Raises:
+            ValueError: data.decoders=gpu without a GPU that decodes JPEGs.
+            DataError: data cannot be read.
+        """
+        if self._device is None or self._config.decoders not in ("auto", "gpu"):
+            return None
+        from fourds_dist.data.decode.gpu import check_gpu_decodes, engine_header, has_jpeg_engine
+
+        if self._config.decoders == "gpu":
+            check_gpu_decodes(self._device)
+            return self._device
+        if not has_jpeg_engine(self._device):
+            return None
+        samples = [sample for domain in self._domains for sample in domain.some()]
+        num_plain = sum(isinstance(s, EncodedSample) and engine_header(s.data) is not None for s in samples)
+        return self._device if num_plain > len(samples) / 2 else None
+
     def batches(self, step: int) -> Generator[Batch, None, None]:
         """Yield batches without end, from a step of the run on; they do not depend on where the stream started.
 
@@ -151,10 +180,11 @@ class TrainStream:
         Raises:
             DataError: data cannot be read, or too many samples are broken.
         """
+        gpu = self.gpu  # before the readers' threads start, since it reads, too
         readers = Pool(self._config.read_threads, "read")
         batches = decoded(
             self._plans(step, [stream.refs(step, readers) for stream in self._streams]),
-            self._config.decoding(self._world_size),
+            self._config.decoding(self._world_size, gpu),
             waiting=self._timed,
             check=self._check,
         )
@@ -207,6 +237,11 @@ class _Domain:
         fits = fits_in_memory(split, config)
         ranges = InMemoryShards(self.fetcher) if fits else self.fetcher
         self.reader = SampleReader(split, ranges, self.fetcher, DecodedCache(budget) if fits else None)
+
+    def some(self) -> Block:
+        """Read a few samples of the whole split."""
+        numbers = np.linspace(0, self.split.num_samples - 1, min(NUM_LOOKED_AT, self.split.num_samples))
+        return self.reader.read(self.split.positions(numbers.astype(np.int64)))
 
 
 class _BatchPartStream:

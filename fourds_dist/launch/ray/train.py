@@ -42,6 +42,7 @@ from fourds_dist.stages.settings import Settings
 from fourds_dist.stages.sinks.console import ProgressView
 from fourds_dist.stages.sinks.wandb import OBEYED
 from fourds_dist.stages.stages import stages_to_run
+from fourds_dist.training.distributed.world import HARDWARE_QUEUES
 from fourds_dist.training.stop_signals import Stopped
 
 
@@ -168,6 +169,8 @@ def _fit(
                 failure_config=ray.train.FailureConfig(max_failures=launch.max_failures),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=settings.run.keep_checkpoints),
                 callbacks=[FailureReporter(channel, stage)],
+                # Ray starts CUDA in a worker before it imports this package.
+                worker_runtime_env=_starting_environment("GPU" in resources),
                 **_storage(settings.run_url),
             ),
         )
@@ -186,6 +189,11 @@ def _fit(
                 f"{stage} stage: the cluster is out of reach ({_last_line(error)[:160]}); once it is back, the same "
                 "command resumes from the newest checkpoint"
             ) from error
+
+
+def _starting_environment(on_gpu: bool) -> dict[str, dict[str, str]] | None:
+    """Return the runtime environment in which the workers' processes start; on CPUs None, which starts faster."""
+    return {"env_vars": {name: os.environ[name] for name in HARDWARE_QUEUES}} if on_gpu else None
 
 
 def _fit_until_stopped(

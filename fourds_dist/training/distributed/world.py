@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -11,6 +12,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fourds_dist.training.distributed.rank_variables import group_size, local_rank
+
+HARDWARE_QUEUES = {"CUDA_DEVICE_MAX_CONNECTIONS": "32"}
+"""Environment of a process that trains on a GPU, read when CUDA starts. With CUDA's default of 8 hardware queues, the
+streams of the JPEG decoder share queues with the training step and wait for all of its queued kernels."""
+
+for _name, _value in HARDWARE_QUEUES.items():
+    os.environ.setdefault(_name, _value)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,236 @@
+"""Decoding on the GPU that trains: its JPEG engine decodes, and one kernel crops and resizes a whole batch.
+
+The engine works beside the training step and takes hardly any of the step's time, if it has hardware queues of its own:
+with CUDA's default of 8, its streams share queues with the step's and wait for the kernels of all queued steps
+(`training.distributed.world` sets CUDA_DEVICE_MAX_CONNECTIONS). Files other than plain JPEGs (`jpeg_header`) are
+decoded on the CPU, in the same batch.
+
+Grey levels differ slightly from the CPU's: by the engine's upsampling of chroma, and by the kernel's single rounding.
+
+GPU memory: the images of a call, at most CALL_BYTES or one image, and the crops of the batches.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+import torchvision
+from jaxtyping import Int, UInt8
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
+
+from fourds_dist.data.decode.crop_box import Place, crop_box
+from fourds_dist.data.decode.decode import IMAGES_PER_TASK, Encoded, Sizes
+from fourds_dist.data.decode.jpeg_header import JpegHeader, has_plain_scan, jpeg_header
+from fourds_dist.data.decode.pixels import MOST_PIXELS
+from fourds_dist.data.decode.threads import Pool
+from fourds_dist.ops.nvrtc import Block, Kernel, load
+
+log = logging.getLogger(__name__)
+
+CALL_BYTES = 512 << 20
+"""Decoded images of one call of the engine, in bytes."""
+NUM_THREADS = 256
+DecodeInto = Callable[[Sequence[Encoded], Sequence[Tensor], Sizes], list[str | None]]
+
+_HARDWARE, _SUCCESS = 3, 0  # nvjpegBackend_t, nvjpegStatus_t
+
+with warnings.catch_warnings():
+    # PyTorch warns once in a process of memory that is not writable. Decoders only read, and a copy takes as long as
+    # decoding.
+    warnings.simplefilter("ignore")
+    torch.frombuffer(b"\0", dtype=torch.uint8)
+
+
+@cache
+def has_jpeg_engine(device: torch.device) -> bool:
+    """Whether the GPU has a JPEG engine that this installation of torchvision can use."""
+    if device.type != "cuda" or not hasattr(torch.ops.image, "decode_jpegs_cuda"):
+        return False
+    names = sorted((Path(torchvision.__file__).parents[1] / "torchvision.libs").glob("libnvjpeg*"))
+    handle = ctypes.c_void_p()
+    with torch.cuda.device(device):
+        torch.cuda.init()
+        try:
+            library = ctypes.CDLL(str(names[0]) if names else "libnvjpeg.so")
+            if library.nvjpegCreateEx(_HARDWARE, None, None, 0, ctypes.byref(handle)) != _SUCCESS:
+                return False
+            library.nvjpegDestroy(handle)
+        except (OSError, AttributeError):
+            return False
+    return True
+
+
+def check_gpu_decodes(device: torch.device) -> None:
+    """Check that torchvision can decode on a device.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    if device.type != "cuda":
+        raise ValueError(
+            f"data.decoders=gpu needs a GPU, but this worker has {device}; set data.decoders=auto"
+        )
+    if not hasattr(torch.ops.image, "decode_jpegs_cuda"):
+        raise ValueError(
+            f"data.decoders=gpu needs a torchvision that decodes on GPUs, which {torchvision.__version__} does not; "
+            "install PyTorch's CUDA build of torchvision, or set data.decoders=auto"
+        )
+    if not has_jpeg_engine(device):
+        log.warning(
+            "%s has no JPEG engine: data.decoders=gpu decodes by kernels there, which slow training down",
+            torch.cuda.get_device_name(device),
+        )
+
+
+def engine_header(data: bytes | memoryview, most_pixels: int | None = None) -> JpegHeader | None:
+    """Return the header of a complete file that the engine decodes as the CPU does; None for all other files.
+
+    Args:
+        most_pixels: see `decode`.
+    """
+    header = jpeg_header(data)
+    if header is None or not header.suits_jpeg_engine or bytes(data[-2:]) != b"\xff\xd9":
+        return None
+    fits = 0 < header.num_pixels <= (most_pixels or MOST_PIXELS)
+    return header if fits and has_plain_scan(data, header) else None
+
+
+class GpuDecoder:
+    """Decodes with the signature of `decode_into`, into rows on the device; for one thread at a time.
+
+    Args:
+        rest: decodes on the CPU what the engine cannot.
+        pool: threads that call `rest`.
+    """
+
+    def __init__(self, device: torch.device, rest: DecodeInto, pool: Pool) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device, priority=-1)
+        self._rest, self._pool = rest, pool
+        self._is_reported = False
+
+    def __call__(self, images: Sequence[Encoded], out: Sequence[Tensor], sizes: Sizes) -> list[str | None]:
+        """See `decode_into`. The rows are complete when the call returns.
+
+        `out` is memory of `stream`: the engine does not wait for kernels that are queued there, so nothing is queued
+        there between calls.
+        """
+        messages: list[str | None] = [None] * len(images)
+        with torch.cuda.stream(self.stream):
+            self.stream.synchronize()
+            headers = [engine_header(image.data, sizes.most_pixels) for image in images]
+            decoded = [i for call in _calls(headers) for i in self._decode(call, images, out, sizes)]
+            rest = sorted(set(range(len(images))) - set(decoded))
+            rows, of_rest = self._decode_on_cpu([images[i] for i in rest], sizes)
+            for i, row_CHW, message in zip(rest, rows, of_rest, strict=True):
+                messages[i] = message
+                if message is None:
+                    out[i].copy_(row_CHW, non_blocking=True)
+            self.stream.synchronize()
+        return messages
+
+    def _decode(
+        self, call: list[int], images: Sequence[Encoded], out: Sequence[Tensor], sizes: Sizes
+    ) -> list[int]:
+        """Decode images on the GPU; return those that were decoded. One bad image fails a call, so halves follow."""
+        try:
+            files = [torch.frombuffer(images[i].data, dtype=torch.uint8) for i in call]
+            decoded = decode_jpeg(files, mode=ImageReadMode.RGB, device=self.device)
+            assert isinstance(decoded, list)
+            crop_resize(decoded, [images[i].place for i in call], [out[i] for i in call], sizes)
+            self.stream.synchronize()  # `decoded` is reused by the next call
+        except RuntimeError as error:  # also out of memory
+            self._report(error)
+            if len(call) == 1:
+                return []
+            halves = call[: len(call) // 2], call[len(call) // 2 :]
+            return [i for half in halves for i in self._decode(half, images, out, sizes)]
+        return call
+
+    def _decode_on_cpu(self, images: list[Encoded], sizes: Sizes) -> tuple[list[Tensor], list[str | None]]:
+        shape = (len(images), sizes.crop_px, sizes.crop_px, 3)
+        rows = list(torch.empty(shape, dtype=torch.uint8, pin_memory=bool(images)).permute(0, 3, 1, 2))
+        starts = range(0, len(images), IMAGES_PER_TASK)
+        tasks = [
+            self._pool.submit(
+                self._rest, images[i : i + IMAGES_PER_TASK], rows[i : i + IMAGES_PER_TASK], sizes
+            )
+            for i in starts
+        ]
+        return rows, [message for task in tasks for message in task.result()]
+
+    def _report(self, error: RuntimeError) -> None:
+        if self._is_reported:
+            return
+        self._is_reported = True
+        cause = " ".join(str(error).split())[:200]
+        log.warning(
+            "the GPU could not decode some images at once (%s); they are decoded in smaller batches", cause
+        )
+
+
+def _calls(headers: Sequence[JpegHeader | None]) -> list[list[int]]:
+    """Return the images of each call of the engine: at most CALL_BYTES of pixels, or one image."""
+    calls: list[list[int]] = []
+    num_bytes = 0
+    for i, header in enumerate(headers):
+        if header is None:
+            continue
+        if not calls or num_bytes + 3 * header.num_pixels > CALL_BYTES:
+            calls.append([])
+            num_bytes = 0
+        calls[-1].append(i)
+        num_bytes += 3 * header.num_pixels
+    return calls
+
+
+def crop_resize(
+    images: Sequence[UInt8[Tensor, "3 _ _"]],
+    places: Sequence[Place],
+    out: Sequence[UInt8[Tensor, "3 _ _"]],
+    sizes: Sizes,
+) -> None:
+    """Write `decode.crop_resized` of images of any sizes on a GPU into rows in channels-last memory; asynchronous.
+
+    Args:
+        places: place of each crop, see `crop_box`.
+        out: h = w = crop_px.
+    """
+    crops_N8 = crop_table(images, places, out, sizes).pin_memory().to(out[0].device, non_blocking=True)
+    blocks_per_image = -(-(sizes.crop_px**2) // NUM_THREADS)
+    _kernel(out[0].device)(len(images) * blocks_per_image, crops_N8, sizes.crop_px, blocks_per_image)
+
+
+def crop_table(
+    images: Sequence[Tensor], places: Sequence[Place], out: Sequence[Tensor], sizes: Sizes
+) -> Int[Tensor, "N 8"]:
+    """Return the fields of the kernel's `Crop` for every image."""
+    rows: list[tuple[int, ...]] = []
+    for image, place, target in zip(images, places, out, strict=True):
+        height, width = image.shape[1:]
+        box = crop_box(
+            height,
+            width,
+            resize_px=sizes.resize_px,
+            crop_px=sizes.crop_px,
+            place=place,
+            resize_mode=sizes.resize_mode,
+        )
+        rows.append((image.data_ptr(), target.data_ptr(), height, width, *box))
+    return torch.tensor(rows, dtype=torch.int64)
+
+
+@cache
+def _kernel(device: torch.device) -> Kernel:
+    source = Path(__file__).with_name("crop_resize.cu").read_text(encoding="utf-8")
+    with torch.cuda.device(device):
+        return load(f"constexpr int THREADS = {NUM_THREADS};\n{source}", {"crop_resize": Block(NUM_THREADS)})[
+            "crop_resize"
+        ]
