@@ -105,8 +105,8 @@ def crop_resized(
 ) -> UInt8[Tensor, "3 h w"]:
     """Return `decode`'s crop of a decoded image; h = w = crop_px."""
     height, width = image_CHW.shape[1:]
-    top, tall = _span(height, resize_px, crop_px, place[0])
-    left, wide = _span(width, resize_px, crop_px, place[1])
+    top, tall = span(height, resize_px, crop_px, place[0])
+    left, wide = span(width, resize_px, crop_px, place[1])
     crop_CHW = image_CHW[:, top : top + tall, left : left + wide]
     if (tall, wide) == (crop_px, crop_px):
         return crop_CHW
@@ -128,8 +128,8 @@ def decode_into(images: Sequence[Encoded], out: Sequence[Tensor], sizes: Sizes) 
     return messages
 
 
-def _span(length: int, resize_px: int, crop_px: int, place: float) -> tuple[int, int]:
-    """Return (begin, length) of the crop along one side of the original."""
+def span(length: int, resize_px: int, crop_px: int, place: float) -> tuple[int, int]:
+    """Return (begin, length) of the crop along a side of `length` pixels; see `decode`."""
     size = max(1, round(length * crop_px / resize_px))
     return round((length - size) * place), size
 

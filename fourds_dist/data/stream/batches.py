@@ -2,7 +2,7 @@
 
 A feeding thread takes the samples of each batch in order. A pool of threads decodes them into the batch's memory, which
 is pinned if there is a GPU. With many threads, each thread delegates its work to a process. Images in `decoded_cache`
-are not decoded again.
+or `decoded_disk_cache` are not decoded again.
 """
 
 from __future__ import annotations
@@ -19,16 +19,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fourds_dist.data.decode.decode import IMAGES_PER_TASK, Encoded, Sizes, crop_resized, decode_into
+from fourds_dist.data.decode.decode import (
+    IMAGES_PER_TASK,
+    Encoded,
+    Sizes,
+    crop_resized,
+    decode_into,
+    span,
+)
 from fourds_dist.data.decode.grey import GreyRange
 from fourds_dist.data.decode.processes import decode_processes
 from fourds_dist.data.decode.threads import Pool, num_cores
 from fourds_dist.data.stream.batch import Batch
 from fourds_dist.data.stream.partition_reader import SampleRef
-from fourds_dist.data.stream.samples import BrokenSample, EncodedSample, Quarantine
+from fourds_dist.data.stream.samples import BrokenSample, CachedSample, EncodedSample, Quarantine
 
 MOST_THREADS = 4
 """Largest number of threads to which decoding in threads scales; see `processes` for more."""
+
+ShownSample = EncodedSample | CachedSample
+"""A sample with an image."""
 
 Place = tuple[float, float]
 """Position of a crop, see `decode`."""
@@ -45,6 +55,8 @@ class DecodeOptions:
         prefetch: number of batches that are decoded at a time.
         grey_range: range of all images of more than 8 bits; None: the range of each data set.
         most_pixels: images of more pixels are refused; None: `pixels.MOST_PIXELS`.
+        decoded_px: side of the images that the decoder returns, of which the crop is then a part: resize_px for images
+            that the disk cache holds whole; None: crop_px, only the crop is resized (`decode`).
     """
 
     resize_px: int
@@ -54,6 +66,7 @@ class DecodeOptions:
     prefetch: int
     grey_range: GreyRange | None = None
     most_pixels: int | None = None
+    decoded_px: int | None = None
 
 
 @dataclass(frozen=True)
@@ -165,33 +178,65 @@ class _Decoder:
 
     def __init__(self, options: DecodeOptions) -> None:
         self.crop_px = options.crop_px
-        self._sizes = Sizes(options.resize_px, options.crop_px, options.most_pixels)
+        self._decoded_px = options.decoded_px or options.crop_px
+        self._sizes = Sizes(options.resize_px, self._decoded_px, options.most_pixels)
         self._decode = decode_processes(options.threads) if options.in_processes else decode_into
         self._options = options
 
     def __call__(
-        self, samples: Sequence[EncodedSample], places: Sequence[Place], out: Sequence[Tensor]
+        self, samples: Sequence[ShownSample], places: Sequence[Place], out: Sequence[Tensor]
     ) -> list[str | None]:
         messages: list[str | None] = [None] * len(samples)
-        rest: list[int] = []
-        for i, (sample, place, out_CHW) in enumerate(zip(samples, places, out, strict=True)):
+        rest: dict[int, EncodedSample] = {}
+        for i, sample in enumerate(samples):
+            if sample.slot and (image_HWC := sample.slot.read()) is not None:
+                self._crop(image_HWC, places[i], out[i])
+                continue
+            if isinstance(sample, CachedSample):
+                sample = sample.encoded()
+            if isinstance(sample, BrokenSample):
+                messages[i] = sample.cause
+                continue
             try:
-                if not self._from_cache(sample, place, out_CHW):
-                    rest.append(i)
+                if not self._from_memory(sample, places[i], out[i]):
+                    rest[i] = sample
             except ValueError as error:
                 messages[i] = str(error)
         if rest:
-            images = [Encoded(samples[i].data, places[i], self._range(samples[i])) for i in rest]
-            of_rest = self._decode(images, [out[i] for i in rest], self._sizes)
-            for i, message in zip(rest, of_rest, strict=True):
-                messages[i] = message
+            self._decode_rest(rest, places, out, messages)
         return messages
+
+    def _decode_rest(
+        self,
+        rest: dict[int, EncodedSample],
+        places: Sequence[Place],
+        out: Sequence[Tensor],
+        messages: list[str | None],
+    ) -> None:
+        """Decode samples outside the caches, and write them to the disk cache, if there is one."""
+        is_whole = self._decoded_px != self.crop_px
+        wholes = torch.empty((len(rest), self._decoded_px, self._decoded_px, 3), dtype=torch.uint8)
+        images = list(wholes.permute(0, 3, 1, 2)) if is_whole else [out[i] for i in rest]
+        encoded = [Encoded(sample.data, places[i], self._range(sample)) for i, sample in rest.items()]
+        found = self._decode(encoded, images, self._sizes)
+        for (i, sample), image_CHW, message in zip(rest.items(), images, found, strict=True):
+            messages[i] = message
+            if message is None and sample.slot:
+                sample.slot.write(_array(image_CHW))
+            if message is None and is_whole:
+                self._crop(_array(image_CHW), places[i], out[i])
+
+    def _crop(self, image_HWC: np.ndarray, place: Place, out_CHW: Tensor) -> None:
+        """Write the crop of an image of decoded_px; NumPy copies it in a third of PyTorch's time."""
+        top, tall = span(self._decoded_px, self._decoded_px, self.crop_px, place[0])
+        left, wide = span(self._decoded_px, self._decoded_px, self.crop_px, place[1])
+        _array(out_CHW)[...] = image_HWC[top : top + tall, left : left + wide]
 
     def _range(self, sample: EncodedSample) -> GreyRange | None:
         return self._options.grey_range or sample.grey_range
 
-    def _from_cache(self, sample: EncodedSample, place: Place, out_CHW: Tensor) -> bool:
-        """Write the crop by way of the decoded cache; return False if the sample has no cache, or a full one."""
+    def _from_memory(self, sample: EncodedSample, place: Place, out_CHW: Tensor) -> bool:
+        """Write the crop by way of the cache in memory; return False if the sample has no cache, or a full one."""
         whole_CHW = sample.decoded_cache and sample.decoded_cache.image(
             sample.key,
             sample.data,
@@ -201,9 +246,14 @@ class _Decoder:
         )
         if whole_CHW is None:
             return False
-        resize_px, crop_px, _ = self._sizes
-        out_CHW.copy_(crop_resized(whole_CHW, resize_px=resize_px, crop_px=crop_px, place=place))
+        resize_px = self._options.resize_px
+        out_CHW.copy_(crop_resized(whole_CHW, resize_px=resize_px, crop_px=self.crop_px, place=place))
         return True
+
+
+def _array(image_CHW: Tensor) -> np.ndarray:
+    """Return the memory of an image in channels-last memory, (H, W, 3)."""
+    return image_CHW.permute(1, 2, 0).numpy()
 
 
 class _Pending:
@@ -212,16 +262,21 @@ class _Pending:
     def __init__(self, plan: BatchPlan, pool: Pool, decoder: _Decoder) -> None:
         self._plan = plan
         shape = (len(plan.refs), decoder.crop_px, decoder.crop_px, 3)
-        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
+        # Large arrays of NumPy are in huge pages: first writes to small pages take longer than copying the images.
+        pixels = (
+            torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+            if torch.cuda.is_available()
+            else torch.from_numpy(np.empty(shape, np.uint8))
+        )
         self._images = pixels.permute(0, 3, 1, 2)
 
-        def work(begin: int) -> list[EncodedSample | None]:
+        def work(begin: int) -> list[ShownSample | None]:
             return _fill(
                 self._images, plan, range(begin, min(begin + IMAGES_PER_TASK, len(plan.refs))), decoder
             )
 
         starts = range(0, len(plan.refs), IMAGES_PER_TASK)
-        self._tasks: list[Future[list[EncodedSample | None]]] = [pool.submit(work, begin) for begin in starts]
+        self._tasks: list[Future[list[ShownSample | None]]] = [pool.submit(work, begin) for begin in starts]
 
     def batch(self) -> Batch:
         """Wait for the images and return the batch."""
@@ -238,15 +293,13 @@ class _Pending:
         return Batch(images, labels, flip, [sample.key for sample in good])
 
 
-def _fill(out_BCHW: Tensor, plan: BatchPlan, indices: range, decoder: _Decoder) -> list[EncodedSample | None]:
+def _fill(out_BCHW: Tensor, plan: BatchPlan, indices: range, decoder: _Decoder) -> list[ShownSample | None]:
     """Decode some images into the batch; return the samples shown, None for a broken sample that is left out."""
-    shown: dict[int, EncodedSample | None] = {}
+    shown: dict[int, ShownSample | None] = {}
     drawn = {i: plan.refs[i].block[plan.refs[i].at] for i in indices}
-    encoded = {i: sample for i, sample in drawn.items() if isinstance(sample, EncodedSample)}
-    messages = decoder(
-        list(encoded.values()), [_place(plan, i) for i in encoded], [out_BCHW[i] for i in encoded]
-    )
-    for (i, sample), message in zip(encoded.items(), messages, strict=True):
+    good = {i: sample for i, sample in drawn.items() if not isinstance(sample, BrokenSample)}
+    messages = decoder(list(good.values()), [_place(plan, i) for i in good], [out_BCHW[i] for i in good])
+    for (i, sample), message in zip(good.items(), messages, strict=True):
         if message is None:
             shown[i] = sample
         else:
@@ -259,7 +312,7 @@ def _fill(out_BCHW: Tensor, plan: BatchPlan, indices: range, decoder: _Decoder) 
     return [shown[i] for i in indices]
 
 
-def _decode_replacement(out_CHW: Tensor, plan: BatchPlan, i: int, decoder: _Decoder) -> EncodedSample:
+def _decode_replacement(out_CHW: Tensor, plan: BatchPlan, i: int, decoder: _Decoder) -> ShownSample:
     """Decode the next good image of the block in place of a broken one.
 
     Blocks do not depend on the number of workers, so the replacement does not either.

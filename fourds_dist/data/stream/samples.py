@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from fourds_dist.data.decode.decoded_disk_cache import Slot
 from fourds_dist.data.decode.grey import GreyRange
 from fourds_dist.data.format.index import UNLABELLED, ShardIndex, packed_from
 from fourds_dist.data.io.range_reader import DataError, RangeFetcher
@@ -24,6 +25,7 @@ from fourds_dist.data.stream.split import Split, load_index
 
 if TYPE_CHECKING:
     from fourds_dist.data.decode.decoded_cache import DecodedCache
+    from fourds_dist.data.decode.decoded_disk_cache import DecodedDiskCache
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +51,26 @@ class EncodedSample:
     data: memoryview
     label: int
     decoded_cache: DecodedCache | None = None
-    """Cache for the decoded image."""
+    """Cache for the decoded image in memory."""
     grey_range: GreyRange | None = None
     """Grey range of the data set (`grey`)."""
+    slot: Slot | None = None
+    """Slot for the decoded image in the disk cache."""
+
+
+class CachedSample(NamedTuple):
+    """A sample whose decoded image is in the disk cache; its encoded bytes are not read."""
+
+    key: str
+    label: int
+    slot: Slot
+    reader: SampleReader
+
+    def encoded(self) -> EncodedSample | BrokenSample:
+        """Read the encoded image, because the cached one is damaged."""
+        (sample,) = self.reader.read(np.array([self.slot.position]), from_cache=False)
+        assert not isinstance(sample, CachedSample)
+        return sample
 
 
 class BrokenSample(NamedTuple):
@@ -61,7 +80,9 @@ class BrokenSample(NamedTuple):
     cause: str
 
 
-Block = list[EncodedSample | BrokenSample]
+Sample = EncodedSample | CachedSample | BrokenSample
+
+Block = list[Sample]
 """Samples that are read together, in shuffled order."""
 
 
@@ -201,7 +222,8 @@ class SampleReader:
     Args:
         ranges: reads ranges of the shards.
         fetcher: reads the indices, and the samples that have to be read again.
-        decoded_cache: cache for decoded images; None: no cache.
+        decoded_cache: cache for decoded images in memory; None: no cache.
+        disk_cache: cache for decoded images on the node's disk; None: no cache.
     """
 
     def __init__(
@@ -210,36 +232,60 @@ class SampleReader:
         ranges: RangeReader,
         fetcher: RangeFetcher,
         decoded_cache: DecodedCache | None = None,
+        disk_cache: DecodedDiskCache | None = None,
     ) -> None:
         self._split = split
         self._ranges = ranges
         self._fetcher = fetcher
         self._decoded_cache = decoded_cache
+        self._disk_cache = disk_cache
         self._rows: OrderedDict[int, IndexRows] = OrderedDict()
         self._num_rows = 0
         self._lock = threading.Lock()
 
-    def read(self, positions: np.ndarray) -> Block:
+    def read(self, positions: np.ndarray, *, from_cache: bool = True) -> Block:
         """Return the samples at `positions`, in that order; broken ones do not match their checksums.
+
+        Args:
+            from_cache: whether the encoded bytes of images in the disk cache are left unread.
 
         Raises:
             DataError: a shard or its index cannot be read.
         """
-        found: list[EncodedSample | BrokenSample | None] = [None] * len(positions)
+        found: list[Sample | None] = [None] * len(positions)
         shards, rows = self._split.locate(positions)
+        cached = np.zeros(len(positions), dtype=bool)
+        if self._disk_cache and from_cache:
+            cached = self._disk_cache.holds(positions)
         for shard in np.unique(shards):
             of_shard = np.flatnonzero(shards == shard)
             index = self._index(int(shard))
+            shard_name = self._split.shards[shard].name
+            for at in of_shard[cached[of_shard]].tolist():
+                row = int(rows[at])
+                slot = self._slot(int(positions[at]), index, row)
+                assert slot is not None
+                key = f"{shard_name}/{index.keys[row].decode()}"
+                found[at] = CachedSample(key, self._label(int(positions[at]), index, row), slot, self)
+            of_shard = of_shard[~cached[of_shard]]
             for number, data in self._read_rows(int(shard), index, rows[of_shard]):
                 at, row = int(of_shard[number]), int(rows[of_shard[number]])
-                key = f"{self._split.shards[shard].name}/{index.keys[row].decode()}"
+                key = f"{shard_name}/{index.keys[row].decode()}"
                 checked = self._checked(int(shard), index, row, data)
                 if isinstance(checked, str):
                     found[at] = BrokenSample(key, checked)
                     continue
-                label = self._label(positions[at], index, row)
-                found[at] = EncodedSample(key, checked, label, self._decoded_cache, self._split.grey_range)
+                label, slot = (
+                    self._label(int(positions[at]), index, row),
+                    self._slot(int(positions[at]), index, row),
+                )
+                found[at] = EncodedSample(
+                    key, checked, label, self._decoded_cache, self._split.grey_range, slot
+                )
         return found  # pyright: ignore[reportReturnType]
+
+    def _slot(self, position: int, index: IndexRows, row: int) -> Slot | None:
+        return self._disk_cache and Slot(self._disk_cache, position, int(index.checksums[row]))
 
     def _label(self, position: int, index: IndexRows, row: int) -> int:
         mask = self._split.label_mask

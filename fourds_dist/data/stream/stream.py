@@ -5,7 +5,7 @@ Memory of one of N workers:
     encoded images    at most 2 shuffle_mib / N: every partition holds a block and, from its middle on, the next block.
                       Twice that with labelled_fraction, where labelled images have separate partitions. A split of at
                       most shuffle_mib is held whole in every worker
-    decoded images    at most decoded_cache_mib, for splits that are held whole
+    decoded images    at most decoded_cache_mib, for splits that are held whole; none with cache_decoded_gib
     pixels            (prefetch_batches + 2) batches of 3 crop_px^2 bytes per image: 38 MB each at 256 images of 224 px
     indices           about 50 bytes per sample, for at most 2 million samples (`samples.MOST_INDEXED_SAMPLES`)
     order             16 bytes per chunk of the whole split, and as much for each of two epochs; a chunk is at most half
@@ -18,6 +18,7 @@ stream ends, for whatever reason, its threads end.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -43,6 +44,8 @@ from fourds_dist.data.stream.order import (
 from fourds_dist.data.stream.partition_reader import PartitionReader, SampleRef, epochs_of
 from fourds_dist.data.stream.samples import Block, InMemoryShards, Quarantine, SampleReader
 from fourds_dist.data.stream.split import Split
+
+log = logging.getLogger(__name__)
 
 IN_MEMORY_BLOCK_SAMPLES = 32
 """Samples that a partition reads at a time from data in memory."""
@@ -109,7 +112,8 @@ class TrainStream:
         budget: ByteBudget | None = None,
     ) -> None:
         self._config = config
-        self._world_size = world_size
+        self._rank, self._world_size = rank, world_size
+        self._decoded_px = config.resize_px if config.cache_decoded_gib else config.crop_px
         shares = _shares(splits, global_batch_size, config.source_fraction)
         budget = budget or config.budget()
         self._domains = [_Domain(name, split, config, budget) for name, split in splits.items()]
@@ -123,6 +127,7 @@ class TrainStream:
         first = self._domains[0]
         self.num_steps_per_epoch = first.split.num_samples // shares[first.name]
         self.wait_s = 0.0
+        self._has_logged_cached = False
 
     @property
     def bad_samples(self) -> frozenset[str]:
@@ -149,7 +154,7 @@ class TrainStream:
         readers = Pool(self._config.read_threads, "read")
         batches = decoded(
             self._plans(step, [stream.refs(step, readers) for stream in self._streams]),
-            self._config.decoding(self._world_size),
+            self._config.decoding(self._world_size, self._decoded_px),
             waiting=self._timed,
             check=self._check,
         )
@@ -172,6 +177,19 @@ class TrainStream:
             ]
             yield parts[0] if len(parts) == 1 else _joined(parts)
             step += 1
+            if step % self.num_steps_per_epoch == 0:
+                self._log_cached()
+
+    def _log_cached(self) -> None:
+        """Log once, at the end of the first epoch, how many images the disk caches hold."""
+        if self._rank == 0 and not self._has_logged_cached:
+            self._has_logged_cached = True
+            for domain in self._domains:
+                if cache := domain.disk_cache:
+                    log.info(
+                        "%d of %d decoded images of %s are cached; cached ones are not decoded again",
+                        *(cache.num_held, cache.num_samples, domain.split.url),
+                    )
 
     def _timed(self, get: Callable[[], Batch | None]) -> Batch | None:
         began = time.perf_counter()
@@ -182,15 +200,17 @@ class TrainStream:
 
 
 class _Domain:
-    """Fetcher, reader and quarantine of one domain's data."""
+    """Fetcher, reader, quarantine and disk cache of one domain's data."""
 
     def __init__(self, name: str, split: Split, config: DataConfig, budget: ByteBudget) -> None:
         self.name, self.split = name, split
-        self.fetcher = config.fetcher(split.num_bytes)
+        self.disk_cache = config.disk_cache(split, config.resize_px)
+        self.fetcher = config.fetcher(split.num_bytes, self.disk_cache)
         self.quarantine = Quarantine.of(split, config.max_bad_fraction)
         fits = fits_in_memory(split, config)
         ranges = InMemoryShards(self.fetcher) if fits else self.fetcher
-        self.reader = SampleReader(split, ranges, self.fetcher, DecodedCache(budget) if fits else None)
+        in_memory = DecodedCache(budget) if fits and self.disk_cache is None else None
+        self.reader = SampleReader(split, ranges, self.fetcher, in_memory, self.disk_cache)
 
 
 class _BatchPartStream:
@@ -258,11 +278,13 @@ def evaluation_batches(
     The last batch may be smaller. A rank may have none if the split has fewer samples than there are ranks.
 
     Args:
-        decoded_cache: cache of the split's decoded images for the next evaluation, used if the split fits in memory;
-            None: no cache.
+        decoded_cache: cache of the split's decoded images for the next evaluation, used if the split fits in memory
+            and there is no disk cache, which holds central crops; None: no cache.
     """
-    fetcher = config.fetcher(split.num_bytes)
-    reader = SampleReader(split, fetcher, fetcher, decoded_cache if fits_in_memory(split, config) else None)
+    disk_cache = config.disk_cache(split, config.crop_px)
+    fetcher = config.fetcher(split.num_bytes, disk_cache)
+    in_memory = decoded_cache if fits_in_memory(split, config) and disk_cache is None else None
+    reader = SampleReader(split, fetcher, fetcher, in_memory, disk_cache)
     quarantine = Quarantine.of(split, config.max_bad_fraction, world_size)
     share = evaluation_share(split.num_samples, rank, world_size)
     readers = Pool(min(config.read_threads, EVALUATION_READS), "read")
