@@ -11,9 +11,12 @@ workers may write a slot at the same time, since they write the same bytes. Ever
 checksum at the first read; after a power loss, for example, a damaged slot is emptied, and its image is decoded again.
 
 All files together do not exceed the limit, nor most of the free space of the disk; samples without room are decoded in
-every epoch. Before a file is made smaller than its split, files that no process uses are deleted, the least recently
-used ones first. Locks end with the process that holds them. A failing write ends writing, with a warning; the run
-continues.
+every epoch. Before a file gets fewer slots than its split has samples, files that no process uses are deleted, the
+least recently used ones first. Locks end with the process that holds them. A failing write ends writing, with a
+warning; the run continues.
+
+Files are read as memory and written by calls, since a full disk is an error of a call, but would end a process that
+writes to memory. So would reading beyond the end: no file in use is made shorter.
 """
 
 from __future__ import annotations
@@ -81,7 +84,7 @@ class DecodedDiskCache:
             with _locked(self._folder):
                 self._file = os.open(self._folder / f"{name}.pixels", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
                 weakref.finalize(self, os.close, self._file)
-                fcntl.flock(self._file, fcntl.LOCK_SH)  # in use; see `_delete_unused`
+                fcntl.flock(self._file, fcntl.LOCK_SH)  # in use; see `_Used.is_unused`
                 os.utime(self._file)
                 self.num_slots = self._reserve(self._folder / f"{name}.pixels", limit_bytes)
             num_bytes = self._offset(self.num_slots)

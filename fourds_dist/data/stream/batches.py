@@ -21,52 +21,16 @@ from torch import Tensor
 
 from fourds_dist.data.decode.decode import (
     IMAGES_PER_TASK,
-    Encoded,
-    Sizes,
-    crop_resized,
-    decode_into,
-    span,
 )
-from fourds_dist.data.decode.grey import GreyRange
-from fourds_dist.data.decode.processes import decode_processes
 from fourds_dist.data.decode.threads import Pool, num_cores
 from fourds_dist.data.stream.batch import Batch
+from fourds_dist.data.stream.decoder import DecodeOptions, Decoder, Place, ShownSample
 from fourds_dist.data.stream.partition_reader import SampleRef
-from fourds_dist.data.stream.samples import BrokenSample, CachedSample, EncodedSample, Quarantine
+from fourds_dist.data.stream.quarantine import Quarantine
+from fourds_dist.data.stream.samples import BrokenSample
 
 MOST_THREADS = 4
 """Largest number of threads to which decoding in threads scales; see `processes` for more."""
-
-ShownSample = EncodedSample | CachedSample
-"""A sample with an image."""
-
-Place = tuple[float, float]
-"""Position of a crop, see `decode`."""
-
-
-@dataclass(frozen=True)
-class DecodeOptions:
-    """Decoding options of a rank.
-
-    Args:
-        resize_px, crop_px: see `decode`.
-        threads: number of decoding threads.
-        in_processes: whether each thread delegates decoding to a separate process.
-        prefetch: number of batches that are decoded at a time.
-        grey_range: range of all images of more than 8 bits; None: the range of each data set.
-        most_pixels: images of more pixels are refused; None: `pixels.MOST_PIXELS`.
-        decoded_px: side of the images that the decoder returns, of which the crop is then a part: resize_px for images
-            that the disk cache holds whole; None: crop_px, only the crop is resized (`decode`).
-    """
-
-    resize_px: int
-    crop_px: int
-    threads: int
-    in_processes: bool
-    prefetch: int
-    grey_range: GreyRange | None = None
-    most_pixels: int | None = None
-    decoded_px: int | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +94,7 @@ def decoded(
     ready: queue.Queue[_Pending | BaseException | None] = queue.Queue(options.prefetch)
     stopped = threading.Event()
     pool = decoding_pool(options.threads)
-    decoder = _Decoder(options)
+    decoder = Decoder(options)
 
     def put(item: _Pending | BaseException | None) -> None:
         while not stopped.is_set():
@@ -173,93 +137,10 @@ def decoded(
         thread.join(timeout=5)
 
 
-class _Decoder:
-    """Writes crops of samples into tensors; returns an error message per sample, None if the sample is good."""
-
-    def __init__(self, options: DecodeOptions) -> None:
-        self.crop_px = options.crop_px
-        self._decoded_px = options.decoded_px or options.crop_px
-        self._sizes = Sizes(options.resize_px, self._decoded_px, options.most_pixels)
-        self._decode = decode_processes(options.threads) if options.in_processes else decode_into
-        self._options = options
-
-    def __call__(
-        self, samples: Sequence[ShownSample], places: Sequence[Place], out: Sequence[Tensor]
-    ) -> list[str | None]:
-        messages: list[str | None] = [None] * len(samples)
-        rest: dict[int, EncodedSample] = {}
-        for i, sample in enumerate(samples):
-            if sample.slot and (image_HWC := sample.slot.read()) is not None:
-                self._crop(image_HWC, places[i], out[i])
-                continue
-            if isinstance(sample, CachedSample):
-                sample = sample.encoded()
-            if isinstance(sample, BrokenSample):
-                messages[i] = sample.cause
-                continue
-            try:
-                if not self._from_memory(sample, places[i], out[i]):
-                    rest[i] = sample
-            except ValueError as error:
-                messages[i] = str(error)
-        if rest:
-            self._decode_rest(rest, places, out, messages)
-        return messages
-
-    def _decode_rest(
-        self,
-        rest: dict[int, EncodedSample],
-        places: Sequence[Place],
-        out: Sequence[Tensor],
-        messages: list[str | None],
-    ) -> None:
-        """Decode samples outside the caches, and write them to the disk cache, if there is one."""
-        is_whole = self._decoded_px != self.crop_px
-        wholes = torch.empty((len(rest), self._decoded_px, self._decoded_px, 3), dtype=torch.uint8)
-        images = list(wholes.permute(0, 3, 1, 2)) if is_whole else [out[i] for i in rest]
-        encoded = [Encoded(sample.data, places[i], self._range(sample)) for i, sample in rest.items()]
-        found = self._decode(encoded, images, self._sizes)
-        for (i, sample), image_CHW, message in zip(rest.items(), images, found, strict=True):
-            messages[i] = message
-            if message is None and sample.slot:
-                sample.slot.write(_array(image_CHW))
-            if message is None and is_whole:
-                self._crop(_array(image_CHW), places[i], out[i])
-
-    def _crop(self, image_HWC: np.ndarray, place: Place, out_CHW: Tensor) -> None:
-        """Write the crop of an image of decoded_px; NumPy copies it in a third of PyTorch's time."""
-        top, tall = span(self._decoded_px, self._decoded_px, self.crop_px, place[0])
-        left, wide = span(self._decoded_px, self._decoded_px, self.crop_px, place[1])
-        _array(out_CHW)[...] = image_HWC[top : top + tall, left : left + wide]
-
-    def _range(self, sample: EncodedSample) -> GreyRange | None:
-        return self._options.grey_range or sample.grey_range
-
-    def _from_memory(self, sample: EncodedSample, place: Place, out_CHW: Tensor) -> bool:
-        """Write the crop by way of the cache in memory; return False if the sample has no cache, or a full one."""
-        whole_CHW = sample.decoded_cache and sample.decoded_cache.image(
-            sample.key,
-            sample.data,
-            self._options.resize_px,
-            grey_range=self._range(sample),
-            most_pixels=self._options.most_pixels,
-        )
-        if whole_CHW is None:
-            return False
-        resize_px = self._options.resize_px
-        out_CHW.copy_(crop_resized(whole_CHW, resize_px=resize_px, crop_px=self.crop_px, place=place))
-        return True
-
-
-def _array(image_CHW: Tensor) -> np.ndarray:
-    """Return the memory of an image in channels-last memory, (H, W, 3)."""
-    return image_CHW.permute(1, 2, 0).numpy()
-
-
 class _Pending:
     """A batch whose images are being decoded."""
 
-    def __init__(self, plan: BatchPlan, pool: Pool, decoder: _Decoder) -> None:
+    def __init__(self, plan: BatchPlan, pool: Pool, decoder: Decoder) -> None:
         self._plan = plan
         shape = (len(plan.refs), decoder.crop_px, decoder.crop_px, 3)
         # Large arrays of NumPy are in huge pages: first writes to small pages take longer than copying the images.
@@ -293,7 +174,7 @@ class _Pending:
         return Batch(images, labels, flip, [sample.key for sample in good])
 
 
-def _fill(out_BCHW: Tensor, plan: BatchPlan, indices: range, decoder: _Decoder) -> list[ShownSample | None]:
+def _fill(out_BCHW: Tensor, plan: BatchPlan, indices: range, decoder: Decoder) -> list[ShownSample | None]:
     """Decode some images into the batch; return the samples shown, None for a broken sample that is left out."""
     shown: dict[int, ShownSample | None] = {}
     drawn = {i: plan.refs[i].block[plan.refs[i].at] for i in indices}
@@ -312,7 +193,7 @@ def _fill(out_BCHW: Tensor, plan: BatchPlan, indices: range, decoder: _Decoder) 
     return [shown[i] for i in indices]
 
 
-def _decode_replacement(out_CHW: Tensor, plan: BatchPlan, i: int, decoder: _Decoder) -> ShownSample:
+def _decode_replacement(out_CHW: Tensor, plan: BatchPlan, i: int, decoder: Decoder) -> ShownSample:
     """Decode the next good image of the block in place of a broken one.
 
     Blocks do not depend on the number of workers, so the replacement does not either.

@@ -15,7 +15,8 @@ from fourds_dist.data.decode.grey import is_range
 from fourds_dist.data.decode.pixels import MOST_PIXELS
 from fourds_dist.data.io.disk_cache import EXAMPLE_FOLDER, DiskCache
 from fourds_dist.data.io.range_reader import RangeFetcher
-from fourds_dist.data.stream.batches import MOST_THREADS, DecodeOptions, num_threads
+from fourds_dist.data.stream.batches import MOST_THREADS, num_threads
+from fourds_dist.data.stream.decoder import DecodeOptions
 from fourds_dist.data.stream.split import Split
 
 MIB = 1 << 20

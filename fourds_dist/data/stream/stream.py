@@ -42,7 +42,8 @@ from fourds_dist.data.stream.order import (
     partitions_of,
 )
 from fourds_dist.data.stream.partition_reader import PartitionReader, SampleRef, epochs_of
-from fourds_dist.data.stream.samples import Block, InMemoryShards, Quarantine, SampleReader
+from fourds_dist.data.stream.quarantine import Quarantine
+from fourds_dist.data.stream.samples import Block, InMemoryShards, SampleReader
 from fourds_dist.data.stream.split import Split
 
 log = logging.getLogger(__name__)

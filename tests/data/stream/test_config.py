@@ -8,8 +8,9 @@ from typing import Any
 import fsspec
 import pytest
 
-from fourds_dist.data.stream.batches import MOST_THREADS, DecodeOptions, num_threads
+from fourds_dist.data.stream.batches import MOST_THREADS, num_threads
 from fourds_dist.data.stream.config import DataConfig
+from fourds_dist.data.stream.decoder import DecodeOptions
 
 
 @pytest.mark.parametrize(
