@@ -49,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--image-size", type=whole(1, MOST), default=224)
     group.add_argument("--copies", type=whole(1, MOST), default=4, help="times that every JPEG is written")
     group.add_argument("--threads", type=whole(1, MOST), help="decoding threads (default: as in a run)")
+    group.add_argument(
+        "--decoded-cache", action="store_true", help="read images from data.cache_decoded_gib, filled before"
+    )
     group.add_argument("--compile", action="store_true", help="the step under torch.compile")
 
 
@@ -71,6 +74,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         num_bytes = _write(Path(folder), options.images, options.copies)
         made_s = time.perf_counter() - began
         stream = _stream(folder, options, num_bytes)
+        if options.decoded_cache:
+            for _ in islice(stream.batches(0), stream.num_steps_per_epoch):
+                pass
         train = _training(options, device)
         print(
             f"4Ds step, {device_name(device)}, torch {torch.__version__}, batch {options.feed_batch} at "
@@ -156,6 +162,8 @@ def _stream(folder: str, options: argparse.Namespace, num_bytes: int) -> TrainSt
         shuffle_mib=min(
             256.0, num_bytes / 2**20 / 4
         ),  # smaller than the data, so that they are not all in memory
+        cache_dir=f"{folder}/cache" if options.decoded_cache else None,
+        cache_decoded_gib=64 if options.decoded_cache else 0,
     )
     split = open_split(StreamConfig(url=folder), "train")
     return TrainStream(

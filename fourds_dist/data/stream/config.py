@@ -92,11 +92,10 @@ class DataConfig(ConfigSection):
     """Size limit of the encoded data in cache_dir in GiB, for all workers of a node together."""
 
     cache_decoded_gib: Annotated[float, NUMERICS] = Field(default=0.0, ge=0)
-    """Size limit in GiB of decoded images in cache_dir, for all workers of a node and both domains together: for data
-    sets of any size, each image is decoded once, in the first epoch. An image takes 3 resize_px^2 bytes; images beyond
-    the limit are decoded in every epoch. Training images are resized whole then, before they are cropped, whether they
-    are cached or not, which moves the crop by less than one pixel of the original image. Evaluation images do not
-    change. 0: no cache."""
+    """Size limit in GiB of decoded images in cache_dir, for all workers of a node and both domains together. A node
+    decodes each image once, in runs of many epochs. An image takes 3 resize_px^2 bytes; images beyond the limit are
+    decoded in every epoch. With a limit, all training images are resized whole and then cropped, which moves crops by
+    less than a pixel of the original image; evaluation images do not change. 0: no cache."""
 
     @model_validator(mode="after")
     def _check(self) -> DataConfig:
