@@ -40,14 +40,15 @@ def test_feeding_tells_waiting_from_working(monkeypatch):
     assert speed.cores == pytest.approx(0.5)
 
 
-def test_a_tiny_step_is_fed(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("cache", ["", " --decoded-cache"])
+def test_a_tiny_step_is_fed(tmp_path, monkeypatch, capsys, cache):
     """All but the size of the networks as on a GPU."""
     monkeypatch.setattr(feed, "build_task", lambda *_: tiny_four_ds())
     monkeypatch.setattr(photos, "NUM_CLASSES", 5)
     arguments = (
         "data --feed --device cpu --feed-batch 2 --image-size 8 --feed-seconds 0.4 --images 12 --copies 2"
     )
-    main([*arguments.split(), "--json", str(tmp_path / "out.json")])
+    main([*(arguments + cache).split(), "--json", str(tmp_path / "out.json")])
     figures = json.loads((tmp_path / "out.json").read_text())
     assert 0 < figures["feed"]["fed from disk"]["waiting"] < 1
     assert figures["fed_over_fixed"] > 0

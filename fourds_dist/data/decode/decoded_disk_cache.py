@@ -41,7 +41,7 @@ import PIL
 import torch
 import torchvision
 
-from fourds_dist.data.io.disk_cache import CacheFolderError, cache_folder
+from fourds_dist.data.io.disk_cache import EXAMPLE_FOLDER, CacheFolderError, cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,10 @@ class DecodedDiskCache:
             num_bytes = self._offset(self.num_slots)
             memory = mmap.mmap(self._file, num_bytes, prot=mmap.PROT_READ) if self.num_slots else b""
         except OSError as error:
-            raise CacheFolderError(f"data.cache_dir={folder} cannot be written: {error.strerror}") from None
+            raise CacheFolderError(
+                f"data.cache_dir={folder} cannot hold decoded images: {error.strerror}; give a folder on a disk of "
+                f"each node, for example data.cache_dir={EXAMPLE_FOLDER}, or remove data.cache_decoded_gib"
+            ) from None
         # The memory shows what any process writes to the file.
         self._checksums = np.frombuffer(memory, _CHECKSUM, count=self.num_slots)
         images = np.frombuffer(
@@ -256,7 +259,7 @@ def _warn_once(text: str) -> None:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder."""
-    file = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -160,7 +160,14 @@ class TrainStream:
             check=self._check,
         )
         try:
-            yield from batches
+            for batch in batches:
+                yield batch
+                del (
+                    batch
+                )  # only the caller holds the batch's memory while this generator waits for the next batch
+                step += 1
+                if step % self.num_steps_per_epoch == 0:
+                    self._log_cached()
         finally:
             for domain in self._domains:
                 domain.fetcher.stop()
@@ -178,8 +185,6 @@ class TrainStream:
             ]
             yield parts[0] if len(parts) == 1 else _joined(parts)
             step += 1
-            if step % self.num_steps_per_epoch == 0:
-                self._log_cached()
 
     def _log_cached(self) -> None:
         """Log once, at the end of the first epoch, how many images the disk caches hold."""

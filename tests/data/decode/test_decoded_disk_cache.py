@@ -291,6 +291,20 @@ def test_most_of_the_free_space_is_the_limit_too(tmp_path: Path, monkeypatch, ca
     assert "the free space of the disk leaves room for decoded images of 6 of the 10 samples" in caplog.text
 
 
+def test_a_file_that_cannot_be_made_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "decoded").write_text("")
+    with pytest.raises(
+        CacheFolderError, match=r"^data\.cache_dir=.* cannot hold decoded images: .*; give a folder"
+    ):
+        cache_in(tmp_path)
+    (tmp_path / "decoded").unlink()
+    with (
+        no_file_beyond(9),
+        pytest.raises(CacheFolderError, match="cannot hold decoded images: File too large"),
+    ):
+        cache_in(tmp_path)
+
+
 @contextmanager
 def no_file_beyond(num_bytes: int) -> Iterator[None]:
     """Writes beyond so many bytes of a file fail, as they do on a full disk."""
@@ -370,7 +384,7 @@ def test_what_determines_the_pixels_determines_the_file(
 def test_the_first_epoch_reports_how_many_images_are_cached(split: Split, config: DataConfig, caplog) -> None:
     with caplog.at_level(logging.INFO):
         batches_of(stream_of(split, config), 0, 2 * PER_EPOCH + 1)
-    assert caplog.text.count(f" of {NUM} decoded images of {split.url} are cached") == 1
+    assert caplog.text.count(f"{NUM} of {NUM} decoded images of {split.url} are cached") == 1
 
 
 def test_encoded_data_are_cached_only_for_images_without_room(split: Split, config: DataConfig) -> None:
