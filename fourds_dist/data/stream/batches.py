@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fourds_dist.data.decode.decode import (
     IMAGES_PER_TASK,
@@ -149,12 +148,10 @@ class _Pending:
             if torch.cuda.is_available()
             else torch.from_numpy(np.empty(shape, np.uint8))
         )
-        self._images = pixels.permute(0, 3, 1, 2)
+        self._images, out_BHWC = pixels.permute(0, 3, 1, 2), pixels.numpy()
 
         def work(begin: int) -> list[ShownSample | None]:
-            return _fill(
-                self._images, plan, range(begin, min(begin + IMAGES_PER_TASK, len(plan.refs))), decoder
-            )
+            return _fill(out_BHWC, plan, range(begin, min(begin + IMAGES_PER_TASK, len(plan.refs))), decoder)
 
         starts = range(0, len(plan.refs), IMAGES_PER_TASK)
         self._tasks: list[Future[list[ShownSample | None]]] = [pool.submit(work, begin) for begin in starts]
@@ -174,12 +171,14 @@ class _Pending:
         return Batch(images, labels, flip, [sample.key for sample in good])
 
 
-def _fill(out_BCHW: Tensor, plan: BatchPlan, indices: range, decoder: Decoder) -> list[ShownSample | None]:
+def _fill(
+    out_BHWC: np.ndarray, plan: BatchPlan, indices: range, decoder: Decoder
+) -> list[ShownSample | None]:
     """Decode some images into the batch; return the samples shown, None for a broken sample that is left out."""
     shown: dict[int, ShownSample | None] = {}
     drawn = {i: plan.refs[i].block[plan.refs[i].at] for i in indices}
     good = {i: sample for i, sample in drawn.items() if not isinstance(sample, BrokenSample)}
-    messages = decoder(list(good.values()), [_place(plan, i) for i in good], [out_BCHW[i] for i in good])
+    messages = decoder(list(good.values()), [_place(plan, i) for i in good], [out_BHWC[i] for i in good])
     for (i, sample), message in zip(good.items(), messages, strict=True):
         if message is None:
             shown[i] = sample
@@ -189,11 +188,11 @@ def _fill(out_BCHW: Tensor, plan: BatchPlan, indices: range, decoder: Decoder) -
         if isinstance(sample, BrokenSample):
             plan.quarantines[i].add(*sample)
         if i not in shown:
-            shown[i] = _decode_replacement(out_BCHW[i], plan, i, decoder) if plan.may_replace else None
+            shown[i] = _decode_replacement(out_BHWC[i], plan, i, decoder) if plan.may_replace else None
     return [shown[i] for i in indices]
 
 
-def _decode_replacement(out_CHW: Tensor, plan: BatchPlan, i: int, decoder: Decoder) -> ShownSample:
+def _decode_replacement(out_HWC: np.ndarray, plan: BatchPlan, i: int, decoder: Decoder) -> ShownSample:
     """Decode the next good image of the block in place of a broken one.
 
     Blocks do not depend on the number of workers, so the replacement does not either.
@@ -204,7 +203,7 @@ def _decode_replacement(out_CHW: Tensor, plan: BatchPlan, i: int, decoder: Decod
         if isinstance(sample, BrokenSample):
             plan.quarantines[i].add(*sample)
         elif sample.key not in plan.quarantines[i]:
-            (message,) = decoder([sample], [_place(plan, i)], [out_CHW])
+            (message,) = decoder([sample], [_place(plan, i)], [out_HWC])
             if message is None:
                 return sample
             plan.quarantines[i].add(sample.key, f"not a readable image: {message}")

@@ -47,7 +47,8 @@ class DecodeOptions:
 
 
 class Decoder:
-    """Writes crops of samples into tensors; returns an error message per sample, None if the sample is good."""
+    """Writes crops of samples, each into (crop_px, crop_px, 3) uint8; returns an error message per sample, None if the
+    sample is good."""
 
     def __init__(self, options: DecodeOptions) -> None:
         self.crop_px = options.crop_px
@@ -57,7 +58,7 @@ class Decoder:
         self._options = options
 
     def __call__(
-        self, samples: Sequence[ShownSample], places: Sequence[Place], out: Sequence[Tensor]
+        self, samples: Sequence[ShownSample], places: Sequence[Place], out: Sequence[np.ndarray]
     ) -> list[str | None]:
         messages: list[str | None] = [None] * len(samples)
         rest: dict[int, EncodedSample] = {}
@@ -83,32 +84,32 @@ class Decoder:
         self,
         rest: dict[int, EncodedSample],
         places: Sequence[Place],
-        out: Sequence[Tensor],
+        out: Sequence[np.ndarray],
         messages: list[str | None],
     ) -> None:
         """Decode samples outside the caches, and write them to the disk cache, if there is one."""
         is_whole = self._decoded_px != self.crop_px
-        wholes = torch.empty((len(rest), self._decoded_px, self._decoded_px, 3), dtype=torch.uint8)
-        images = list(wholes.permute(0, 3, 1, 2)) if is_whole else [out[i] for i in rest]
+        shape = (len(rest), self._decoded_px, self._decoded_px, 3)
+        images = list(np.empty(shape, np.uint8)) if is_whole else [out[i] for i in rest]
         encoded = [Encoded(sample.data, places[i], self._range(sample)) for i, sample in rest.items()]
-        found = self._decode(encoded, images, self._sizes)
-        for (i, sample), image_CHW, message in zip(rest.items(), images, found, strict=True):
+        found = self._decode(encoded, [_tensor(image_HWC) for image_HWC in images], self._sizes)
+        for (i, sample), image_HWC, message in zip(rest.items(), images, found, strict=True):
             messages[i] = message
             if message is None and sample.slot:
-                sample.slot.write(_array(image_CHW))
+                sample.slot.write(image_HWC)
             if message is None and is_whole:
-                self._crop(_array(image_CHW), places[i], out[i])
+                self._crop(image_HWC, places[i], out[i])
 
-    def _crop(self, image_HWC: np.ndarray, place: Place, out_CHW: Tensor) -> None:
+    def _crop(self, image_HWC: np.ndarray, place: Place, out_HWC: np.ndarray) -> None:
         """Write the crop of an image of decoded_px; NumPy copies it in a third of PyTorch's time."""
         top, tall = span(self._decoded_px, self._decoded_px, self.crop_px, place[0])
         left, wide = span(self._decoded_px, self._decoded_px, self.crop_px, place[1])
-        _array(out_CHW)[...] = image_HWC[top : top + tall, left : left + wide]
+        out_HWC[...] = image_HWC[top : top + tall, left : left + wide]
 
     def _range(self, sample: EncodedSample) -> GreyRange | None:
         return self._options.grey_range or sample.grey_range
 
-    def _from_memory(self, sample: EncodedSample, place: Place, out_CHW: Tensor) -> bool:
+    def _from_memory(self, sample: EncodedSample, place: Place, out_HWC: np.ndarray) -> bool:
         """Write the crop by way of the cache in memory; return False if the sample has no cache, or a full one."""
         whole_CHW = sample.decoded_cache and sample.decoded_cache.image(
             sample.key,
@@ -120,10 +121,11 @@ class Decoder:
         if whole_CHW is None:
             return False
         resize_px = self._options.resize_px
-        out_CHW.copy_(crop_resized(whole_CHW, resize_px=resize_px, crop_px=self.crop_px, place=place))
+        crop_CHW = crop_resized(whole_CHW, resize_px=resize_px, crop_px=self.crop_px, place=place)
+        _tensor(out_HWC).copy_(crop_CHW)
         return True
 
 
-def _array(image_CHW: Tensor) -> np.ndarray:
-    """Return the memory of an image in channels-last memory, (H, W, 3)."""
-    return image_CHW.permute(1, 2, 0).numpy()
+def _tensor(image_HWC: np.ndarray) -> Tensor:
+    """Return an image's memory as (3, H, W)."""
+    return torch.from_numpy(image_HWC).permute(2, 0, 1)
