@@ -42,7 +42,7 @@ from fourds_dist.training.strategies.optim import OptimConfig, TaskOptimizers
 
 WARM_UP_STEPS = 6
 STEPS_AHEAD = 2
-SOURCES = ("disk", "s3")
+SOURCES = ("disk", "s3", "cache")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -138,7 +138,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         began = time.perf_counter()
         num_bytes = _write(folder / "shards", options.images, options.copies)
         made_s = time.perf_counter() - began
-        urls = {"disk": str(folder / "shards")}
+        urls = {"disk": str(folder / "shards"), "cache": str(folder / "shards")}
         if "s3" in options.feed_from:
             os.environ.update(stack.enter_context(s3_server(folder, avoid=all_cores[: max(cores)])))
             urls["s3"] = "s3://photos/shards"
@@ -153,11 +153,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         fixed = timed(repeat(first.to(device)), train, device, options.feed_seconds, lambda: 0.0)
         print(f"the step with one batch: {fixed.images_per_s:.0f} images/s\n{HEADER}", flush=True)
         rows = []
-        for number, source, decoders in product(cores, options.feed_from, options.decoders):
-            os.sched_setaffinity(
-                0, all_cores[:number]
-            )  # also of threads and processes that start from now on
-            stream = _stream(urls[source], options, num_bytes, decoders, device)
+        cases = [FeedCase(*case) for case in product(options.feed_from, options.decoders, cores)]
+        for case in cases:
+            source, decoders, number = case.source, case.decoders, case.cores
+            if source == "cache" and decoders == "gpu":
+                continue  # the cache holds images that CPUs decode
+            cache = folder / "cache" if source == "cache" else None
+            if cache and not cache.exists():
+                filling = _stream(urls[source], options, num_bytes, decoders, device, cache)
+                for _ in islice(filling.batches(0), filling.num_steps_per_epoch + 1):
+                    pass
+            # Threads and processes that start from now on are bound, too.
+            os.sched_setaffinity(0, all_cores[:number])
+            stream = _stream(urls[source], options, num_bytes, decoders, device, cache)
             fed = timed(
                 prefetch_to_device(stream.batches(1), device),
                 train,
@@ -169,7 +177,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 stream.batches(2), lambda _: None, torch.device("cpu"), options.feed_seconds / 2, lambda: 0.0
             )
             by = "gpu" if stream.gpu else decoders
-            rows.append(FeedRow(FeedCase(source, decoders, number), fed, alone, fixed, by))
+            rows.append(FeedRow(case, fed, alone, fixed, by))
             print(rows[-1].text(), flush=True)
             os.sched_setaffinity(0, all_cores)
     return {"fixed": asdict(fixed), "rows": [asdict(row) for row in rows], "num_classes": NUM_CLASSES}
@@ -248,11 +256,14 @@ def _stream(
     num_bytes: int,
     decoders: Any,
     device: torch.device,
+    cache: Path | None = None,
 ) -> TrainStream:
     config = DataConfig(
         resize_px=options.image_size * 256 // 224,
         crop_px=options.image_size,
         decoders=decoders,
+        cache_dir=cache and str(cache),
+        cache_decoded_gib=64 if cache else 0,
         # Smaller than the data, so that they are not all in memory.
         shuffle_mib=min(256.0, num_bytes / 2**20 / 4),
     )

@@ -1,23 +1,27 @@
 """Data: from WebDataset shards to batches of pixels, independent of the number of workers.
 
-    format/manifest          classes, splits and shards of a dataset folder
-    format/index             byte range of each sample in its shard
-    stream/split             one split of a domain, and which of its labels are used
-    stream/labelled_batches  a separate order of labelled images, for a minimum share of them in every batch
-    stream/order             the order of samples: a pure function of (data, global batch, seed, epoch)
-    io/range_reader          ranged reads with retries; io/disk_cache caches them on a node's disk
-    stream/samples           encoded samples by position, with checksums; broken samples are left out up to a budget
-    stream/partition_reader  a rank's partitions of the order, read ahead
-    decode/pixels            8-bit RGB of any image file; the model card contains this code
-    decode/grey              the grey range of a data set, for images of more than 8 bits
-    decode/crop_box          the box of each crop
-    decode/decode            crops of the training size; stream/preprocessing describes them in weights files
-    decode/decoded_cache     decoded images of small data sets, cached for the next epoch
-    stream/batches           threads decode samples into batches
-    augment/                 further augmentation: drawn with the batch, applied on its device before the step
-    stream/stream            combines these modules: `TrainStream` and `evaluation_batches`
-    pack/                    writes dataset folders
-    datasets/, files/        sources of images; image files on disk
+    format/manifest            classes, splits and shards of a dataset folder
+    format/index               byte range of each sample in its shard
+    stream/split               one split of a domain, and which of its labels are used
+    stream/labelled_batches    a separate order of labelled images, for a minimum share of them in every batch
+    stream/order               the order of samples: a pure function of (data, global batch, seed, epoch)
+    io/range_reader            ranged reads with retries; io/disk_cache caches them on a node's disk
+    stream/samples             encoded samples by position, with checksums
+    stream/quarantine          broken samples are left out up to a budget
+    stream/partition_reader    a rank's partitions of the order, read ahead
+    decode/pixels              8-bit RGB of any image file; the model card contains this code
+    decode/grey                the grey range of a data set, for images of more than 8 bits
+    decode/crop_box            the box of each crop
+    decode/decode              crops of the training size; stream/preprocessing describes them in weights files
+    decode/decoded_cache       decoded images of small data sets, cached in memory for the next epoch
+    decode/decoded_disk_cache  decoded images of any data set, cached on each node's disk
+    decode/gpu                 decoding on the GPU that trains
+    stream/decoder             crops of samples, from these caches or decoded
+    stream/batches             threads decode samples into batches
+    augment/                   further augmentation: drawn with the batch, applied on its device before the step
+    stream/stream              combines these modules: `TrainStream` and `evaluation_batches`
+    pack/                      writes dataset folders
+    datasets/, files/          sources of images; image files on disk
 
 The step number alone is the position in the data: a stream yields batches from a given step on.
 """

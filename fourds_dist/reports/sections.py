@@ -137,7 +137,7 @@ def speed(run: Run) -> ReportSection | None:
     if longest > 0.2:
         words.append(
             f"Up to {longest:.0%} of the time was spent waiting for data. More data.threads or "
-            "launch.cpus_per_worker, data.cache_dir, or smaller images reduce the wait."
+            "launch.cpus_per_worker, data.cache_dir with data.cache_decoded_gib, or smaller images reduce the wait."
         )
     return ReportSection("speed", "Throughput", words, charts=drawn) if drawn else None
 

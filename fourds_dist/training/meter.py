@@ -23,7 +23,7 @@ BOTTLENECKS = {
     "data_wait": (
         0.2,
         "bound by data: {share:.0%} of the time this worker waited for images; raise data.threads or the CPUs per "
-        "worker, pack smaller images, or cache decoded ones (data.decoded_cache_mib)",
+        "worker, pack smaller images, or cache decoded ones (data.cache_decoded_gib)",
     ),
     "network_wait": (
         0.1,

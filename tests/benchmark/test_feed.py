@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+import subprocess
+import sys
 from itertools import repeat
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ import torch
 
 from fourds_dist.benchmark import feed, photos
 from fourds_dist.benchmark.__main__ import main
-from fourds_dist.benchmark.feed import Speed
+from fourds_dist.benchmark.feed import FeedCase, FeedRow, Speed
 from fourds_dist.data import Batch
 from tests.training.tiny import tiny_four_ds
 
@@ -40,48 +41,46 @@ def test_feeding_tells_waiting_from_working(monkeypatch):
     assert speed.cores == pytest.approx(0.5)
 
 
-def test_a_tiny_step_is_fed(tmp_path, monkeypatch, capsys):
+def test_a_tiny_step_is_fed_from_each_source(tmp_path, monkeypatch, capsys):
     """All but the size of the networks as on a GPU."""
+    monkeypatch.setattr(feed, "WARM_UP_STEPS", 1)
     monkeypatch.setattr(feed, "build_task", lambda *_: tiny_four_ds())
     monkeypatch.setattr(photos, "NUM_CLASSES", 5)
     arguments = (
-        "data --feed --device cpu --feed-batch 2 --image-size 8 --feed-seconds 0.4 --images 12 --copies 2"
+        "data --feed --device cpu --feed-batch 2 --image-size 8 --feed-seconds 0.2 --images 12 --copies 2"
     )
+    arguments += " --feed-cores 1 --feed-from disk cache --decoders threads"
     main([*arguments.split(), "--json", str(tmp_path / "out.json")])
     figures = json.loads((tmp_path / "out.json").read_text())
-    assert 0 < figures["feed"]["fed from disk"]["waiting"] < 1
-    assert figures["fed_over_fixed"] > 0
-    assert "the step needs" in capsys.readouterr().out
+    assert [row["case"]["source"] for row in figures["rows"]] == ["disk", "cache"]
+    for row in figures["rows"]:
+        assert row["fed"]["images_per_s"] > 0
+        assert 0 < row["fed"]["waiting"] < 1
+    assert "the step with one batch" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_the_step_is_fed_and_its_figures_are_written(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(feed, "WARM_UP_STEPS", 1)
-    arguments = (
-        "data --feed --device cpu --feed-batch 2 --image-size 32 --feed-seconds 0.1 --images 12 --copies 1"
+def test_a_row_compares_the_step_with_and_without_data() -> None:
+    fixed, fed = Speed(1000.0, 0.02, 1.0, step_ms=100.0), Speed(900.0, 0.1, 5.0, step_ms=103.0)
+    row = FeedRow(FeedCase("disk", "auto", 4), fed, Speed(2000.0, 0.0, 4.0), fixed, "gpu")
+    assert row.waiting == pytest.approx(0.08)
+    assert row.slower == pytest.approx(0.03)
+    assert row.text().split() == ["disk", "gpu", "4", "900", "0.900", "8.0%", "3.0%", "5.00", "2000"]
+
+
+def test_children_count_as_cpu_time(tmp_path) -> None:
+    busy = (
+        "import time; end = time.process_time() + 0.2\n"
+        "while time.process_time() < end: pass\n"
+        "print(1, flush=True); input()"
     )
-    main([*arguments.split(), "--json", str(tmp_path / "out.json")])
-    figures = json.loads((tmp_path / "out.json").read_text())
-    assert set(figures["feed"]) == {"one batch on the device", "fed from disk", "loader alone"}
-    assert all(speed["images_per_s"] > 0 for speed in figures["feed"].values())
-    assert "fed over fixed" in capsys.readouterr().out
-
-
-def test_figures_are_ratios_to_the_step_with_one_batch(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = {
-        "one batch on the device": Speed(1000.0, 0.0, 1.0),
-        "fed from disk": Speed(900.0, 0.1, 5.0),
-        "loader alone": Speed(2000.0, 0.0, 4.0),
-    }
-    stream = SimpleNamespace(counts={"broken": 2})
-    shown = feed._shown(rows, stream, argparse.Namespace(feed_batch=256))  # pyright: ignore[reportArgumentType]
-    assert shown["fed_over_fixed"] == pytest.approx(0.9)
-    assert shown["loader_over_step"] == pytest.approx(2.0)
-    assert shown["cpu_ms_per_image"] == pytest.approx(2.0)  # 4 cores, 2,000 images/s
-    assert (shown["faults"], shown["batch"]) == ({"broken": 2}, 256)
-    told = capsys.readouterr().out
-    assert "fed over fixed 0.900, waiting 10.0%" in told
-    assert "the step needs 2.0 cores of decoding" in told
+    before = feed.cpu_seconds()
+    with subprocess.Popen(
+        [sys.executable, "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout
+        child.stdout.readline()
+        assert feed.cpu_seconds() - before >= 0.15
+        child.communicate(b"\n")
 
 
 def test_a_generator_is_closed_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:

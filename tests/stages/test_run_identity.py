@@ -48,6 +48,7 @@ DONE = ("source.json", "summary.json")
 AT_ANY_TIME = (
     "data.threads=1 data.prefetch_batches=1 data.read_threads=2 data.retry_timeout_s=9 data.decoded_cache_mib=1",
     "data.shuffle_mib=1 data.max_bad_fraction=0.5 data.decoders=threads data.cache_dir=/cache",
+    "data.cache_dir=/cache data.cache_decoded_gib=9",
     "step.eval_batch_size_per_rank=8 step.gradient_accumulation_steps=2 step.log_every_steps=3 "
     "step.max_nonfinite_steps=5",
     "step.compile=true step.cuda_graph=false",

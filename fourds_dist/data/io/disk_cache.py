@@ -32,11 +32,36 @@ _HEADER_BYTES = 4
 _LOW_WATER = 0.9
 """Share of the limit to which the cache shrinks once its pages exceed the limit."""
 
+EXAMPLE_FOLDER = Path(tempfile.gettempdir(), "fourds-cache")
+"""Folder that messages suggest as data.cache_dir."""
+
 Read = Callable[[str, int, int], bytes]
 
 
 class CacheFolderError(ValueError):
     """The cache folder cannot be used; the message names the key."""
+
+
+def cache_folder(folder: str | Path) -> Path:
+    """Make data.cache_dir and return its path.
+
+    Raises:
+        CacheFolderError: the folder is in a store, or cannot be made or written.
+    """
+    folder = plain(str(folder))
+    if is_url(folder):
+        raise CacheFolderError(
+            f"data.cache_dir={folder} is in a store; give a folder on a disk of each node, for example "
+            f"data.cache_dir={EXAMPLE_FOLDER}"
+        )
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        probe = Path(folder, f".probe-{os.getpid()}-{threading.get_ident()}")
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise CacheFolderError(f"data.cache_dir={folder} cannot be written: {error.strerror}") from None
+    return Path(folder)
 
 
 class DiskCache:
@@ -52,25 +77,12 @@ class DiskCache:
     """
 
     def __init__(self, folder: str | Path, limit_bytes: int, expected_bytes: int = 0) -> None:
-        folder = plain(str(folder))
-        if is_url(folder):
-            raise CacheFolderError(
-                f"data.cache_dir={folder} is in a store; give a folder on a disk of each node, for example "
-                f"data.cache_dir={Path(tempfile.gettempdir(), 'fourds-cache')}"
-            )
-        self._folder = Path(folder)
+        self._folder = cache_folder(folder)
         self._limit_bytes = limit_bytes
         self._cached_share = min(1.0, _LOW_WATER * limit_bytes / expected_bytes) if expected_bytes else 1.0
         self._written_bytes = 0
         self._lock = threading.Lock()
         self._off = False
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            probe = self._folder / f".probe-{os.getpid()}-{threading.get_ident()}"
-            probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            raise CacheFolderError(f"data.cache_dir={folder} cannot be written: {error.strerror}") from None
         _shrink_once(self._folder, limit_bytes)
 
     def range(

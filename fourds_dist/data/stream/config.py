@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Literal
 
 import torch
@@ -12,11 +13,14 @@ from fourds_dist.config.section import ConfigSection
 from fourds_dist.data.augment.config import AugmentConfig
 from fourds_dist.data.decode.crop_box import ResizeMode
 from fourds_dist.data.decode.decoded_cache import ByteBudget
+from fourds_dist.data.decode.decoded_disk_cache import DecodedDiskCache
 from fourds_dist.data.decode.grey import is_range
 from fourds_dist.data.decode.pixels import MOST_PIXELS
-from fourds_dist.data.io.disk_cache import DiskCache
+from fourds_dist.data.io.disk_cache import EXAMPLE_FOLDER, DiskCache
 from fourds_dist.data.io.range_reader import RangeFetcher
-from fourds_dist.data.stream.batches import MOST_THREADS, DecodeOptions, num_threads
+from fourds_dist.data.stream.batches import MOST_THREADS, num_threads
+from fourds_dist.data.stream.decoder import DecodeOptions
+from fourds_dist.data.stream.split import Split
 
 MIB = 1 << 20
 MOST_PX = 8192
@@ -111,7 +115,13 @@ class DataConfig(ConfigSection):
     """Folder on each node's disk that caches data read from object storage; null: no cache."""
 
     cache_gib: Annotated[float, SPEED] = Field(default=100.0, gt=0)
-    """Size limit of cache_dir in GiB, for all workers of a node together."""
+    """Size limit of the encoded data in cache_dir in GiB, for all workers of a node together."""
+
+    cache_decoded_gib: Annotated[float, NUMERICS] = Field(default=0.0, ge=0)
+    """Size limit in GiB of decoded images in cache_dir, for all workers of a node and both domains together. A node
+    decodes each image once, in runs of many epochs. An image takes 3 resize_px^2 bytes; images beyond the limit are
+    decoded in every epoch. With a limit, all training images are resized whole and then cropped, which moves crops by
+    less than a pixel of the original image; evaluation images do not change. 0: no cache."""
 
     @model_validator(mode="after")
     def _check(self) -> DataConfig:
@@ -126,13 +136,34 @@ class DataConfig(ConfigSection):
                 raise ValueError(
                     f"{key} applies to train_crop=random_resized; set train_crop, or remove {key}"
                 )
+        if self.cache_decoded_gib:
+            self._check_decoded_cache()
         return self
 
-    def decoding(self, world_size: int, gpu: torch.device | None = None) -> DecodeOptions:
+    def _check_decoded_cache(self) -> None:
+        if self.cache_dir is None:
+            raise ValueError(
+                f"cache_decoded_gib={self.cache_decoded_gib:g} needs cache_dir, a folder on a disk of each node, for "
+                f"example data.cache_dir={EXAMPLE_FOLDER}"
+            )
+        for key, needed in (("resize_mode", "squeeze"), ("train_crop", "random")):
+            if (value := getattr(self, key)) != needed:
+                raise ValueError(
+                    f"cache_decoded_gib holds squeezed images of resize_px, which {key}={value} cannot use; set "
+                    f"{key}={needed}, or cache_decoded_gib=0"
+                )
+        if self.decoders == "gpu":
+            raise ValueError(
+                "cache_decoded_gib holds images that CPUs decode; set decoders=auto, or cache_decoded_gib=0"
+            )
+
+    def decoding(
+        self, world_size: int, decoded_px: int | None = None, gpu: torch.device | None = None
+    ) -> DecodeOptions:
         """Return the decoding options of every rank.
 
         Args:
-            gpu: see `DecodeOptions`.
+            decoded_px, gpu: see `DecodeOptions`.
         """
         threads = self.threads or num_threads(world_size)
         chosen = self.decoders != "threads" and threads > MOST_THREADS
@@ -144,21 +175,53 @@ class DataConfig(ConfigSection):
             in_processes,
             self.prefetch_batches,
             self.grey_range,
-            round(self.max_megapixels * 1e6),
+            self._most_pixels,
+            decoded_px,
             self.resize_mode,
             gpu,
         )
+
+    @property
+    def _most_pixels(self) -> int:
+        return round(self.max_megapixels * 1e6)
 
     def budget(self) -> ByteBudget:
         """Return the budget for cached decoded images."""
         return ByteBudget(int(self.decoded_cache_mib * MIB))
 
-    def fetcher(self, expected_bytes: int) -> RangeFetcher:
-        """Return a fetcher that reads through the disk cache if cache_dir is set.
+    def disk_cache(self, split: Split, decoded_px: int) -> DecodedDiskCache | None:
+        """Return the disk cache of a split's decoded images; None without cache_decoded_gib.
+
+        Args:
+            decoded_px: side of the images: resize_px for whole images, crop_px for central crops.
+
+        Raises:
+            CacheFolderError: cache_dir cannot be used.
+        """
+        if not self.cache_decoded_gib:
+            return None
+        assert self.cache_dir is not None
+        shards = [(shard.name, shard.num_samples, shard.num_bytes, shard.sha256) for shard in split.shards]
+        has_hashes = all(shard.sha256 for shard in split.shards)
+        how = (self.resize_px, self.grey_range or split.grey_range, self._most_pixels)
+        return DecodedDiskCache(
+            self.cache_dir,
+            int(self.cache_decoded_gib * 1024 * MIB),
+            json.dumps([None if has_hashes else split.url, shards, how]),
+            split.num_positions,
+            decoded_px,
+            f"{split.url} ({split.name})",
+        )
+
+    def fetcher(self, expected_bytes: int, disk_cache: DecodedDiskCache | None = None) -> RangeFetcher:
+        """Return a fetcher that reads through the cache of encoded data if cache_dir is set.
 
         Args:
             expected_bytes: size of all data that will be read.
+            disk_cache: cache of the decoded images: their encoded data are read once, so they need no cache.
         """
+        expected_bytes = round(expected_bytes * (1 - (disk_cache.share if disk_cache else 0)))
+        if self.cache_dir is None or (disk_cache and not expected_bytes):
+            return RangeFetcher(self.retry_timeout_s)
         limit_bytes = int(self.cache_gib * 1024 * MIB)
-        cache = DiskCache(self.cache_dir, limit_bytes, expected_bytes) if self.cache_dir else None
-        return RangeFetcher(self.retry_timeout_s, cache)
+        return RangeFetcher(self.retry_timeout_s, DiskCache(self.cache_dir, limit_bytes, expected_bytes))

@@ -37,8 +37,7 @@ class PartitionReader:
         epoch_of: Callable[[int], EpochOrder],
         submit: Callable[[np.ndarray], Future[Block]],
     ) -> None:
-        self._order = order
-        self._blocks = self._all_blocks(partition, step, epoch_of)
+        self._blocks = _all_blocks(order, partition, step, epoch_of)
         self._submit = submit
         self._block: Block = []
         self._at = 0
@@ -62,14 +61,16 @@ class PartitionReader:
         positions, skip = next(self._blocks)
         return self._submit(positions), skip
 
-    def _all_blocks(
-        self, partition: int, step: int, epoch_of: Callable[[int], EpochOrder]
-    ) -> Iterator[tuple[np.ndarray, int]]:
-        epoch, step_of_epoch = self._order.place(step)
-        start = step_of_epoch * self._order.samples_per_partition_step
-        while True:
-            yield from epoch_of(epoch).blocks(partition, start)
-            epoch, start = epoch + 1, 0
+
+def _all_blocks(
+    order: Order, partition: int, step: int, epoch_of: Callable[[int], EpochOrder]
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield the blocks of a partition, epoch after epoch."""
+    epoch, step_of_epoch = order.place(step)
+    start = step_of_epoch * order.samples_per_partition_step
+    while True:
+        yield from epoch_of(epoch).blocks(partition, start)
+        epoch, start = epoch + 1, 0
 
 
 def epochs_of(order: Order) -> Callable[[int], EpochOrder]:

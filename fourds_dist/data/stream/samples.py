@@ -1,31 +1,25 @@
-"""Encoded samples by position: indices, ranged reads, checksums, and the handling of broken samples."""
+"""Encoded samples by position: indices, ranged reads and checksums."""
 
 from __future__ import annotations
 
-import logging
-import math
-import shlex
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from fourds_dist.data.decode.decoded_disk_cache import DecodedDiskCache, Slot
 from fourds_dist.data.decode.grey import GreyRange
-from fourds_dist.data.format.index import UNLABELLED, ShardIndex, packed_from
+from fourds_dist.data.format.index import UNLABELLED, ShardIndex
 from fourds_dist.data.io.range_reader import DataError, RangeFetcher
 from fourds_dist.data.stream.split import Split, load_index
 
 if TYPE_CHECKING:
     from fourds_dist.data.decode.decoded_cache import DecodedCache
-
-log = logging.getLogger(__name__)
 
 LARGEST_GAP_BYTES = 64 << 10
 """Requested samples with at most this gap are read in one range; the bytes between them are discarded."""
@@ -49,9 +43,26 @@ class EncodedSample:
     data: memoryview
     label: int
     decoded_cache: DecodedCache | None = None
-    """Cache for the decoded image."""
+    """Cache for the decoded image in memory."""
     grey_range: GreyRange | None = None
     """Grey range of the data set (`grey`)."""
+    slot: Slot | None = None
+    """Slot for the decoded image in the disk cache."""
+
+
+class CachedSample(NamedTuple):
+    """A sample whose decoded image is in the disk cache; its encoded bytes are not read."""
+
+    key: str
+    label: int
+    slot: Slot
+    reader: SampleReader
+
+    def encoded(self) -> EncodedSample | BrokenSample:
+        """Read the encoded image, because the cached one is damaged."""
+        (sample,) = self.reader.read(np.array([self.slot.position]), from_cache=False)
+        assert not isinstance(sample, CachedSample)
+        return sample
 
 
 class BrokenSample(NamedTuple):
@@ -61,7 +72,9 @@ class BrokenSample(NamedTuple):
     cause: str
 
 
-Block = list[EncodedSample | BrokenSample]
+Sample = EncodedSample | CachedSample | BrokenSample
+
+Block = list[Sample]
 """Samples that are read together, in shuffled order."""
 
 
@@ -115,93 +128,14 @@ class IndexRows:
         return cls(keys, index.offsets, index.sizes, index.labels, index.checksums)
 
 
-class Quarantine:
-    """Broken samples that were left out, with the cause of each, up to a budget.
-
-    Args:
-        split_url, split_name: the split, for messages.
-        budget: number of distinct samples that may be left out.
-        packed_from: sample key -> text that names the file that the image was packed from.
-    """
-
-    def __init__(
-        self, split_url: str, split_name: str, budget: int, packed_from: Callable[[str], str] = lambda key: ""
-    ) -> None:
-        self._url, self._where = split_url, f"{split_url} ({split_name})"
-        self._packed_from = packed_from
-        self._budget = budget
-        self._lock = threading.Lock()
-        self.causes: dict[str, str] = {}
-
-    @classmethod
-    def of(cls, split: Split, max_bad_fraction: float, world_size: int = 1) -> Quarantine:
-        """Return the quarantine of a split, with a budget of max_bad_fraction of its samples, rounded up.
-
-        Args:
-            world_size: number of ranks that share the budget, in evaluation, where each rank reads its own samples. In
-                training every rank reads all samples in the course of the epochs, and the budget is not shared.
-        """
-        budget = math.ceil(max_bad_fraction * split.num_positions / world_size)
-        return cls(split.url, split.name, budget, partial(packed_from_of, split))
-
-    def __len__(self) -> int:
-        return len(self.causes)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.causes
-
-    def add(self, key: str, cause: str) -> None:
-        """Add a broken sample.
-
-        Raises:
-            DataError: the budget is exceeded.
-        """
-        with self._lock:
-            if key in self.causes:
-                return
-            self.causes[key] = cause
-            log.warning("left out %s: %s", key, cause)
-            if len(self.causes) <= self._budget:
-                return
-        raise self.error()
-
-    def error(self, what: str = "") -> DataError:
-        """Return the error that ends the run; its message lists the samples left out so far.
-
-        Args:
-            what: why the run ends, if the budget is not the reason.
-        """
-        with self._lock:
-            first, num_broken = list(self.causes.items())[:10], len(self.causes)
-        listed = "\n".join(f"  {k}{self._packed_from(k)}: {c}" for k, c in first)
-        return DataError(
-            f"{self._where}: {what and what + '; '}this worker read {num_broken} broken samples; its budget is "
-            f"{self._budget} (data.max_bad_fraction):\n{listed}\n"
-            f"list all with `python -m fourds_dist.pack verify {shlex.quote(self._url)} --decode`; repair them, or "
-            "leave them out by packing again with --decode --skip-bad (`pack index` takes both options, too), or raise "
-            "the budget"
-        )
-
-
-def packed_from_of(split: Split, key: str) -> str:
-    """Name the file that a sample's image was packed from, for messages; read the name from the index of the shard."""
-    for number, shard in enumerate(split.shards):
-        if not key.startswith(f"{shard.name}/"):
-            continue
-        with suppress(ValueError, OSError, DataError):
-            index = load_index(split, number)
-            rows = np.flatnonzero(index.keys == key[len(shard.name) + 1 :])
-            return packed_from(index, int(rows[0])) if len(rows) else ""
-    return ""
-
-
 class SampleReader:
     """Reads samples of a split by position; safe to use from many threads.
 
     Args:
         ranges: reads ranges of the shards.
         fetcher: reads the indices, and the samples that have to be read again.
-        decoded_cache: cache for decoded images; None: no cache.
+        decoded_cache: cache for decoded images in memory; None: no cache.
+        disk_cache: cache for decoded images on the node's disk; None: no cache.
     """
 
     def __init__(
@@ -210,40 +144,70 @@ class SampleReader:
         ranges: RangeReader,
         fetcher: RangeFetcher,
         decoded_cache: DecodedCache | None = None,
+        disk_cache: DecodedDiskCache | None = None,
     ) -> None:
         self._split = split
         self._ranges = ranges
         self._fetcher = fetcher
         self._decoded_cache = decoded_cache
+        self._disk_cache = disk_cache
         self._rows: OrderedDict[int, IndexRows] = OrderedDict()
         self._num_rows = 0
         self._lock = threading.Lock()
 
-    def read(self, positions: np.ndarray) -> Block:
+    def read(self, positions: np.ndarray, *, from_cache: bool = True) -> Block:
         """Return the samples at `positions`, in that order; broken ones do not match their checksums.
+
+        Args:
+            from_cache: whether the encoded bytes of images in the disk cache are left unread.
 
         Raises:
             DataError: a shard or its index cannot be read.
         """
-        found: list[EncodedSample | BrokenSample | None] = [None] * len(positions)
+        found: list[Sample | None] = [None] * len(positions)
         shards, rows = self._split.locate(positions)
-        for shard in np.unique(shards):
-            of_shard = np.flatnonzero(shards == shard)
-            index = self._index(int(shard))
-            for number, data in self._read_rows(int(shard), index, rows[of_shard]):
-                at, row = int(of_shard[number]), int(rows[of_shard[number]])
-                key = f"{self._split.shards[shard].name}/{index.keys[row].decode()}"
-                checked = self._checked(int(shard), index, row, data)
-                if isinstance(checked, str):
-                    found[at] = BrokenSample(key, checked)
-                    continue
-                label = self._label(positions[at], index, row)
-                found[at] = EncodedSample(key, checked, label, self._decoded_cache, self._split.grey_range)
+        cached = np.zeros(len(positions), dtype=bool)
+        if self._disk_cache and from_cache:
+            cached = self._disk_cache.holds(positions)
+        for shard in np.unique(shards).tolist():
+            index, of_shard = self._index(shard), np.flatnonzero(shards == shard)
+            keys, labels, slots = self._columns(shard, index, positions[of_shard], rows[of_shard])
+            for number in np.flatnonzero(cached[of_shard]).tolist():
+                slot = slots[number]
+                assert slot is not None
+                found[of_shard[number]] = CachedSample(keys[number], labels[number], slot, self)
+            missing = np.flatnonzero(~cached[of_shard])
+            for nth, data in self._read_rows(shard, index, rows[of_shard[missing]]):
+                number = int(missing[nth])
+                checked = self._checked(shard, index, int(rows[of_shard[number]]), data)
+                found[of_shard[number]] = (
+                    BrokenSample(keys[number], checked)
+                    if isinstance(checked, str)
+                    else EncodedSample(
+                        keys[number],
+                        checked,
+                        labels[number],
+                        self._decoded_cache,
+                        self._split.grey_range,
+                        slots[number],
+                    )
+                )
         return found  # pyright: ignore[reportReturnType]
 
-    def _label(self, position: int, index: IndexRows, row: int) -> int:
-        mask = self._split.label_mask
-        return int(index.labels[row]) if mask is None or mask[position] else UNLABELLED
+    def _columns(
+        self, shard: int, index: IndexRows, positions: np.ndarray, rows: np.ndarray
+    ) -> tuple[list[str], list[int], list[Slot | None]]:
+        """Return the keys, labels and slots of some rows of a shard."""
+        shard_name, mask = self._split.shards[shard].name, self._split.label_mask
+        keys = [f"{shard_name}/{key.decode()}" for key in index.keys[rows].tolist()]
+        labels = (
+            index.labels[rows] if mask is None else np.where(mask[positions], index.labels[rows], UNLABELLED)
+        )
+        if (cache := self._disk_cache) is None:
+            return keys, labels.tolist(), [None] * len(keys)
+        checksums = index.checksums[rows].tolist()
+        slots = [Slot(cache, *at) for at in zip(positions.tolist(), checksums, strict=True)]
+        return keys, labels.tolist(), list(slots)
 
     def _index(self, shard: int) -> IndexRows:
         with self._lock:

@@ -5,7 +5,7 @@ Memory of one of N workers:
     encoded images    at most 2 shuffle_mib / N: every partition holds a block and, from its middle on, the next block.
                       Twice that with labelled_fraction, where labelled images have separate partitions. A split of at
                       most shuffle_mib is held whole in every worker
-    decoded images    at most decoded_cache_mib, for splits that are held whole
+    decoded images    at most decoded_cache_mib, for splits that are held whole; none with cache_decoded_gib
     pixels            (prefetch_batches + 2) batches of 3 crop_px^2 bytes per image: 38 MB each at 256 images of 224 px;
                       on the GPU if it decodes, and there 512 MiB of decoded images besides (`decode.gpu`)
     indices           about 50 bytes per sample, for at most 2 million samples (`samples.MOST_INDEXED_SAMPLES`)
@@ -19,6 +19,7 @@ stream ends, for whatever reason, its threads end.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -49,8 +50,11 @@ from fourds_dist.data.stream.order import (
     num_partitions,
 )
 from fourds_dist.data.stream.partition_reader import PartitionReader, SampleRef, epochs_of
-from fourds_dist.data.stream.samples import Block, EncodedSample, InMemoryShards, Quarantine, SampleReader
+from fourds_dist.data.stream.quarantine import Quarantine
+from fourds_dist.data.stream.samples import Block, EncodedSample, InMemoryShards, SampleReader
 from fourds_dist.data.stream.split import Split
+
+log = logging.getLogger(__name__)
 
 IN_MEMORY_BLOCK_SAMPLES = 32
 """Samples that a partition reads at a time from data in memory."""
@@ -121,8 +125,9 @@ class TrainStream:
         device: torch.device | None = None,
     ) -> None:
         self._config, self._seed = config, seed
-        self._world_size = world_size
+        self._rank, self._world_size = rank, world_size
         self._device = device
+        self._decoded_px = config.resize_px if config.cache_decoded_gib else config.crop_px
         shares = _shares(splits, global_batch_size, config.source_fraction)
         budget = budget or config.budget()
         self._domains = [_Domain(name, split, config, budget) for name, split in splits.items()]
@@ -136,6 +141,7 @@ class TrainStream:
         first = self._domains[0]
         self.num_steps_per_epoch = first.split.num_samples // shares[first.name]
         self.wait_s = 0.0
+        self._has_logged_cached = False
 
     @property
     def bad_samples(self) -> frozenset[str]:
@@ -159,7 +165,11 @@ class TrainStream:
             ValueError: data.decoders=gpu without a GPU that decodes JPEGs.
             DataError: data cannot be read.
         """
-        if self._device is None or self._config.decoders not in ("auto", "gpu"):
+        if (
+            self._device is None
+            or self._config.decoders not in ("auto", "gpu")
+            or self._config.cache_decoded_gib
+        ):
             return None
         from fourds_dist.data.decode.gpu import check_gpu_decodes, engine_header, has_jpeg_engine
 
@@ -184,12 +194,19 @@ class TrainStream:
         readers = Pool(self._config.read_threads, "read")
         batches = decoded(
             self._plans(step, [stream.refs(step, readers) for stream in self._streams]),
-            self._config.decoding(self._world_size, gpu),
+            self._config.decoding(self._world_size, self._decoded_px, gpu),
             waiting=self._timed,
             check=self._check,
         )
         try:
-            yield from batches
+            for batch in batches:
+                yield batch
+                del (
+                    batch
+                )  # only the caller holds the batch's memory while this generator waits for the next batch
+                step += 1
+                if step % self.num_steps_per_epoch == 0:
+                    self._log_cached()
         finally:
             for domain in self._domains:
                 domain.fetcher.stop()
@@ -219,6 +236,17 @@ class TrainStream:
         mix = draw_mix(augment, self._config.crop_px, random) if augment.mixes else None
         return Draws.of(images, augment, mix)
 
+    def _log_cached(self) -> None:
+        """Log once, at the end of the first epoch, how many images the disk caches hold."""
+        if self._rank == 0 and not self._has_logged_cached:
+            self._has_logged_cached = True
+            for domain in self._domains:
+                if cache := domain.disk_cache:
+                    log.info(
+                        "%d of %d decoded images of %s are cached; cached ones are not decoded again",
+                        *(cache.num_held, cache.num_samples, domain.split.url),
+                    )
+
     def _timed(self, get: Callable[[], Batch | None]) -> Batch | None:
         began = time.perf_counter()
         try:
@@ -228,15 +256,17 @@ class TrainStream:
 
 
 class _Domain:
-    """Fetcher, reader and quarantine of one domain's data."""
+    """Fetcher, reader, quarantine and disk cache of one domain's data."""
 
     def __init__(self, name: str, split: Split, config: DataConfig, budget: ByteBudget) -> None:
         self.name, self.split = name, split
-        self.fetcher = config.fetcher(split.num_bytes)
+        self.disk_cache = config.disk_cache(split, config.resize_px)
+        self.fetcher = config.fetcher(split.num_bytes, self.disk_cache)
         self.quarantine = Quarantine.of(split, config.max_bad_fraction)
         fits = fits_in_memory(split, config)
         ranges = InMemoryShards(self.fetcher) if fits else self.fetcher
-        self.reader = SampleReader(split, ranges, self.fetcher, DecodedCache(budget) if fits else None)
+        in_memory = DecodedCache(budget) if fits and self.disk_cache is None else None
+        self.reader = SampleReader(split, ranges, self.fetcher, in_memory, self.disk_cache)
 
     def some(self) -> Block:
         """Read a few samples of the whole split."""
@@ -335,11 +365,13 @@ def evaluation_batches(
     The last batch may be smaller. A rank may have none if the split has fewer samples than there are ranks.
 
     Args:
-        decoded_cache: cache of the split's decoded images for the next evaluation, used if the split fits in memory;
-            None: no cache.
+        decoded_cache: cache of the split's decoded images for the next evaluation, used if the split fits in memory
+            and there is no disk cache, which holds central crops; None: no cache.
     """
-    fetcher = config.fetcher(split.num_bytes)
-    reader = SampleReader(split, fetcher, fetcher, decoded_cache if fits_in_memory(split, config) else None)
+    disk_cache = config.disk_cache(split, config.crop_px)
+    fetcher = config.fetcher(split.num_bytes, disk_cache)
+    in_memory = decoded_cache if fits_in_memory(split, config) and disk_cache is None else None
+    reader = SampleReader(split, fetcher, fetcher, in_memory, disk_cache)
     quarantine = Quarantine.of(split, config.max_bad_fraction, world_size)
     share = evaluation_share(split.num_samples, rank, world_size)
     readers = Pool(min(config.read_threads, EVALUATION_READS), "read")

@@ -101,12 +101,19 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_a_stream_gives_the_same_batches_either_way(tmp_path) -> None:
+@pytest.mark.parametrize("cache_decoded_gib", [0, 1])
+def test_a_stream_gives_the_same_batches_either_way(tmp_path, cache_decoded_gib: int) -> None:
     split = open_split(StreamConfig(url=write_dataset(tmp_path / "set", [17, 40])), "train")
     taken = []
     for decoders in ("threads", "processes"):
         config = DataConfig(
-            resize_px=SIDE + 2, crop_px=SIDE, threads=1, decoders=decoders, decoded_cache_mib=0
+            resize_px=SIDE + 2,
+            crop_px=SIDE,
+            threads=1,
+            decoders=decoders,
+            decoded_cache_mib=0,
+            cache_dir=f"{tmp_path}/{decoders}",
+            cache_decoded_gib=cache_decoded_gib,
         )
         stream = TrainStream({"target": split}, config, global_batch_size=12, rank=0, world_size=1, seed=0)
         batches = stream.batches(2)

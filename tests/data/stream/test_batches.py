@@ -15,9 +15,11 @@ import torch
 from fourds_dist.data import DataError
 from fourds_dist.data.decode.threads import num_cores
 from fourds_dist.data.stream.batch import Batch
-from fourds_dist.data.stream.batches import BatchPlan, DecodeOptions, decoded, decoding_pool, num_threads
+from fourds_dist.data.stream.batches import BatchPlan, decoded, decoding_pool, num_threads
+from fourds_dist.data.stream.decoder import DecodeOptions
 from fourds_dist.data.stream.partition_reader import SampleRef
-from fourds_dist.data.stream.samples import Block, BrokenSample, EncodedSample, Quarantine
+from fourds_dist.data.stream.quarantine import Quarantine
+from fourds_dist.data.stream.samples import Block, BrokenSample, EncodedSample
 from tests.data.shards import SIDE, image_of, numbers_in, write_dataset
 from tests.data.stream.test_stream import SIZES
 

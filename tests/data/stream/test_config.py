@@ -8,8 +8,9 @@ from typing import Any
 import fsspec
 import pytest
 
-from fourds_dist.data.stream.batches import MOST_THREADS, DecodeOptions, num_threads
+from fourds_dist.data.stream.batches import MOST_THREADS, num_threads
 from fourds_dist.data.stream.config import DataConfig
+from fourds_dist.data.stream.decoder import DecodeOptions
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,8 @@ from fourds_dist.data.stream.config import DataConfig
         ({"source_fraction": 1}, "less than 1"),
         ({"threads": 0}, "greater than or equal to 1"),
         ({"resize_px": 8193}, "less than or equal to 8192"),
+        ({"cache_decoded_gib": 9}, r"cache_decoded_gib=9 needs cache_dir, .* for example data\.cache_dir=/"),
+        ({"cache_decoded_gib": -1, "cache_dir": "c"}, "greater than or equal to 0"),
         ({"unknown": 1}, "unknown"),
         ({"resize_mode": "squash"}, "'squeeze' or 'shortest_side'"),
         ({"train_crop": "random_resized", "scale": (0, 1)}, "greater than 0"),

@@ -1,4 +1,4 @@
-"""Samples by position: few ranged reads, checked bytes, and a budget for broken samples."""
+"""Samples by position: few ranged reads, and checked bytes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,7 @@ from fourds_dist.data.decode.grey import GreyRange
 from fourds_dist.data.format.index import ShardIndex
 from fourds_dist.data.io.range_reader import RangeFetcher
 from fourds_dist.data.stream import samples
-from fourds_dist.data.stream.samples import (
-    EncodedSample,
-    IndexRows,
-    InMemoryShards,
-    Quarantine,
-    SampleReader,
-    packed_from_of,
-)
+from fourds_dist.data.stream.samples import EncodedSample, IndexRows, InMemoryShards, SampleReader
 from fourds_dist.data.stream.split import Split
 from tests.data.shards import image_of, write_dataset
 
@@ -167,38 +160,3 @@ def test_keys_of_rows_are_utf_8() -> None:
     index = ShardIndex(np.array(["köter", "a"]), np.array(["jpg"] * 2), none, none, none, none)
     assert IndexRows.of(index).keys.tolist() == ["köter".encode(), b"a"]
     assert len(IndexRows.of(ShardIndex(np.zeros(0, np.str_), none, none, none, none, none)).keys) == 0
-
-
-def test_a_budget_of_broken_samples(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    split = split_of(tmp_path / "a set", [5])
-    quarantine = Quarantine.of(split, 0.3)  # of 5 samples, rounded up
-    for key in ("train-00000.tar/a", "train-00000.tar/b", "train-00000.tar/a"):
-        quarantine.add(key, "why")
-    assert len(quarantine) == 2
-    assert "train-00000.tar/a" in quarantine
-    assert caplog.text.count("left out train-00000.tar/a: why") == 1
-    with pytest.raises(DataError) as error:
-        quarantine.add("train-00000.tar/c", "why not")
-    told = str(error.value)
-    assert told.startswith(
-        f"{split.url} (train): this worker read 3 broken samples; its budget is 2 (data.max_bad"
-    )
-    assert "\n  train-00000.tar/c: why not\n" in told
-    assert f"`python -m fourds_dist.pack verify '{split.url}' --decode`" in told
-    assert str(quarantine.error("no image is left")).startswith(
-        f"{split.url} (train): no image is left; this worker"
-    )
-    shared = Quarantine.of(split, 0.3, world_size=2)  # 0.75 of a sample
-    shared.add("x", "")
-    with pytest.raises(DataError, match="its budget is 1"):
-        shared.add("y", "")
-
-
-def test_the_file_that_a_sample_was_packed_from(tmp_path: Path) -> None:
-    split = split_of(tmp_path / "set", [2])
-    path, index = Path(split.index_url(0)), index_of(split, 0)
-    path.write_bytes(replace(index, sources=np.array(["cat/1.png", "dog/2.png"])).to_bytes())
-    assert "dog/2.png" in packed_from_of(split, "train-00000.tar/00001")
-    assert packed_from_of(split, "train-00000.tar/gone") == packed_from_of(split, "train-7.tar/00001") == ""
-    path.unlink()
-    assert packed_from_of(split, "train-00000.tar/00001") == ""
