@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,20 @@ class S3Server:
         self.fs.mkdir(name)
         return f"s3://{name}"
 
-    @property
+    @cached_property
     def fs(self) -> Any:
-        """A file system of the server itself, whatever endpoint and credentials a test has set."""
+        """A file system of the server itself, whatever endpoint and credentials a test has set.
+
+        The connection is made once: botocore reads its description of S3 for every new one.
+        """
         import s3fs
 
         return s3fs.S3FileSystem(
-            key=s3.KEY, secret=s3.SECRET, endpoint_url=self.endpoint, skip_instance_cache=True
+            key=s3.KEY,
+            secret=s3.SECRET,
+            endpoint_url=self.endpoint,
+            skip_instance_cache=True,
+            use_listings_cache=False,
         )
 
     def upload(self, folder: Path, url: str) -> None:
