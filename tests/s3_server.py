@@ -16,6 +16,7 @@ import fsspec.config
 import pytest
 
 from fourds_dist.processes.parent_death import bound
+from fourds_dist.runs import lease
 from tests.harness import s3
 
 
@@ -89,6 +90,8 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
                 patch.delenv(name, raising=False)
             # fsspec reads FSSPEC_* once, when it is imported.
             patch.setitem(fsspec.config.conf, "s3", {"endpoint_url": endpoint})
+            # No other host takes these folders, so a driver need not wait long for a later writer of its lease.
+            patch.setattr(lease, "SETTLE_S", 0.2)
             forget_connections()
             yield S3Server(endpoint, root, environment)
         forget_connections()

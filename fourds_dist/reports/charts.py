@@ -188,17 +188,18 @@ def finished(name: str, title: str, words: str, figure: Figure) -> Chart:
     """Render a figure as SVG and, with its title, as PNG."""
     svg, png = io.BytesIO(), io.BytesIO()
     engine = figure.get_layout_engine()
-    assert engine is not None
     with warnings.catch_warnings():  # the browser has fonts for all scripts; PNGs show boxes
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from (current )?font")
         warnings.filterwarnings("ignore", message=r"Matplotlib currently does not support .* natively")
         # With a layout engine, or a tight box, each file would take two layouts and two drawings.
-        engine.execute(figure)
-        figure.set_layout_engine(None)
+        if engine is not None:
+            engine.execute(figure)
+            figure.set_layout_engine(None)
         figure.savefig(svg, format="svg", dpi=130, metadata={"Date": None, "Creator": None})
         heading = figure.suptitle(title, x=0.02, y=1, ha="left", va="bottom", fontsize=10, fontweight="bold")
         extent = heading.get_window_extent().transformed(figure.dpi_scale_trans.inverted())
-        area = Bbox.union([figure.bbox_inches, extent]).padded(0.1)
+        # Without a layout, parts may lie outside the figure.
+        area = "tight" if engine is None else Bbox.union([figure.bbox_inches, extent]).padded(0.1)
         figure.savefig(png, format="png", dpi=150, facecolor="white", bbox_inches=area)
     return Chart(name, title, words, figure.get_figwidth(), svg.getvalue(), png.getvalue())
 
