@@ -20,8 +20,21 @@ RAY = "ray"
 LONGEST = (
     RAY,
     "tests/test_anywhere.py",
-    "tests/cli/test_train.py",
     "tests/experiments/executor/test_process_pool.py",
+    "tests/inference/export/test_export.py",
+    "tests/fuzz/test_fuzz.py",
+    "tests/cli/test_train.py",
+    "tests/data/test_faults.py",
+    "tests/cli/test_compare.py",
+    "tests/data/stream/test_stream.py",
+    "tests/data/decode/test_processes.py",
+    "tests/processes/test_parent_death.py",
+    "tests/models/test_backbones.py",
+    "tests/models/test_pairs.py",
+    "tests/method/test_fourds.py",
+    "tests/experiments/compare/test_plan.py",
+    "tests/inference/test_examples.py",
+    "tests/training/strategies/test_base.py",
 )
 """Groups that take the longest, in the order in which they start; all others start after them, in the order of files.
 
