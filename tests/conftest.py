@@ -69,11 +69,18 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", marker)
 
 
+@pytest.hookimpl(optionalhook=True)  # a hook of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config) -> object:
+    from tests.schedule import GroupScheduling
+
+    return GroupScheduling(config)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # With --dist loadgroup a file's tests share one process, and so do all tests of the shared Ray.
-    for item in items if config.pluginmanager.hasplugin("xdist") else ():
-        needs_ray = "local_ray" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("ray" if needs_ray else item.nodeid.split("::")[0]))
+    if config.pluginmanager.hasplugin("xdist"):
+        from tests.schedule import group_of, place
+
+        items.sort(key=lambda item: place(group_of(item.nodeid, config.rootpath)))
     no_gpu = pytest.mark.skip(reason="needs a CUDA device")
     not_asked = pytest.mark.skip(reason="slow; give --slow")
     for item in items:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.small_network import STAGES
 
@@ -15,13 +17,29 @@ NUM_TEST = 359
 
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with shards/digits, shards/digits-photos, runs/digits (finished) and seven.png; not to be changed."""
+    """A folder with shards/digits, shards/digits-photos, runs/digits (finished) and seven.png; not to be changed.
+
+    All processes of pytest-xdist share the folder; the first that needs the folder builds it.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return _build(tmp_path_factory.mktemp("workplace"))
+    folder = tmp_path_factory.getbasetemp().parent / "workplace"
+    done = folder.with_suffix(".done")
+    with FileLock(folder.with_suffix(".lock")):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # a process that failed or died leaves a part
+            folder.mkdir()
+            _build(folder)
+            done.touch()
+    return folder
+
+
+def _build(folder: Path) -> Path:
     from fourds_dist.api import fit
     from fourds_dist.data.datasets.digits import digits
     from fourds_dist.data.pack.writer import pack_domain
     from fourds_dist.inference.loading import load_student
 
-    folder = tmp_path_factory.mktemp("workplace")
     for name, domain in zip(("digits", "digits-photos"), digits(crops_per_digit=1), strict=True):
         pack_domain(domain, str(folder / "shards" / name))
     with pytest.MonkeyPatch.context() as patch:

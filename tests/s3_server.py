@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import fsspec.config
 import pytest
 
 from fourds_dist.processes.parent_death import bound
+from fourds_dist.runs import lease
 from tests.harness import s3
 
 
@@ -35,13 +37,20 @@ class S3Server:
         self.fs.mkdir(name)
         return f"s3://{name}"
 
-    @property
+    @cached_property
     def fs(self) -> Any:
-        """A file system of the server itself, whatever endpoint and credentials a test has set."""
+        """A file system of the server itself, whatever endpoint and credentials a test has set.
+
+        The connection is made once: botocore reads its description of S3 for every new one.
+        """
         import s3fs
 
         return s3fs.S3FileSystem(
-            key=s3.KEY, secret=s3.SECRET, endpoint_url=self.endpoint, skip_instance_cache=True
+            key=s3.KEY,
+            secret=s3.SECRET,
+            endpoint_url=self.endpoint,
+            skip_instance_cache=True,
+            use_listings_cache=False,
         )
 
     def upload(self, folder: Path, url: str) -> None:
@@ -81,6 +90,8 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
                 patch.delenv(name, raising=False)
             # fsspec reads FSSPEC_* once, when it is imported.
             patch.setitem(fsspec.config.conf, "s3", {"endpoint_url": endpoint})
+            # No other host takes these folders, so a driver need not wait long for a later writer of its lease.
+            patch.setattr(lease, "SETTLE_S", 0.2)
             forget_connections()
             yield S3Server(endpoint, root, environment)
         forget_connections()

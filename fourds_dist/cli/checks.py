@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from fourds_dist.io.error_text import one_line
-from fourds_dist.io.extras import fix, install, install_this_clone
+from fourds_dist.io.extras import fix, importing, install, install_this_clone
 
 
 class Level(enum.Enum):
@@ -116,10 +116,15 @@ def memory() -> Iterator[Finding]:
 
 def ray_starts() -> Iterator[Finding]:
     """Check that Ray joins the cluster of the environment, or starts a local one."""
-    from fourds_dist.launch.ray.cluster import (  # this module sets Ray's environment before its import
-        connected,
-        ray,
-    )
+    try:
+        with importing("ray"):
+            from fourds_dist.launch.ray.cluster import (  # this module sets Ray's environment before its import
+                connected,
+                ray,
+            )
+    except RuntimeError as error:
+        yield Finding(str(error), Level.BAD)
+        return
 
     began, ending = time.perf_counter(), ExitStack()
     try:

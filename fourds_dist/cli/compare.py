@@ -76,16 +76,18 @@ def _work(plan: ComparisonPlan, chosen: ComparisonPlan | None, console: Console)
     from fourds_dist.experiments.compare.pending import finished_runs, pending_tasks
     from fourds_dist.experiments.compare.plan import check_runs, refuse_others, representatives
     from fourds_dist.experiments.executor.base import TaskResult
-    from fourds_dist.experiments.executor.open import open_executor
+    from fourds_dist.experiments.executor.open import check_imports, open_executor
     from fourds_dist.experiments.executor.run_tasks import remove_checkpoints, run_tasks
     from fourds_dist.launch.run import prepare
 
     refuse_others(plan)
     failures: dict[str, str] = {}
     if chosen is not None:
+        tasks = pending_tasks(chosen)
+        if tasks:
+            check_imports(plan.config.through)
         prepare(plan.base, [chosen.given[cell] for cell in representatives(chosen)])
         check_runs(chosen)
-        tasks = pending_tasks(chosen)
         remove_checkpoints(finished_runs(chosen, tasks))
         num_ended = 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from fourds_dist.cli.image_options import add_grey_range, add_max_megapixels
@@ -19,6 +20,7 @@ _MEGAPIXELS = "89; see data.max_megapixels"
 _MOST_THREADS = 256
 
 
+@cache
 def parser_of(description: str | None) -> argparse.ArgumentParser:
     """Return the parser; `subcommand` of the parsed arguments is the word after `pack`."""
     parser = argparse.ArgumentParser(

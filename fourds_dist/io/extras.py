@@ -7,8 +7,14 @@ uv made has no pip; there `pip` would be the pip of another Python.
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
+
+from fourds_dist.io.error_text import error_line
 
 _FOLDER = Path(__file__).resolve().parents[2]
 
@@ -28,6 +34,34 @@ def fix(extra: str) -> str:
 def install(*requirements: str, upgrade: bool = False) -> str:
     """Return the command that installs other packages."""
     return " ".join((_pip(), *(["--upgrade"] if upgrade else []), *(_quoted(r) for r in requirements)))
+
+
+@contextmanager
+def importing(package: str, otherwise: str = "") -> Iterator[None]:
+    """Give a failure of the imports within the context a message of one line with the remedy.
+
+    Args:
+        package: a required package of fourds_dist, which may be missing or broken.
+        otherwise: remedy without the package, for the end of the message.
+
+    Raises:
+        RuntimeError: an import failed; a broken package raises errors of any class.
+    """
+    try:
+        yield
+    except Exception as error:
+        needed = f"{package} cannot be imported ({error_line(error)}); {install(_requirement(package))}"
+        raise RuntimeError(f"{needed}, or {otherwise}" if otherwise else needed) from error
+
+
+def _requirement(package: str) -> str:
+    """Return the requirement of fourds_dist on a package, with its versions."""
+    try:
+        required = metadata.requires("fourds_dist") or []
+    except metadata.PackageNotFoundError:  # a copy of the sources that is not installed
+        required = []
+    found = (text.partition(";")[0].strip() for text in required if "extra ==" not in text)
+    return next((text for text in found if re.match(rf"{package}(?![\w.-])", text)), package)
 
 
 def install_this_clone() -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
 
 from fourds_dist.config.loading import Draft, builtin_config, draft, dump
 from fourds_dist.config.stage_names import StageName
+from fourds_dist.io.extras import importing
 from fourds_dist.io.storage import translate_storage_errors
 from fourds_dist.io.terminal import say, words
 from fourds_dist.launch.observer import RunObserver
@@ -86,7 +87,8 @@ def run(settings: Settings, *, wait_s: float = 0.0, observer: RunObserver | None
     is_main = world is None or world.is_main
     with _claimed(settings, world, wait_s) if is_main else nullcontext():
         if world is None:
-            from fourds_dist.launch.ray.train import run_on_ray
+            with _importing_ray():
+                from fourds_dist.launch.ray.train import run_on_ray
 
             run_on_ray(settings, observer)
         else:
@@ -113,6 +115,9 @@ def _claimed(settings: Settings, world: World | None, wait_s: float) -> Iterator
     if stages and not left:
         yield
         return
+    if settings.launch.runner == "ray":
+        with _importing_ray():  # before the data is packed
+            import fourds_dist.launch.ray.train  # noqa: F401
     with held(folder.url, wait_s=wait_s):
         changed = changes(folder, settings)  # again: another driver may have changed the folder
         prepare(settings)
@@ -122,6 +127,10 @@ def _claimed(settings: Settings, world: World | None, wait_s: float) -> Iterator
         if changed and (begun := begun_stages(folder, settings)):
             folder.note(left[0] if left else begun[-1], f"resumes with other values: {'; '.join(changed)}")
         yield
+
+
+def _importing_ray() -> AbstractContextManager[None]:
+    return importing("ray", "train in this process with launch.runner=inline")
 
 
 def _show_report(folder: RunFolder, console: Console, *, is_kept: bool) -> None:

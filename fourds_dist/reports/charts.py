@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.transforms import Bbox
 
 SERIES = ["#0072b2", "#bf5200", "#00795a", "#a8447f", "#7a6200", "#5b5f66"]
 GAIN, LOSS, INK, SOFT, LINE = SERIES[0], SERIES[1], "#1c1f23", "#5f666f", "#d9dde2"
@@ -186,12 +187,20 @@ def legend(figure: Figure, axes: Axes) -> None:
 def finished(name: str, title: str, words: str, figure: Figure) -> Chart:
     """Render a figure as SVG and, with its title, as PNG."""
     svg, png = io.BytesIO(), io.BytesIO()
+    engine = figure.get_layout_engine()
     with warnings.catch_warnings():  # the browser has fonts for all scripts; PNGs show boxes
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from (current )?font")
         warnings.filterwarnings("ignore", message=r"Matplotlib currently does not support .* natively")
+        # With a layout engine, or a tight box, each file would take two layouts and two drawings.
+        if engine is not None:
+            engine.execute(figure)
+            figure.set_layout_engine(None)
         figure.savefig(svg, format="svg", dpi=130, metadata={"Date": None, "Creator": None})
-        figure.suptitle(title, x=0.02, ha="left", fontsize=10, fontweight="bold")
-        figure.savefig(png, format="png", dpi=150, facecolor="white", bbox_inches="tight")
+        heading = figure.suptitle(title, x=0.02, y=1, ha="left", va="bottom", fontsize=10, fontweight="bold")
+        extent = heading.get_window_extent().transformed(figure.dpi_scale_trans.inverted())
+        # Without a layout, parts may lie outside the figure.
+        area = "tight" if engine is None else Bbox.union([figure.bbox_inches, extent]).padded(0.1)
+        figure.savefig(png, format="png", dpi=150, facecolor="white", bbox_inches=area)
     return Chart(name, title, words, figure.get_figwidth(), svg.getvalue(), png.getvalue())
 
 

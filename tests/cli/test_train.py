@@ -22,6 +22,7 @@ from fourds_dist.launch.run import QUICKSTART
 from fourds_dist.method import BackboneConfig, build_backbone
 from fourds_dist.stages.settings import Settings
 from tests.data.shards import write_dataset
+from tests.small_network import STAGES
 
 SHORT = (
     "prepare=null",
@@ -35,6 +36,17 @@ SHORT = (
     "target.unlabelled=drop",
 )
 """Changes to the quickstart that make it a matter of seconds."""
+
+SMALL = tuple(
+    f"{network}.{key}={value}"
+    for network in ("teacher", "student")
+    for key, value in {
+        "arch": "tests.small_network:small",
+        "stem": "imagenet",
+        "stages": json.dumps(STAGES),
+    }.items()
+)
+"""Networks for the tests that train them; the quickstart's ResNets take four times as long."""
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +73,7 @@ def test_two_workers_on_ray_from_shards_to_a_student(
     local_ray: None, shards: Path, tmp_path: Path, capsys
 ) -> None:
     changes = (
+        *SMALL,
         "run.name=two",
         "launch.workers=2",
         "launch.cpus_per_worker=0.5",
@@ -84,7 +97,7 @@ def test_two_workers_on_ray_from_shards_to_a_student(
     assert any((run / "distill").glob("checkpoint-*"))
 
     # The student's file is enough to get the table's figure again.
-    student = build_backbone(BackboneConfig(arch="resnet10", stem="small"), 10).eval()
+    student = build_backbone(BackboneConfig(arch="tests.small_network:small"), 10).eval()
     student.load_state_dict(load_file(run / "student.safetensors"))
     config = DataConfig(resize_px=18, crop_px=16)
     split = open_split(StreamConfig(url=f"{shards}/target"), "test")
@@ -104,6 +117,7 @@ def test_two_workers_on_ray_from_shards_to_a_student(
 
 def test_one_process_without_ray(shards: Path, tmp_path: Path, capsys, caplog, monkeypatch) -> None:
     changes = (
+        *SMALL,
         "run.name=one",
         "launch.runner=inline",
         "tracking.wandb=disabled",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -60,3 +61,21 @@ def test_doctor_and_a_missing_driver_have_the_same_message(clone, monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(ValueError, match=r"driver for gs:// is not installed; pip install -e '\.\[gcs\]'"):
         locate("gs://bucket/x")
+
+
+@pytest.mark.parametrize("error", [ModuleNotFoundError("No module named 'ray'"), OSError("libcuda.so.1: no")])
+def test_a_required_package_that_is_missing_or_broken_has_a_remedy(error: Exception) -> None:
+    with pytest.raises(RuntimeError) as caught, extras.importing("ray", "use runner=inline"):
+        raise error
+    told = str(caught.value)
+    assert told.startswith(f"ray cannot be imported ({type(error).__name__}: {error}); ")
+    assert re.search(r"pip install '?ray\S*'?, or use runner=inline$", told)
+
+
+def test_requirements_carry_their_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    requires = ["ray-x>=1", "ray[train]<3,>=2.60", "ray>=9; extra == 'a'", "wandb>=0.25"]
+    monkeypatch.setattr(extras.metadata, "requires", lambda name: requires)
+    assert extras._requirement("ray") == "ray[train]<3,>=2.60"
+    assert extras._requirement("torch") == "torch"
+    monkeypatch.setattr(extras.metadata, "requires", lambda name: None)
+    assert extras._requirement("ray") == "ray"

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,16 @@ def test_a_run_that_ends_early_has_no_table_and_says_so(
     assert capsys.readouterr().out.splitlines()[-1] == f"run.until=source: done, in {tmp_path}/early"
     assert (tmp_path / "early" / "teacher.safetensors").exists()
     assert not (tmp_path / "early" / "lease.json").exists()
+
+
+def test_without_ray_a_run_on_ray_is_refused_before_anything_is_written(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fourds_dist.launch.ray.train", None)  # as where Ray is missing
+    given = settings(data, tmp_path, "run.name=missing", "launch.runner=ray")
+    with pytest.raises(RuntimeError, match=r"^ray cannot be imported .*with launch\.runner=inline$"):
+        run(given)
+    assert not (tmp_path / "missing").exists()
 
 
 def test_a_run_that_is_done_needs_its_data_no_more(data: Path, tmp_path: Path) -> None:

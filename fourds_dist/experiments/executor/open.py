@@ -8,7 +8,19 @@ from contextlib import ExitStack, closing, contextmanager
 from fourds_dist.experiments.executor import Through
 from fourds_dist.experiments.executor.base import GRACE_S, AfterEpoch, Executor
 from fourds_dist.experiments.executor.in_process import InProcess
+from fourds_dist.io.extras import importing
 from fourds_dist.stages.settings import Settings
+
+
+def check_imports(through: Through) -> None:
+    """Check that the package that `through` needs can be imported, before data is packed.
+
+    Raises:
+        RuntimeError: the package is missing or broken.
+    """
+    if through == "ray":
+        with importing("ray", "use through=processes launch.runner=inline"):
+            import fourds_dist.launch.ray.train  # noqa: F401
 
 
 @contextmanager

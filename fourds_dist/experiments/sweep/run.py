@@ -23,6 +23,7 @@ from fourds_dist.config.loading import differing, parsed, to_yaml
 from fourds_dist.config.section import ConfigError
 from fourds_dist.experiments.base_run import is_run_key, with_word
 from fourds_dist.experiments.epochs import epochs_of
+from fourds_dist.experiments.executor.open import check_imports
 from fourds_dist.experiments.executor.run_tasks import remove_checkpoints
 from fourds_dist.experiments.sweep.config import SweepConfig
 from fourds_dist.experiments.sweep.controller import SweepController
@@ -57,6 +58,7 @@ def sweep(plan: SweepPlan, *, resume: bool, console: Console) -> StopReason | No
     """
     refuse_memory(plan.url, is_one_process=plan.config.through == "here")
     claim(plan, resume=resume)
+    check_imports(plan.config.through)
     with held(plan.url):
         claim(plan, resume=resume)  # again: another driver may have written here meanwhile
         prepare(plan.run)

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from fourds_dist.io.extras import importing
 from fourds_dist.method.task import Task
 from fourds_dist.ops.fused import is_channels_last
 from fourds_dist.training.checkpoint.learning_state import CheckpointRefusedError
@@ -281,8 +282,9 @@ def _odd_length_last(p: Tensor) -> bool:
 
 def _deepspeed() -> Any:
     """Import DeepSpeed, without an operator whose compilation at the first use on CPUs takes a minute."""
-    import deepspeed
-    import deepspeed.ops
+    with importing("deepspeed", "use launch.strategy=ddp"):
+        import deepspeed
+        import deepspeed.ops
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed

@@ -58,7 +58,7 @@ def test_a_killed_one_is_replaced(processes) -> None:
     assert pids(processes) != [pid]
 
 
-def test_an_image_that_kills_its_decoder_is_reported_and_others_are_decoded(monkeypatch) -> None:
+def test_an_image_that_kills_its_decoder_is_reported_and_others_are_decoded(processes, monkeypatch) -> None:
     """A defect of a decoder's own: one image of three ends every process that it is sent to."""
     whole = _Worker.decode
 
@@ -68,7 +68,6 @@ def test_an_image_that_kills_its_decoder_is_reported_and_others_are_decoded(monk
         return whole(self, images, *others)
 
     monkeypatch.setattr(_Worker, "decode", decode)
-    processes = DecodeProcesses(1)
     out = torch.zeros(3, 3, SIDE, SIDE, dtype=torch.uint8)
     images = [Encoded(data, (0.5, 0.5)) for data in (image_of(1), b"deadly", image_of(2))]
     said = processes(images, list(out), Sizes(SIDE, SIDE))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import NoReturn
 
 import pytest
 
 from fourds_dist.experiments.executor.in_process import InProcess
-from fourds_dist.experiments.executor.open import open_executor
+from fourds_dist.experiments.executor.open import check_imports, open_executor
 from fourds_dist.experiments.executor.process_pool import ProcessPool
 from fourds_dist.stages.launch_config import LaunchConfig
 from fourds_dist.stages.settings import Settings
@@ -49,3 +50,15 @@ def refuse_runs(executor: ProcessPool) -> None:
     for process in executor._idle:
         with pytest.raises(RuntimeError, match="shutdown"):
             process.do("{}")
+
+
+def test_without_ray_the_remedy_is_told_and_other_executors_need_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "fourds_dist.launch.ray.train", None)  # as where Ray is missing
+    with pytest.raises(
+        RuntimeError, match=r"^ray cannot be imported .*through=processes launch\.runner=inline$"
+    ):
+        check_imports("ray")
+    check_imports("here")
+    check_imports("processes")
