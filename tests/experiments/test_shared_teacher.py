@@ -32,7 +32,7 @@ OTHERS: dict[str, Any] = {
 }  # fmt: skip
 """Another value of every key that bears on the source stage, but on no weight of it."""
 
-ELSEWHERE = ("run.dir", "run.until", "prepare", "data.cache_dir", "data.decoders", "target.", "method.", "adapt.",
+ELSEWHERE = ("run.dir", "run.until", "prepare", "data.cache_dir", "target.", "method.", "adapt.",
              "adapt_stage.", "distill_stage.", "launch.", "tracking.")  # fmt: skip
 """Places, later stages, and `launch`, which runs may change when they go on."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import torch
@@ -21,12 +22,16 @@ from fourds_dist.data.io.range_reader import RangeFetcher
 from fourds_dist.data.stream.batches import MOST_THREADS, num_threads
 from fourds_dist.data.stream.decoder import DecodeOptions
 from fourds_dist.data.stream.split import Split
+from fourds_dist.io.storage import is_local, locate
 
 MIB = 1 << 20
 MOST_PX = 8192
 """Largest side of an image, in pixels."""
 MOST_WORKING = 1024
 """Largest number of threads, processes or prefetched batches of one worker."""
+
+LOCAL_READERS, REMOTE_READERS = 4, 16
+"""Threads that read from file systems, and from object storage."""
 
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -98,8 +103,9 @@ class DataConfig(ConfigSection):
     """Decoded images that each worker caches in memory, in MiB, for splits of at most shuffle_mib: small data sets are
     decoded once. The cache does not change the batches. 0: no cache."""
 
-    read_threads: Annotated[int, SPEED] = Field(default=16, ge=1, le=MOST_WORKING)
-    """Concurrent ranged reads of each worker."""
+    read_threads: Annotated[int | None, SPEED] = Field(default=None, ge=1, le=MOST_WORKING)
+    """Concurrent ranged reads of each worker; null: 16 from object storage, 4 from file systems, where more threads
+    only compete for Python's lock."""
 
     prefetch_batches: Annotated[int, SPEED] = Field(default=4, ge=1, le=MOST_WORKING)
     """Batches that each worker prepares ahead."""
@@ -180,6 +186,11 @@ class DataConfig(ConfigSection):
             self.resize_mode,
             gpu,
         )
+
+    def num_readers(self, splits: Iterable[Split]) -> int:
+        """Return the number of threads that read the splits."""
+        are_local = all(is_local(locate(split.url)[0]) for split in splits)
+        return self.read_threads or (LOCAL_READERS if are_local else REMOTE_READERS)
 
     @property
     def _most_pixels(self) -> int:

@@ -191,7 +191,7 @@ class TrainStream:
             DataError: data cannot be read, or too many samples are broken.
         """
         gpu = self.gpu  # before the readers' threads start, since it reads, too
-        readers = Pool(self._config.read_threads, "read")
+        readers = Pool(self._config.num_readers(domain.split for domain in self._domains), "read")
         batches = decoded(
             self._plans(step, [stream.refs(step, readers) for stream in self._streams]),
             self._config.decoding(self._world_size, self._decoded_px, gpu),
@@ -374,7 +374,7 @@ def evaluation_batches(
     reader = SampleReader(split, fetcher, fetcher, in_memory, disk_cache)
     quarantine = Quarantine.of(split, config.max_bad_fraction, world_size)
     share = evaluation_share(split.num_samples, rank, world_size)
-    readers = Pool(min(config.read_threads, EVALUATION_READS), "read")
+    readers = Pool(min(config.num_readers([split]), EVALUATION_READS), "read")
 
     def plans() -> Iterator[BatchPlan]:
         reads: deque[Future[Block]] = deque()

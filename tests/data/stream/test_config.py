@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
 import pytest
 
 from fourds_dist.data.stream.batches import MOST_THREADS, num_threads
-from fourds_dist.data.stream.config import DataConfig
+from fourds_dist.data.stream.config import LOCAL_READERS, REMOTE_READERS, DataConfig
 from fourds_dist.data.stream.decoder import DecodeOptions
 
 
@@ -72,3 +73,20 @@ def test_the_disk_cache_is_used_only_if_there_is_a_folder(tmp_path: Path) -> Non
         again = config.fetcher(4)
         assert bytes(again.range(where, 0, 4, 4)) == b"0123"
         assert again.counts["bytes"] == num_bytes
+
+
+def test_object_storage_has_more_readers_than_a_disk(tmp_path) -> None:
+    local, remote = (SimpleNamespace(url=url) for url in (str(tmp_path), "memory://photos"))
+    config = DataConfig()
+    assert config.num_readers([local, local]) == LOCAL_READERS  # pyright: ignore[reportArgumentType]
+    assert config.num_readers([local, remote]) == REMOTE_READERS  # pyright: ignore[reportArgumentType]
+    assert DataConfig(read_threads=7).num_readers([remote]) == 7  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("given", [
+    {"cache_dir": None}, {"resize_mode": "shortest_side"}, {"train_crop": "random_resized"}, {"decoders": "gpu"},
+])  # fmt: skip
+def test_what_the_decoded_cache_cannot_hold_is_refused(tmp_path, given) -> None:
+    (key,) = given
+    with pytest.raises(ValueError, match=f"cache_decoded_gib.*{key}"):
+        DataConfig(**{"cache_dir": str(tmp_path), "cache_decoded_gib": 1.0} | given)
