@@ -265,7 +265,7 @@ def _stream(
         cache_dir=cache and str(cache),
         cache_decoded_gib=64 if cache else 0,
         # Smaller than the data, so that they are not all in memory.
-        shuffle_mib=min(256.0, num_bytes / 2**20 / 4),
+        shuffle_mib=min(256.0, 0.75 * num_bytes / 2**20),
     )
     split = open_split(StreamConfig(url=url), "train")
     return TrainStream(
