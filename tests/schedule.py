@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 RAY = "ray"
@@ -45,9 +46,9 @@ A long group that starts last leaves the other cores without work at the end.
 class GroupScheduling(LoadScopeScheduling):
     """Sends whole groups to the processes, in the order of the collection."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, log: Producer) -> None:
         config.option.loadscopereorder = False
-        super().__init__(config)
+        super().__init__(config, log)
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid, self.config.rootpath)
