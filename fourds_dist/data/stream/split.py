@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from fourds_dist.config.effects import IMAGES, WEIGHTS
+from fourds_dist.config.effects import IMAGES, PLACE, WEIGHTS
 from fourds_dist.config.section import ConfigSection
 from fourds_dist.data.decode.grey import GreyRange
 from fourds_dist.data.format.index import UNLABELLED, ShardIndex
@@ -34,7 +34,13 @@ class StreamConfig(ConfigSection):
 
     url: Annotated[str | None, IMAGES] = None
     """Dataset folder, a path or URL (s3://bucket/photos), as written by `python -m fourds_dist.pack`; or some of its
-    shards: s3://bucket/photos/train-{00000..00099}.tar. Existing tars need `pack index URL` once."""
+    shards: s3://bucket/photos/train-{00000..00099}.tar. Existing tars need `pack index URL` once. Or images on this
+    machine, which are packed once, beside the folder of the run: a folder with a sub-folder per class, a list (CSV,
+    Parquet, ...) of paths and labels, or a folder with metadata.csv or metadata.jsonl."""
+
+    packed_from: Annotated[str | None, PLACE] = None
+    """The folder or list of images that is packed into `url` if `url` holds no data set yet. `train` sets this key when
+    `url` names images."""
 
     labels_per_class: Annotated[int | None, WEIGHTS] = Field(default=None, ge=0)
     """Number of training labels to use per class, drawn by run.seed; other images count as unlabelled. null: all."""
@@ -54,6 +60,8 @@ class StreamConfig(ConfigSection):
 
     @model_validator(mode="after")
     def _check(self) -> StreamConfig:
+        if self.packed_from is not None and self.url is None:
+            raise ValueError("packed_from without url; give the images as url, and remove packed_from")
         if self.labels_per_class == 0 and self.unlabelled == "drop":
             raise ValueError("labels_per_class=0 with unlabelled=drop leaves no training images")
         if self.labels_per_class == 0 and self.labelled_fraction > 0:
