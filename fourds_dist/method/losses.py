@@ -10,9 +10,19 @@ from torch import Tensor
 UNLABELLED = -1
 
 
-def cross_entropy(logits_BK: Float[Tensor, "B K"], labels_B: Int[Tensor, " B"]) -> Float[Tensor, ""]:
-    """Return the mean cross-entropy over the labelled images (Eq. 14); 0 with zero gradient if a batch has none."""
-    total = F.cross_entropy(logits_BK, labels_B, ignore_index=UNLABELLED, reduction="sum")
+def cross_entropy(
+    logits_BK: Float[Tensor, "B K"],
+    labels_B: Int[Tensor, " B"],
+    weights_K: Float[Tensor, " K"] | None = None,
+) -> Float[Tensor, ""]:
+    """Return the mean cross-entropy over the labelled images (Eq. 14); 0 with zero gradient if a batch has none.
+
+    Args:
+        weights_K: weight of each class; the sum over images is divided by their number, not by the sum of weights, so
+            that the loss does not depend on how images are divided into batches. None: 1 for every class.
+    """
+    weights = None if weights_K is None else weights_K.to(logits_BK.dtype)
+    total = F.cross_entropy(logits_BK, labels_B, weight=weights, ignore_index=UNLABELLED, reduction="sum")
     return total / (labels_B != UNLABELLED).sum().clamp(min=1)
 
 

@@ -25,7 +25,7 @@ class SourceClassifiers(Task):
 
     def forward(self, images: Float[Tensor, "B 3 H W"], labels: Int[Tensor, " B"]) -> Output:
         logits = {name: network(images) for name, network in self.networks.items()}
-        losses = {f"{name}_ce": cross_entropy(z, labels) for name, z in logits.items()}
+        losses = {f"{name}_ce": cross_entropy(z, labels, self.class_weights) for name, z in logits.items()}
         return Output.of(losses, weights={}, logits=logits)
 
     def classifiers(self) -> list[nn.Module]:

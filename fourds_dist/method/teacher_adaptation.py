@@ -52,7 +52,7 @@ class AdaptTeacher(Task):
         """Return the losses of one batch, which may mix labelled source images with target images (label -1 where
         unlabelled)."""
         z = self.teacher(images).float()
-        losses = {"teacher_ce": cross_entropy(z, labels)}
+        losses = {"teacher_ce": cross_entropy(z, labels, self.class_weights)}
         if self.config.method == "mcc":
             temperature = self.config.mcc_temperature
             losses["teacher_mcc"] = class_confusion(z, labels == UNLABELLED, temperature=temperature)

@@ -25,6 +25,7 @@ from fourds_dist.data import (
 )
 from fourds_dist.data.decode.decoded_cache import ByteBudget, DecodedCache
 from fourds_dist.data.format.manifest import read_manifest
+from fourds_dist.data.stream.class_weights import balanced_weights
 from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.io.url import split_pattern
 from fourds_dist.method.fourds import Predictor
@@ -53,8 +54,11 @@ SECTION: dict[StageName, str] = {"source": "source_stage", "adapt": "adapt_stage
 
 
 def stage_config(name: StageName, settings: Settings) -> StageConfig:
-    """Return the section of a stage."""
-    return getattr(settings, SECTION[name])
+    """Return the section of a stage, with the run's criterion of the best epoch where the stage has none."""
+    section: StageConfig = getattr(settings, SECTION[name])
+    if section.select_by is not None:
+        return section
+    return section.model_copy(update={"select_by": settings.run.select_by})
 
 
 def train_splits(name: StageName, settings: Settings) -> dict[str, Split]:
@@ -141,6 +145,8 @@ class StageRunner:
             "data": "+".join(s.fingerprint for s in splits.values()),
             "frozen weights": _fingerprint([p for p in task.parameters() if not p.requires_grad]),
         }
+        if domain.class_weights == "balanced":
+            task.class_weights = _class_weights(splits, data.source_fraction)
         freeze_unreached(task, num_images=2, side_px=data.crop_px, notify=self.notify)
         self._report_absent_classes(domain, "val")
         num_steps = config.epochs * stream.num_steps_per_epoch
@@ -273,6 +279,14 @@ class StageRunner:
                 sink(event)
 
         return emit
+
+
+def _class_weights(splits: Mapping[str, Split], source_fraction: float) -> torch.Tensor:
+    """Return the balanced weights of the classes in the batches of a stage, (K,)."""
+    shares = dict.fromkeys(splits, 1.0)
+    if len(splits) > 1:
+        shares = {"source": source_fraction, "target": 1 - source_fraction}
+    return torch.tensor(balanced_weights(splits, shares), dtype=torch.float32)
 
 
 def _fingerprint(tensors: list[nn.Parameter]) -> str:

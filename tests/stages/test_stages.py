@@ -222,7 +222,7 @@ def test_a_teacher_s_classes_are_taken_by_name_and_said_once(data: Path, tmp_pat
 
 def test_the_epoch_may_be_chosen_by_the_mean_over_classes(data: Path, tmp_path: Path) -> None:
     given = settings(
-        data, tmp_path, "run.name=mean", "distill_stage.select_by=mean_per_class", "distill_stage.epochs=2"
+        data, tmp_path, "run.name=mean", "run.select_by=mean_per_class", "distill_stage.epochs=2"
     )
     run(given)
     outcome = RunSummary.from_dict(RunFolder(given.run_url).read_json("summary.json"))
@@ -230,7 +230,7 @@ def test_the_epoch_may_be_chosen_by_the_mean_over_classes(data: Path, tmp_path: 
     chosen = epochs[outcome.selected_epoch - 1]
     assert outcome.validation_accuracy == chosen["validation"]["student"]["mean_per_class"]
     assert all(chosen["validation"][name]["loss"] is not None for name in ("student", "teacher_adapted"))
-    assert outcome.selected_by == "mean_per_class"
+    assert outcome.selected_by == "balanced_accuracy"
     student = outcome.lines[-1].target
     assert student.mean_per_class is not None
     assert RunSummary.from_dict(json.loads(json.dumps(outcome.as_dict()))) == outcome

@@ -53,6 +53,11 @@ class StreamConfig(ConfigSection):
     """Sampling weights against class imbalance: an image of a class of n training images gets the weight
     n^-class_balance. The length of an epoch stays the same. 0: no weights; 1: all classes are shown equally often."""
 
+    class_weights: Annotated[Literal["none", "balanced"], WEIGHTS] = "none"
+    """Weights of the classes in the cross-entropies of the stages on this domain. `balanced`: in inverse proportion to
+    the number of labelled training images of a class, as in scikit-learn, so that all classes count equally; an
+    alternative to class_balance, which shows images of small classes more often."""
+
     labelled_fraction: Annotated[float, WEIGHTS] = Field(default=0.0, ge=0, lt=1)
     """Minimum share of labelled images among this domain's images in every batch, for targets with few labels. Labelled
     and unlabelled images have separate orders then, and labelled images are shown more often. The length of an epoch
@@ -60,6 +65,11 @@ class StreamConfig(ConfigSection):
 
     @model_validator(mode="after")
     def _check(self) -> StreamConfig:
+        if self.class_weights == "balanced" and self.class_balance > 0:
+            raise ValueError(
+                f"class_weights=balanced and class_balance={self.class_balance:g} both correct the imbalance of "
+                "classes; set one of them"
+            )
         if self.packed_from is not None and self.url is None:
             raise ValueError("packed_from without url; give the images as url, and remove packed_from")
         if self.labels_per_class == 0 and self.unlabelled == "drop":
@@ -276,7 +286,7 @@ def _how_to_pack(manifest: Manifest, name: SplitName) -> str:
 
 
 def _chosen(split: Split, config: StreamConfig, seed: int) -> Split:
-    labels = _labels(split)
+    labels = labels_of(split)
     label_mask = np.ones(len(labels), dtype=bool)
     if config.labels_per_class is not None:
         label_mask = _label_subset(labels, config.labels_per_class, seed)
@@ -308,7 +318,7 @@ def _chosen(split: Split, config: StreamConfig, seed: int) -> Split:
     )
 
 
-def _labels(split: Split) -> np.ndarray:
+def labels_of(split: Split) -> np.ndarray:
     """Read the labels of the whole split, (num_positions,), from the shards' indices."""
     with ThreadPoolExecutor(16) as pool:
         indices = pool.map(lambda shard: load_index(split, shard), range(len(split.shards)))
