@@ -73,11 +73,11 @@ def results(run: Run) -> ReportSection:
     columns = ("network", "parameters", *measured, "images/s")
     networks = [line.network for line in summary.lines]
     strong = networks.index(STUDENT) if STUDENT in networks else None
+    measure = MEASURE_NAMES[summary.selected_by]
     words = (
         f"Test split of the target: {summary.lines[0].target.num_samples} images; chance {summary.chance:.1%}. The "
-        f"student has the weights of epoch {summary.selected_epoch}, selected on the validation split by "
-        f"{MEASURE_NAMES[summary.selected_by]} and loss ({summary.validation_accuracy:.1%} there). images/s: inference "
-        "on one worker."
+        f"student has the weights of epoch {summary.selected_epoch}, selected on the validation split by {measure} and "
+        f"loss (validation {measure} {summary.validation_accuracy:.1%}). images/s: inference on one worker."
     )
     return ReportSection("result", "Results", [words], [ReportTable(columns, rows, range(1, 8), strong)])
 

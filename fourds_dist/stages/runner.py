@@ -33,7 +33,7 @@ from fourds_dist.method.task import Task
 from fourds_dist.models.backbones import BackboneConfig
 from fourds_dist.models.weights.metadata import NetworkMetadata
 from fourds_dist.models.weights.networks import metadata
-from fourds_dist.runs.accuracy import Accuracy
+from fourds_dist.runs.accuracy import Accuracy, Measure
 from fourds_dist.runs.events import Event, Note, Sink, StageStarted, StepLogged
 from fourds_dist.runs.run_folder import MetricsFile, RunFolder
 from fourds_dist.stages.grey_ranges import grey_ranges_of
@@ -54,11 +54,13 @@ SECTION: dict[StageName, str] = {"source": "source_stage", "adapt": "adapt_stage
 
 
 def stage_config(name: StageName, settings: Settings) -> StageConfig:
-    """Return the section of a stage, with the run's criterion of the best epoch where the stage has none."""
-    section: StageConfig = getattr(settings, SECTION[name])
-    if section.select_by is not None:
-        return section
-    return section.model_copy(update={"select_by": settings.run.select_by})
+    """Return the section of a stage."""
+    return getattr(settings, SECTION[name])
+
+
+def criterion(name: StageName, settings: Settings) -> Measure:
+    """Return the measure that selects the best epoch of a stage."""
+    return stage_config(name, settings).select_by or settings.run.select_by
 
 
 def train_splits(name: StageName, settings: Settings) -> dict[str, Split]:
@@ -187,7 +189,7 @@ class StageRunner:
             LoopHooks(
                 self._store, self._emitter(rates), self._stop, self.folder.write_json, self._all_restart_notes
             ),
-            config=config,
+            config=config.model_copy(update={"select_by": criterion(self.name, settings)}),
             monitored=monitored,
             identity=identity,
             world=world,

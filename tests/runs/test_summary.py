@@ -43,6 +43,25 @@ def test_the_table_has_a_line_for_each_network() -> None:
     assert alone[-1].endswith("by accuracy and loss (50.0%); distilled at 1 images/s on 1 worker.")
 
 
+def test_few_classes_have_a_table() -> None:
+    counted = Accuracy(3, 5, 1.0, by_class=((2, 2, 4), (1, 3, 1), (0, 0, 0)))
+    summary = RunSummary(
+        "r", (NetworkResult("student", 1, None, counted),), 0.3, 1, 0.5, 1.0, 1, classes=("a", "[b]", "c")
+    )
+    lines = [cells(line) for line in shown(summary) if "│" in line]
+    assert lines[1:] == [
+        ["a", "2", "100.0%", "50.0%", "66.7%"],
+        ["[b]", "3", "33.3%", "100.0%", "50.0%"],
+        ["c", "0", "-", "-", "-"],
+    ]
+    assert RunSummary.from_dict(json.loads(json.dumps(summary.as_dict()))) == summary
+
+
+def test_a_former_name_of_a_measure() -> None:
+    values = {**SUMMARY.as_dict(), "selected_by": "mean_per_class"}
+    assert RunSummary.from_dict(values).selected_by == "balanced_accuracy"
+
+
 def test_a_summary_comes_back_from_json() -> None:
     values = json.loads(json.dumps(SUMMARY.as_dict()))
     assert RunSummary.from_dict(values) == SUMMARY
