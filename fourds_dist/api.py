@@ -9,6 +9,7 @@ from typing import Any
 
 from fourds_dist.config.loading import Draft, draft, dump, parsed
 from fourds_dist.config.section import ConfigError, ConfigSection
+from fourds_dist.launch.chosen import with_images
 from fourds_dist.launch.run import QUICKSTART, settings_of, train
 from fourds_dist.runs.layout import RunFile
 from fourds_dist.stages.finished_run import Run
@@ -27,7 +28,8 @@ def fit(
         config: path or URL of a YAML file, a mapping of sections, Settings, or a Run, whose configuration is used;
             None: the defaults, or the quickstart if there are no `sections`.
         sections: sections that override `config`: `launch={"workers": 4}`. `source` and `target` may be the path or URL
-            of their data. Values may also be paths, and numbers and arrays of NumPy and PyTorch.
+            of their data, which may be image folders. Values may also be paths, and numbers and arrays of NumPy and
+            PyTorch.
 
     >>> from fourds_dist import fit, load_student
     >>> few = {"labels_per_class": 20, "unlabelled": "drop"}
@@ -61,7 +63,8 @@ def fit(
         config = QUICKSTART
     file = _draft_of(config)
     changes = {key: _plain(key, value) for key, value in _flat(sections)}
-    settings = with_absolute_paths(settings_of(file.changed(changes, "fit"), file), Path.cwd())
+    given = file.changed(changes, "fit")
+    settings = with_images(with_absolute_paths(settings_of(given, file), Path.cwd()), given)
     train(settings)
     return Run(settings.run_url)
 

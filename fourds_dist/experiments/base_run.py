@@ -15,6 +15,7 @@ from fourds_dist.config.loading import Draft, draft
 from fourds_dist.config.trees import flatten
 from fourds_dist.experiments.config import ExperimentConfig
 from fourds_dist.io.storage import beside
+from fourds_dist.launch.image_inputs import ImageInputs, place_of
 from fourds_dist.stages.settings import Settings, with_absolute_paths
 
 E = TypeVar("E", bound=ExperimentConfig)
@@ -58,6 +59,24 @@ def with_absolute_base_paths(base: Draft, folder: Path, where: str) -> Draft:
     before = dict(flatten(settings.model_dump(mode="json")))
     after = dict(flatten(with_absolute_paths(settings, folder).model_dump(mode="json")))
     return base.changed({key: after[key] for key in after if after[key] != before[key]}, where)
+
+
+def with_packed_urls(base: Draft, where: str) -> Draft:
+    """The same with the dataset folders of image folders and lists, which `prepare` packs.
+
+    Args:
+        where: named in errors about these keys.
+
+    Raises:
+        ValueError: images that cannot be used.
+    """
+    settings = base.build(Settings)
+    packed, found = ImageInputs(place_of(settings)).packed(settings)
+    if found is None:
+        return base
+    keys = [f"{name}.{key}" for name in found.images for key in ("url", "packed_from")]
+    values = dict(flatten(packed.model_dump(mode="json")))
+    return base.changed({key: values[key] for key in keys}, where)
 
 
 def flat(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,7 @@ from fourds_dist.inference.images import BATCH_SIZE, FileImages, ShardImages
 from fourds_dist.inference.metrics import ClassificationMetrics
 from fourds_dist.inference.student import Student
 from fourds_dist.io.terminal import words
-
-MOST_CLASSES = 30
-"""Rows of the table by class: the classes with the lowest recall. The JSON output has all classes."""
+from fourds_dist.runs.accuracy import MOST_CLASSES
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,8 @@ class Evaluation:
         names = {
             "top1": "top-1 accuracy",
             "top5": "top-5 accuracy",
-            "mean_per_class": "mean per-class accuracy",
+            "balanced_accuracy": "balanced accuracy",
+            "macro_f1": "macro F1",
             "ece": "ECE",
         }
         for key, name in names.items():
@@ -72,6 +71,7 @@ class Evaluation:
         )
 
     def _show_classes(self, console: Console, classes: list[dict[str, Any]]) -> None:
+        """Print the classes, those with the lowest recall first; of many classes only these. JSON has all classes."""
         by_recall = sorted((c for c in classes if c["recall"]), key=lambda c: c["recall"]["value"])
         shown = by_recall[:MOST_CLASSES]
         title = "by class"
@@ -79,14 +79,14 @@ class Evaluation:
             title = f"{len(shown)} classes with the lowest recall, of {len(by_recall)}"
         table = Table(title=words(title), title_justify="left")
         table.add_column("class")
-        for column in ("images", "recall", "95 % interval", "precision"):
+        for column in ("images", "recall", "95 % interval", "precision", "F1"):
             table.add_column(column, justify="right")
         for c in shown:
             low, high = c["recall"]["interval"]
-            precision = "-" if c["precision"] is None else f"{c['precision']:.1%}"
+            others = ["-" if c[key] is None else f"{c[key]:.1%}" for key in ("precision", "f1")]
             interval = f"{low:.1%} to {high:.1%}"
             table.add_row(
-                words(c["class"]), str(c["num_images"]), f"{c['recall']['value']:.1%}", interval, precision
+                words(c["class"]), str(c["num_images"]), f"{c['recall']['value']:.1%}", interval, *others
             )
         console.print(table)
 

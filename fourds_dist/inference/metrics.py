@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from fourds_dist.runs.class_counts import ClassCounts
+
 Interval = tuple[float, float]
 Z_95 = 1.959964
 NUM_BINS = 15
@@ -76,17 +78,15 @@ class ClassificationMetrics:
         flat = np.bincount(self.labels * num_classes + self.predicted, minlength=num_classes**2)
         return flat.reshape(num_classes, num_classes)
 
+    @cached_property
+    def counts(self) -> ClassCounts:
+        """Counts of each class, from which recall, precision, F1, balanced accuracy and macro F1 follow."""
+        return ClassCounts.of(self.labels, self.predicted, num_classes=self.probabilities.shape[1])
+
     @property
     def recall(self) -> np.ndarray:
         """(K,) recall of each class; NaN for a class without images."""
-        with np.errstate(invalid="ignore"):
-            return np.diag(self.confusion) / self.confusion.sum(1)
-
-    @property
-    def precision(self) -> np.ndarray:
-        """(K,) precision of each class; NaN for a class that is never predicted."""
-        with np.errstate(invalid="ignore"):
-            return np.diag(self.confusion) / self.confusion.sum(0)
+        return self.counts.recall
 
     @cached_property
     def bins(self) -> list[tuple[float, float, int]]:
@@ -113,8 +113,7 @@ class ClassificationMetrics:
 
     def as_dict(self, classes: tuple[str, ...]) -> dict[str, Any]:
         """Return all metrics as plain values for JSON: proportions in [0, 1], None where a metric is undefined."""
-        counts, recall, precision = self.confusion.sum(1), self.recall, self.precision
-        right_per_class = np.diag(self.confusion)
+        counts = self.counts
         return {
             "num_images": self.num_images,
             "top1": share(int(self.right.sum()), self.num_images),
@@ -125,21 +124,35 @@ class ClassificationMetrics:
                     lambda drawn: calibration_error(self.confidence[drawn], self.right[drawn])
                 ),
             },
-            "mean_per_class": {
-                "value": float(np.nanmean(recall)),
-                "interval": self.bootstrap(lambda drawn: mean_recall(self.labels[drawn], self.right[drawn])),
+            "balanced_accuracy": {
+                "value": counts.balanced_accuracy,
+                "interval": self.bootstrap(lambda drawn: self._counts_of(drawn).balanced_accuracy),
+            },
+            "macro_f1": {
+                "value": counts.macro_f1,
+                "interval": self.bootstrap(lambda drawn: self._counts_of(drawn).macro_f1),
             },
             "per_class": [
                 {
                     "class": name,
-                    "num_images": int(counts[k]),
-                    "recall": share(int(right_per_class[k]), int(counts[k])) if counts[k] else None,
-                    "precision": None if math.isnan(precision[k]) else float(precision[k]),
+                    "num_images": int(counts.true[k]),
+                    "recall": share(int(counts.correct[k]), int(counts.true[k])) if counts.true[k] else None,
+                    "precision": _or_none(counts.precision[k]),
+                    "f1": _or_none(counts.f1[k]),
                 }
                 for k, name in enumerate(classes)
             ],
             "confusion": self.confusion.tolist(),
         }
+
+    def _counts_of(self, drawn: np.ndarray) -> ClassCounts:
+        return ClassCounts.of(
+            self.labels[drawn], self.predicted[drawn], num_classes=self.probabilities.shape[1]
+        )
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -170,12 +183,6 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     bin_of_image = np.minimum((confidence * NUM_BINS).astype(int), NUM_BINS - 1)
     gap = np.bincount(bin_of_image, confidence, NUM_BINS) - np.bincount(bin_of_image, right, NUM_BINS)
     return float(np.abs(gap).sum() / len(confidence))
-
-
-def mean_recall(labels: np.ndarray, right: np.ndarray) -> float:
-    """Unweighted mean of the recall of the classes that occur in `labels`."""
-    counts = np.bincount(labels)
-    return float((np.bincount(labels, right)[counts > 0] / counts[counts > 0]).mean())
 
 
 def paired_gain(right: np.ndarray, baseline_right: np.ndarray) -> dict[str, Any]:

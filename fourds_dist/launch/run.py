@@ -13,6 +13,7 @@ from fourds_dist.config.stage_names import StageName
 from fourds_dist.io.extras import importing
 from fourds_dist.io.storage import translate_storage_errors
 from fourds_dist.io.terminal import say, words
+from fourds_dist.launch.image_inputs import pack_images
 from fourds_dist.launch.observer import RunObserver
 from fourds_dist.launch.torchrun import fit_to_launcher, leave_with_torchrun
 from fourds_dist.runs.layout import DONE, RunFile
@@ -144,13 +145,14 @@ def _show_report(folder: RunFolder, console: Console, *, is_kept: bool) -> None:
 
 
 def prepare(settings: Settings, runs: Sequence[Settings] | None = None) -> None:
-    """Pack the built-in domains of `prepare`, unless they are packed already.
+    """Pack the built-in domains of `prepare` and the images of `packed_from`, unless they are packed already.
 
     Args:
         runs: configurations of the runs that need the domains; None: `settings`.
 
     Raises:
-        ValueError: an invalid configuration, as far as checks without data can find; nothing is packed.
+        ValueError: an invalid configuration, as far as checks without data can find, or unusable images; nothing is
+            packed.
     """
     if settings.prepare == "digits":
         from fourds_dist.data.datasets.digits import CLASSES
@@ -160,3 +162,4 @@ def prepare(settings: Settings, runs: Sequence[Settings] | None = None) -> None:
             for each in [settings] if runs is None else runs:
                 check_before_packing(each, num_classes=len(CLASSES))
         pack_quickstart(settings)
+    pack_images([settings] if runs is None else runs)

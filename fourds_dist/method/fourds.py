@@ -254,7 +254,7 @@ class FourDs(Task):
         """
         config = self.config
         (z_S, maps_S), teacher_result = self._run_networks(images)
-        losses, logits = {"student_ce": cross_entropy(z_S, labels, mix)}, {"student": z_S}
+        losses, logits = {"student_ce": cross_entropy(z_S, labels, mix, self.class_weights)}, {"student": z_S}
         if teacher_result is not None:
             z_T, maps_T = teacher_result
             logits["teacher"] = z_T
@@ -262,7 +262,7 @@ class FourDs(Task):
                 weight_B = self._kd_weights(z_T, z_S, labels, mix)
                 losses["student_kd"] = kd_loss(z_T, z_S, temperature=config.temperature, weight_B=weight_B)
             if config.adapters:
-                losses["teacher_ce"] = cross_entropy(z_T, labels, mix)
+                losses["teacher_ce"] = cross_entropy(z_T, labels, mix, self.class_weights)
                 losses["teacher_kd"] = kd_loss(z_S, z_T, temperature=config.temperature)
             if self._has_phase_loss:
                 losses["phase"] = self._phase_loss(maps_S, maps_T)

@@ -11,20 +11,31 @@ from fourds_dist.method.label_mix import UNLABELLED, LabelMix, label_overlap, un
 
 
 def cross_entropy(
-    logits_BK: Float[Tensor, "B K"], labels_B: Int[Tensor, " B"], mix: LabelMix | None = None
+    logits_BK: Float[Tensor, "B K"],
+    labels_B: Int[Tensor, " B"],
+    mix: LabelMix | None = None,
+    weights_K: Float[Tensor, " K"] | None = None,
 ) -> Float[Tensor, ""]:
     """Return the mean cross-entropy over the labelled images (Eq. 14); 0 with zero gradient if a batch has none.
 
     Of a mixed image, each labelled part counts with its share; the sum is divided by the sum of these shares, at least
     1. If all images are labelled, this is the mean of share * CE(own label) + (1 - share) * CE(partner's label).
+
+    Args:
+        weights_K: weight of each class; the sum over images is divided by their number, not by the sum of weights, so
+            that the loss does not depend on how images are divided into batches. None: 1 for every class.
     """
+    weights = None if weights_K is None else weights_K.to(logits_BK.dtype)
     if mix is not None:
         labels_2B = torch.cat([labels_B, mix.partner_labels_B])
         share_2B = torch.cat([mix.share_B, 1 - mix.share_B]) * (labels_2B != UNLABELLED)
         log_BK = F.log_softmax(logits_BK, dim=1)
-        nll_2B = -torch.cat([log_BK, log_BK]).gather(1, labels_2B.clamp(min=0)[:, None]).squeeze(1)
+        of_label = labels_2B.clamp(min=0)
+        nll_2B = -torch.cat([log_BK, log_BK]).gather(1, of_label[:, None]).squeeze(1)
+        if weights is not None:
+            nll_2B = nll_2B * weights[of_label]
         return (share_2B * nll_2B).sum() / share_2B.sum().clamp(min=1)
-    total = F.cross_entropy(logits_BK, labels_B, ignore_index=UNLABELLED, reduction="sum")
+    total = F.cross_entropy(logits_BK, labels_B, weight=weights, ignore_index=UNLABELLED, reduction="sum")
     return total / (labels_B != UNLABELLED).sum().clamp(min=1)
 
 

@@ -31,7 +31,9 @@ class SourceClassifiers(Task):
         mix: LabelMix | None = None,
     ) -> Output:
         logits = {name: network(images) for name, network in self.networks.items()}
-        losses = {f"{name}_ce": cross_entropy(z, labels, mix) for name, z in logits.items()}
+        losses = {
+            f"{name}_ce": cross_entropy(z, labels, mix, self.class_weights) for name, z in logits.items()
+        }
         return Output.of(losses, weights={}, logits=logits)
 
     def classifiers(self) -> list[nn.Module]:

@@ -22,6 +22,13 @@ class Task(nn.Module):
     """The CUDA stream on which the student runs in parallel to the teacher while a step is captured as a CUDA graph (a
     graph frees no memory for another stream); None: the current stream."""
 
+    class_weights: torch.Tensor | None
+    """(K,) weights of the classes in cross-entropies; None: 1 for every class. Checkpoints do not hold the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("class_weights", None, persistent=False)
+
     def classifiers(self) -> list[nn.Module]:
         """Return the networks from images to logits, which step.compile compiles. Default: all submodules."""
         return list(self.children())

@@ -58,7 +58,7 @@ class AdaptTeacher(Task):
         """Return the losses of one batch, which may mix labelled source images with target images (label -1 where
         unlabelled). Class confusion uses the images with an unlabelled part."""
         z = self.teacher(images).float()
-        losses = {"teacher_ce": cross_entropy(z, labels, mix)}
+        losses = {"teacher_ce": cross_entropy(z, labels, mix, self.class_weights)}
         if self.config.method == "mcc":
             temperature = self.config.mcc_temperature
             losses["teacher_mcc"] = class_confusion(z, unlabelled(labels, mix), temperature=temperature)

@@ -13,10 +13,9 @@ from fourds_dist.reports import charts
 from fourds_dist.reports.analysis import STUDENT
 from fourds_dist.reports.charts import Chart
 from fourds_dist.reports.page import ReportSection, ReportTable
-from fourds_dist.runs.accuracy import Accuracy
+from fourds_dist.runs.accuracy import MEASURE_NAMES, Accuracy
 from fourds_dist.runs.events import EpochEnded, StageStarted, StepLogged
 from fourds_dist.runs.layout import RunFile, display_name
-from fourds_dist.runs.summary import CHOSEN_BY
 from fourds_dist.stages.finished_run import Curve, Logged, Run, curve, names_in
 
 STUDENT_RATIO = "student_ratio"
@@ -65,21 +64,22 @@ def results(run: Run) -> ReportSection:
             _percent(line.target.value),
             interval(line.target),
             _percent(line.target.mean_per_class),
+            _percent(line.target.macro_f1),
             f"{line.target.images_per_s:.0f}",
         )
         for line in summary.lines
     ]
-    measured = ("source accuracy", "target accuracy", "95 % interval", "mean per-class accuracy")
+    measured = ("source accuracy", "target accuracy", "95 % interval", "balanced accuracy", "macro F1")
     columns = ("network", "parameters", *measured, "images/s")
     networks = [line.network for line in summary.lines]
     strong = networks.index(STUDENT) if STUDENT in networks else None
+    measure = MEASURE_NAMES[summary.selected_by]
     words = (
         f"Test split of the target: {summary.lines[0].target.num_samples} images; chance {summary.chance:.1%}. The "
-        f"student has the weights of epoch {summary.selected_epoch}, selected on the validation split by "
-        f"{CHOSEN_BY[summary.selected_by]} and loss (validation accuracy {summary.validation_accuracy:.1%}). images/s: "
-        "inference on one worker."
+        f"student has the weights of epoch {summary.selected_epoch}, selected on the validation split by {measure} and "
+        f"loss (validation {measure} {summary.validation_accuracy:.1%}). images/s: inference on one worker."
     )
-    return ReportSection("result", "Results", [words], [ReportTable(columns, rows, range(1, 7), strong)])
+    return ReportSection("result", "Results", [words], [ReportTable(columns, rows, range(1, 8), strong)])
 
 
 def interval(accuracy: Accuracy) -> str:

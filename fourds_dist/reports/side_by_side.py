@@ -36,17 +36,26 @@ def _results(runs: Mapping[str, Run]) -> ReportSection:
     rows: list[tuple[str, ...]] = []
     for name, run in runs.items():
         if run.summary is None:
-            rows.append((name, "not done", *[""] * 6))
+            rows.append((name, "not done", *[""] * 8))
             continue
         lines = {line.network: line for line in run.summary.lines}
         student = lines[STUDENT]
         teachers = (f"{lines[n].target.value:.1%}" if n in lines else "-" for n in (TEACHER, ADAPTED))
         size, speed = f"{student.num_parameters / 1e6:.2f} M", f"{run.summary.train_images_per_s:.0f}"
-        accuracy = (f"{student.target.value:.1%}", interval(student.target))
+        others = (student.target.mean_per_class, student.target.macro_f1)
+        accuracy = (
+            f"{student.target.value:.1%}",
+            interval(student.target),
+            *("-" if value is None else f"{value:.1%}" for value in others),
+        )
         rows.append((name, *accuracy, *teachers, size, speed, str(run.summary.num_workers)))
     more = ("student parameters", "training images/s", "workers")
-    table = ReportTable(("run", STUDENT, "95 % interval", TEACHER, ADAPTED, *more), rows, range(1, 8))
-    words = "Top-1 accuracy of the networks on the target's test split; 95 % confidence interval of the student's."
+    measured = (STUDENT, "95 % interval", "balanced accuracy", "macro F1")
+    table = ReportTable(("run", *measured, TEACHER, ADAPTED, *more), rows, range(1, 10))
+    words = (
+        "Top-1 accuracy of the networks on the target's test split; 95 % confidence interval, balanced accuracy and "
+        "macro F1 of the student."
+    )
     return ReportSection("results", "Results", [words], [table])
 
 

@@ -121,12 +121,14 @@ class Validation:
     Args:
         accuracy: top-1 accuracy over images, from 0 to 1.
         loss: mean cross-entropy; None where none was computed.
-        mean_per_class: mean of the accuracies of the classes; None where a class has no image.
+        mean_per_class: balanced accuracy, the mean of the accuracies of the classes that have images.
+        macro_f1: mean of the F1 scores of the classes.
     """
 
     accuracy: Evaluation
     loss: Evaluation | None = None
     mean_per_class: Evaluation | None = None
+    macro_f1: Evaluation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from fourds_dist.config.stage_names import StageName
 from fourds_dist.io.json_text import parse_json
 from fourds_dist.io.retry import with_retries
 from fourds_dist.io.storage import is_local, is_url, join, locate, plain, write_bytes
+from fourds_dist.runs.accuracy import GivenMeasure
 from fourds_dist.runs.events import Event, Note, StageEnded, StageStopped, StepLogged, decode, encode
 from fourds_dist.runs.layout import RunFile
 
@@ -38,6 +39,11 @@ class RunConfig(ConfigSection):
 
     seed: Annotated[int, WEIGHTS] = Field(default=0, ge=0)
     """Seed of all randomness: initial weights, order of samples, augmentation."""
+
+    select_by: Annotated[GivenMeasure, WEIGHTS] = "accuracy"
+    """Criterion of the best epoch on the validation split: `accuracy` (top-1), `balanced_accuracy` (unweighted mean of
+    the accuracies of the classes), or `macro_f1` (unweighted mean of the F1 scores of the classes). Among epochs within
+    one standard error of the highest value, the lowest loss decides."""
 
     until: Annotated[StageName, COURSE] = "distill"
     """The last stage to run. `source` trains only the teacher, for use as teacher.checkpoint of other runs."""

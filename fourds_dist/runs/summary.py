@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from fourds_dist.io.terminal import words
-from fourds_dist.runs.accuracy import Accuracy, Measure
-
-CHOSEN_BY: dict[Measure, str] = {"accuracy": "accuracy", "mean_per_class": "mean over classes"}
-"""Measure -> its name in the table."""
+from fourds_dist.runs.accuracy import FORMER_MEASURES, MEASURE_NAMES, Accuracy, Measure
+from fourds_dist.runs.class_counts import ClassCounts
+from fourds_dist.runs.layout import Network
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class RunSummary:
     num_workers: int
     selected_by: Measure = "accuracy"
     """The measure that `validation_accuracy` holds and that selected the epoch."""
+    classes: tuple[str, ...] = ()
+    """Class names in label order; empty for many classes, and in tables of earlier versions."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -58,12 +61,17 @@ class RunSummary:
                 NetworkResult(
                     line["network"],
                     line["num_parameters"],
-                    Accuracy(**line["source"]) if line["source"] else None,
-                    Accuracy(**line["target"]),
+                    Accuracy.from_dict(line["source"]) if line["source"] else None,
+                    Accuracy.from_dict(line["target"]),
                 )
                 for line in values["lines"]
             )
-            return cls(**{**values, "lines": lines})
+            selected_by = values.get("selected_by", "accuracy")
+            present = {
+                "selected_by": FORMER_MEASURES.get(selected_by, selected_by),
+                "classes": tuple(values.get("classes", ())),
+            }
+            return cls(**{**values, **present, "lines": lines})
         except (KeyError, TypeError, AttributeError):
             raise ValueError(
                 "the run's summary.json is not the table of a run: it is truncated or was edited; remove it, and the "
@@ -74,27 +82,50 @@ class RunSummary:
         """Print the table."""
         table = Table(title=words(f"{self.run}: accuracy on test splits"), title_justify="left")
         table.add_column("network", no_wrap=True)
-        for column in ("params", "source", "target", "mean over classes", "img/s"):
+        for column in ("params", "source", "target", "balanced", "macro F1", "img/s"):
             table.add_column(column, justify="right")
         for line in self.lines:
-            mean = line.target.mean_per_class
             table.add_row(
                 words(line.network),
                 f"{line.num_parameters / 1e6:.2f} M",
                 f"{line.source.value:.1%}" if line.source else "-",
                 f"{line.target.value:.1%}",
-                "-" if mean is None else f"{mean:.1%}",
+                _percent(line.target.mean_per_class),
+                _percent(line.target.macro_f1),
                 f"{line.target.images_per_s:.0f}",
             )
         console.print(table)
+        self._show_classes(console)
         samples = f"{self.lines[0].target.num_samples} target"
         if self.lines[0].source:
             samples += f" and {self.lines[0].source.num_samples} source"
         workers = f"{self.num_workers} worker{'s' if self.num_workers > 1 else ''}"
         text = (
-            f"{samples} images tested, each once; chance {self.chance:.1%}; img/s: inference, per worker.\n"
+            f"{samples} images tested, each once; chance {self.chance:.1%}; balanced (accuracy) and macro F1: of "
+            "the target; img/s: inference, per worker.\n"
             f"Student of epoch {self.selected_epoch}, chosen on the validation split "
-            f"by {CHOSEN_BY[self.selected_by]} and loss ({self.validation_accuracy:.1%}); distilled at "
+            f"by {MEASURE_NAMES[self.selected_by]} and loss ({self.validation_accuracy:.1%}); distilled at "
             f"{self.train_images_per_s:.0f} images/s on {workers}."
         )
         console.print(words(text), soft_wrap=True)
+
+    def _show_classes(self, console: Console) -> None:
+        """Print the student's results of each class, if there are few classes."""
+        counted = [
+            line.target.by_class for line in self.lines if line.network == Network.STUDENT.display_name
+        ]
+        if not self.classes or not counted or counted[0] is None or len(counted[0]) != len(self.classes):
+            return
+        counts = ClassCounts(*np.array(counted[0]).T)
+        table = Table(title=words("student on the target, by class"), title_justify="left")
+        table.add_column("class")
+        for column in ("images", "recall", "precision", "F1"):
+            table.add_column(column, justify="right")
+        columns = (counts.true, counts.recall, counts.precision, counts.f1)
+        for name, num, *values in zip(self.classes, *columns, strict=True):
+            table.add_row(words(name), str(num), *map(_percent, values))
+        console.print(table)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.1%}"

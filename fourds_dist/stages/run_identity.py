@@ -25,6 +25,7 @@ from fourds_dist.io.storage import is_url, join, parent, plain
 from fourds_dist.io.url import split_pattern
 from fourds_dist.runs.layout import DONE, RunFile
 from fourds_dist.runs.run_folder import RunConfig, RunFolder
+from fourds_dist.stages.runner import SECTION
 from fourds_dist.stages.settings import Settings
 from fourds_dist.stages.stages import from_source, stages_to_run
 from fourds_dist.training.checkpoint.checkpoint_store import FolderStore
@@ -52,6 +53,8 @@ def depends_on(settings: Settings, stage: StageName, effects: Collection[Effect]
     Keys of networks that the stage does not train, and of domains that it does not read, are excluded.
     """
     values = dict(flatten(settings.model_dump(mode="json")))
+    for section in SECTION.values():  # null and the run's criterion select the same epoch
+        values[f"{section}.select_by"] = values[f"{section}.select_by"] or values["run.select_by"]
     excluded: list[str] = []
     if stage == "source":
         has_teacher = settings.teacher.checkpoint is not None

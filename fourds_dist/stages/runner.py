@@ -25,6 +25,7 @@ from fourds_dist.data import (
 )
 from fourds_dist.data.decode.decoded_cache import ByteBudget, DecodedCache
 from fourds_dist.data.format.manifest import read_manifest
+from fourds_dist.data.stream.class_weights import balanced_weights
 from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.io.url import split_pattern
 from fourds_dist.method.fourds import Predictor
@@ -32,7 +33,7 @@ from fourds_dist.method.task import Task
 from fourds_dist.models.backbones import BackboneConfig
 from fourds_dist.models.weights.metadata import NetworkMetadata
 from fourds_dist.models.weights.networks import metadata
-from fourds_dist.runs.accuracy import Accuracy
+from fourds_dist.runs.accuracy import Accuracy, Measure
 from fourds_dist.runs.events import Event, Note, Sink, StageStarted, StepLogged
 from fourds_dist.runs.run_folder import MetricsFile, RunFolder
 from fourds_dist.stages.grey_ranges import grey_ranges_of
@@ -55,6 +56,11 @@ SECTION: dict[StageName, str] = {"source": "source_stage", "adapt": "adapt_stage
 def stage_config(name: StageName, settings: Settings) -> StageConfig:
     """Return the section of a stage."""
     return getattr(settings, SECTION[name])
+
+
+def criterion(name: StageName, settings: Settings) -> Measure:
+    """Return the measure that selects the best epoch of a stage."""
+    return stage_config(name, settings).select_by or settings.run.select_by
 
 
 def train_splits(name: StageName, settings: Settings) -> dict[str, Split]:
@@ -141,6 +147,8 @@ class StageRunner:
             "data": "+".join(s.fingerprint for s in splits.values()),
             "frozen weights": _fingerprint([p for p in task.parameters() if not p.requires_grad]),
         }
+        if domain.class_weights == "balanced":
+            task.class_weights = _class_weights(splits, data.source_fraction)
         freeze_unreached(task, num_images=2, side_px=data.crop_px, notify=self.notify)
         self._report_absent_classes(domain, "val")
         num_steps = config.epochs * stream.num_steps_per_epoch
@@ -181,7 +189,7 @@ class StageRunner:
             LoopHooks(
                 self._store, self._emitter(rates), self._stop, self.folder.write_json, self._all_restart_notes
             ),
-            config=config,
+            config=config.model_copy(update={"select_by": criterion(self.name, settings)}),
             monitored=monitored,
             identity=identity,
             world=world,
@@ -273,6 +281,14 @@ class StageRunner:
                 sink(event)
 
         return emit
+
+
+def _class_weights(splits: Mapping[str, Split], source_fraction: float) -> torch.Tensor:
+    """Return the balanced weights of the classes in the batches of a stage, (K,)."""
+    shares = dict.fromkeys(splits, 1.0)
+    if len(splits) > 1:
+        shares = {"source": source_fraction, "target": 1 - source_fraction}
+    return torch.tensor(balanced_weights(splits, shares), dtype=torch.float32)
 
 
 def _fingerprint(tensors: list[nn.Parameter]) -> str:

@@ -145,9 +145,9 @@ def with_absolute_paths(settings: Settings, base: Path) -> Settings:
         update={
             "launch": launch,
             "run": replaced(settings.run, "dir"),
-            "source": replaced(settings.source, "url"),
+            "source": replaced(settings.source, "url", "packed_from"),
             "data": replaced(settings.data, "cache_dir"),
-            "target": replaced(settings.target, "url"),
+            "target": replaced(settings.target, "url", "packed_from"),
             "teacher": replaced(settings.teacher, "checkpoint", "start"),
             "student": replaced(settings.student, "start"),
         }

@@ -24,11 +24,12 @@ from fourds_dist.models.weights.files import read_file
 from fourds_dist.models.weights.loading import encode_weights, load_weights
 from fourds_dist.models.weights.metadata import NetworkMetadata
 from fourds_dist.models.weights.networks import build, build_initialised
+from fourds_dist.runs.accuracy import MOST_CLASSES
 from fourds_dist.runs.events import Sink
 from fourds_dist.runs.layout import DONE, Network, RunFile, display_name
 from fourds_dist.runs.run_folder import RunFolder
 from fourds_dist.runs.summary import NetworkResult, RunSummary
-from fourds_dist.stages.runner import StageRunner
+from fourds_dist.stages.runner import StageRunner, criterion
 from fourds_dist.stages.settings import Settings
 from fourds_dist.training.checkpoint.checkpoint_store import CheckpointStore
 from fourds_dist.training.distributed.world import World
@@ -277,7 +278,8 @@ def distil_on_target(stage: StageRunner) -> None:
         validation_accuracy=best.accuracy,
         train_images_per_s=statistics.median(rates) if rates else 0.0,
         num_workers=world.size,
-        selected_by=settings.distill_stage.select_by,
+        selected_by=criterion("distill", settings),
+        classes=classes if len(classes) <= MOST_CLASSES else (),
     )
     stage.folder.write_json(RunFile.SUMMARY, summary.as_dict())
 

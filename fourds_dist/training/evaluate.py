@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +17,7 @@ from fourds_dist.data.stream.batch import normalise
 from fourds_dist.method.fourds import Predictor
 from fourds_dist.method.losses import UNLABELLED
 from fourds_dist.runs.accuracy import Accuracy
+from fourds_dist.runs.class_counts import ClassCounts
 from fourds_dist.training.distributed.world import World
 
 
@@ -75,8 +75,8 @@ def evaluate(
         in_step_px: side of the images in pixels if every forward pass needs all ranks, as with partitioned weights.
             Ranks without further batches then process zero images. None: forward passes are independent.
     """
-    # Counts are integers, exact in float64: correct predictions by predictor and class, and samples by class.
-    counts = torch.zeros(len(predictors) + 1, num_classes, dtype=torch.float64, device=world.device)
+    # Counts are integers, exact in float64: by predictor and class, correct and all predictions; then samples by class.
+    counts = torch.zeros(2 * len(predictors) + 1, num_classes, dtype=torch.float64, device=world.device)
     losses = torch.zeros(len(predictors), dtype=torch.float64, device=world.device)
     num_images, seconds = 0, [0.0] * len(predictors)
     for batch in batches if in_step_px is None else _as_many(batches, world, in_step_px):
@@ -95,36 +95,23 @@ def evaluate(
             if world.device.type == "cuda":
                 torch.cuda.synchronize()  # the clock has to include the work on the GPU
             seconds[i] += time.perf_counter() - start
-            counts[i].index_add_(0, classes, (correct & labelled).double())
+            counts[2 * i].index_add_(0, classes, (correct & labelled).double())
+            counts[2 * i + 1].index_add_(0, predicted, labelled.double())
             losses[i] += F.cross_entropy(
                 logits.float(), labels, ignore_index=UNLABELLED, reduction="sum"
             ).double()
     totals = world.sum(torch.cat([counts.flatten(), losses])).cpu()
-    *correct_by_class, by_class = totals[: counts.numel()].view(counts.shape).unbind()
+    *of_predictors, true = totals[: counts.numel()].view(counts.shape).numpy()
     return {
-        name: _accuracy(correct, by_class, loss, num_images / s if s else 0.0)
-        for name, correct, loss, s in zip(
-            predictors, correct_by_class, totals[counts.numel() :].tolist(), seconds, strict=True
+        name: Accuracy.of(
+            ClassCounts(of_predictors[2 * i], true, of_predictors[2 * i + 1]),
+            images_per_s=num_images / s if s else 0.0,
+            loss=loss,
+        )
+        for i, (name, loss, s) in enumerate(
+            zip(predictors, totals[counts.numel() :].tolist(), seconds, strict=True)
         )
     }
-
-
-def _accuracy(correct_by_class: Tensor, by_class: Tensor, loss: float, images_per_s: float) -> Accuracy:
-    num_correct, num_samples = round(correct_by_class.sum().item()), round(by_class.sum().item())
-    present = by_class > 0
-    num_present = int(present.sum())
-    if not num_present:
-        return Accuracy(num_correct, num_samples, images_per_s)
-    recall, counts = correct_by_class[present] / by_class[present], by_class[present]
-    return Accuracy(
-        num_correct,
-        num_samples,
-        images_per_s,
-        loss=loss / num_samples if math.isfinite(loss) else None,
-        mean_per_class=recall.mean().item(),
-        mean_per_class_error=(recall * (1 - recall) / counts).sum().sqrt().item() / num_present,
-        num_classes_seen=num_present,
-    )
 
 
 def _as_many(batches: Iterable[Batch], world: World, side_px: int) -> Iterator[Batch]:

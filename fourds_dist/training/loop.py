@@ -17,7 +17,7 @@ from fourds_dist.config.effects import COURSE, WEIGHTS
 from fourds_dist.config.section import ConfigSection
 from fourds_dist.data import TrainStream
 from fourds_dist.method.task import Task
-from fourds_dist.runs.accuracy import Accuracy, Measure
+from fourds_dist.runs.accuracy import Accuracy, GivenMeasure
 from fourds_dist.runs.events import Note, Sink, StageEnded, StageStarted, StageStopped
 from fourds_dist.training.checkpoint.checkpoint_store import CheckpointStore
 from fourds_dist.training.device_prefetch import prefetch_to_device
@@ -49,9 +49,8 @@ class StageConfig(ConfigSection):
     """Steps between two checkpoints, besides the one at the end of every epoch; null: only at the end of every epoch.
     Checkpoints are written during training."""
 
-    select_by: Annotated[Measure, WEIGHTS] = "accuracy"
-    """Criterion of the best epoch on the validation split: `accuracy`, or `mean_per_class`, the unweighted mean over
-    the classes. Among epochs within one standard error of the highest value, the lowest loss decides."""
+    select_by: Annotated[GivenMeasure | None, WEIGHTS] = None
+    """Criterion of this stage's best epoch, as run.select_by; null: run.select_by."""
 
     ema_decay: Annotated[float | None, WEIGHTS] = Field(default=None, ge=0, lt=1)
     """Decay of an exponential moving average of the trained weights, updated after every step, e.g. 0.999. Validation,
@@ -168,7 +167,7 @@ def fit(
             with average.in_task():
                 accuracies = validate()
             task.train()
-            value, error = accuracies[monitored].measured(config.select_by)
+            value, error = accuracies[monitored].measured(config.select_by or "accuracy")
             loss, epoch = accuracies[monitored].loss_or_infinity, step // steps_per_epoch
             train_state.best = train_state.best.after(
                 value, error, loss, step, epoch, lambda: average.replaced(strategy.weights())

@@ -182,7 +182,7 @@ class Meter:
             loss=self._last_loss,
             images_per_s=rate,
             validation={
-                name: Validation(accuracy.value, accuracy.loss, accuracy.mean_per_class)
+                name: Validation(accuracy.value, accuracy.loss, accuracy.mean_per_class, accuracy.macro_f1)
                 for name, accuracy in accuracies.items()
             },
             num_evaluated=next(iter(accuracies.values())).num_samples,

@@ -22,6 +22,7 @@ from fourds_dist.launch.run import QUICKSTART
 from fourds_dist.method import BackboneConfig, build_backbone
 from fourds_dist.stages.settings import Settings
 from tests.data.shards import write_dataset
+from tests.launch.test_image_inputs import WORDS, folder_of
 from tests.small_network import STAGES
 
 SHORT = (
@@ -303,3 +304,42 @@ def test_help_lists_every_key(capsys) -> None:
     out = capsys.readouterr().out
     for key in ("target.labels_per_class", "distill_stage.optim.lr", "launch.workers", "method.preset"):
         assert f"\n  {key} (" in out
+
+
+def test_two_folders_of_images_are_a_whole_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("studio", "street"):
+        folder_of(tmp_path / name)
+    given = [f"source.url={tmp_path}/studio", f"target.url={tmp_path}/street", f"run.dir={tmp_path}/runs"]
+    assert main([*given, *WORDS, "run.select_by=macro_f1", "tracking.wandb=disabled"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "macro F1" in out
+    assert "student on the target, by class" in out
+    assert "by macro F1 and loss" in out
+    run = load(Settings, tmp_path / "runs/studio-to-street/config.yaml")
+    assert run.prepare is None
+    assert run.source.packed_from == f"{tmp_path}/studio"
+    # Another image: the run keeps its images, or another run is started.
+    folder_of(tmp_path / "street", num=11)
+    assert main([*given, *WORDS, "run.select_by=macro_f1"]) == 1
+    refused = capsys.readouterr().err
+    assert "target.url=" in refused
+    assert "have changed since the run in" in refused
+    assert main([str(tmp_path / "runs/studio-to-street/config.yaml")]) == 0
+
+
+def test_folders_that_cannot_be_used_are_refused_in_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder_of(tmp_path / "studio", "ab")
+    folder_of(tmp_path / "street", "bc")
+    given = [f"source.url={tmp_path}/studio", f"run.dir={tmp_path}/runs", "launch.runner=inline"]
+    for target, message in {
+        "street": "both domains need the same classes, but only",
+        "studio/a": "images outside class folders",
+        "nowhere": "nowhere: no such folder",
+    }.items():
+        assert main([*given, f"target.url={tmp_path}/{target}"]) == 1
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

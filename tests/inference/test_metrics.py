@@ -50,8 +50,8 @@ def test_as_dict_has_none_for_undefined_metrics() -> None:
     assert values["top1"]["value"] == 0.75
     assert [c["recall"] and c["recall"]["value"] for c in values["per_class"]] == [1.0, 0.5, None]
     assert [c["precision"] for c in values["per_class"]] == [pytest.approx(2 / 3), 1.0, None]
-    low, high = values["mean_per_class"]["interval"]
-    assert low < values["mean_per_class"]["value"] == 0.75 <= high
+    low, high = values["balanced_accuracy"]["interval"]
+    assert low < values["balanced_accuracy"]["value"] == 0.75 <= high
 
 
 def test_paired_gain_is_sure_of_a_steady_difference_and_not_of_a_balanced_one() -> None:

@@ -101,3 +101,16 @@ def test_the_other_stages_learn_from_mixed_images() -> None:
     adapted = AdaptTeacher(network, AdaptConfig(method="mcc")).eval()(images, LABELS, halves)
     torch.testing.assert_close(adapted.losses["teacher_ce"], cross_entropy(z, LABELS, halves))
     assert adapted.losses["teacher_mcc"] > 0
+
+
+def test_class_weights_apply_to_the_label_of_each_part() -> None:
+    z, weights = logits(), torch.tensor([2.0, 1.0, 1.0, 0.5, 1.0], dtype=torch.float64)
+    found = cross_entropy(z, LABELS, mix(0.75, [3, 0, 1, -1]), weights)
+    nll = -F.log_softmax(z, 1)
+    parts = [(0.75, 2.0, nll[0, 0]), (0.25, 0.5, nll[0, 3]), (0.75, 1.0, nll[1, 1]), (0.25, 2.0, nll[1, 0])]
+    parts += [(0.25, 1.0, nll[2, 1]), (0.75, 0.5, nll[3, 3])]
+    torch.testing.assert_close(found, sum(s * w * x for s, w, x in parts) / sum(s for s, _, _ in parts))
+    whole = mix(1.0, [3, -1, 1, -1])
+    torch.testing.assert_close(
+        cross_entropy(z, LABELS, whole, weights), cross_entropy(z, LABELS, None, weights)
+    )

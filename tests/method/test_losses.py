@@ -108,3 +108,15 @@ def test_a_learner_that_is_surer_counts_on_unlabelled_images_alone() -> None:
     p = torch.softmax(teacher, dim=1)
     expected = torch.stack([p[0, 0], p[1, 1], p[2, 0], torch.tensor(0.0)])
     torch.testing.assert_close(confidence_where_teacher_better_unlabelled(teacher, student, labels), expected)
+
+
+def test_weights_of_classes_in_cross_entropy() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(5, 3, dtype=torch.float64), torch.tensor([0, 0, 1, 2, -1])
+    weights = torch.tensor([0.5, 1.0, 2.0])
+    each = F.cross_entropy(logits[:4], labels[:4], reduction="none")
+    expected = (each * weights[labels[:4]].double()).sum() / 4
+    torch.testing.assert_close(cross_entropy(logits, labels, weights_K=weights), expected)
+    torch.testing.assert_close(
+        cross_entropy(logits, labels, weights_K=torch.ones(3)), cross_entropy(logits, labels)
+    )

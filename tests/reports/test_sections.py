@@ -81,7 +81,7 @@ def test_results_of_all_networks(tmp_path: Path) -> None:
     assert table.strong == 1
     assert [row[:2] for row in table.rows] == [("teacher", "2.50 M"), ("student", "2.50 M")]
     # The interval as scipy.stats.binomtest gives it (Wilson).
-    assert table.rows[1][2:] == ("-", "90.0%", "76.9% to 96.0%", "-", "100")
+    assert table.rows[1][2:] == ("-", "90.0%", "76.9% to 96.0%", "-", "-", "100")
     words = sections.results(Run(str(tmp_path / "x"))).words[0]
     assert "Test split of the target: 40 images; chance 20.0%." in words
     assert (

@@ -32,5 +32,5 @@ def test_every_finite_loss_is_lower_than_none() -> None:
 def test_measures_have_standard_errors(
     accuracy: Accuracy, by_mean: tuple[float, float], by_accuracy: tuple[float, float]
 ) -> None:
-    assert accuracy.measured("mean_per_class") == pytest.approx(by_mean)
+    assert accuracy.measured("balanced_accuracy") == pytest.approx(by_mean)
     assert accuracy.measured("accuracy") == pytest.approx(by_accuracy)

@@ -14,7 +14,7 @@ from fourds_dist.runs.summary import NetworkResult, RunSummary
 
 TEACHER = NetworkResult("teacher", 2_345_678, Accuracy(90, 120, 10.0), Accuracy(30, 50, 99.6, 0.4, 0.55))
 STUDENT = NetworkResult("student", 12_345, None, Accuracy(40, 50, 1000.0))
-SUMMARY = RunSummary("a run", (TEACHER, STUDENT), 0.1, 7, 0.625, 1234.4, 2, "mean_per_class")
+SUMMARY = RunSummary("a run", (TEACHER, STUDENT), 0.1, 7, 0.625, 1234.4, 2, "balanced_accuracy")
 
 
 def shown(summary: RunSummary) -> list[str]:
@@ -30,16 +30,36 @@ def cells(line: str) -> list[str]:
 def test_the_table_has_a_line_for_each_network() -> None:
     title, _, _, _, teacher, student, _, *text = shown(SUMMARY)
     assert title.strip() == "a run: accuracy on test splits"
-    assert cells(teacher) == ["teacher", "2.35 M", "75.0%", "60.0%", "55.0%", "100"]
-    assert cells(student) == ["student", "0.01 M", "-", "80.0%", "-", "1000"]
+    assert cells(teacher) == ["teacher", "2.35 M", "75.0%", "60.0%", "55.0%", "-", "100"]
+    assert cells(student) == ["student", "0.01 M", "-", "80.0%", "-", "-", "1000"]
     assert text == [
-        "50 target and 120 source images tested, each once; chance 10.0%; img/s: inference, per worker.",
-        "Student of epoch 7, chosen on the validation split by mean over classes and loss (62.5%); distilled at "
+        "50 target and 120 source images tested, each once; chance 10.0%; balanced (accuracy) and macro F1: of the "
+        "target; img/s: inference, per worker.",
+        "Student of epoch 7, chosen on the validation split by balanced accuracy and loss (62.5%); distilled at "
         "1234 images/s on 2 workers.",
     ]
     alone = shown(RunSummary("r", (STUDENT,), 0.1, 1, 0.5, 1.0, 1))
     assert alone[-2].startswith("50 target images tested")
     assert alone[-1].endswith("by accuracy and loss (50.0%); distilled at 1 images/s on 1 worker.")
+
+
+def test_few_classes_have_a_table() -> None:
+    counted = Accuracy(3, 5, 1.0, by_class=((2, 2, 4), (1, 3, 1), (0, 0, 0)))
+    summary = RunSummary(
+        "r", (NetworkResult("student", 1, None, counted),), 0.3, 1, 0.5, 1.0, 1, classes=("a", "[b]", "c")
+    )
+    lines = [cells(line) for line in shown(summary) if "│" in line]
+    assert lines[1:] == [
+        ["a", "2", "100.0%", "50.0%", "66.7%"],
+        ["[b]", "3", "33.3%", "100.0%", "50.0%"],
+        ["c", "0", "-", "-", "-"],
+    ]
+    assert RunSummary.from_dict(json.loads(json.dumps(summary.as_dict()))) == summary
+
+
+def test_a_former_name_of_a_measure() -> None:
+    values = {**SUMMARY.as_dict(), "selected_by": "mean_per_class"}
+    assert RunSummary.from_dict(values).selected_by == "balanced_accuracy"
 
 
 def test_a_summary_comes_back_from_json() -> None:

@@ -57,6 +57,8 @@ AT_ANY_TIME = (
     "source_stage.checkpoint_every_steps=5 distill_stage.checkpoint_every_steps=5",
     "launch.workers=3 launch.runner=inline tracking.wandb=disabled",
     "source_stage.optim.adapter_lr=0.5",
+    "source_stage.select_by=accuracy distill_stage.select_by=accuracy",  # as earlier versions wrote their default
+    "source.packed_from=/photos",
 )
 
 
@@ -83,6 +85,10 @@ def test_what_changes_no_weight_may_change_at_any_time(
         ("student.arch=resnet34", "claimed"),
         ("data.crop_px=64", "claimed"),
         ("source.labels_per_class=3", "claimed"),
+        ("source.class_weights=balanced", "claimed"),
+        ("run.select_by=macro_f1", "claimed"),
+        ("distill_stage.select_by=macro_f1", "source"),
+        ("target.class_weights=balanced", "source"),
         ("distill_stage.epochs=9", "source"),
         ("distill_stage.optim.schedule=cosine", "source"),
         ("teacher.stages=[layer2,layer3]", "source"),

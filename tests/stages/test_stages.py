@@ -266,17 +266,32 @@ def test_a_teacher_s_classes_are_taken_by_name_and_said_once(data: Path, tmp_pat
     assert "source's validation split (mean over classes)" in judged
 
 
-def test_the_epoch_may_be_chosen_by_the_mean_over_classes(data: Path, tmp_path: Path) -> None:
-    given = settings(
-        data, tmp_path, "run.name=mean", "distill_stage.select_by=mean_per_class", "distill_stage.epochs=2"
-    )
+@pytest.mark.parametrize(
+    ("words", "measure", "key"),
+    [
+        (["run.select_by=mean_per_class"], "balanced_accuracy", "mean_per_class"),
+        (
+            [
+                "distill_stage.select_by=macro_f1",
+                "source.class_weights=balanced",
+                "target.class_weights=balanced",
+            ],
+            "macro_f1",
+            "macro_f1",
+        ),
+    ],
+)
+def test_the_epoch_may_be_chosen_by_other_measures(
+    data: Path, tmp_path: Path, words: list[str], measure: str, key: str
+) -> None:
+    given = settings(data, tmp_path, "run.name=mean", "distill_stage.epochs=2", *words)
     run(given)
     outcome = RunSummary.from_dict(RunFolder(given.run_url).read_json("summary.json"))
     epochs = [row for row in rows(tmp_path / "mean") if row["event"] == "epoch" and row["stage"] == "distill"]
     chosen = epochs[outcome.selected_epoch - 1]
-    assert outcome.validation_accuracy == chosen["validation"]["student"]["mean_per_class"]
+    assert outcome.validation_accuracy == chosen["validation"]["student"][key]
     assert all(chosen["validation"][name]["loss"] is not None for name in ("student", "teacher_adapted"))
-    assert outcome.selected_by == "mean_per_class"
+    assert outcome.selected_by == measure
     student = outcome.lines[-1].target
     assert student.mean_per_class is not None
     assert RunSummary.from_dict(json.loads(json.dumps(outcome.as_dict()))) == outcome

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import f1_score
 
 from fourds_dist.data import Batch
 from fourds_dist.runs.accuracy import Accuracy
@@ -40,7 +41,12 @@ def test_all_measures_of_a_pass() -> None:
     assert found.num_classes_seen == 3
     assert found.mean_per_class == pytest.approx(sum(recalls) / 3)
     assert found.mean_per_class_error == pytest.approx((recalls[0] * (1 - recalls[0]) / 4) ** 0.5 / 3)
-    assert found.measured("mean_per_class")[0] == found.mean_per_class
+    assert found.measured("balanced_accuracy")[0] == found.mean_per_class
+    macro_f1 = f1_score(LABELS[:6], logits[:6].argmax(1), average="macro")
+    assert found.macro_f1 == found.measured("macro_f1")[0] == pytest.approx(macro_f1)
+    assert found.by_class is not None
+    assert [true for _, true, _ in found.by_class] == [4, 1, 0, 1]
+    assert sum(predicted for _, _, predicted in found.by_class) == 6
     value, error = found.measured("accuracy")
     assert error == pytest.approx((value * (1 - value) / 6) ** 0.5)
 
@@ -50,7 +56,7 @@ def test_nothing_to_judge_by() -> None:
         {"x": torch.flatten}, [], PlainImages(CPU, (0.5,) * 3, (0.5,) * 3), World(0, 1, CPU), num_classes=4
     )
     assert found["x"] == Accuracy(0, 0, 0.0)
-    assert found["x"].measured("mean_per_class") == (0.0, 0.0)
+    assert found["x"].measured("balanced_accuracy") == (0.0, 0.0)
 
 
 def test_a_loss_that_is_not_finite_is_none() -> None:

@@ -1,4 +1,4 @@
-"""A list of images and labels, one per line: plain lines, CSV or JSON lines. Paths may contain spaces.
+"""A list of images and labels, one per line: plain lines, CSV, JSON lines or Parquet. Paths may contain spaces.
 
     photos/my dog.jpg<TAB>dog            the first tab or, without tabs, the last space is before the label
     photos/my dog.jpg<TAB>dog<TAB>test   a second tab is before a split, a third before a group
@@ -7,7 +7,7 @@
     path,label,split                     CSV with commas, semicolons or tabs; cells that contain them are quoted. A
     "photos/a, b.jpg",dog,test           header names the columns path (or file, file_name, image), label (or class),
                                          split and group in any order; without a header the columns are in this order.
-    {"file_name": "a.jpg", "label": 0}   JSON lines with the same names
+    {"file_name": "a.jpg", "label": 0}   JSON lines with the same names; also Parquet files with these columns
 
 Paths are relative to the list, or to --root.
 
@@ -74,26 +74,9 @@ def image_list(
     if not folder.is_dir():
         raise ValueError(f"--root {folder}: {'a file' if folder.exists() else 'no such folder'}")
     read = read_rows(file)
-    known = ClassList(classes) if classes is not None else _deduced(read.rows, file)
-    labels = _named(read.rows, known, file)
-    files: list[ImageFile] = []
-    paths: list[str] = []
-    missing: list[str] = []
-    for row in read.rows:
-        path = _find_file(folder, row.path)
-        if path is None:
-            missing.append(f"line {row.line}: {row.path}")
-            continue
-        key = Path(row.path.replace("\\", "/")).with_suffix("").as_posix()
-        files.append(ImageFile(path, key, labels[row.line], row.split, row.group))
-        paths.append(row.path)
-    if missing and (not skip_bad or not files):
-        hint = _path_hint(file, folder, missing[0].partition(": ")[2])
-        raise ValueError(
-            f"{file}: {len(missing)} of {len(read.rows)} images do not exist (paths are relative to "
-            f"{'the list' if root is None else folder}; first: {missing[0]}); {hint}"
-            "correct the list, or leave them out by --skip-bad"
-        )
+    known = ClassList(classes) if classes is not None else deduced_classes(read.rows, file)
+    files, paths = listed_files(file, read.rows, folder, known, skip_bad=skip_bad)
+    num_missing = len(read.rows) - len(files)
     if group is not None:
         files = grouped(files, paths, group)
     splits = {image.part for image in files}
@@ -104,7 +87,7 @@ def image_list(
         name or file.stem,
         known.names,
         files,
-        {"origin": f"list {file.name}", "missing": len(missing), "remarks": remarks},
+        {"origin": f"list {file.name}", "missing": num_missing, "remarks": remarks},
         skip_bad=skip_bad,
         decode=decode,
         num_threads=num_threads,
@@ -145,7 +128,42 @@ def read_classes(place: str | Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _deduced(rows: Sequence[ListEntry], file: Path) -> ClassList:
+def listed_files(
+    file: Path, rows: Sequence[ListEntry], folder: Path, known: ClassList, *, skip_bad: bool
+) -> tuple[list[ImageFile], list[str]]:
+    """Return (images, their paths as in the list) of the rows whose images exist.
+
+    Args:
+        file: the list, for messages.
+        folder: folder to which the paths are relative.
+        skip_bad: leave out images that do not exist, unless no image exists.
+
+    Raises:
+        ValueError: images do not exist, or labels are not in the class list.
+    """
+    labels = _named(rows, known, file)
+    files: list[ImageFile] = []
+    paths: list[str] = []
+    missing: list[str] = []
+    for row in rows:
+        path = find_file(folder, row.path)
+        if path is None:
+            missing.append(f"line {row.line}: {row.path}")
+            continue
+        key = Path(row.path.replace("\\", "/")).with_suffix("").as_posix()
+        files.append(ImageFile(path, key, labels[row.line], row.split, row.group))
+        paths.append(row.path)
+    if missing and (not skip_bad or not files):
+        hint = _path_hint(file, folder, missing[0].partition(": ")[2])
+        base = "the list" if folder == file.parent else folder
+        raise ValueError(
+            f"{file}: {len(missing)} of {len(rows)} images do not exist (paths are relative to {base}; first: "
+            f"{missing[0]}); {hint}correct the list, or leave them out by --skip-bad"
+        )
+    return files, paths
+
+
+def deduced_classes(rows: Sequence[ListEntry], file: Path) -> ClassList:
     """Deduce the class list from the labels of the list: numbers if all labels are numbers, else names."""
     given = [row.label for row in rows if row.label not in (None, "-1", -1)]
     if not given:
@@ -195,7 +213,7 @@ def _named(rows: Sequence[ListEntry], known: ClassList, file: Path) -> dict[int,
     return named
 
 
-def _find_file(folder: Path, path: str) -> Path | None:
+def find_file(folder: Path, path: str) -> Path | None:
     """Find the file of a row: also in the other Unicode form, with backslashes, or without its image extension."""
     endings = ("",) if is_image(path) else ("", *_ENDINGS)
     for spelled in dict.fromkeys((path, path.replace("\\", "/"))):
@@ -211,12 +229,12 @@ def _path_hint(file: Path, folder: Path, path: str) -> str:
     if re.match(r"[a-z][a-z0-9+.-]+://", path, re.IGNORECASE):
         return "they are URLs, but a list takes local files: download the images and list the files; else "
     for above in list(file.resolve().parents)[:4]:
-        if above != folder.resolve() and _find_file(above, path) is not None:
+        if above != folder.resolve() and find_file(above, path) is not None:
             return f"they are relative to {above}: give --root {above}; else "
     parts = path.replace("\\", "/").split("/")
     is_absolute = path.startswith("/") or re.match(r"[A-Za-z]:", path) is not None
     for depth in range(1, len(parts)):
-        if is_absolute and _find_file(folder, "/".join(parts[depth:])) is not None:
+        if is_absolute and find_file(folder, "/".join(parts[depth:])) is not None:
             begin = path[: len(path) - len("/".join(parts[depth:]))]
             return f"they begin with {begin!r}, a folder of another machine: remove it from each path; else "
     return ""

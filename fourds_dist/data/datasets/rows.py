@@ -1,4 +1,4 @@
-"""Read the rows of a list of images: plain lines, CSV (with commas, semicolons, tabs, bars, quotes), or JSON.
+"""Read the rows of a list of images: plain lines, CSV (with commas, semicolons, tabs, bars, quotes), JSON or Parquet.
 
 The format is deduced from the whole file. A header names the columns; without a header they are path, label, split,
 group.
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fourds_dist.data.datasets.columns import FLAGS, one_hot, split_by_flags
 from fourds_dist.data.datasets.json_rows import json_table
+from fourds_dist.data.datasets.parquet_rows import ENDINGS, parquet_table
 from fourds_dist.data.files.file_kinds import is_image
 from fourds_dist.data.files.split_names import split_named, splits_of
 from fourds_dist.data.format.class_list import Label, as_label
@@ -54,6 +55,8 @@ class ListEntries:
     rows: tuple[ListEntry, ...]
     unread: tuple[str, ...] = ()
     """Names of columns that are ignored."""
+    has_labels: bool = True
+    """Whether there is a column of labels."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,20 @@ class _Cells:
     cells: Sequence[object]
 
 
-def read_rows(file: Path) -> ListEntries:
+def read_rows(file: Path, *, needs_labels: bool = True) -> ListEntries:
     """Return the rows of a list.
+
+    Args:
+        needs_labels: refuse a table with a header that names no column of labels.
 
     Raises:
         ValueError: the list cannot be parsed; the message names file and line.
     """
+    if file.suffix.lower() in ENDINGS:
+        names, objects = parquet_table(file)
+        return _of_table(
+            file, names, [_Cells(number, cells) for number, cells in objects], needs_labels=needs_labels
+        )
     text = read_text(file)
     if not text.strip():
         raise ValueError(f"{file} is empty")
@@ -78,13 +89,16 @@ def read_rows(file: Path) -> ListEntries:
         or first == "["
     ):
         names, objects = json_table(file, text)
-        return _of_table(file, names, [_Cells(number, cells) for number, cells in objects])
+        return _of_table(
+            file, names, [_Cells(number, cells) for number, cells in objects], needs_labels=needs_labels
+        )
     delimiter, header = _dialect(file, text)
     if delimiter is None:
         return _of_lines(file, text)
     cells = list(_table(file, text, delimiter))
     if header:
-        return _of_table(file, [str(cell) for cell in cells[0].cells], cells[1:])
+        names = [str(cell) for cell in cells[0].cells]
+        return _of_table(file, names, cells[1:], needs_labels=needs_labels)
     return _of_table(file, ["path", "label", "split", "group"], cells, is_given=False)
 
 
@@ -174,7 +188,12 @@ def _table(file: Path, text: str, delimiter: str) -> Iterable[_Cells]:
 
 
 def _of_table(
-    file: Path, header: Sequence[str], table: Sequence[_Cells], *, is_given: bool = True
+    file: Path,
+    header: Sequence[str],
+    table: Sequence[_Cells],
+    *,
+    is_given: bool = True,
+    needs_labels: bool = True,
 ) -> ListEntries:
     column: dict[str, int] = {}
     for meaning, names in COLUMNS.items():
@@ -198,7 +217,7 @@ def _of_table(
     flags = {n: plain for n, name in enumerate(header) if is_given and (plain := _plain(str(name))) in FLAGS}
     if "split" in column:
         flags = {}
-    if "path" not in column or "label" not in column:
+    if "path" not in column or ("label" not in column and needs_labels):
         lacking = "path" if "path" not in column else "label"
         raise ValueError(
             f"{file} has no column {lacking}, but {', '.join(map(repr, header[:8]))}; rename the column of {lacking}s "
@@ -227,7 +246,7 @@ def _of_table(
         rows.append((row.line, path, label, _cell(split), _cell(group)))
     read = {*column.values(), *flags}
     unread = [str(name) for n, name in enumerate(header) if is_given and str(name).strip() and n not in read]
-    return ListEntries(_made(file, rows), tuple(unread))
+    return ListEntries(_made(file, rows), tuple(unread), "label" in column)
 
 
 def _of_lines(file: Path, text: str) -> ListEntries:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -23,7 +25,7 @@ from rich.text import Text
 from fourds_dist.data.decode.grey import Grey
 from fourds_dist.data.format.class_list import look_like_ids
 from fourds_dist.data.format.manifest import SCALING, Manifest
-from fourds_dist.io.terminal import harmless, words
+from fourds_dist.io.terminal import harmless, say, words
 
 UNITS = {"reading": "images", "checking": "images", "measuring": "images"}
 
@@ -36,11 +38,22 @@ class Rate(ProgressColumn):
         return Text(f"{task.speed:.0f}/s" if task.speed else "")
 
 
-class PackProgress:
-    """A progress bar on a terminal, silent elsewhere; used as a context manager and passed as `on_progress`."""
+TOLD_EVERY_S = 30.0
+"""Seconds between two lines about one step if the output is not a terminal."""
 
-    def __init__(self, title: str) -> None:
+
+class PackProgress:
+    """A progress bar on a terminal, and a line every 30 s elsewhere; a context manager that is passed as `on_progress`.
+
+    Args:
+        clock: returns the time in seconds.
+    """
+
+    def __init__(self, title: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._title = title
+        self._clock = clock
+        self._begun: dict[str, tuple[float, int]] = {}
+        self._told: dict[str, float] = {}
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
@@ -75,6 +88,23 @@ class PackProgress:
             unit = UNITS.get(what, "shards")
             self._tasks[what] = self._bar.add_task(harmless(f"{self._title}: {what}"), total=total, unit=unit)
         self._bar.update(self._tasks[what], completed=done, total=total)
+        if self._bar.disable:
+            self._tell(what, done, total)
+
+    def _tell(self, what: str, done: int, total: int | None) -> None:
+        """Print a line with rate and time left, not more often than every TOLD_EVERY_S."""
+        now = self._clock()
+        begun_s, begun = self._begun.setdefault(what, (now, done))
+        if now - self._told.setdefault(what, now) < TOLD_EVERY_S:
+            return
+        self._told[what] = now
+        rate = (done - begun) / (now - begun_s)
+        left = f", {(total - done) / rate:.0f} s left" if total is not None and rate > 0 else ""
+        of = "" if total is None else f" of {total}"
+        say(
+            f"{self._title}: {what} {done}{of} {UNITS.get(what, 'shards')}, {rate:.3g}/s{left}",
+            file=sys.stderr,
+        )
 
 
 def show(url: str, manifest: Manifest) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from fourds_dist.config.effects import IMAGES, WEIGHTS
+from fourds_dist.config.effects import IMAGES, PLACE, WEIGHTS
 from fourds_dist.config.section import ConfigSection
 from fourds_dist.data.decode.grey import GreyRange
 from fourds_dist.data.format.index import UNLABELLED, ShardIndex
@@ -34,7 +34,13 @@ class StreamConfig(ConfigSection):
 
     url: Annotated[str | None, IMAGES] = None
     """Dataset folder, a path or URL (s3://bucket/photos), as written by `python -m fourds_dist.pack`; or some of its
-    shards: s3://bucket/photos/train-{00000..00099}.tar. Existing tars need `pack index URL` once."""
+    shards: s3://bucket/photos/train-{00000..00099}.tar. Existing tars need `pack index URL` once. Or images on this
+    machine, which are packed once, beside the folder of the run: a folder with a sub-folder per class, a list (CSV,
+    Parquet, ...) of paths and labels, or a folder with metadata.csv or metadata.jsonl."""
+
+    packed_from: Annotated[str | None, PLACE] = None
+    """The folder or list of images that is packed into `url` if `url` holds no data set yet. `train` sets this key when
+    `url` names images."""
 
     labels_per_class: Annotated[int | None, WEIGHTS] = Field(default=None, ge=0)
     """Number of training labels to use per class, drawn by run.seed; other images count as unlabelled. null: all."""
@@ -47,6 +53,11 @@ class StreamConfig(ConfigSection):
     """Sampling weights against class imbalance: an image of a class of n training images gets the weight
     n^-class_balance. The length of an epoch stays the same. 0: no weights; 1: all classes are shown equally often."""
 
+    class_weights: Annotated[Literal["none", "balanced"], WEIGHTS] = "none"
+    """Weights of the classes in the cross-entropies of the stages on this domain. `balanced`: in inverse proportion to
+    the number of labelled training images of a class, as in scikit-learn, so that all classes count equally; an
+    alternative to class_balance, which shows images of small classes more often."""
+
     labelled_fraction: Annotated[float, WEIGHTS] = Field(default=0.0, ge=0, lt=1)
     """Minimum share of labelled images among this domain's images in every batch, for targets with few labels. Labelled
     and unlabelled images have separate orders then, and labelled images are shown more often. The length of an epoch
@@ -54,6 +65,13 @@ class StreamConfig(ConfigSection):
 
     @model_validator(mode="after")
     def _check(self) -> StreamConfig:
+        if self.class_weights == "balanced" and self.class_balance > 0:
+            raise ValueError(
+                f"class_weights=balanced and class_balance={self.class_balance:g} both correct the imbalance of "
+                "classes; set one of them"
+            )
+        if self.packed_from is not None and self.url is None:
+            raise ValueError("packed_from without url; give the images as url, and remove packed_from")
         if self.labels_per_class == 0 and self.unlabelled == "drop":
             raise ValueError("labels_per_class=0 with unlabelled=drop leaves no training images")
         if self.labels_per_class == 0 and self.labelled_fraction > 0:
@@ -268,7 +286,7 @@ def _how_to_pack(manifest: Manifest, name: SplitName) -> str:
 
 
 def _chosen(split: Split, config: StreamConfig, seed: int) -> Split:
-    labels = _labels(split)
+    labels = labels_of(split)
     label_mask = np.ones(len(labels), dtype=bool)
     if config.labels_per_class is not None:
         label_mask = _label_subset(labels, config.labels_per_class, seed)
@@ -300,7 +318,7 @@ def _chosen(split: Split, config: StreamConfig, seed: int) -> Split:
     )
 
 
-def _labels(split: Split) -> np.ndarray:
+def labels_of(split: Split) -> np.ndarray:
     """Read the labels of the whole split, (num_positions,), from the shards' indices."""
     with ThreadPoolExecutor(16) as pool:
         indices = pool.map(lambda shard: load_index(split, shard), range(len(split.shards)))

@@ -16,6 +16,7 @@ from fourds_dist.experiments.compare.config import Changes, CompareConfig, pair_
 from fourds_dist.experiments.compare.early_stopping import EarlyStop, EarlyStopping, JudgedCell, read_stop
 from fourds_dist.experiments.shared_teacher import shared_sources
 from fourds_dist.io.storage import join, translate_storage_errors
+from fourds_dist.launch.image_inputs import ImageInputs, place_of
 from fourds_dist.runs.run_folder import RunFolder
 from fourds_dist.stages.preflight import check
 from fourds_dist.stages.run_identity import AnotherRunError, changes
@@ -134,7 +135,11 @@ def make_plan(config: CompareConfig, base: Draft, folder: Path) -> ComparisonPla
             config.regimes, config.all_pairs, config.seeds, config.methods
         )
     ]
-    given = {cell: with_absolute_paths(_settings(cell, config, base, url), folder) for cell in cells}
+    inputs = ImageInputs(place_of(settings))
+    given = {
+        cell: inputs.packed(with_absolute_paths(_settings(cell, config, base, url), folder))[0]
+        for cell in cells
+    }
     if config.through == "processes":
         for cell, run in given.items():
             if run.launch.runner != "inline":
@@ -222,7 +227,9 @@ def _settings(cell: Cell, config: CompareConfig, base: Draft, url: str) -> Setti
     own: Changes = {
         "prepare": None,
         "source.url": config.domains[cell.source],
+        "source.packed_from": None,
         "target.url": config.domains[cell.target],
+        "target.packed_from": None,
         "run.name": cell.name,
         "run.dir": f"{url}/cells",
         "run.seed": cell.seed,

@@ -25,6 +25,7 @@ class Result:
     accuracy: float
     """Accuracy of the student on the test split of the target; the validation split chose its weights."""
     validation_accuracy: float
+    """Validation accuracy of the epoch whose weights the student has, by run.select_by."""
     train_s: float
     """Seconds of training after the source stage times the number of workers, without evaluation."""
     source_s: float
@@ -34,6 +35,10 @@ class Result:
     peak_memory_bytes: int | None
     """Peak memory of the device that held most; None on CPUs."""
     device: str
+    balanced_accuracy: float | None = None
+    """Balanced accuracy of the student on the test split of the target."""
+    macro_f1: float | None = None
+    """Macro F1 of the student there."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,8 @@ def _result(settings: Settings, source_s: float) -> Result:
         images_per_s=summary.train_images_per_s,
         peak_memory_bytes=max(filter(None, peaks), default=None),
         device=device,
+        balanced_accuracy=student.target.mean_per_class,
+        macro_f1=student.target.macro_f1,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -43,7 +44,7 @@ class ResultTable:
 
 
 def tables(results: Results, *, most_pairs: int | None = None) -> list[ResultTable]:
-    """Make two tables for every regime with results: accuracies of methods, and differences.
+    """Make tables for every regime with results: accuracies of methods, other measures, and differences.
 
     Args:
         most_pairs: with more pairs, pairs have no columns and the worst pair no interval; None: no limit.
@@ -55,6 +56,7 @@ def tables(results: Results, *, most_pairs: int | None = None) -> list[ResultTab
         for r in regimes
         for table in (
             _methods(results, r, most_pairs),
+            *_measures(results, r),
             _differences(results, r, brief=most_pairs is not None),
         )
     ]
@@ -184,6 +186,24 @@ def _methods(results: Results, regime: str, most_pairs: int | None) -> ResultTab
         *(["GiB"] if has_memory else []),
     )
     return ResultTable(f"{regime}: accuracy", columns, rows)
+
+
+def _measures(results: Results, regime: str) -> list[ResultTable]:
+    """Return a table of all measures, as means over cells; no table for results of earlier versions alone."""
+    rows = []
+    for method in results.plan.config.methods:
+        found = [
+            (result.accuracy, result.balanced_accuracy, result.macro_f1)
+            for cell, result in results.cells.items()
+            if (cell.regime, cell.method) == (regime, method)
+            and result.balanced_accuracy is not None
+            and result.macro_f1 is not None
+        ]
+        if found:
+            means = (statistics.fmean(values) for values in zip(*found, strict=True))
+            rows.append((_words(method), *map(_percent, means), str(len(found))))
+    columns = ("method", "accuracy", "balanced accuracy", "macro F1", "cells")
+    return [ResultTable(f"{regime}: measures, means over cells", columns, rows)] if rows else []
 
 
 def _differences(results: Results, regime: str, *, brief: bool) -> ResultTable:

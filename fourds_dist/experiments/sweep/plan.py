@@ -11,7 +11,7 @@ from fourds_dist.config.effects import NO_RESULT, affected, effect_on
 from fourds_dist.config.loading import Draft
 from fourds_dist.config.section import ConfigError
 from fourds_dist.config.trees import flatten
-from fourds_dist.experiments.base_run import read_experiment, with_absolute_base_paths
+from fourds_dist.experiments.base_run import read_experiment, with_absolute_base_paths, with_packed_urls
 from fourds_dist.experiments.executor import Through
 from fourds_dist.experiments.sweep.config import SweepConfig
 from fourds_dist.experiments.sweep.space import Params, Space, expanded, keys_of, label
@@ -98,7 +98,8 @@ def read_plan(path: str | Path, overrides: Sequence[str] = (), *, folder: Path |
         ConfigError: naming the key, where it was given, and the nearest valid one.
     """
     config, base = read_experiment(path, overrides, SweepConfig)
-    return make_plan(config, with_absolute_base_paths(base, folder or Path.cwd(), "the sweep"))
+    base = with_absolute_base_paths(base, folder or Path.cwd(), "the sweep")
+    return make_plan(config, with_packed_urls(base, "the sweep"))
 
 
 def make_plan(config: SweepConfig, base: Draft) -> SweepPlan:

@@ -93,8 +93,10 @@ def _epoch_text(event: EpochEnded) -> str:
 
 
 def _figures(measured: Validation) -> str:
-    loss = "" if measured.loss is None else f" (loss {measured.loss:.3f})"
-    return f"{measured.accuracy:.1%}{loss}"
+    others = {"balanced": measured.mean_per_class, "macro F1": measured.macro_f1}
+    more = [f"{name} {value:.1%}" for name, value in others.items() if value is not None]
+    more += [] if measured.loss is None else [f"loss {measured.loss:.3f}"]
+    return f"{measured.accuracy:.1%}" + (f" ({', '.join(more)})" if more else "")
 
 
 def _duration(seconds: float) -> str:

@@ -45,7 +45,12 @@ _MODES: dict[str, Mode] = {
     "disabled": "disabled",
 }
 
-VALIDATION_NAMES = {"val": "accuracy", "val_loss": "loss", "val_mean_per_class": "mean_per_class"}
+VALIDATION_NAMES = {
+    "val": "accuracy",
+    "val_loss": "loss",
+    "val_mean_per_class": "mean_per_class",
+    "val_macro_f1": "macro_f1",
+}
 """Fields of `Validation` by the prefix of their names in W&B."""
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import pytest
 
 from fourds_dist.data.decode.grey import Grey
 from fourds_dist.data.format.manifest import Manifest, Shard
-from fourds_dist.data.pack.console import show
+from fourds_dist.data.pack.console import PackProgress, show
 
 
 def shown(counts: list[int], capsys: pytest.CaptureFixture[str]) -> str:
@@ -38,3 +38,12 @@ def test_images_of_8_bits_beside_deeper_ones_are_remarked_on(
     out = " ".join(capsys.readouterr().out.split())
     assert f"the 16-bit images ({num_deep}) use values up to 4080 of 65535" in out
     assert ("the 4 images of 8 bits keep their values" in out) == bool(num_plain)
+
+
+def test_lines_with_rate_and_time_left_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    times = iter([0.0, 10.0, 31.0, 40.0, 70.0])
+    with PackProgress("photos", clock=lambda: next(times)) as progress:
+        for done in (0, 100, 310, 400):
+            progress("checking", done, 1000)
+        progress("reading", 5, None)
+    assert capsys.readouterr().err.splitlines() == ["photos: checking 310 of 1000 images, 10/s, 69 s left"]
