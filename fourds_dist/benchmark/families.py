@@ -5,8 +5,8 @@
 
 A family is a module of timm. A small member, that of the table or else the smallest one, is built with random weights
 for images of its own size and runs two steps of 4Ds, as teacher of a ResNet10 and as student of a ResNet10. The steps
-run on PyTorch's meta device, or on the CPU if a network reads values. A refused family is listed with the reason and the
-keys to set.
+run on PyTorch's meta device, or on the CPU if a network reads values. The table lists refused families with
+the reason and the keys to set.
 """
 
 from __future__ import annotations
@@ -144,10 +144,10 @@ def table(rows: Iterable[Row]) -> str:
     lines = [
         "# Families of timm",
         "",
-        f"`python -m fourds_dist.benchmark.families` wrote this table with timm {timm.__version__}. The command builds a",
-        "small member of each family (a module of timm) with random weights for images of its own size. The member runs a",
-        "step of 4Ds as teacher and another one as student, with the stages that `fourds_dist/models/stage_finder.py` finds.",
-        "`teacher.stages` and `student.stages` name other stages.",
+        f"`python -m fourds_dist.benchmark.families` wrote this table with timm {timm.__version__}. The command builds",
+        "a small member of each family (a module of timm) with random weights for images of its own size. The member",
+        "runs a step of 4Ds as teacher and another one as student, with the stages that",
+        "`fourds_dist/models/stage_finder.py` finds. `teacher.stages` and `student.stages` name other stages.",
         "",
         f"{len(rows)} families: {teachers} as teacher, {students} as student, {100 * share:.1f} % in all.",
         "",

@@ -37,7 +37,7 @@ class TimmName(NamedTuple):
     config: Any
     """timm's description of the weights (PretrainedCfg); None if timm has none."""
     options: dict[str, Any]
-    """Arguments of the constructor, from the file of a repository or a folder."""
+    """Arguments of the constructor: the description and those in the file of a repository or a folder."""
 
 
 def is_timm(arch: str) -> bool:
@@ -80,7 +80,7 @@ def resolve(arch: str) -> TimmName:
         ) from None
     if not timm.is_model(model):
         raise ValueError(f"{arch}: its {CONFIG_FILE} names the architecture {_unknown(timm, model)}")
-    return TimmName(model, description, dict(options))
+    return TimmName(model, description, {**options, "pretrained_cfg": description.to_dict()})
 
 
 def _of_registry(timm: Any, name: str) -> TimmName:
@@ -145,8 +145,6 @@ def create(name: TimmName, num_classes: int | None, options: dict[str, Any], **m
         more: further arguments of timm.create_model.
     """
     timm = importlib.import_module("timm")
-    if name.options:
-        more = {"pretrained_cfg": name.config.to_dict(), **more}
     classes = {} if num_classes is None else {"num_classes": num_classes}
     return timm.create_model(
         name.model, **{"pretrained": False, **classes, **name.options, **options, **more}

@@ -18,7 +18,7 @@ from fourds_dist.models.timm_networks import is_timm
 from fourds_dist.models.weights.class_order import last_layer
 from fourds_dist.models.weights.files import read_file
 from fourds_dist.models.weights.loading import fill, notify_remarks
-from fourds_dist.models.weights.metadata import NetworkMetadata
+from fourds_dist.models.weights.metadata import NetworkMetadata, class_order
 from fourds_dist.models.weights.metadata_check import Metadata, MetadataCheck, Notify
 from fourds_dist.models.weights.names import MatchedTensors, match_tensors
 from fourds_dist.models.weights.published import converted, is_published, published_weights
@@ -138,13 +138,15 @@ def build_initialised(
     is_whole = _load_body(network, found, num_classes, where, free=free, hint=hint, notify=notify)
     if is_download and config.arch in _FIRST_LAYER:
         _fold_input_transform(network, *_FIRST_LAYER[config.arch])
-    elif not is_download:
-        if check is not None:
-            check.reverse_channels(network, image_size)
-            if is_whole and policy == "check":
-                check.reorder(network, image_size)
+    if check is not None:
+        check.reverse_channels(network, image_size)
+        if is_whole and policy == "check":
+            check.reorder(network, image_size)
+    if not is_download:
         notify_remarks(found, file.where, notify)
-    return InitialNetwork(network, is_untrained=is_download or not is_whole)
+    # Published weights are for the run's classes only if both have the same names.
+    has_classes = not is_download or (run is not None and class_order(of_file, run) is not None)
+    return InitialNetwork(network, is_untrained=not (is_whole and has_classes))
 
 
 def metadata(config: BackboneConfig, classes: tuple[str, ...], **more: Any) -> dict[str, str]:

@@ -10,9 +10,11 @@ checks need the number of classes of the file, so the weights are read into a se
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import re
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +120,12 @@ def _weights_path(arch: str, name: TimmName, where: str) -> Path:
     if config is None or not (config.hf_hub_id or config.url):
         timm = importlib.import_module("timm")
         model = name.model.partition(".")[0]
-        known = timm.list_pretrained(f"{model.rstrip('0123456789_')}*")[:5]
-        near = f"models with weights: {', '.join(f'timm/{other}' for other in known)}; " if known else ""
-        raise ValueError(f"{where}: timm has no weights of {name.model}; {near}use `random` or a path")
+        published = sorted({other.partition(".")[0] for other in timm.list_pretrained()})
+        near = difflib.get_close_matches(model, published, n=3)
+        like = f"{', '.join(f'timm/{other}' for other in near)} have weights; " if near else ""
+        raise ValueError(
+            f"{where}: timm has no weights of {model}; {like}use `random` or a path to a file of weights"
+        )
     if config.hf_hub_id:
         file = config.hf_hub_filename or "pytorch_model.bin"
         safe = re.sub(r"^pytorch_model\b", "model", file.removesuffix(".bin")).replace(
@@ -260,5 +265,5 @@ def _block_layer(layer: str, *, expands: bool) -> str:
     names = ("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")
     if not expands:
         names = ("", ""), ("conv_dw", "bn1"), ("conv_pw", "bn2")
-    layers = dict(zip(sum(_EFFICIENTNET_BLOCK, ()), sum(names, ()), strict=True))
+    layers = dict(zip(chain(*_EFFICIENTNET_BLOCK), chain(*names), strict=True))
     return layers.get(layer) or _EFFICIENTNET_SQUEEZE.get(layer, layer)
