@@ -1,7 +1,7 @@
 """Walk over all families of timm: which networks can be teacher and student without named stages.
 
     python -m fourds_dist.benchmark.families             writes fourds_dist/models/FAMILIES.md
-    python -m fourds_dist.benchmark.families swin_transformer vision_transformer      prints these families alone
+    python -m fourds_dist.benchmark.families vgg         writes the line of this family, and keeps the others
 
 A family is a module of timm. A small member, that of the table or else the smallest one, is built with random weights
 for images of its own size and runs two steps of 4Ds, as teacher of a ResNet10 and as student of a ResNet10. The steps
@@ -26,7 +26,7 @@ from fourds_dist.io.error_text import error_line
 from fourds_dist.method import FourDs, MethodConfig
 from fourds_dist.models import backbones
 from fourds_dist.models.backbones import BackboneConfig, build_backbone, num_parameters, stage_names
-from fourds_dist.models.feature_hooks import NetworkInfo, inspect_stages
+from fourds_dist.models.feature_hooks import NetworkInfo, StageInfo, inspect_stages
 from fourds_dist.models.timm_networks import native_size
 from fourds_dist.stages.trial_step import parameters_without_gradient
 
@@ -135,62 +135,66 @@ def _step(config: BackboneConfig, network: nn.Module, side: int, *, is_teacher: 
         raise ValueError(f"the adapter {idle[0]} gets no gradient")
 
 
-def table(rows: Iterable[Row]) -> str:
-    """Return the table of families in Markdown."""
-    rows = list(rows)
-    timm = importlib.import_module("timm")
-    teachers, students = sum(not row.teacher for row in rows), sum(not row.student for row in rows)
-    share = (teachers + students) / (2 * len(rows))
-    lines = [
-        "# Families of timm",
-        "",
-        f"`python -m fourds_dist.benchmark.families` wrote this table with timm {timm.__version__}. The command builds",
-        "a small member of each family (a module of timm) with random weights for images of its own size. The member",
-        "runs a step of 4Ds as teacher and another one as student, with the stages that",
-        "`fourds_dist/models/stage_finder.py` finds. `teacher.stages` and `student.stages` name other stages.",
-        "",
-        f"{len(rows)} families: {teachers} as teacher, {students} as student, {100 * share:.1f} % in all.",
-        "",
-        "| family | member | M params | px | stages: side of the map | teacher | student |",
-        "|---|---|---:|---:|---|---|---|",
-    ]
-    for row in rows:
-        stages = "" if row.stages is None else "<br>".join(_stage(stage) for stage in row.stages.stages)
-        roles = [("yes" if reason is None else "no") for reason in (row.teacher, row.student)]
-        size = f"{row.parameters / 1e6:.1f}" if row.parameters else ""
-        lines.append(
-            f"| {row.family} | `timm/{row.model}` | {size} | {row.image_px or ''} | {stages} | {' | '.join(roles)} |"
-        )
-    refused = [row for row in rows if row.teacher or row.student]
-    if refused:
-        lines += ["", "## Refused", ""]
-        for row in refused:
-            lines.append(f"- `timm/{row.model}`: {row.teacher or row.student}")
-    return "\n".join(lines) + "\n"
+def line(row: Row) -> str:
+    """Return the line of a family in the table."""
+    stages = "" if row.stages is None else "<br>".join(_stage(stage) for stage in row.stages.stages)
+    size = f"{row.parameters / 1e6:.1f}" if row.parameters else ""
+    roles = ["yes" if reason is None else f"no: {reason}" for reason in (row.teacher, row.student)]
+    return f"| {row.family} | `timm/{row.model}` | {size} | {row.image_px or ''} | {stages} | {' | '.join(roles)} |"
 
 
-def _stage(stage: Any) -> str:
+def _stage(stage: StageInfo) -> str:
     kind = " tokens" if stage.layout == "tokens" else ""
     return f"`{stage.name}`: {stage.size[0]}{kind}"
 
 
+def lines_of(table: str) -> dict[str, str]:
+    """Return the lines of a table by family."""
+    return {found[1]: found[0] for found in re.finditer(r"^\| (\w+) \| `timm/.*$", table, flags=re.MULTILINE)}
+
+
+def shares(table: str) -> tuple[int, int, int]:
+    """Return the numbers of families, of those that can be teachers, and of those that can be students."""
+    roles = [text.rstrip(" |").split(" | ")[-2:] for text in lines_of(table).values()]
+    return len(roles), sum(role[0] == "yes" for role in roles), sum(role[1] == "yes" for role in roles)
+
+
+def table(lines: Iterable[str]) -> str:
+    """Return the table of families in Markdown."""
+    rows = "\n".join(sorted(lines))
+    families, teachers, students = shares(rows)
+    share = f"{100 * (teachers + students) / (2 * families):.1f}"
+    timm = importlib.import_module("timm")
+    return f"""# Families of timm
+
+`python -m fourds_dist.benchmark.families` wrote this table with timm {timm.__version__}. The command builds a small
+member of each family (a module of timm) with random weights for images of its own size. The member runs a step of 4Ds
+as teacher and another one as student, with the stages that `fourds_dist/models/stage_finder.py` finds.
+`teacher.stages` and `student.stages` name other stages, and those of refused families.
+
+{families} families: {teachers} as teacher, {students} as student, {share} % in all.
+
+| family | member | M params | px | stages: side of the map | teacher | student |
+|---|---|---:|---:|---|---|---|
+{rows}
+"""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Walk over the named families, or over all and write the table."""
+    """Walk over the named families, or over all, and write their lines into the table."""
     parser = argparse.ArgumentParser(description="Walk over the families of timm.")
-    parser.add_argument("families", nargs="*", help="names of families; none: all, and the table is written")
-    names = parser.parse_args(arguments).families
-    known = families()
-    former = members(TABLE.read_text()) if TABLE.exists() else {}
-    rows = []
+    parser.add_argument("families", nargs="*", help="names of families; none: all")
+    names, known = parser.parse_args(arguments).families, families()
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"timm has no family {', '.join(unknown)}; known: {', '.join(known)}")
+    former = TABLE.read_text() if TABLE.exists() else ""
+    lines = {family: text for family, text in lines_of(former).items() if names and family in known}
     for family in names or known:
-        model = former.get(family)
+        model = members(former).get(family)
         row = walk(family, model if model in known[family] else smallest(known[family]))
-        rows.append(row)
-        print(f"{family}: {row.model}: {row.teacher or 'teacher'}; {row.student or 'student'}", flush=True)
-    if names:
-        print(table(rows))
-    else:
-        TABLE.write_text(table(rows))
+        lines[family] = line(row)
+        print(lines[family], flush=True)
+        TABLE.write_text(table(lines.values()))
 
 
 if __name__ == "__main__":

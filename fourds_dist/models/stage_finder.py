@@ -38,6 +38,8 @@ class Output:
     side: int
     """Side of the square map, in pixels of the map."""
     is_tokens: bool
+    is_nhwc: bool
+    """The channels come last in a 4-D output."""
     is_block: bool
     """The module has at least two weights."""
     is_cut: bool
@@ -66,12 +68,13 @@ def find_stages(network: nn.Module, image_size: int) -> tuple[str, ...] | None:
         [o for o in blocks if o.is_cut and o.value in listed],
         [o for o in blocks if o.is_cut],
         [o for o in blocks if o.value in listed],
+        [o for o in blocks if "." not in o.name],
     )
     found = [stages for candidates in tiers if (stages := _stages(candidates, image_size)) is not None]
     if found:
         return _names(max(found, key=lambda stages: len({stage.side for stage in stages})), outputs)
     cuts = [o for o in outputs if o.is_cut]
-    stages = _stages(cuts, image_size)
+    stages = _stages([o for o in cuts if not o.is_nhwc], image_size) or _stages(cuts, image_size)
     return None if stages is None else _names(stages, outputs)
 
 
@@ -208,7 +211,8 @@ def _outputs_on(network: nn.Module, image_size: int, device: torch.device) -> li
         side = None if shape is None or more else _side(shape, num_prefix)
         if shape is not None and side is not None and node in num_paths:
             is_block, num = sum(p.ndim > 1 for p in modules[name].parameters()) > 1, num_paths[node]
-            outputs.append(Output(name, side, len(shape) == 3, is_block, num == total, num, values[node]))
+            is_tokens, is_nhwc = len(shape) == 3, len(shape) == 4 and shape[2] != shape[3]
+            outputs.append(Output(name, side, is_tokens, is_nhwc, is_block, num == total, num, values[node]))
     return outputs
 
 

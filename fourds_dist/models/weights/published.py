@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,8 @@ def _weights_path(arch: str, name: TimmName, where: str) -> Path:
 def description_of(arch: str, name: TimmName) -> dict[str, Any]:
     """Return class names and normalisation of published weights, as a repository's config.json has them."""
     config = name.config
-    found: dict[str, Any] = {"mean": list(config.mean), "std": list(config.std)}
+    found: dict[str, Any] = {"mean": tuple(config.mean), "std": tuple(config.std)}
+    found |= {"image_px": config.input_size[-1], "crop_pct": config.crop_pct}
     labels = config.label_names
     if labels is None and not arch.startswith((HUB, FOLDER)):
         labels = imagenet_synsets(config.num_classes)
@@ -164,6 +165,16 @@ def imagenet_synsets(num_classes: int) -> list[str] | None:
     data = importlib.import_module("timm.data")
     subset = data.infer_imagenet_subset({"num_classes": num_classes})
     return None if subset is None else data.ImageNetInfo(subset).label_names()
+
+
+def class_titles(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the readable names of synsets of ImageNet; other class names stay."""
+    info = importlib.import_module("timm.data").ImageNetInfo("imagenet-22k")
+    known = info.label_descriptions(as_dict=True)
+    if not all(name in known for name in names):
+        return tuple(names)
+    titles = [known[name] for name in names]
+    return tuple(t if titles.count(t) == 1 else f"{t} ({n})" for t, n in zip(titles, names, strict=True))
 
 
 def converted(
