@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: `python -m fourds_dist.benchmark ops|step|profile|numerics|data|scaling|sweep ...`.
+"""Command line of the benchmarks: `python -m fourds_dist.benchmark NAME ...`, a name of `BENCHMARKS`.
 
 A benchmark is a module of this package with `add_arguments(parser)` and `run(options)`. Only the requested benchmark is
 imported, so that the operators can be timed without the dependencies of `data` and `launch`.
@@ -16,6 +16,7 @@ BENCHMARKS = {
     "data": "data path: images per second from storage to the device",
     "scaling": "training on several devices or processes",
     "sweep": "overhead of a sweep, measured with trials without training",
+    "families": "families of timm: which can be teacher and student without named stages",
 }
 
 

@@ -5,6 +5,7 @@ runs/photos/distill/checkpoint-...   checkpoint: the best weights so far
 student.safetensors                  weights with metadata, from a run or an export
 student.pt2, student.onnx            exported programs
 shipped                              folder of an export: its first file of these
+timm/resnet18.a1_in1k                published weights of timm, with the classes of their data; hf-hub:owner/name
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from fourds_dist.io.extras import fix
 from fourds_dist.io.json_text import parse_json
 from fourds_dist.io.storage import locate, translate_storage_errors
 from fourds_dist.models.backbones import BackboneConfig, build_backbone
+from fourds_dist.models.timm_networks import is_timm
 from fourds_dist.models.weights.loading import load_weights
+from fourds_dist.models.weights.published import PRETRAINED, class_titles, published_weights
 from fourds_dist.runs.layout import CHECKPOINT_STATE, RunFile, checkpoint_step
 from fourds_dist.stages.finished_run import Run, read_bytes
 from fourds_dist.training.checkpoint.learning_state import decode_state
@@ -52,6 +55,8 @@ def load_student(source: str | Path | Run) -> Student:
     if isinstance(source, Run):
         return _of_run(source)
     url = str(source).rstrip("/")
+    if is_timm(url):
+        return _of_published(url)
     checkpoint = url.removesuffix(f"/{CHECKPOINT_STATE}")
     if checkpoint_step(checkpoint.rpartition("/")[2]) is not None:
         return _of_checkpoint(checkpoint)
@@ -94,6 +99,26 @@ def _of_safetensors(url: str) -> Student:
     network = build_backbone(config, len(classes), preprocessing.crop_px)
     load_weights(url, network, what="student")
     return _of_network(network, url, classes, preprocessing, about)
+
+
+def _of_published(arch: str) -> Student:
+    """Load the network and the weights that timm or a repository publishes; classes are those of the weights."""
+    weights = published_weights(arch, PRETRAINED, None, arch)
+    names = weights.about.get("label_names")
+    if isinstance(names, Mapping):
+        names = [name for _, name in sorted(names.items(), key=lambda item: int(item[0]))]
+    if not names:
+        raise ValueError(
+            f"{arch}: the published weights name no classes; train the network on your data (arch: {arch}, start: "
+            "pretrained)"
+        )
+    side, crop = weights.about["image_px"], weights.about["crop_pct"]
+    preprocessing = Preprocessing(round(side / crop), side, *(weights.about[key] for key in ("mean", "std")))
+    config = BackboneConfig(arch=arch)
+    network = build_backbone(config, len(names), side)
+    network.load_state_dict(weights.tensors)
+    classes = class_titles(names)
+    return _of_network(network, arch, classes, preprocessing, description(config, classes, preprocessing, {}))
 
 
 def _of_checkpoint(url: str) -> Student:

@@ -1,7 +1,7 @@
 """Networks by name: torchvision's classifiers, timm's, and entry points; and the default names of their stages.
 
     resnet34                   a classifier of torchvision.models, or resnet10 (one basic block per stage)
-    timm/convnext_atto         a model of timm, if timm is installed
+    timm/convnext_atto         a model of timm, if timm is installed; hf-hub:owner/name, local-dir:PATH (timm_networks)
     package.module:function    a function that takes num_classes (and optionally image_size) and returns the network
 
 Each of them can be teacher or student. README.md in this folder explains the choice of the stages.
@@ -31,7 +31,9 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from fourds_dist.config.effects import WEIGHTS
 from fourds_dist.config.entry_point import entry_point
 from fourds_dist.config.section import ConfigSection
-from fourds_dist.io.extras import fix
+from fourds_dist.io.error_text import error_line
+from fourds_dist.models import timm_networks
+from fourds_dist.models.stage_finder import find_stages
 
 
 def _numbered(prefix: str, *numbers: int) -> tuple[str, ...]:
@@ -66,18 +68,17 @@ DEFAULT_STAGES: dict[str, tuple[str, ...]] = {
     "vit_l": _numbered("encoder.layers.encoder_layer_", 5, 11, 17, 22),
     "vit_h": _numbered("encoder.layers.encoder_layer_", 7, 15, 23, 30),
 }
-"""Stages by prefix of an architecture's name (the longest matching one). timm's networks describe their own; the
-configuration names those of others."""
-STRIDES = (4, 8, 16, 32)
-"""Strides of the default stages."""
+"""Stages of torchvision's networks by prefix of the name (the longest matching one). Those of timm's networks are found
+by a forward pass (`stage_finder`); the configuration names those of others."""
 
 
 class BackboneConfig(ConfigSection):
     """A classifier and its stages for 4Ds."""
 
     arch: Annotated[str, WEIGHTS] = "resnet18"
-    """Architecture: name of a classifier in torchvision.models, resnet10 (one basic block per stage), `timm/NAME`, or
-    an entry point `package.module:function` that takes num_classes."""
+    """Architecture: name of a classifier in torchvision.models, resnet10 (one basic block per stage), `timm/NAME`,
+    `hf-hub:owner/name`, `local-dir:PATH` (a folder with the files of such a repository), or an entry point
+    `package.module:function` that takes num_classes."""
 
     stem: Annotated[Literal["imagenet", "small"], WEIGHTS] = "imagenet"
     """`imagenet`: as published (stride 4). `small`: 3x3 convolution of stride 2 and no pooling, for images of 32 to 96
@@ -107,8 +108,9 @@ def build_backbone(config: BackboneConfig, num_classes: int, image_size: int | N
     arch = config.arch
     if arch in OWN_ARCHITECTURES:
         network = OWN_ARCHITECTURES[arch](num_classes)
-    elif arch.startswith("timm/"):
-        network = _from_timm(arch, num_classes, image_size)
+    elif timm_networks.is_timm(arch):
+        network = timm_networks.build(arch, num_classes, image_size)
+        _check_timm_patches(network, arch, image_size)
     elif ":" in arch:
         network = _from_entry_point(arch, num_classes, image_size)
     else:
@@ -131,9 +133,8 @@ def size_options(arch: str, image_size: int | None) -> dict[str, Any]:
     """
     if image_size is None:
         return {}
-    if arch.startswith("timm/"):
-        config = importlib.import_module("timm").get_pretrained_cfg(arch.removeprefix("timm/"))
-        return {"img_size": image_size} if config is not None and config.fixed_input_size else {}
+    if timm_networks.is_timm(arch):
+        return timm_networks.size_options(timm_networks.resolve(arch), image_size)
     if ":" in arch:
         module_name, _, function_name = arch.partition(":")
         function = getattr(importlib.import_module(module_name), function_name)
@@ -182,24 +183,11 @@ def _check_patches(arch: str, patch: int, image_size: int) -> None:
         )
 
 
-def _from_timm(arch: str, num_classes: int, image_size: int | None) -> nn.Module:
-    name = arch.removeprefix("timm/")
-    try:
-        timm = importlib.import_module("timm")
-    except ImportError as error:
-        raise ValueError(f"architecture {arch!r} needs timm ({error}): {fix('timm')}") from None
-    if not timm.is_model(name):
-        nearest = difflib.get_close_matches(name, timm.list_models(), n=1)
-        raise ValueError(
-            f"timm has no model {name!r}" + (f"; did you mean 'timm/{nearest[0]}'?" if nearest else "")
-        )
-    options = size_options(arch, image_size)
-    network = timm.create_model(name, pretrained=False, num_classes=num_classes, **options)
+def _check_timm_patches(network: nn.Module, arch: str, image_size: int | None) -> None:
     patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
     side = patch if isinstance(patch, int) else patch[0] if isinstance(patch, tuple) and patch else None
     if image_size is not None and side:
         _check_patches(arch, side, image_size)
-    return network
 
 
 def _from_entry_point(arch: str, num_classes: int, image_size: int | None) -> nn.Module:
@@ -226,13 +214,17 @@ def stage_names(config: BackboneConfig, network: nn.Module) -> tuple[str, ...]:
         ValueError: a stage that the network does not have (the message suggests the nearest name), a duplicate, or no
             known stages.
     """
-    names = config.stages
+    names, reason = config.stages, ""
     if names is None:
-        names = _default_stages(config.arch, network)
+        try:
+            names = _default_stages(config.arch, network)
+        except Exception as error:  # of the network, in a forward pass
+            reason = f" ({error_line(error)})"
         if names is None:
             parts = ", ".join(child for child, _ in network.named_children())
             raise ValueError(
-                f"no default stages are known for {config.arch!r}; name submodules under `stages` (top-level: {parts})"
+                f"no default stages are known for {config.arch!r}{reason}; name submodules under `stages` (top-level: "
+                f"{parts})"
             )
     if not names or len(set(names)) < len(names):
         raise ValueError(
@@ -251,30 +243,11 @@ def stage_names(config: BackboneConfig, network: nn.Module) -> tuple[str, ...]:
 
 
 def _default_stages(arch: str, network: nn.Module) -> tuple[str, ...] | None:
-    if arch.startswith("timm/"):
-        return _described_stages(network)
+    if timm_networks.is_timm(arch):
+        size = timm_networks.native_size(network)
+        return None if size is None else find_stages(network, size)
     family = max((f for f in DEFAULT_STAGES if arch.startswith(f)), key=len, default=None)
     return None if family is None or ":" in arch else DEFAULT_STAGES[family]
-
-
-def _described_stages(network: nn.Module) -> tuple[str, ...] | None:
-    """Return four stages from a timm network's own description, `feature_info`; None if there are no such four.
-
-    They are the last ones of the strides 4, 8, 16 and 32. If all have one stride, as in a ViT, they are at quarters of
-    the depth, the last one a layer early.
-    """
-    info = getattr(network, "feature_info", None)
-    if not isinstance(info, list):
-        return None
-    strides: dict[str, Any] = {entry.get("module"): entry.get("reduction") for entry in info}
-    if len(set(strides.values())) == 1 and len(strides) > len(STRIDES):
-        modules, depth = list(strides), len(strides)
-        names = [modules[depth * quarter // 4 - 1] for quarter in (1, 2, 3)] + [modules[-2]]
-    else:
-        last = {stride: name for name, stride in strides.items()}
-        names = [last[stride] for stride in STRIDES if stride in last]
-    known = dict(network.named_modules())
-    return tuple(names) if len(names) == len(STRIDES) and all(name in known for name in names) else None
 
 
 def num_parameters(network: nn.Module) -> int:

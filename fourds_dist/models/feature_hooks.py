@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from fourds_dist.models.feature_layout import Layout, from_map, grid_side, layout_of, to_map
+from fourds_dist.models.feature_layout import (
+    Layout,
+    first_tensor,
+    from_map,
+    grid_side,
+    layouts_of,
+    to_map,
+    with_first_tensor,
+)
 
 
 class StageInfo(NamedTuple):
@@ -50,13 +58,14 @@ class FeatureHooks:
         maps, self._maps = self._maps, {}
         return [maps[index] for index in sorted(maps)]
 
-    def _hook(self, index: int, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+    def _hook(self, index: int, module: nn.Module, args: tuple, output: Any) -> Any:
         del module, args
-        layout = self._stages[index].layout
-        self._maps[index] = to_map(output, layout, self._stages[index].size[0])
+        layout, tensor = self._stages[index].layout, first_tensor(output)
+        assert tensor is not None
+        self._maps[index] = to_map(tensor, layout, self._stages[index].size[0])
         if not self._rewrite:
             return None
-        return from_map(self._rewrite[index](self._maps[index]), layout, output)
+        return with_first_tensor(output, from_map(self._rewrite[index](self._maps[index]), layout, tensor))
 
 
 def inspect_stages(
@@ -120,22 +129,27 @@ def what_is(output: object) -> str:
 
 
 def _stages(outputs: dict[str, list], what: str, num_prefix_tokens: int | None) -> tuple[StageInfo, ...]:
+    tensors: dict[str, Tensor] = {}
     for name, results in outputs.items():
         if len(results) != 1:
             raise ValueError(
                 f"{what}: stage {name!r} runs {len(results)} times in a forward pass; name a stage that runs once"
             )
-        if not isinstance(results[0], Tensor) or results[0].dim() not in (3, 4):
+        tensor = first_tensor(results[0])
+        if tensor is None or tensor.dim() not in (3, 4):
             raise ValueError(
                 f"{what}: stage {name!r} returns {what_is(results[0])} instead of a feature map of shape "
                 f"(B, C, H, W), (B, H, W, C) or (B, tokens, C); choose another submodule under {what}.stages"
             )
+        tensors[name] = tensor
     try:
-        layout = layout_of([results[0].shape for results in outputs.values()])
+        layouts = layouts_of([tensor.shape for tensor in tensors.values()])
     except ValueError as error:
         raise ValueError(
             f"{what}: stages {', '.join(outputs)}: {error}; choose others under {what}.stages"
         ) from None
-    sides = {name: grid_side(results[0].shape[1], num_prefix_tokens) for name, results in outputs.items()}
-    maps = {name: to_map(results[0], layout, sides[name]) for name, results in outputs.items()}
-    return tuple(StageInfo(n, layout, m.shape[1], (m.shape[2], m.shape[3])) for n, m in maps.items())
+    stages = []
+    for (name, tensor), layout in zip(tensors.items(), layouts, strict=True):
+        map_BCHW = to_map(tensor, layout, grid_side(tensor.shape[1], num_prefix_tokens))
+        stages.append(StageInfo(name, layout, map_BCHW.shape[1], (map_BCHW.shape[2], map_BCHW.shape[3])))
+    return tuple(stages)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -21,8 +21,23 @@ from torch import Tensor
 Layout = Literal["NCHW", "NHWC", "tokens"]
 
 
+def first_tensor(output: object) -> Tensor | None:
+    """Return a module's output, or the first element if the output is a tuple or list; None if that is no tensor."""
+    if isinstance(output, tuple | list) and output:
+        output = output[0]
+    return output if isinstance(output, Tensor) else None
+
+
+def with_first_tensor(output: Any, tensor: Tensor) -> Any:
+    """Return a module's output with another first tensor."""
+    if isinstance(output, Tensor):
+        return tensor
+    rest = (tensor, *output[1:])
+    return type(output)(*rest) if hasattr(output, "_fields") else type(output)(rest)
+
+
 def layout_of(shapes: Sequence[Sequence[int]]) -> Layout:
-    """Return the common layout of a network's stages, inferred from the shapes of their outputs for a square image.
+    """Return the common layout of stages, inferred from the shapes of their outputs for a square image.
 
     The two equal sides of a 4-D output are adjacent. If the number of channels equals the side, the other stages
     decide; the fallback is NCHW.
@@ -40,6 +55,17 @@ def layout_of(shapes: Sequence[Sequence[int]]) -> Layout:
     raise ValueError(
         f"outputs of shapes {[tuple(s) for s in shapes]} are not square feature maps of one layout"
     )
+
+
+def layouts_of(shapes: Sequence[Sequence[int]]) -> tuple[Layout, ...]:
+    """Return the layout of each stage of a network; hybrids have maps in early stages and tokens in late ones.
+
+    Raises:
+        ValueError: shapes of non-square feature maps, or 4-D outputs of different layouts.
+    """
+    four_dimensional = [shape for shape in shapes if len(shape) == 4]
+    common = layout_of(four_dimensional) if four_dimensional else "tokens"
+    return tuple(common if len(shape) == 4 else "tokens" for shape in shapes)
 
 
 def grid_side(num_tokens: int, num_prefix_tokens: int | None = None) -> int:

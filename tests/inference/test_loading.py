@@ -135,3 +135,31 @@ def test_a_file_of_an_unknown_format(tmp_path: Path) -> None:
     (tmp_path / "student.pth").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"student\.pth is no student; give .* \.safetensors, \.pt2, \.onnx"):
         load_student(tmp_path / "student.pth")
+
+
+def test_published_weights_predict_their_own_classes(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    network = timm.create_model("test_resnet", num_classes=3)
+    (tmp_path / "net").mkdir()
+    save_file(network.state_dict(), tmp_path / "net" / "model.safetensors")
+    config = {
+        "input_size": [3, 64, 64],
+        "crop_pct": 0.8,
+        "num_classes": 3,
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+    }
+    for labels, classes in (
+        (["n02084071", "n02121808", "n01503061"], ("dog", "domestic cat", "bird")),
+        (None, None),
+    ):
+        about = {"architecture": "test_resnet", "pretrained_cfg": config | {"label_names": labels}}
+        (tmp_path / "net" / "config.json").write_text(json.dumps(about))
+        arch = f"local-dir:{tmp_path}/net"
+        if classes is None:
+            with pytest.raises(ValueError, match="the published weights name no classes"):
+                load_student(arch)
+        else:
+            student = load_student(arch)
+            assert (student.preprocessing.resize_px, student.preprocessing.crop_px) == (80, 64)
+            assert all(found.startswith(name) for found, name in zip(student.classes, classes, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -109,7 +110,11 @@ def test_outputs_are_described() -> None:
             ("heads",),
             r"student: stage 'heads' returns a tensor of shape \(1, 5\) instead of a feature map",
         ),
-        (VIT, ("conv_proj", "encoder"), "student: stages conv_proj, encoder: .* not|of one layout"),
+        (
+            "tests.models.test_feature_hooks:rows",
+            ("strip",),
+            "student: stages strip: .* not square feature maps of one layout",
+        ),
     ],
 )
 def test_stages_that_are_no_maps_are_refused(arch: str, stages: tuple[str, ...], words: str) -> None:
@@ -135,3 +140,47 @@ def test_stages_are_named_as_they_run() -> None:
         ValueError, match="layer2, layer1 do not run in this order; name them in the order layer1, l"
     ):
         inspect_stages(network, ("layer2", "layer1"), 32)
+
+
+def rows(num_classes: int) -> nn.Module:
+    """A network with a map that is not square."""
+    parts = OrderedDict(
+        strip=nn.Conv2d(3, 4, 3, stride=(1, 2)),
+        pool=nn.AdaptiveAvgPool2d(1),
+        flat=nn.Flatten(),
+        head=nn.Linear(4, num_classes),
+    )
+    return nn.Sequential(parts)
+
+
+class Pairs(nn.Module):
+    """A network whose stage returns a tuple, the map first, after a stage of another layout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 4, stride=4)
+        self.block = Pair()
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        tokens, more = self.block(self.stem(images))
+        return self.head(tokens.mean(1)) + more
+
+
+class Pair(nn.Module):
+    def forward(self, map_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return map_BCHW.flatten(2).transpose(1, 2), map_BCHW.new_zeros(())
+
+
+def test_hybrids_have_maps_and_tokens_and_stages_return_tuples() -> None:
+    network = Pairs().eval()
+    stages = inspect_stages(network, ("stem", "block"), 16).stages
+    assert stages == (("stem", "NCHW", 4, (4, 4)), ("block", "tokens", 4, (4, 4)))
+    images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    plain = network(images)
+    hooks = FeatureHooks(network, stages, nn.ModuleList([nn.Identity(), nn.ReLU()]))
+    rewritten = network(images)
+    stem, block = hooks.take()
+    torch.testing.assert_close(stem, block)
+    torch.testing.assert_close(rewritten, network.head(block.relu().mean((2, 3))))
+    assert not torch.allclose(plain, rewritten)

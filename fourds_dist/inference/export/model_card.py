@@ -14,6 +14,7 @@ from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.inference.metrics import wilson
 from fourds_dist.inference.student import Student
 from fourds_dist.models.backbones import size_options
+from fourds_dist.models.timm_networks import is_timm
 from fourds_dist.version import __version__
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def build_code(student: Student) -> str:
     if arch == "resnet10":
         block = "torchvision.models.resnet.BasicBlock"
         code = f"network = torchvision.models.ResNet({block}, [1, 1, 1, 1], {options})"
-    elif arch.startswith("timm/"):
+    elif is_timm(arch):
         code = f'import timm\n\nnetwork = timm.create_model("{arch.removeprefix("timm/")}", {options})'
     elif ":" in arch:
         module, _, function = arch.partition(":")
@@ -111,4 +112,4 @@ def build_code(student: Student) -> str:
 def _packages(student: Student) -> list[str]:
     """Return the packages besides torchvision that define the network."""
     arch = student.about["arch"]
-    return ["timm"] if arch.startswith("timm/") else []
+    return ["timm"] if is_timm(arch) else []

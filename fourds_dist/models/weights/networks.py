@@ -8,19 +8,20 @@ from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from fourds_dist.config.effects import WEIGHTS
 from fourds_dist.models.backbones import BackboneConfig, build_backbone
+from fourds_dist.models.timm_networks import is_timm
 from fourds_dist.models.weights.class_order import last_layer
-from fourds_dist.models.weights.files import WeightsFile, read_file
+from fourds_dist.models.weights.files import read_file
 from fourds_dist.models.weights.loading import fill, notify_remarks
-from fourds_dist.models.weights.metadata import NetworkMetadata
+from fourds_dist.models.weights.metadata import NetworkMetadata, class_order
 from fourds_dist.models.weights.metadata_check import Metadata, MetadataCheck, Notify
 from fourds_dist.models.weights.names import MatchedTensors, match_tensors
+from fourds_dist.models.weights.published import converted, is_published, published_weights
 
 _log = logging.getLogger(__name__)
 
@@ -29,8 +30,9 @@ class TeacherConfig(BackboneConfig):
     """The large network, trained on the source and frozen afterwards."""
 
     arch: Annotated[str, WEIGHTS] = "resnet34"
-    """Architecture: name of a classifier in torchvision.models, resnet10 (one basic block per stage), `timm/NAME`, or
-    an entry point `package.module:function` that takes num_classes."""
+    """Architecture: name of a classifier in torchvision.models, resnet10 (one basic block per stage), `timm/NAME`,
+    `hf-hub:owner/name`, `local-dir:PATH` (a folder with the files of such a repository), or an entry point
+    `package.module:function` that takes num_classes."""
 
     checkpoint: Annotated[str | None, WEIGHTS] = None
     """Path or URL of a teacher trained on the source (.safetensors or a state dict); the source stage then does not
@@ -42,9 +44,9 @@ class TeacherConfig(BackboneConfig):
     differences."""
 
     start: Annotated[str, WEIGHTS.of("source")] = "random"
-    """Initial weights of the source stage: `random` (or those that an entry point sets), `torchvision` (downloaded
-    ImageNet weights; `torchvision://NAME` for others than the default), or a path or URL. All layers but the last have
-    to fit."""
+    """Initial weights of the source stage: `random` (or those that an entry point sets), `pretrained` (those that
+    torchvision, timm or the hub publish for arch; `timm/NAME.TAG` as arch names timm's), `torchvision://NAME`,
+    `hf-hub:owner/name`, or a path or URL. All layers but the last have to fit."""
 
 
 class StudentConfig(BackboneConfig):
@@ -95,8 +97,9 @@ def build_initialised(
     """Return a network with its initial weights, and whether it is untrained.
 
     Args:
-        start: `random`, `torchvision`, `torchvision://NAME`, or a path or URL of weights. The last layer of a
-            classifier for other classes stays random, which is reported; the positions of a ViT are interpolated.
+        start: `random`, `pretrained`, `torchvision`, `torchvision://NAME`, `hf-hub:owner/name`, or a path or URL of
+            weights. The last layer of a classifier for other classes stays random, which is reported; the positions of
+            a ViT are interpolated.
         key: key of `start` in the configuration, for error messages.
         image_size: side of the square images in pixels, for networks of a fixed size.
         run: metadata that the run requires; None: the file's metadata are not checked.
@@ -109,13 +112,15 @@ def build_initialised(
     if start == "random":
         return InitialNetwork(network, is_untrained=True)
     where = f"{key}={start}"
-    is_download = start == "torchvision" or start.startswith("torchvision://")
-    if is_download:
-        name = start.removeprefix("torchvision").removeprefix("://")
-        file = WeightsFile(where, _torchvision_weights(config.arch, name, where), {})
-    else:
-        file = read_file(start, what=key)
+    is_download = is_published(start)
+    file = (
+        published_weights(config.arch, start, image_size, where)
+        if is_download
+        else read_file(start, what=key)
+    )
     found = match_tensors(file.tensors, network.state_dict(), role=key.partition(".")[0])
+    if not is_download and is_timm(config.arch):
+        found = converted(found, file, network, config.arch, image_size, role=key.partition(".")[0])
     if isinstance(network, VisionTransformer) and "encoder.pos_embedding" in found.weights:
         positions = interpolate_embeddings(network.image_size, network.patch_size, OrderedDict(found.weights))
         found.weights.update(positions)
@@ -133,36 +138,21 @@ def build_initialised(
     is_whole = _load_body(network, found, num_classes, where, free=free, hint=hint, notify=notify)
     if is_download and config.arch in _FIRST_LAYER:
         _fold_input_transform(network, *_FIRST_LAYER[config.arch])
-    elif not is_download:
-        if check is not None:
-            check.reverse_channels(network, image_size)
-            if is_whole and policy == "check":
-                check.reorder(network, image_size)
+    if check is not None:
+        check.reverse_channels(network, image_size)
+        if is_whole and policy == "check":
+            check.reorder(network, image_size)
+    if not is_download:
         notify_remarks(found, file.where, notify)
-    return InitialNetwork(network, is_untrained=is_download or not is_whole)
+    # Published weights are for the run's classes only if both have the same names.
+    has_classes = not is_download or (run is not None and class_order(of_file, run) is not None)
+    return InitialNetwork(network, is_untrained=not (is_whole and has_classes))
 
 
 def metadata(config: BackboneConfig, classes: tuple[str, ...], **more: Any) -> dict[str, str]:
     """Return the metadata of a file of weights: architecture, stem, classes in the order of the outputs, and `more`."""
     values = {"arch": config.arch, "stem": config.stem, "classes": "\n".join(classes), **more}
     return {"format": "fourds_dist", **{name: str(value) for name, value in values.items()}}
-
-
-def _torchvision_weights(arch: str, name: str, where: str) -> dict[str, Tensor]:
-    try:
-        names = [w.name for w in torchvision.models.get_model_weights(arch)]
-    except ValueError:
-        names = []
-    if not names or (name and name not in names):
-        known = f"known: {', '.join(names)}" if names else "use `random` or a path to a file of weights"
-        raise ValueError(f"{where}: torchvision has no such weights for {arch!r}; {known}")
-    try:
-        return torchvision.models.get_model(arch, weights=name or "DEFAULT", progress=False).state_dict()
-    except OSError as error:
-        raise ValueError(
-            f"{where}: the weights of {arch!r} cannot be downloaded ({error}); use a path to a file of weights, or "
-            "`random`"
-        ) from None
 
 
 def _load_body(
