@@ -21,7 +21,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import islice, product, repeat
 from pathlib import Path
@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 
+from fourds_dist.benchmark.peers import cpu_s
 from fourds_dist.benchmark.photos import photos_by_all_cores, write_dataset
 from fourds_dist.benchmark.s3 import s3_server
 from fourds_dist.benchmark.step import FORMS, NUM_CLASSES, build_task
@@ -197,7 +198,7 @@ def timed(
     steps: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
     if on_gpu:
         torch.cuda.synchronize()
-    began, waited_s, cpu_s, num_images = time.perf_counter(), wait_s(), cpu_seconds(), 0
+    began, waited_s, cpu_before_s, num_images = time.perf_counter(), wait_s(), cpu_s(), 0
     for batch in batches:
         if on_gpu:
             steps.append((torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)))
@@ -219,21 +220,10 @@ def timed(
     if on_gpu:
         busy_ms = sum(start.elapsed_time(end) for start, end in steps)
         waiting, step_ms = max(0.0, 1 - busy_ms / 1e3 / wall_s), busy_ms / len(steps)
-    cores = (cpu_seconds() - cpu_s) / wall_s
+    cores = (cpu_s() - cpu_before_s) / wall_s
     if hasattr(batches, "close"):
         batches.close()  # pyright: ignore[reportAttributeAccessIssue]
     return Speed(num_images / wall_s, waiting, cores, step_ms)
-
-
-def cpu_seconds() -> float:
-    """Return the CPU time of this process and of its running children: decoders may be processes."""
-    ticks = 0
-    for children in Path("/proc/self/task").glob("*/children"):
-        with suppress(OSError):
-            for child in children.read_text().split():
-                fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
-                ticks += int(fields[11]) + int(fields[12])
-    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _training(options: argparse.Namespace, device: torch.device) -> Callable[[Batch], None]:

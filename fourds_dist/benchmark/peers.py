@@ -380,16 +380,16 @@ def _figures(setup: Setup) -> dict[str, float]:
     if setup.seconds:
         for _ in range(4 * len(setup.cores)):  # skip prefetched batches (two per worker)
             next(batches)
-        began, cpu_s, num_images = time.perf_counter(), _cpu_s(), 0
+        began, cpu_before_s, num_images = time.perf_counter(), cpu_s(), 0
         while time.perf_counter() - began < setup.seconds:
             num_images += next(batches)
-        wall_s, cpu_s = time.perf_counter() - began, _cpu_s() - cpu_s
-        figures |= {"images_per_s": num_images / wall_s, "images_per_core_s": num_images / cpu_s}
+        wall_s, used_s = time.perf_counter() - began, cpu_s() - cpu_before_s
+        figures |= {"images_per_s": num_images / wall_s, "images_per_core_s": num_images / used_s}
     return figures
 
 
-def _cpu_s() -> float:
-    """CPU time of this process and of its children, including those that have ended."""
+def cpu_s() -> float:
+    """Return the CPU time of this process and of its children, including those that have ended."""
     ticks = 0
     for pid in family(os.getpid()):
         try:

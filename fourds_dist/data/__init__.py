@@ -19,7 +19,8 @@
     stream/decoder             crops of samples, from these caches or decoded
     stream/batches             threads decode samples into batches
     augment/                   further augmentation: drawn with the batch, applied on its device before the step
-    stream/stream              combines these modules: `TrainStream` and `evaluation_batches`
+    stream/stream              combines these modules for training: `TrainStream`
+    stream/evaluation          combines them for evaluation: `evaluation_batches`
     pack/                      writes dataset folders
     datasets/, files/          sources of images; image files on disk
 
@@ -34,8 +35,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fourds_dist.data.io.range_reader import DataError
     from fourds_dist.data.stream.batch import Batch
+    from fourds_dist.data.stream.evaluation import evaluation_batches
     from fourds_dist.data.stream.split import Split, StreamConfig, check_same_classes, open_split
-    from fourds_dist.data.stream.stream import DataConfig, TrainStream, evaluation_batches
+    from fourds_dist.data.stream.stream import DataConfig, TrainStream
 
 __all__ = [
     "Batch",
@@ -53,7 +55,8 @@ _MODULES = {
     "stream.batch": ("Batch",),
     "io.range_reader": ("DataError",),
     "stream.split": ("Split", "StreamConfig", "check_same_classes", "open_split"),
-    "stream.stream": ("DataConfig", "TrainStream", "evaluation_batches"),
+    "stream.evaluation": ("evaluation_batches",),
+    "stream.stream": ("DataConfig", "TrainStream"),
 }
 
 

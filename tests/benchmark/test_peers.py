@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -72,3 +74,19 @@ def test_packages_that_are_missing_are_named() -> None:
         "ImageFolder",
     ]
     assert all(name == peer.name for name, peer in peers.PEERS.items())
+
+
+def test_children_count_as_cpu_time(tmp_path) -> None:
+    busy = (
+        "import time; end = time.process_time() + 0.2\n"
+        "while time.process_time() < end: pass\n"
+        "print(1, flush=True); input()"
+    )
+    before = peers.cpu_s()
+    with subprocess.Popen(
+        [sys.executable, "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout
+        child.stdout.readline()
+        assert peers.cpu_s() - before >= 0.15
+        child.communicate(b"\n")

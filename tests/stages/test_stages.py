@@ -15,6 +15,7 @@ from fourds_dist.cli import command
 from fourds_dist.cli.train import main
 from fourds_dist.config.loading import dump, load
 from fourds_dist.config.section import ConfigError
+from fourds_dist.config.stage_names import StageName
 from fourds_dist.inference.loading import load_student
 from fourds_dist.inference.student import network_of
 from fourds_dist.launch.run import run, train
@@ -151,26 +152,41 @@ def test_a_student_that_does_not_know_the_classes_warms_up(
         assert ratios == pytest.approx([0.0] * 3 + [reached**16] * 3)
 
 
+RESULTS = {
+    "adapt": ("adapt.json", "teacher_adapted.safetensors"),
+    "distill": ("summary.json", "student.safetensors"),
+}
+"""The last file and the weights of a stage."""
+
+
+def trained(stage: StageName, given: Settings, stop_at: int | None) -> dict[str, torch.Tensor]:
+    """Train the source stage and then `stage`, stopped and resumed at a look for stop requests; return its weights."""
+    folder, (last_file, weights) = RunFolder(given.run_url), RESULTS[stage]
+    run_stage("source", given, store(folder, "source"))
+    looks = iter(range(1, 100))
+    if stop_at is not None:
+        with pytest.raises(Stopped, match="SIGTERM"):
+            run_stage(
+                stage, given, store(folder, stage),
+                stop=lambda run_s: StopReason(StopKind.SIGTERM) if next(looks) == stop_at else None,
+            )  # fmt: skip
+        assert not folder.exists(last_file)
+    run_stage(stage, given, store(folder, stage))
+    return load_file(folder.path(weights))
+
+
+def assert_equal_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(other[name], tensor, rtol=0, atol=0, msg=name)
+
+
 def test_teacher_adaptation_resumes(data: Path, tmp_path: Path) -> None:
     def adapted(name: str, stop_at: int | None) -> dict[str, torch.Tensor]:
         given = settings(data, tmp_path, f"run.name={name}", "adapt.method=fine_tune", "run.until=adapt")
-        folder = RunFolder(given.run_url)
-        run_stage("source", given, store(folder, "source"))
-        looks = iter(range(1, 100))
-        if stop_at is not None:
-            with pytest.raises(Stopped, match="SIGTERM"):
-                run_stage(
-                    "adapt", given, store(folder, "adapt"),
-                    stop=lambda run_s: StopReason(StopKind.SIGTERM) if next(looks) == stop_at else None,
-                )  # fmt: skip
-            assert not folder.exists("adapt.json")
-        run_stage("adapt", given, store(folder, "adapt"))
-        return load_file(folder.path("teacher_adapted.safetensors"))
+        return trained("adapt", given, stop_at)
 
-    whole, stopped = adapted("whole", None), adapted("stopped", 4)
-    assert whole.keys() == stopped.keys()
-    for name, tensor in whole.items():
-        torch.testing.assert_close(stopped[name], tensor, rtol=0, atol=0, msg=name)
+    assert_equal_weights(adapted("whole", None), adapted("stopped", 4))
     assert sum(row["event"] == "start" for row in rows(tmp_path / "stopped")) == 3
 
 
@@ -186,23 +202,10 @@ AUGMENTED = (
 
 def test_a_run_with_every_augmentation_and_an_average_resumes_bit_for_bit(data: Path, tmp_path: Path) -> None:
     def student(name: str, stop_at: int | None) -> dict[str, torch.Tensor]:
-        given = settings(data, tmp_path, f"run.name={name}", *AUGMENTED)
-        folder = RunFolder(given.run_url)
-        run_stage("source", given, store(folder, "source"))
-        looks = iter(range(1, 100))
-        if stop_at is not None:
-            with pytest.raises(Stopped, match="SIGTERM"):
-                run_stage(
-                    "distill", given, store(folder, "distill"),
-                    stop=lambda run_s: StopReason(StopKind.SIGTERM) if next(looks) == stop_at else None,
-                )  # fmt: skip
-        run_stage("distill", given, store(folder, "distill"))
-        return load_file(folder.path("student.safetensors"))
+        return trained("distill", settings(data, tmp_path, f"run.name={name}", *AUGMENTED), stop_at)
 
-    whole, stopped = student("whole", None), student("stopped", 4)
-    assert whole.keys() == stopped.keys()
-    for name, tensor in whole.items():
-        torch.testing.assert_close(stopped[name], tensor, rtol=0, atol=0, msg=name)
+    whole = student("whole", None)
+    assert_equal_weights(whole, student("stopped", 4))
     losses = [
         [row["loss"] for row in rows(tmp_path / name) if row["event"] == "step" and row["stage"] == "distill"]
         for name in ("whole", "stopped")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -54,6 +55,11 @@ class Sizes(NamedTuple):
     most_pixels: int | None = None
     resize_mode: ResizeMode = "squeeze"
 
+
+with warnings.catch_warnings():
+    # PyTorch warns once in a process of tensors in memory that is not writable.
+    warnings.simplefilter("ignore")
+    torch.frombuffer(b"\0", dtype=torch.uint8)
 
 _SOURCE_LINE = re.compile(r"^\w+, \S+:\d+, ")
 """Prefix of torchvision's messages: the line of its source."""
@@ -155,5 +161,5 @@ def _pixels(
 
 
 def encoded_tensor(data: bytes | memoryview) -> UInt8[Tensor, " N"]:
-    """Return a copy of the bytes, since PyTorch needs writable memory."""
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    """Return the memory of an encoded file as a tensor, for decoders, which only read it: a copy would take time."""
+    return torch.frombuffer(data, dtype=torch.uint8)

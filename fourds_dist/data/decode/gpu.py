@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -26,7 +25,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from fourds_dist.data.decode.crop_box import Place, crop_box
-from fourds_dist.data.decode.decode import IMAGES_PER_TASK, Encoded, Sizes
+from fourds_dist.data.decode.decode import IMAGES_PER_TASK, Encoded, Sizes, encoded_tensor
 from fourds_dist.data.decode.jpeg_header import JpegHeader, has_plain_scan, jpeg_header
 from fourds_dist.data.decode.pixels import MOST_PIXELS
 from fourds_dist.data.decode.threads import Pool
@@ -37,15 +36,10 @@ log = logging.getLogger(__name__)
 CALL_BYTES = 512 << 20
 """Decoded images of one call of the engine, in bytes."""
 NUM_THREADS = 256
+
 DecodeInto = Callable[[Sequence[Encoded], Sequence[Tensor], Sizes], list[str | None]]
 
 _HARDWARE, _SUCCESS = 3, 0  # nvjpegBackend_t, nvjpegStatus_t
-
-with warnings.catch_warnings():
-    # PyTorch warns once in a process of memory that is not writable. Decoders only read, and a copy takes as long as
-    # decoding.
-    warnings.simplefilter("ignore")
-    torch.frombuffer(b"\0", dtype=torch.uint8)
 
 
 @cache
@@ -141,7 +135,7 @@ class GpuDecoder:
     ) -> list[int]:
         """Decode images on the GPU; return those that were decoded. One bad image fails a call, so halves follow."""
         try:
-            files = [torch.frombuffer(images[i].data, dtype=torch.uint8) for i in call]
+            files = [encoded_tensor(images[i].data) for i in call]
             decoded = decode_jpeg(files, mode=ImageReadMode.RGB, device=self.device)
             assert isinstance(decoded, list)
             crop_resize(decoded, [images[i].place for i in call], [out[i] for i in call], sizes)

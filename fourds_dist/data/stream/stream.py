@@ -1,4 +1,4 @@
-"""Streams of batches: training over one or two domains, and evaluation.
+"""Streams of training batches over one or two domains; `evaluation` has those of evaluation.
 
 Memory of one of N workers:
 
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
@@ -32,7 +32,7 @@ import torch
 
 from fourds_dist.data.augment.draws import Draws, ImageDraws, draw_images
 from fourds_dist.data.augment.mixing import draw_mix, groups_of_rank, partners
-from fourds_dist.data.decode.crop_box import CENTRE, NUM_TRIES, random_resized_places
+from fourds_dist.data.decode.crop_box import NUM_TRIES, random_resized_places
 from fourds_dist.data.decode.decoded_cache import ByteBudget, DecodedCache
 from fourds_dist.data.decode.threads import Pool
 from fourds_dist.data.stream.batch import Batch
@@ -45,7 +45,6 @@ from fourds_dist.data.stream.order import (
     RESIZED_CROP,
     Chunks,
     Order,
-    evaluation_share,
     generator,
     num_partitions,
 )
@@ -65,8 +64,6 @@ LARGEST_CHUNK_BYTES = 4 * MIB
 """Larger reads are no faster, and smaller chunks mix better."""
 NUM_LOOKED_AT = 16
 """Samples of each domain by which data.decoders=auto decides."""
-EVALUATION_READS = 4
-"""Evaluation batches that are read at a time."""
 
 
 def order_of(split: Split, config: DataConfig, global_batch_size: int, seed: tuple[int, ...]) -> Order:
@@ -349,65 +346,6 @@ class _BatchPartStream:
         random = generator(purpose, *self._seed, step).random((self.order.global_batch_size, num))
         per_partition = self.order.samples_per_partition_step
         return random[self._partitions.start * per_partition : self._partitions.stop * per_partition]
-
-
-def evaluation_batches(
-    split: Split,
-    config: DataConfig,
-    *,
-    batch_size_per_rank: int,
-    rank: int,
-    world_size: int,
-    decoded_cache: DecodedCache | None = None,
-) -> Iterator[Batch]:
-    """Yield this rank's share of a split, in order, cropped at the centre; every sample is on exactly one rank.
-
-    The last batch may be smaller. A rank may have none if the split has fewer samples than there are ranks.
-
-    Args:
-        decoded_cache: cache of the split's decoded images for the next evaluation, used if the split fits in memory
-            and there is no disk cache, which holds central crops; None: no cache.
-    """
-    disk_cache = config.disk_cache(split, config.crop_px)
-    fetcher = config.fetcher(split.num_bytes, disk_cache)
-    in_memory = decoded_cache if fits_in_memory(split, config) and disk_cache is None else None
-    reader = SampleReader(split, fetcher, fetcher, in_memory, disk_cache)
-    quarantine = Quarantine.of(split, config.max_bad_fraction, world_size)
-    share = evaluation_share(split.num_samples, rank, world_size)
-    readers = Pool(min(config.num_readers([split]), EVALUATION_READS), "read")
-
-    def plans() -> Iterator[BatchPlan]:
-        reads: deque[Future[Block]] = deque()
-        for start in range(share.start, share.stop, batch_size_per_rank):
-            numbers = np.arange(start, min(start + batch_size_per_rank, share.stop))
-            reads.append(readers.submit(reader.read, split.positions(numbers)))
-            if len(reads) > EVALUATION_READS:
-                yield _central(reads.popleft().result(), quarantine)
-        while reads:
-            yield _central(reads.popleft().result(), quarantine)
-
-    batches = decoded(
-        plans(),
-        config.decoding(world_size),
-        check=fetcher.check,
-    )
-    try:
-        yield from batches
-    finally:
-        fetcher.stop()
-        readers.close()
-        batches.close()
-
-
-def _central(block: Block, quarantine: Quarantine) -> BatchPlan:
-    """Return a plan of all samples of a block, with central crops and without flips."""
-    return BatchPlan(
-        [SampleRef(block, at) for at in range(len(block))],
-        places=np.tile(CENTRE, (len(block), 1)),
-        flip=np.zeros(len(block), dtype=bool),
-        quarantines=[quarantine] * len(block),
-        may_replace=False,
-    )
 
 
 def _shares(splits: Mapping[str, Split], global_batch_size: int, source_fraction: float) -> dict[str, int]:
