@@ -38,6 +38,7 @@ FOREIGN_OPTIONS = {
     "pip": {"--upgrade"},
     "container": {"--shm-size"},
     "ray job": {"--working-dir"},
+    "hf download": {"--revision", "--local-dir"},
     "torchrun": {"--nproc-per-node", "--standalone", "--nnodes"},
 }
 """Options of other programs that messages name, by program."""

@@ -32,8 +32,8 @@ OTHERS: dict[str, Any] = {
 }  # fmt: skip
 """Another value of every key that bears on the source stage, but on no weight of it."""
 
-ELSEWHERE = ("run.dir", "run.until", "prepare", "data.cache_dir", "target.", "method.", "adapt.",
-             "adapt_stage.", "distill_stage.", "launch.", "tracking.")  # fmt: skip
+ELSEWHERE = ("run.dir", "run.until", "prepare", "data.cache_dir", "source.packed_from", "target.", "method.",
+             "adapt.", "adapt_stage.", "distill_stage.", "launch.", "tracking.")  # fmt: skip
 """Places, later stages, and `launch`, which runs may change when they go on."""
 
 

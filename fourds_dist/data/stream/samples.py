@@ -28,10 +28,10 @@ MOST_INDEXED_SAMPLES = 1 << 21
 """Most index rows that a reader holds in memory, about 50 bytes each; indices least recently used are dropped. A chunk
 of a shard whose index is not in memory costs one more small read."""
 
-INDEX_TRIES = 3
+INDEX_TRIES = 10
 SAMPLE_TRIES = 4
 """Reads of an index or a sample that does not match its checksum. Two equal reads end the attempts: the stored bytes
-are broken then."""
+are broken then. A broken sample is replaced, but a broken index ends the run: indices are read more often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,12 +225,15 @@ class SampleReader:
         return rows
 
     def _load(self, shard: int) -> IndexRows:
+        url, before = self._split.index_url(shard), b""
         for attempt in range(INDEX_TRIES):
+            data = self._fetcher.object(url)
             try:
-                rows = IndexRows.of(load_index(self._split, shard, self._fetcher.object))
+                rows = IndexRows.of(load_index(self._split, shard, lambda _, data=data: data))
             except ValueError as error:  # the transfer may have corrupted the bytes
-                if attempt == INDEX_TRIES - 1:
+                if data == before or attempt == INDEX_TRIES - 1:
                     raise DataError(str(error)) from None
+                before = data
             else:
                 if attempt:
                     self._fetcher.count("corrupt")

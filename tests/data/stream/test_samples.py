@@ -129,6 +129,39 @@ def test_indices_that_do_not_fit_end_the_run(tmp_path: Path) -> None:
         read()
 
 
+def test_an_index_that_came_wrong_several_times_is_read_again(tmp_path: Path) -> None:
+    class Flipping(RangeFetcher):
+        num_reads = 0
+
+        def object(self, url: str) -> bytes:
+            self.num_reads += 1
+            data = bytearray(super().object(url))
+            if self.num_reads < 6:
+                data[100 + self.num_reads] ^= 1
+            return bytes(data)
+
+    fetcher = Flipping(0)
+    (found,) = SampleReader(split_of(tmp_path / "set", [3]), fetcher, fetcher).read(np.array([1]))
+    assert isinstance(found, EncodedSample)
+    assert fetcher.num_reads == 6
+    assert fetcher.counts["corrupt"] == 1
+
+
+def test_an_index_that_is_broken_in_the_store_is_read_twice(tmp_path: Path) -> None:
+    class Counting(RangeFetcher):
+        num_reads = 0
+
+        def object(self, url: str) -> bytes:
+            self.num_reads += 1
+            return super().object(url)
+
+    fetcher, split = Counting(0), split_of(tmp_path / "set", [3])
+    Path(split.index_url(0)).write_bytes(b"torn")
+    with pytest.raises(DataError, match="is truncated or not an index"):
+        SampleReader(split, fetcher, fetcher).read(np.array([1]))
+    assert fetcher.num_reads == 2
+
+
 def test_indices_least_recently_used_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samples, "MOST_INDEXED_SAMPLES", 4)
     split = split_of(tmp_path / "set", [2, 2, 2])
