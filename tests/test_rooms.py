@@ -24,8 +24,9 @@ LIBRARIES = {
     "ray": ("launch/ray", "experiments", "benchmark"),
     "deepspeed": ("training/strategies",),
     "wandb": ("stages/sinks",),
+    "torchvision": ("io/light_torchvision.py", "benchmark"),
 }
-"""Library -> the only folders that may import it."""
+"""Library -> the only folders and files that may import it."""
 
 PRIVATE = ("ray._private", "ray.train.v2._internal", "ray.air._internal")
 """Modules of Ray that are not public; one file alone may import them."""

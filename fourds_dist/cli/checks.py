@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -117,7 +118,7 @@ def memory() -> Iterator[Finding]:
 def ray_starts() -> Iterator[Finding]:
     """Check that Ray joins the cluster of the environment, or starts a local one."""
     try:
-        with importing("ray"):
+        with importing("ray", "train in this process with launch.runner=inline"):
             from fourds_dist.launch.ray.cluster import (  # this module sets Ray's environment before its import
                 connected,
                 ray,
@@ -143,6 +144,23 @@ def ray_starts() -> Iterator[Finding]:
         yield Finding(
             f"Ray: {nodes} node{'s' if nodes > 1 else ''} with {amounts}, in {time.perf_counter() - began:.0f} s"
         )
+
+
+def libraries() -> Iterator[Finding]:
+    """Check that the libraries that some options of training need can be imported."""
+    for name, otherwise in _OPTIONS_WITHOUT.items():
+        try:
+            with importing(name, otherwise):
+                importlib.import_module(name)
+        except RuntimeError as error:
+            yield Finding(f"without {name}", Level.NOTE, str(error))
+
+
+_OPTIONS_WITHOUT = {
+    "deepspeed": "train with launch.strategy=ddp, the default",
+    "wandb": "set tracking.wandb=disabled",
+}
+"""Library -> what to choose without it."""
 
 
 def tracking() -> Iterator[Finding]:

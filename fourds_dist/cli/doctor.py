@@ -2,7 +2,7 @@
 
 fourds doctor                                  versions, GPUs, Ray, W&B, optional parts
 fourds doctor s3://bucket/photos s3://bucket/runs   also read and write storage
-fourds doctor --quick                          without starting Ray
+fourds doctor --quick                          without starting Ray, and without importing DeepSpeed and W&B
 
 The storage check writes a few bytes and removes them. Exit status: 1 if training does not work.
 """
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = command_parser("fourds doctor", __doc__)
     parser.add_argument("urls", metavar="URL", nargs="*", help="storage to check: folders of data or runs")
-    parser.add_argument("--quick", action="store_true", help="do not start Ray")
+    parser.add_argument("--quick", action="store_true", help="do not start Ray, nor import DeepSpeed and W&B")
     return parser
 
 
@@ -43,7 +43,7 @@ def _check(options: argparse.Namespace) -> ExitStatus:
         checks.memory,
     ]
     if not options.quick:
-        to_run.append(checks.ray_starts)
+        to_run += [checks.ray_starts, checks.libraries]
     to_run += [checks.tracking, checks.extras]
     to_run += [lambda url=url: checks.storage(url) for url in options.urls]
     num_bad = 0

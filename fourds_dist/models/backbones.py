@@ -23,17 +23,18 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import torch
-import torchvision
 from torch import nn
 from torch.nn.parameter import is_lazy
-from torchvision.models.resnet import BasicBlock, ResNet
 
 from fourds_dist.config.effects import WEIGHTS
 from fourds_dist.config.entry_point import entry_point
 from fourds_dist.config.section import ConfigSection
 from fourds_dist.io.error_text import error_line
+from fourds_dist.io.light_torchvision import torchvision
 from fourds_dist.models import timm_networks
 from fourds_dist.models.stage_finder import find_stages
+
+ResNet = torchvision.models.ResNet
 
 
 def _numbered(prefix: str, *numbers: int) -> tuple[str, ...]:
@@ -90,7 +91,7 @@ class BackboneConfig(ConfigSection):
 
 
 def _resnet10(num_classes: int) -> ResNet:
-    return ResNet(BasicBlock, [1, 1, 1, 1], num_classes=num_classes)
+    return ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=num_classes)
 
 
 OWN_ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {"resnet10": _resnet10}

@@ -9,9 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear  # a MultiheadAttention's last
-from torchvision.models import ResNet
 
+from fourds_dist.io.light_torchvision import torchvision
 from fourds_dist.ops.memory_saving import frozen_conv2d, relu_, relu_max_pool
+
+ResNet = torchvision.models.ResNet
 
 
 def save_activation_memory(task: nn.Module) -> None:

@@ -10,12 +10,15 @@ Shapes: N images of one operation, H = W.
 from __future__ import annotations
 
 import enum
+import importlib
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torchvision.transforms.v2 import functional as torchvision_ops
+
+from fourds_dist.io.light_torchvision import torchvision
 
 NUM_PARAMETERS = 6
 GREY = (0.2989, 0.587, 0.114)
@@ -74,10 +77,16 @@ def operate(
         case Operation.SOLARIZE:
             return torch.where(images >= value, images.bitwise_not(), images)
         case Operation.AUTOCONTRAST:
-            return torchvision_ops.autocontrast(images)
+            return _torchvision_functions().autocontrast(images)
         case Operation.EQUALIZE:
-            return torchvision_ops.equalize(images)
+            return _torchvision_functions().equalize(images)
     return images
+
+
+def _torchvision_functions() -> ModuleType:
+    return importlib.import_module(
+        f"{torchvision.__name__}.transforms.v2.functional"
+    )  # slow, and rarely needed
 
 
 def _bytes(values: Tensor) -> Tensor:

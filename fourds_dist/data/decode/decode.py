@@ -21,13 +21,15 @@ import torch.nn.functional as F
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from fourds_dist.data.decode.crop_box import Place, ResizeMode, crop_box
 from fourds_dist.data.decode.grey import GreyRange
 from fourds_dist.data.decode.jpeg_header import jpeg_header
 from fourds_dist.data.decode.pixels import MOST_PIXELS, allow_pixels, rgb, too_large
 from fourds_dist.data.files.file_kinds import why_unread
+from fourds_dist.io.light_torchvision import torchvision
+
+ImageReadMode, decode_jpeg = torchvision.io.ImageReadMode, torchvision.io.decode_jpeg
 
 SCALED = 2
 """A JPEG of at least this many times resize_px is decoded at a fraction of its size."""

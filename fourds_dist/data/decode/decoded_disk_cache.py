@@ -39,9 +39,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import PIL
 import torch
-import torchvision
 
 from fourds_dist.data.io.disk_cache import EXAMPLE_FOLDER, CacheFolderError, cache_folder
+from fourds_dist.io.light_torchvision import torchvision
 
 log = logging.getLogger(__name__)
 

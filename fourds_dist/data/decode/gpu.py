@@ -19,16 +19,15 @@ from functools import cache
 from pathlib import Path
 
 import torch
-import torchvision
 from jaxtyping import Int, UInt8
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from fourds_dist.data.decode.crop_box import Place, crop_box
 from fourds_dist.data.decode.decode import IMAGES_PER_TASK, Encoded, Sizes, encoded_tensor
 from fourds_dist.data.decode.jpeg_header import JpegHeader, has_plain_scan, jpeg_header
 from fourds_dist.data.decode.pixels import MOST_PIXELS
 from fourds_dist.data.decode.threads import Pool
+from fourds_dist.io.light_torchvision import torchvision
 from fourds_dist.ops.nvrtc import Block, Kernel, load
 
 log = logging.getLogger(__name__)
@@ -136,7 +135,9 @@ class GpuDecoder:
         """Decode images on the GPU; return those that were decoded. One bad image fails a call, so halves follow."""
         try:
             files = [encoded_tensor(images[i].data) for i in call]
-            decoded = decode_jpeg(files, mode=ImageReadMode.RGB, device=self.device)
+            decoded = torchvision.io.decode_jpeg(
+                files, mode=torchvision.io.ImageReadMode.RGB, device=self.device
+            )
             assert isinstance(decoded, list)
             crop_resize(decoded, [images[i].place for i in call], [out[i] for i in call], sizes)
             self.stream.synchronize()  # `decoded` is reused by the next call

@@ -9,10 +9,9 @@ from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import VisionTransformer
-from torchvision.models.vision_transformer import interpolate_embeddings
 
 from fourds_dist.config.effects import WEIGHTS
+from fourds_dist.io.light_torchvision import torchvision
 from fourds_dist.models.backbones import BackboneConfig, build_backbone
 from fourds_dist.models.timm_networks import is_timm
 from fourds_dist.models.weights.class_order import last_layer
@@ -121,8 +120,11 @@ def build_initialised(
     found = match_tensors(file.tensors, network.state_dict(), role=key.partition(".")[0])
     if not is_download and is_timm(config.arch):
         found = converted(found, file, network, config.arch, image_size, role=key.partition(".")[0])
-    if isinstance(network, VisionTransformer) and "encoder.pos_embedding" in found.weights:
-        positions = interpolate_embeddings(network.image_size, network.patch_size, OrderedDict(found.weights))
+    vision_transformer = torchvision.models.vision_transformer
+    if isinstance(network, vision_transformer.VisionTransformer) and "encoder.pos_embedding" in found.weights:
+        positions = vision_transformer.interpolate_embeddings(
+            network.image_size, network.patch_size, OrderedDict(found.weights)
+        )
         found.weights.update(positions)
     free = ["conv1.weight"] if config.stem == "small" else []
     policy: Metadata = getattr(config, "metadata", "check")

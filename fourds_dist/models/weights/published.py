@@ -18,10 +18,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torchvision
 from torch import Tensor, nn
 
 from fourds_dist.io.error_text import error_line
+from fourds_dist.io.light_torchvision import torchvision
 from fourds_dist.models.hub import HUB, fetch
 from fourds_dist.models.timm_networks import FOLDER, TimmName, create, is_timm, resolve, size_options
 from fourds_dist.models.weights.files import OTHER_FILES, WeightsFile
