@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -18,11 +18,19 @@ class SourceClassifiers(Task):
 
     Args:
         networks: classifiers by name ("teacher", "student"); each has its own loss on the shared batch.
+        frozen: modules of the networks that stay in evaluation mode.
     """
 
-    def __init__(self, networks: Mapping[str, nn.Module]) -> None:
+    def __init__(self, networks: Mapping[str, nn.Module], frozen: Sequence[nn.Module] = ()) -> None:
         super().__init__()
         self.networks = nn.ModuleDict(networks)
+        self._frozen = tuple(frozen)
+
+    def train(self, mode: bool = True) -> SourceClassifiers:
+        super().train(mode)
+        for module in self._frozen:
+            module.training = False
+        return self
 
     def forward(
         self,

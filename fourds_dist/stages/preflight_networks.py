@@ -29,6 +29,7 @@ from fourds_dist.stages.trial_step import (
     last_operation,
     parameters_without_gradient,
 )
+from fourds_dist.training.linear_probe import last_linear
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +71,9 @@ def check_networks(settings: Settings, num_classes: int, classes: Sequence[str] 
             image_size=settings.data.crop_px,
             notify=lambda text: None,  # the stage that uses the weights reports
         )
+    trains_teacher = "source" in stages_to_run(settings) and settings.teacher.checkpoint is None
+    if trains_teacher and settings.source_stage.train != "all":
+        last_linear(networks["teacher"], num_classes, settings.data.crop_px, what="teacher")
     if classes is not None:  # otherwise the networks have random weights here
         for name, network in networks.items():
             _check_values(network, name)

@@ -34,7 +34,7 @@ from fourds_dist.models.backbones import BackboneConfig
 from fourds_dist.models.weights.metadata import NetworkMetadata
 from fourds_dist.models.weights.networks import metadata
 from fourds_dist.runs.accuracy import Accuracy, Measure
-from fourds_dist.runs.events import Event, Note, Sink, StageStarted, StepLogged
+from fourds_dist.runs.events import Event, Note, Sink, StageEnded, StageStarted, StepLogged
 from fourds_dist.runs.run_folder import MetricsFile, RunFolder
 from fourds_dist.stages.grey_ranges import grey_ranges_of
 from fourds_dist.stages.settings import Settings
@@ -139,16 +139,16 @@ class StageRunner:
         """
         settings, world = self.settings, self.world
         config, data = stage_config(self.name, settings), settings.data
-        self._has_started = self.world.gather(self._store.newest() if world.is_main else None)[0] is not None
+        self._has_started = self.has_checkpoint()
         splits = train_splits(self.name, settings)
         stream = train_stream(self.name, settings, splits, world.rank, world.size, self._budget, world.device)
         identity = {
             "networks": f"{settings.teacher.arch} -> {settings.student.arch}",
             "data": "+".join(s.fingerprint for s in splits.values()),
-            "frozen weights": _fingerprint([p for p in task.parameters() if not p.requires_grad]),
+            "frozen weights": fingerprint_of([p for p in task.parameters() if not p.requires_grad]),
         }
         if domain.class_weights == "balanced":
-            task.class_weights = _class_weights(splits, data.source_fraction)
+            task.class_weights = class_weights_of(splits, data.source_fraction)
         freeze_unreached(task, num_images=2, side_px=data.crop_px, notify=self.notify)
         self._report_absent_classes(domain, "val")
         num_steps = config.epochs * stream.num_steps_per_epoch
@@ -197,6 +197,31 @@ class StageRunner:
             max_nonfinite_steps=settings.step.max_nonfinite_steps,
         )
         return best, step, rates
+
+    def has_checkpoint(self) -> bool:
+        """Return whether the stage resumes from a checkpoint; a collective call."""
+        newest = self._store.newest() if self.world.is_main else None
+        return self.world.gather(newest is not None)[0]
+
+    def end_without_training(self) -> None:
+        """Report the start, the notes and the end of a stage without steps; a collective call."""
+        emit, world = self._emitter([]), self.world
+        devices = world.gather(str(world.device))
+        config = stage_config(self.name, self.settings)
+        emit(
+            StageStarted(
+                step=0,
+                num_epochs=0,
+                num_steps_per_epoch=0,
+                global_batch_size=config.global_batch_size,
+                num_workers=world.size,
+                device=devices[0],
+            )
+        )
+        for text in self._all_restart_notes() if world.is_main else []:
+            emit(Note(step=0, text=text))
+        emit(StageEnded(step=0))
+        self._store.close()
 
     def evaluate(
         self,
@@ -283,7 +308,7 @@ class StageRunner:
         return emit
 
 
-def _class_weights(splits: Mapping[str, Split], source_fraction: float) -> torch.Tensor:
+def class_weights_of(splits: Mapping[str, Split], source_fraction: float) -> torch.Tensor:
     """Return the balanced weights of the classes in the batches of a stage, (K,)."""
     shares = dict.fromkeys(splits, 1.0)
     if len(splits) > 1:
@@ -291,7 +316,7 @@ def _class_weights(splits: Mapping[str, Split], source_fraction: float) -> torch
     return torch.tensor(balanced_weights(splits, shares), dtype=torch.float32)
 
 
-def _fingerprint(tensors: list[nn.Parameter]) -> str:
+def fingerprint_of(tensors: list[nn.Parameter]) -> str:
     """Return a checksum of frozen weights, which identifies the teacher of a checkpoint."""
     crc = 0
     for tensor in tensors:

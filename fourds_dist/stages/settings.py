@@ -32,6 +32,11 @@ class SourceStageConfig(StageConfig):
     global_batch_size: Annotated[int, WEIGHTS] = Field(default=64, ge=1, le=MOST_IMAGES)
     """Images per optimiser step, summed over all workers."""
 
+    train: Annotated[Literal["all", "head", "last_stage"], WEIGHTS] = "all"
+    """Layers of the teacher that are trained. `head`: the last layer, by a linear probe: the frozen body sees each
+    image once, for networks that know much but no classes (DINOv2, CLIP, SigLIP). `last_stage`: then also the layers
+    after the last but one of teacher.stages, for `epochs`. A student with `student.start: source` is trained whole."""
+
 
 class Settings(ConfigSection):
     """The complete configuration of a run."""

@@ -29,6 +29,7 @@ from fourds_dist.runs.events import Sink
 from fourds_dist.runs.layout import DONE, Network, RunFile, display_name
 from fourds_dist.runs.run_folder import RunFolder
 from fourds_dist.runs.summary import NetworkResult, RunSummary
+from fourds_dist.stages.probe import freeze_before_last_stage, probe_teacher
 from fourds_dist.stages.runner import StageRunner, criterion
 from fourds_dist.stages.settings import Settings
 from fourds_dist.training.checkpoint.checkpoint_store import CheckpointStore
@@ -168,9 +169,12 @@ def train_on_source(stage: StageRunner) -> None:
     settings, classes = stage.settings, stage.split(stage.settings.source, "train").classes
     side = settings.data.crop_px
     networks: dict[str, nn.Module] = {}
+    accuracies: dict[str, float] = {}
+    frozen: list[nn.Module] = []
+    layers, epoch = settings.source_stage.train, 0
     if settings.teacher.checkpoint is None:
         start = settings.teacher.start
-        networks[Network.TEACHER.value] = build(
+        teacher = networks[Network.TEACHER.value] = build(
             settings.teacher,
             len(classes),
             start=start,
@@ -179,10 +183,20 @@ def train_on_source(stage: StageRunner) -> None:
             run=stage.needs(settings.teacher, classes),
             notify=stage.notify,
         )
+        if layers != "all" and not stage.has_checkpoint():
+            probe = probe_teacher(stage, teacher)
+            accuracies[Network.TEACHER], _ = probe.accuracy.measured(criterion("source", settings))
+        if layers == "last_stage":
+            frozen = freeze_before_last_stage(stage, teacher)
     if settings.student.start == "source":
         networks[Network.STUDENT.value] = build(settings.student, len(classes), image_size=side)
-    monitored = next(iter(networks))
-    best, _, _ = stage.fit(SourceClassifiers(networks), monitored, settings.source)
+    trained = {k: v for k, v in networks.items() if layers != "head" or k != Network.TEACHER}
+    if trained:
+        monitored = next(iter(trained))
+        best, _, _ = stage.fit(SourceClassifiers(trained, frozen), monitored, settings.source)
+        accuracies[monitored], epoch = best.accuracy, best.epoch
+    else:
+        stage.end_without_training()
     if stage.world.is_main:
         configs = {
             Network.TEACHER: (settings.teacher, RunFile.TEACHER),
@@ -190,10 +204,11 @@ def train_on_source(stage: StageRunner) -> None:
         }
         for name, network in networks.items():
             config, file = configs[Network(name)]
-            accuracy = {"validation_accuracy": best.accuracy} if name == monitored else {}
-            metadata = stage.about(config, classes, domain=settings.source.url, **accuracy)
+            of_network = {"validation_accuracy": accuracies[name]} if name in accuracies else {}
+            metadata = stage.about(config, classes, domain=settings.source.url, **of_network)
             stage.folder.write_bytes(file, encode_weights(network.state_dict(), metadata))
-        stage.folder.write_json(DONE["source"], {"epoch": best.epoch, "validation_accuracy": best.accuracy})
+        first = next(iter(accuracies.values()))
+        stage.folder.write_json(DONE["source"], {"epoch": epoch, "validation_accuracy": first})
 
 
 def adapt_to_target(stage: StageRunner) -> None:

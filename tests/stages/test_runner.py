@@ -16,7 +16,7 @@ from torch import nn
 
 from fourds_dist.config.stage_names import STAGES
 from fourds_dist.runs.run_folder import RunFolder
-from fourds_dist.stages.runner import _fingerprint, stage_config, train_splits, train_stream
+from fourds_dist.stages.runner import fingerprint_of, stage_config, train_splits, train_stream
 from fourds_dist.stages.settings import Settings
 from fourds_dist.stages.stages import run_stage
 from fourds_dist.training.checkpoint.checkpoint_store import FolderStore
@@ -125,13 +125,13 @@ def test_the_fingerprint_of_frozen_weights_changes_with_each_bit() -> None:
         nn.Parameter(torch.arange(6.0).reshape(2, 3)),
         nn.Parameter(torch.ones(2, dtype=torch.bfloat16)),
     ]
-    known = _fingerprint(tensors)
+    known = fingerprint_of(tensors)
     assert len(known) == 8
-    assert _fingerprint([nn.Parameter(t.detach().clone()) for t in tensors]) == known
+    assert fingerprint_of([nn.Parameter(t.detach().clone()) for t in tensors]) == known
     assert (
-        _fingerprint([nn.Parameter(tensors[0].detach().t().contiguous().t()), tensors[1]]) == known
+        fingerprint_of([nn.Parameter(tensors[0].detach().t().contiguous().t()), tensors[1]]) == known
     )  # strides
     with torch.no_grad():
         tensors[0][1, 2] = torch.nextafter(tensors[0][1, 2], torch.tensor(9.0))
-    assert _fingerprint(tensors) != known
-    assert _fingerprint([]) == "00000000"
+    assert fingerprint_of(tensors) != known
+    assert fingerprint_of([]) == "00000000"

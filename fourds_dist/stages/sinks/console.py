@@ -55,7 +55,7 @@ class ProgressView:
     def _start(self, event: StageStarted) -> None:
         resumed = f", resuming from step {event.step}" if event.step else ""
         steps = f"{event.num_epochs} epochs, {event.num_steps_per_epoch} steps each"
-        self._print(event, f"{steps}, {event.text}{resumed}")
+        self._print(event, f"{steps if event.num_epochs else 'no steps'}, {event.text}{resumed}")
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),

@@ -1,0 +1,131 @@
+"""The source stage for teachers that know no classes: a linear probe, and training of the last stage of the network.
+
+Features of a frozen body depend on no training step, so each image passes through the body once. With `data.cache_dir`
+they stay on the node's disk, and a restarted run, or another one with the same body and images, reads them from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Literal
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from fourds_dist.data import evaluation_batches
+from fourds_dist.data.stream.preprocessing import Preprocessing
+from fourds_dist.models.backbones import stage_names
+from fourds_dist.stages.runner import StageRunner, class_weights_of, criterion, fingerprint_of, train_splits
+from fourds_dist.stages.trial_step import call_on_blank_images
+from fourds_dist.training.evaluate import PlainImages
+from fourds_dist.training.linear_probe import (
+    Features,
+    Probe,
+    features,
+    fit_last_layer,
+    freeze_all_but,
+    last_linear,
+)
+
+
+def probe_teacher(stage: StageRunner, teacher: nn.Module) -> Probe:
+    """Fit the last layer of the teacher to its features of the source's images; a collective call.
+
+    Raises:
+        ValueError: a network without a Linear as last layer, or a training split without labels.
+    """
+    settings, world = stage.settings, stage.world
+    num_classes = len(stage.split(settings.source, "train").classes)
+    layer = last_linear(teacher, num_classes, settings.data.crop_px, what="teacher")
+    teacher.to(world.device)
+    train, val = (_features(stage, teacher, layer, name) for name in ("train", "val"))
+    weights = None
+    if settings.source.class_weights == "balanced":
+        weights = class_weights_of(train_splits("source", settings), 0.0).to(world.device)
+    probe = fit_last_layer(
+        layer, train, val, world, measure=criterion("source", settings), class_weights=weights
+    )
+    stage.notify(
+        f"linear probe of the teacher: {probe.num_images} images, {probe.num_features} features, penalty {probe.l2:g}; "
+        f"accuracy {probe.accuracy.value:.1%} on the source's validation split"
+    )
+    return probe
+
+
+def freeze_before_last_stage(stage: StageRunner, teacher: nn.Module) -> list[nn.Module]:
+    """Freeze the teacher up to its last stage but one, and return the frozen modules."""
+    *_, before, _ = stage_names(stage.settings.teacher, teacher)
+    side = stage.settings.data.crop_px
+    return freeze_all_but(
+        teacher,
+        before,
+        lambda: call_on_blank_images(teacher, batch_size=2, side_px=side, training=False),
+    )
+
+
+def _features(
+    stage: StageRunner, teacher: nn.Module, layer: nn.Linear, name: Literal["train", "val"]
+) -> Features:
+    settings, world = stage.settings, stage.world
+    split = stage.split(settings.source, name)
+    precision = settings.step.precision
+    is_bfloat16 = precision == "bfloat16" or (precision == "auto" and world.device.type == "cuda")
+    images = PlainImages(world.device, settings.data.mean, settings.data.std, autocast=is_bfloat16)
+    body = [
+        parameter for parameter in teacher.parameters() if all(parameter is not p for p in layer.parameters())
+    ]
+    preprocessing = Preprocessing.of(settings.data, split.grey_range).to_json()
+    key = [
+        settings.teacher.arch,
+        fingerprint_of(body),
+        split.fingerprint,
+        preprocessing,
+        is_bfloat16,
+        world.size,
+    ]
+    file = _cache_file(settings.data.cache_dir, key, f"{name}-{world.rank}")
+    if file is not None and (cached := _read(file, layer.in_features)) is not None:
+        return Features(cached.values.to(world.device), cached.labels.to(world.device))
+    batches = evaluation_batches(
+        split,
+        settings.data,
+        batch_size_per_rank=settings.step.eval_batch_size_per_rank,
+        rank=world.rank,
+        world_size=world.size,
+    )
+    found = features(teacher, layer, batches, images, world.device)
+    if file is not None:
+        _write(file, found)
+    return found
+
+
+def _cache_file(cache_dir: str | None, key: object, name: str) -> Path | None:
+    if cache_dir is None:
+        return None
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    return Path(cache_dir) / "features" / f"{digest}-{name}.safetensors"
+
+
+def _read(file: Path, num_features: int) -> Features | None:
+    """Return cached features; None without a complete file."""
+    try:
+        tensors = load_file(file)
+    except (OSError, SafetensorError):
+        return None
+    found = Features(tensors["values"], tensors["labels"])
+    return found if found.values.shape == (len(found.labels), num_features) else None
+
+
+def _write(file: Path, found: Features) -> None:
+    """Write features; a cache that cannot be written costs the next run another pass, and this run nothing."""
+    partial = file.with_suffix(f".{os.getpid()}.partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.cpu().contiguous() for name, tensor in found._asdict().items()}, partial)
+        partial.replace(file)
+    except (OSError, SafetensorError):
+        partial.unlink(missing_ok=True)
