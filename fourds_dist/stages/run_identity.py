@@ -89,6 +89,7 @@ def changes(folder: RunFolder, settings: Settings, *, strict: bool = False) -> l
     if not folder.exists(RunFile.CONFIG):
         return []
     former = held_settings(folder)
+    settings = with_network_inputs(settings, former)
     different = {
         key: words
         for key, words in differing(former, settings).items()

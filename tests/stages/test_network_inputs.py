@@ -27,7 +27,7 @@ from fourds_dist.stages.network_inputs import (
     predictor,
     with_network_inputs,
 )
-from fourds_dist.stages.run_identity import AnotherRunError, held_settings
+from fourds_dist.stages.run_identity import AnotherRunError, changes, held_settings
 from fourds_dist.stages.settings import Settings
 from tests.data.shards import CLASSES
 from tests.stages.test_stages import assert_equal_weights, notes, trained
@@ -218,6 +218,8 @@ def test_weights_of_a_run_bring_their_images_to_the_next(data: Path, runs: Path)
     assert (held.student.image_px, held.student.mean, held.student.std) == (6, None, HALF)
     assert losses(runs / "next")["teacher"] == losses(own)["teacher before adapting"]
     assert losses(runs / "next")["student before distillation"] == losses(own)["student"]
+    again = run_settings(data, runs, "run.name=next", *words)  # as a comparison that goes on asks
+    assert changes(RunFolder(f"{runs}/next"), again, strict=True) == []
     other = run_settings(data, runs, "run.name=other", *words, "teacher.mean=[0.1,0.1,0.1]")
     with pytest.raises(
         ValueError, match=r"teacher\.mean is \[0\.5.* in the file and \[0\.1.*teacher\.metadata=ig"
