@@ -96,7 +96,7 @@ def _of_safetensors(url: str) -> Student:
     else:
         preprocessing = _preprocessing_beside(url)
     config = BackboneConfig.model_validate({"arch": about["arch"], "stem": about.get("stem", "imagenet")})
-    network = build_backbone(config, len(classes), preprocessing.crop_px)
+    network = build_backbone(config, len(classes), preprocessing.network_px)
     load_weights(url, network, what="student")
     return _of_network(network, url, classes, preprocessing, about)
 
@@ -132,8 +132,9 @@ def _of_checkpoint(url: str) -> Student:
         )
     settings = run.settings
     target = open_split(settings.target, "train")
-    classes, preprocessing = target.classes, Preprocessing.of(settings.data, target.grey_range)
-    network = build_backbone(settings.student, len(classes), preprocessing.crop_px)
+    own = settings.student.network_input(settings.data)
+    classes, preprocessing = target.classes, Preprocessing.of(settings.data, target.grey_range, own)
+    network = build_backbone(settings.student, len(classes), preprocessing.network_px)
     try:
         network.load_state_dict(student_weights)
     except RuntimeError as error:
@@ -229,7 +230,8 @@ def _safetensors_metadata(url: str) -> dict[str, str]:
 def _preprocessing_beside(url: str) -> Preprocessing:
     """Return the preprocessing in the configuration of the run whose folder holds the file."""
     try:
-        return Preprocessing.of(Run(url.rpartition("/")[0] or ".").settings.data)
+        settings = Run(url.rpartition("/")[0] or ".").settings
+        return Preprocessing.of(settings.data, network=settings.student.network_input(settings.data))
     except ValueError:
         raise ValueError(
             f"{url} has no preprocessing in its metadata, and its folder has no {RunFile.CONFIG} of a run; leave the "

@@ -21,7 +21,7 @@ from fourds_dist.runs.lease import held
 from fourds_dist.runs.run_folder import RunFolder, refuse_memory
 from fourds_dist.runs.summary import RunSummary
 from fourds_dist.stages.preflight import check, check_before_packing
-from fourds_dist.stages.run_identity import begun_stages, changes, keep_images
+from fourds_dist.stages.run_identity import begun_stages, changes, keep_images, started_with_network_inputs
 from fourds_dist.stages.settings import Settings
 from fourds_dist.stages.stages import stages_to_run
 from fourds_dist.training.distributed.world import World
@@ -80,6 +80,7 @@ def run(settings: Settings, *, wait_s: float = 0.0, observer: RunObserver | None
         observer: receives the events of the run, and may stop the run; None: nobody does.
     """
     observer = observer or RunObserver()
+    settings = started_with_network_inputs(settings)
     world = (
         World.join(timeout_s=settings.launch.collective_timeout_s)
         if settings.launch.runner == "inline"

@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fourds_dist.config.effects import WEIGHTS
 from fourds_dist.config.section import ConfigSection
+from fourds_dist.data.stream.network_input import InputConversion
 from fourds_dist.method.adapter import FourierAdapter
 from fourds_dist.method.extra_loss import ExtraLoss
 from fourds_dist.method.feature_distillation import FeatureDistillation
@@ -131,7 +132,8 @@ class FourDs(Task):
         student: classifier with the same classes.
         teacher_stages, student_stages: names of submodules, equally many, compared in pairs.
         config: settings of the method.
-        image_size: side of the square training images in pixels, to find the stages' shapes.
+        image_size: side of the square images of a batch in pixels, to find the stages' shapes.
+        inputs: see `Task.inputs`.
         student_untrained: whether the student does not know the classes yet; see untrained_warmup_power and
             normalise_kd of MethodConfig.
 
@@ -168,15 +170,20 @@ class FourDs(Task):
         config: MethodConfig,
         image_size: int,
         student_untrained: bool = False,
+        inputs: Mapping[str, InputConversion] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(inputs)
         if len(teacher_stages) != len(student_stages):
             raise ValueError(
                 f"teacher has {len(teacher_stages)} stages {tuple(teacher_stages)}, student {len(student_stages)} "
                 f"{tuple(student_stages)}; name equally many under teacher.stages and student.stages"
             )
-        stages_T, num_classes_T = inspect_stages(teacher, teacher_stages, image_size, what="teacher")
-        stages_S, num_classes_S = inspect_stages(student, student_stages, image_size, what="student")
+        side_T, side_S = (
+            self.inputs[name].network.image_px if name in self.inputs else image_size
+            for name in ("teacher", "student")
+        )
+        stages_T, num_classes_T = inspect_stages(teacher, teacher_stages, side_T, what="teacher")
+        stages_S, num_classes_S = inspect_stages(student, student_stages, side_S, what="student")
         if num_classes_T != num_classes_S:
             raise ValueError(
                 f"teacher has {num_classes_T} outputs, student {num_classes_S}: both need the same classes"
@@ -287,17 +294,23 @@ class FourDs(Task):
     ) -> tuple[tuple[Tensor, list[Tensor]], tuple[Tensor, list[Tensor]] | None]:
         """Return the logits and stage maps of the student and, if training uses the teacher, of the teacher."""
         if not self.needs_teacher:
-            return self._run(self.student, self._student_hooks, images), None
+            return self._run_student(images), None
         if self.student_stream is None:
-            student_result = self._run(self.student, self._student_hooks, images)
-            return student_result, self._run(self.teacher, self._teacher_hooks, images)
+            student_result = self._run_student(images)
+            return student_result, self._run_teacher(images)
         current = torch.cuda.current_stream(images.device)
         self.student_stream.wait_stream(current)
         with torch.cuda.stream(self.student_stream):
-            student_result = self._run(self.student, self._student_hooks, images)
-        teacher_result = self._run(self.teacher, self._teacher_hooks, images)
+            student_result = self._run_student(images)
+        teacher_result = self._run_teacher(images)
         current.wait_stream(self.student_stream)
         return student_result, teacher_result
+
+    def _run_student(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return self._run(self.student, self._student_hooks, self.images_for("student", images))
+
+    def _run_teacher(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return self._run(self.teacher, self._teacher_hooks, self.images_for("teacher", images))
 
     def _run(self, network: nn.Module, hooks: FeatureHooks, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         logits = network(images)
@@ -340,8 +353,8 @@ class FourDs(Task):
     def predictors(self) -> dict[str, Predictor]:
         """Return the student and the teacher with its adapters, as functions of images to logits."""
         return {
-            "student": lambda images: self._run(self.student, self._student_hooks, images)[0],
-            "teacher_adapted": lambda images: self._run(self.teacher, self._teacher_hooks, images)[0],
+            "student": lambda images: self._run_student(images)[0],
+            "teacher_adapted": lambda images: self._run_teacher(images)[0],
         }
 
     def on_validation(self, accuracies: Mapping[str, float]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fourds_dist.data.stream.network_input import InputConversion
 from fourds_dist.method.label_mix import LabelMix
 from fourds_dist.method.losses import cross_entropy
 from fourds_dist.method.output import Output, Predictor
@@ -18,11 +20,17 @@ class SourceClassifiers(Task):
 
     Args:
         networks: classifiers by name ("teacher", "student"); each has its own loss on the shared batch.
+        inputs: see `Task.inputs`.
         frozen: modules of the networks that stay in evaluation mode.
     """
 
-    def __init__(self, networks: Mapping[str, nn.Module], frozen: Sequence[nn.Module] = ()) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        networks: Mapping[str, nn.Module],
+        inputs: Mapping[str, InputConversion] | None = None,
+        frozen: Sequence[nn.Module] = (),
+    ) -> None:
+        super().__init__(inputs)
         self.networks = nn.ModuleDict(networks)
         self._frozen = tuple(frozen)
 
@@ -38,7 +46,7 @@ class SourceClassifiers(Task):
         labels: Int[Tensor, " B"],
         mix: LabelMix | None = None,
     ) -> Output:
-        logits = {name: network(images) for name, network in self.networks.items()}
+        logits = {name: network(self.images_for(name, images)) for name, network in self.networks.items()}
         losses = {
             f"{name}_ce": cross_entropy(z, labels, mix, self.class_weights) for name, z in logits.items()
         }
@@ -50,4 +58,10 @@ class SourceClassifiers(Task):
 
     def predictors(self) -> dict[str, Predictor]:
         """Return the classifiers by name."""
-        return dict(self.networks.items())
+        return {
+            name: partial(self._predict, name) if name in self.inputs else network
+            for name, network in self.networks.items()
+        }
+
+    def _predict(self, name: str, images: Tensor) -> Tensor:
+        return self.networks[name](self.images_for(name, images))

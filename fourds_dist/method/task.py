@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
+from fourds_dist.data.stream.network_input import InputConversion
 from fourds_dist.method.output import Predictor
 
 
 class Task(nn.Module):
     """The networks that a stage trains, and the losses of a batch.
 
-    `forward(images, labels)` returns an `Output`: images (B, 3, H, W) are normalised, labels (B,) are -1 for unlabelled
-    images. With mixup or cutmix the step calls `forward(images, labels, mix)` with a `LabelMix`. A subclass defines
-    `forward` and `predictors`; the other methods have defaults.
+    `forward(images, labels)` returns an `Output`: images (B, 3, H, W) are those of a batch, normalised, labels (B,) are
+    -1 for unlabelled images. `images_for` converts the images for a network with a size or normalisation of its own.
+    With mixup or cutmix the step calls `forward(images, labels, mix)` with a `LabelMix`. A subclass defines `forward`
+    and `predictors`; the other methods have defaults.
     """
 
     student_stream: torch.cuda.Stream | None = None
@@ -25,9 +28,26 @@ class Task(nn.Module):
     class_weights: torch.Tensor | None
     """(K,) weights of the classes in cross-entropies; None: 1 for every class. Checkpoints do not hold the weights."""
 
-    def __init__(self) -> None:
+    inputs: Mapping[str, InputConversion] = MappingProxyType({})
+    """Conversions from images of a batch to those of a network, by the network's name ("teacher", "student"), for the
+    networks that need one. If there are any, `forward` needs images in float32."""
+
+    def __init__(self, inputs: Mapping[str, InputConversion] | None = None) -> None:
         super().__init__()
+        self.inputs = dict(inputs or {})
         self.register_buffer("class_weights", None, persistent=False)
+
+    def images_for(self, name: str, images: Tensor) -> Tensor:
+        """Return the images of a batch as the network `name` takes them.
+
+        If the task has conversions, the result has the type of autocast.
+        """
+        if not self.inputs:
+            return images
+        conversion, kind = self.inputs.get(name), images.device.type
+        images = images if conversion is None else conversion(images)
+        is_cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        return images.to(torch.get_autocast_dtype(kind)) if is_cast else images
 
     def classifiers(self) -> list[nn.Module]:
         """Return the networks from images to logits, which step.compile compiles. Default: all submodules."""

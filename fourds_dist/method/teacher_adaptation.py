@@ -6,6 +6,7 @@ confusion (Eq. 24) from unlabelled images. `method.preset=distillation` then dis
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from jaxtyping import Float, Int
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from fourds_dist.config.effects import WEIGHTS
 from fourds_dist.config.section import ConfigSection
+from fourds_dist.data.stream.network_input import InputConversion
 from fourds_dist.method.label_mix import LabelMix, unlabelled
 from fourds_dist.method.losses import class_confusion, cross_entropy
 from fourds_dist.method.output import Output, Predictor
@@ -41,10 +43,13 @@ class AdaptTeacher(Task):
     Args:
         teacher: trained on the source.
         config: settings with a `method` other than `none`.
+        inputs: see `Task.inputs`.
     """
 
-    def __init__(self, teacher: nn.Module, config: AdaptConfig) -> None:
-        super().__init__()
+    def __init__(
+        self, teacher: nn.Module, config: AdaptConfig, inputs: Mapping[str, InputConversion] | None = None
+    ) -> None:
+        super().__init__(inputs)
         assert config.method != "none"
         self.teacher = teacher.requires_grad_(True)
         self.config = config
@@ -57,7 +62,7 @@ class AdaptTeacher(Task):
     ) -> Output:
         """Return the losses of one batch, which may mix labelled source images with target images (label -1 where
         unlabelled). Class confusion uses the images with an unlabelled part."""
-        z = self.teacher(images).float()
+        z = self._predict(images).float()
         losses = {"teacher_ce": cross_entropy(z, labels, mix, self.class_weights)}
         if self.config.method == "mcc":
             temperature = self.config.mcc_temperature
@@ -66,4 +71,7 @@ class AdaptTeacher(Task):
 
     def predictors(self) -> dict[str, Predictor]:
         """Return the teacher."""
-        return {"teacher": self.teacher}
+        return {"teacher": self._predict if "teacher" in self.inputs else self.teacher}
+
+    def _predict(self, images: Tensor) -> Tensor:
+        return self.teacher(self.images_for("teacher", images))

@@ -20,15 +20,18 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from fourds_dist.config.effects import WEIGHTS
 from fourds_dist.config.entry_point import entry_point
 from fourds_dist.config.section import ConfigSection
+from fourds_dist.data.stream.config import MOST_PX, DataConfig
+from fourds_dist.data.stream.network_input import NetworkInput
 from fourds_dist.io.error_text import error_line
 from fourds_dist.io.light_torchvision import torchvision
 from fourds_dist.models import timm_networks
@@ -73,8 +76,15 @@ DEFAULT_STAGES: dict[str, tuple[str, ...]] = {
 by a forward pass (`stage_finder`); the configuration names those of others."""
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class BackboneConfig(ConfigSection):
-    """A classifier and its stages for 4Ds."""
+    """A classifier, the images that it takes, and its stages for 4Ds."""
+
+    role: ClassVar[str] = "network"
+    """Name of the section in the configuration, for messages."""
 
     arch: Annotated[str, WEIGHTS] = "resnet18"
     """Architecture: name of a classifier in torchvision.models, resnet10 (one basic block per stage), `timm/NAME`,
@@ -88,6 +98,26 @@ class BackboneConfig(ConfigSection):
     stages: Annotated[tuple[str, ...] | None, WEIGHTS.of("distill")] = None
     """Names of the submodules whose outputs the losses compare and the adapters rewrite; null: the defaults of the
     family."""
+
+    image_px: Annotated[int | None, WEIGHTS] = Field(default=None, ge=1, le=MOST_PX)
+    """Side of the images that the network takes, resized on the device from the crops of data.crop_px. null: the size
+    of the weights, if their positions have one size (ViT) or their file names one; otherwise data.crop_px."""
+
+    mean: Annotated[tuple[Finite, Finite, Finite] | None, WEIGHTS] = None
+    """Mean per channel of the network's images, for values in [0, 1]. null: that of the weights (torchvision's, timm's,
+    or by the metadata of a file), otherwise data.mean."""
+
+    std: Annotated[tuple[Positive, Positive, Positive] | None, WEIGHTS] = None
+    """Standard deviation per channel of the network's images, as mean; otherwise data.std."""
+
+    def network_input(self, data: DataConfig) -> NetworkInput:
+        """Return the size and the normalisation of the network's images: the own values, else those of `data`."""
+        return NetworkInput(self.image_px or data.crop_px, self.mean or data.mean, self.std or data.std)
+
+    @property
+    def size_key(self) -> str:
+        """Return the key that decides the size of the network's images."""
+        return "data.crop_px" if self.image_px is None else f"{self.role}.image_px"
 
 
 def _resnet10(num_classes: int) -> ResNet:
@@ -110,12 +140,12 @@ def build_backbone(config: BackboneConfig, num_classes: int, image_size: int | N
     if arch in OWN_ARCHITECTURES:
         network = OWN_ARCHITECTURES[arch](num_classes)
     elif timm_networks.is_timm(arch):
-        network = timm_networks.build(arch, num_classes, image_size)
-        _check_timm_patches(network, arch, image_size)
+        network = timm_networks.build(arch, num_classes, image_size, key=config.size_key)
+        _check_timm_patches(network, arch, image_size, config.size_key)
     elif ":" in arch:
         network = _from_entry_point(arch, num_classes, image_size)
     else:
-        network = _from_torchvision(arch, num_classes, image_size)
+        network = _from_torchvision(arch, num_classes, image_size, config.size_key)
     if config.stem == "small":
         if not isinstance(network, ResNet):
             raise ValueError(f"stem 'small' is for ResNets, not for {arch!r}; use stem 'imagenet'")
@@ -123,7 +153,7 @@ def build_backbone(config: BackboneConfig, num_classes: int, image_size: int | N
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
         network.maxpool = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
     if image_size is not None and any(is_lazy(p) for p in network.parameters()):
-        _initialise_lazy_layers(network, arch, image_size)
+        _initialise_lazy_layers(network, arch, image_size, config.size_key)
     return network
 
 
@@ -143,7 +173,7 @@ def size_options(arch: str, image_size: int | None) -> dict[str, Any]:
     return {"image_size": image_size} if arch.startswith("vit_") else {}
 
 
-def _initialise_lazy_layers(network: nn.Module, arch: str, image_size: int) -> None:
+def _initialise_lazy_layers(network: nn.Module, arch: str, image_size: int, key: str) -> None:
     """Determine the sizes of lazy layers (nn.LazyLinear) by one forward pass."""
     was_training = network.training
     try:
@@ -151,13 +181,12 @@ def _initialise_lazy_layers(network: nn.Module, arch: str, image_size: int) -> N
             network.eval()(torch.zeros(1, 3, image_size, image_size))
     except (AssertionError, RuntimeError, ValueError, IndexError) as error:
         raise ValueError(
-            f"{arch} does not take images of {image_size} px ({str(error).splitlines()[0]}); change data.crop_px or "
-            "arch"
+            f"{arch} does not take images of {image_size} px ({str(error).splitlines()[0]}); change {key} or arch"
         ) from None
     network.train(was_training)
 
 
-def _from_torchvision(arch: str, num_classes: int, image_size: int | None) -> nn.Module:
+def _from_torchvision(arch: str, num_classes: int, image_size: int | None, key: str) -> nn.Module:
     known = torchvision.models.list_models(module=torchvision.models)
     if arch not in known:
         nearest = difflib.get_close_matches(arch, [*known, *OWN_ARCHITECTURES], n=1)
@@ -168,27 +197,26 @@ def _from_torchvision(arch: str, num_classes: int, image_size: int | None) -> nn
         )
     options = size_options(arch, image_size)
     if options and image_size is not None:
-        _check_patches(arch, int(arch.rpartition("_")[2]), image_size)
+        _check_patches(arch, int(arch.rpartition("_")[2]), image_size, key)
     if arch in ("googlenet", "inception_v3"):
         # With auxiliary heads they would return more than the logits in training mode.
         options |= {"aux_logits": False, "init_weights": True}
     return torchvision.models.get_model(arch, weights=None, num_classes=num_classes, **options)
 
 
-def _check_patches(arch: str, patch: int, image_size: int) -> None:
+def _check_patches(arch: str, patch: int, image_size: int, key: str) -> None:
     if image_size % patch:
         near = max(patch, round(image_size / patch) * patch)
         raise ValueError(
-            f"{arch} splits images into patches of {patch} px, and {image_size} is not a multiple; set "
-            f"data.crop_px={near}"
+            f"{arch} splits images into patches of {patch} px, and {image_size} is not a multiple; set {key}={near}"
         )
 
 
-def _check_timm_patches(network: nn.Module, arch: str, image_size: int | None) -> None:
+def _check_timm_patches(network: nn.Module, arch: str, image_size: int | None, key: str) -> None:
     patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
     side = patch if isinstance(patch, int) else patch[0] if isinstance(patch, tuple) and patch else None
     if image_size is not None and side:
-        _check_patches(arch, side, image_size)
+        _check_patches(arch, side, image_size, key)
 
 
 def _from_entry_point(arch: str, num_classes: int, image_size: int | None) -> nn.Module:

@@ -69,13 +69,19 @@ class FeatureHooks:
 
 
 def inspect_stages(
-    network: nn.Module, names: Sequence[str], image_size: int, *, what: str = "network"
+    network: nn.Module,
+    names: Sequence[str],
+    image_size: int,
+    *,
+    what: str = "network",
+    key: str = "data.crop_px",
 ) -> NetworkInfo:
     """Return the stages and number of classes of a network, found by a forward pass of a zero image.
 
     Args:
         image_size: side of the square image in pixels.
         what: the network's role, for error messages ("teacher").
+        key: key of image_size in the configuration, for error messages.
 
     Raises:
         ValueError: the network refuses images of this size, a stage is not a feature map or does not run exactly once,
@@ -101,7 +107,7 @@ def inspect_stages(
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"{what}: {kind} does not take images of {image_size} px in three channels ({reason}); "
-            f"change data.crop_px or {what}.arch"
+            f"change {key} or {what}.arch"
         ) from None
     finally:
         for module, training in was_training.items():

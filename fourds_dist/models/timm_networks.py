@@ -109,11 +109,12 @@ def size_options(name: TimmName, image_size: int | None) -> dict[str, Any]:
     return {"img_size": image_size} if image_size is not None and is_fixed else {}
 
 
-def build(arch: str, num_classes: int, image_size: int | None) -> nn.Module:
+def build(arch: str, num_classes: int, image_size: int | None, *, key: str = "data.crop_px") -> nn.Module:
     """Return a classifier of timm with random weights.
 
     Args:
         image_size: side of the square images in pixels, for networks of a fixed size; None: the default size.
+        key: key of the image size in the configuration, for messages.
 
     Raises:
         ValueError: see `resolve`; a model without a classifier, or an image size that the model does not take.
@@ -127,7 +128,7 @@ def build(arch: str, num_classes: int, image_size: int | None) -> nn.Module:
             raise
         near = _nearest_size(name, num_classes, sizes["img_size"])
         raise ValueError(
-            f"{arch} does not take images of {image_size} px ({error_line(error)}); set data.crop_px={near}"
+            f"{arch} does not take images of {image_size} px ({error_line(error)}); set {key}={near}"
         ) from None
     if getattr(network, "num_classes", num_classes) != num_classes:
         raise ValueError(

@@ -38,6 +38,7 @@ from fourds_dist.models.weights.networks import build
 from fourds_dist.reports.adapter_views import StageView, inspect_adapters
 from fourds_dist.runs.layout import Network, RunFile
 from fourds_dist.stages.finished_run import Run, read_bytes
+from fourds_dist.stages.network_inputs import conversions, network_inputs, predictor
 from fourds_dist.stages.stages import distilled_teacher
 
 STUDENT, BEFORE = Network.STUDENT.display_name, Network.STUDENT_BEFORE.display_name
@@ -252,36 +253,40 @@ def _networks(run: Run, classes: tuple[str, ...]) -> tuple[FourDs, dict[str, Pre
     The student before distillation is not among them if its weights were random.
     """
     settings, folder, num_classes = run.settings, run.folder, len(classes)
-    side = settings.data.crop_px
-    loading: dict[str, Any] = {"image_size": side, "notify": lambda text: None}  # the run reported this text
+    inputs = conversions(settings)
+    sides = {role: own.image_px for role, own in network_inputs(settings).items()}
+    loading: dict[str, Any] = {"notify": lambda text: None}  # the run reported this text
 
     def expected(config: BackboneConfig) -> NetworkMetadata:
         has_source = settings.source.url is not None
         return NetworkMetadata.of_run(settings.data, config, classes, has_source=has_source)
 
-    teacher = build(settings.teacher, num_classes, image_size=side)
+    teacher = build(settings.teacher, num_classes, image_size=sides["teacher"])
     load_weights(
         distilled_teacher(settings, folder),
         teacher,
         what="teacher.checkpoint",
         run=expected(settings.teacher),
         metadata=settings.teacher.metadata,
+        image_size=sides["teacher"],
         **loading,
     )
-    networks: dict[str, Predictor] = {TEACHER: deepcopy(teacher)}
+    networks: dict[str, Predictor] = {TEACHER: predictor(deepcopy(teacher), inputs.get("teacher"))}
     start = settings.student.start
     start = folder.path(RunFile.STUDENT_SOURCE) if start == "source" else start
     if start != "random":
         loading |= {"start": start, "key": "student.start", "run": expected(settings.student)}
-        networks[BEFORE] = build(settings.student, num_classes, **loading)
-    student = build(settings.student, num_classes, image_size=side)
+        before = build(settings.student, num_classes, image_size=sides["student"], **loading)
+        networks[BEFORE] = predictor(before, inputs.get("student"))
+    student = build(settings.student, num_classes, image_size=sides["student"])
     task = FourDs(
         teacher,
         student,
         teacher_stages=stage_names(settings.teacher, teacher),
         student_stages=stage_names(settings.student, student),
         config=settings.method,
-        image_size=side,
+        image_size=settings.data.crop_px,
+        inputs=inputs,
     )
     if folder.exists(RunFile.ADAPTERS):
         adapted = read_weights(folder.path(RunFile.ADAPTERS), what="adapters")
@@ -293,7 +298,7 @@ def _networks(run: Run, classes: tuple[str, ...]) -> tuple[FourDs, dict[str, Pre
     if len(task.adapters):
         networks[ADAPTED] = task.predictors()[Network.TEACHER_ADAPTED]
     load_weights(folder.path(RunFile.STUDENT), student, what="student")
-    networks[STUDENT] = student
+    networks[STUDENT] = predictor(student, inputs.get("student"))
     return task, networks
 
 

@@ -13,6 +13,7 @@ from fourds_dist.data import Split, check_same_classes, open_split
 from fourds_dist.data.format.manifest import read_manifest
 from fourds_dist.data.io.disk_cache import CacheFolderError
 from fourds_dist.io.url import split_pattern
+from fourds_dist.stages.network_inputs import with_network_inputs
 from fourds_dist.stages.preflight_networks import check_networks
 from fourds_dist.stages.runner import SECTION, stage_config, train_splits, train_stream
 from fourds_dist.stages.settings import Settings
@@ -44,7 +45,7 @@ def check_before_packing(settings: Settings, num_classes: int) -> None:
     """
     _check_needs(settings)
     _check_launch(settings)
-    check_networks(settings, num_classes)
+    check_networks(with_network_inputs(settings), num_classes)
 
 
 def _check_needs(settings: Settings) -> None:

@@ -20,6 +20,7 @@ from fourds_dist.models.weights.loading import check_writable, load_weights
 from fourds_dist.models.weights.metadata import NetworkMetadata
 from fourds_dist.models.weights.networks import build
 from fourds_dist.stages.grey_ranges import grey_ranges_of
+from fourds_dist.stages.network_inputs import conversions, network_inputs
 from fourds_dist.stages.runner import SECTION, StageName, stage_config
 from fourds_dist.stages.settings import Settings
 from fourds_dist.stages.stages import stages_to_run
@@ -68,12 +69,13 @@ def check_networks(settings: Settings, num_classes: int, classes: Sequence[str] 
             what="teacher.checkpoint",
             run=_needs(settings, settings.teacher, classes),
             metadata=settings.teacher.metadata,
-            image_size=settings.data.crop_px,
+            image_size=settings.teacher.network_input(settings.data).image_px,
             notify=lambda text: None,  # the stage that uses the weights reports
         )
     trains_teacher = "source" in stages_to_run(settings) and settings.teacher.checkpoint is None
     if trains_teacher and settings.source_stage.train != "all":
-        last_linear(networks["teacher"], num_classes, settings.data.crop_px, what="teacher")
+        side = settings.teacher.network_input(settings.data).image_px
+        last_linear(networks["teacher"], num_classes, side, what="teacher")
     if classes is not None:  # otherwise the networks have random weights here
         for name, network in networks.items():
             _check_values(network, name)
@@ -111,7 +113,7 @@ def _build(settings: Settings, num_classes: int, classes: Sequence[str] | None) 
                 num_classes,
                 start=starts[name] if classes is not None else "random",
                 key=f"{name}.start",
-                image_size=settings.data.crop_px,
+                image_size=config.network_input(settings.data).image_px,
                 run=_needs(settings, config, classes),
                 notify=lambda text: None,
             )
@@ -137,9 +139,10 @@ def _check_tasks(
     settings: Settings, networks: dict[str, nn.Module], stages: dict[str, tuple[str, ...]], num_classes: int
 ) -> None:
     """Run a forward and backward pass of every task of the run, with the run's image size and batch size."""
-    side = settings.data.crop_px
+    sides = {name: own.image_px for name, own in network_inputs(settings).items()}
     for name, network in networks.items():
-        found = inspect_stages(network, stages[name], side, what=name).num_classes
+        side, key = sides[name], getattr(settings, name).size_key
+        found = inspect_stages(network, stages[name], side, what=name, key=key).num_classes
         if found != num_classes:
             raise ValueError(
                 f"{name}: {type(network).__name__} has {found} outputs, the data have {num_classes} classes; its entry "
@@ -148,9 +151,9 @@ def _check_tasks(
         _check_end(network, name, side)
     for stage in stages_to_run(settings):
         for name in _trained(stage, settings):
-            _check_output(networks[name], name, side, learns=stage != "adapt")
+            _check_output(networks[name], name, sides[name], learns=stage != "adapt")
         task = _task(stage, settings, networks, stages)
-        _check_step(stage, settings, task, side)
+        _check_step(stage, settings, task, settings.data.crop_px)
 
 
 def _trained(stage: StageName, settings: Settings) -> list[str]:
@@ -168,9 +171,10 @@ def _task(
     stage: StageName, settings: Settings, networks: dict[str, nn.Module], stages: dict[str, tuple[str, ...]]
 ) -> Task:
     if stage == "source":
-        return SourceClassifiers({name: networks[name] for name in _trained(stage, settings)})
+        trained = {name: networks[name] for name in _trained(stage, settings)}
+        return SourceClassifiers(trained, conversions(settings))
     if stage == "adapt":
-        return AdaptTeacher(networks["teacher"], settings.adapt)
+        return AdaptTeacher(networks["teacher"], settings.adapt, conversions(settings))
     return FourDs(
         networks["teacher"],
         networks["student"],
@@ -179,6 +183,7 @@ def _task(
         config=settings.method,
         image_size=settings.data.crop_px,
         student_untrained=settings.student.start == "random",
+        inputs=conversions(settings),
     )
 
 

@@ -19,6 +19,7 @@ from torch import nn
 from fourds_dist.data import evaluation_batches
 from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.models.backbones import stage_names
+from fourds_dist.stages.network_inputs import predictor
 from fourds_dist.stages.runner import StageRunner, class_weights_of, criterion, fingerprint_of, train_splits
 from fourds_dist.stages.trial_step import call_on_blank_images
 from fourds_dist.training.evaluate import PlainImages
@@ -40,7 +41,7 @@ def probe_teacher(stage: StageRunner, teacher: nn.Module) -> Probe:
     """
     settings, world = stage.settings, stage.world
     num_classes = len(stage.split(settings.source, "train").classes)
-    layer = last_linear(teacher, num_classes, settings.data.crop_px, what="teacher")
+    layer = last_linear(teacher, num_classes, stage.inputs["teacher"].image_px, what="teacher")
     teacher.to(world.device)
     train, val = (_features(stage, teacher, layer, name) for name in ("train", "val"))
     weights = None
@@ -59,7 +60,7 @@ def probe_teacher(stage: StageRunner, teacher: nn.Module) -> Probe:
 def freeze_before_last_stage(stage: StageRunner, teacher: nn.Module) -> list[nn.Module]:
     """Freeze the teacher up to its last stage but one, and return the frozen modules."""
     *_, before, _ = stage_names(stage.settings.teacher, teacher)
-    side = stage.settings.data.crop_px
+    side = stage.inputs["teacher"].image_px
     return freeze_all_but(
         teacher,
         before,
@@ -78,7 +79,7 @@ def _features(
     body = [
         parameter for parameter in teacher.parameters() if all(parameter is not p for p in layer.parameters())
     ]
-    preprocessing = Preprocessing.of(settings.data, split.grey_range).to_json()
+    preprocessing = Preprocessing.of(settings.data, split.grey_range, stage.inputs["teacher"]).to_json()
     key = [
         settings.teacher.arch,
         fingerprint_of(body),
@@ -97,7 +98,8 @@ def _features(
         rank=world.rank,
         world_size=world.size,
     )
-    found = features(teacher, layer, batches, images, world.device)
+    network = predictor(teacher, stage.conversions.get("teacher"))
+    found = features(network, layer, batches, images, world.device)
     if file is not None:
         _write(file, found)
     return found

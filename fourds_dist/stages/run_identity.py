@@ -21,10 +21,11 @@ from fourds_dist.config.section import ConfigError
 from fourds_dist.config.stage_names import STAGE_TITLES, StageName
 from fourds_dist.config.trees import flatten
 from fourds_dist.data.format.manifest import read_manifest
-from fourds_dist.io.storage import is_url, join, parent, plain
+from fourds_dist.io.storage import is_url, join, parent, plain, translate_storage_errors
 from fourds_dist.io.url import split_pattern
 from fourds_dist.runs.layout import DONE, RunFile
 from fourds_dist.runs.run_folder import RunConfig, RunFolder
+from fourds_dist.stages.network_inputs import with_network_inputs
 from fourds_dist.stages.runner import SECTION
 from fourds_dist.stages.settings import Settings
 from fourds_dist.stages.stages import from_source, stages_to_run
@@ -88,6 +89,7 @@ def changes(folder: RunFolder, settings: Settings, *, strict: bool = False) -> l
     if not folder.exists(RunFile.CONFIG):
         return []
     former = held_settings(folder)
+    settings = with_network_inputs(settings, former)
     different = {
         key: words
         for key, words in differing(former, settings).items()
@@ -132,6 +134,19 @@ def held_settings(folder: RunFolder) -> Settings:
             f"{error}; the run was started by another version of fourds_dist: resume with that version, or choose "
             "another run.name"
         ) from None
+
+
+def started_with_network_inputs(settings: Settings) -> Settings:
+    """Return the settings of a run with the images of its networks (`with_network_inputs`); a run that has started
+    keeps those in its folder.
+
+    Raises:
+        ConfigError: see `held_settings`.
+    """
+    folder = RunFolder(settings.run_url)
+    with translate_storage_errors(folder.url):
+        former = held_settings(folder) if folder.exists(RunFile.CONFIG) else None
+    return with_network_inputs(settings, former)
 
 
 def refuse_moved(config: str, settings: Settings, given: Collection[str]) -> None:

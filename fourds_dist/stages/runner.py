@@ -37,6 +37,7 @@ from fourds_dist.runs.accuracy import Accuracy, Measure
 from fourds_dist.runs.events import Event, Note, Sink, StageEnded, StageStarted, StepLogged
 from fourds_dist.runs.run_folder import MetricsFile, RunFolder
 from fourds_dist.stages.grey_ranges import grey_ranges_of
+from fourds_dist.stages.network_inputs import conversions, network_inputs
 from fourds_dist.stages.settings import Settings
 from fourds_dist.stages.sinks.wandb import Wandb
 from fourds_dist.stages.trial_step import freeze_unreached
@@ -113,6 +114,7 @@ class StageRunner:
         self.name: StageName = name
         self.settings, self.world, self.folder = settings, world, folder
         self._sinks, self._stop, self._restart_notes = sinks, stop, restart_notes
+        self.inputs, self.conversions = network_inputs(settings), conversions(settings)
         self._budget = settings.data.budget()
         self._decoded_caches: dict[str, DecodedCache] = {}
         self._storage_notes: list[str] = []
@@ -259,7 +261,8 @@ class StageRunner:
     def about(self, network: BackboneConfig, classes: tuple[str, ...], **more: Any) -> dict[str, str]:
         """Return the metadata for a file of weights: network, classes and preprocessing."""
         domain = self.settings.source if self.name == "source" else self.settings.target
-        preprocessing = Preprocessing.of(self.settings.data, self.split(domain, "train").grey_range)
+        grey_range, own = self.split(domain, "train").grey_range, network.network_input(self.settings.data)
+        preprocessing = Preprocessing.of(self.settings.data, grey_range, own)
         return metadata(network, classes, preprocessing=preprocessing.to_json(), **more)
 
     def _report_absent_classes(self, domain: StreamConfig, split: Literal["val", "test"]) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from fourds_dist.config.stage_names import STAGES, StageName
+from fourds_dist.data.stream.network_input import NetworkInput
 from fourds_dist.io.storage import locate
 from fourds_dist.method import AdaptTeacher, FourDs, SourceClassifiers
 from fourds_dist.method.fourds import Predictor
@@ -29,6 +30,7 @@ from fourds_dist.runs.events import Sink
 from fourds_dist.runs.layout import DONE, Network, RunFile, display_name
 from fourds_dist.runs.run_folder import RunFolder
 from fourds_dist.runs.summary import NetworkResult, RunSummary
+from fourds_dist.stages.network_inputs import described, predictor
 from fourds_dist.stages.probe import freeze_before_last_stage, probe_teacher
 from fourds_dist.stages.runner import StageRunner, criterion
 from fourds_dist.stages.settings import Settings
@@ -40,6 +42,14 @@ from fourds_dist.training.stop_signals import StopSignal, never
 SWITCH_INTERVAL_S = 1e-4
 """Seconds for which a decoding thread may hold the GIL while the training loop waits. The loop releases the GIL at
 every operation that it queues; with Python's default of 5 ms a step on two GPUs took 100 ms of the host's time."""
+
+
+ROLE = {
+    Network.TEACHER: "teacher",
+    Network.TEACHER_SOURCE: "teacher",
+    Network.STUDENT_BEFORE: "student",
+}
+"""Network before distillation -> its section in the configuration."""
 
 
 def stages_to_run(settings: Settings) -> tuple[StageName, ...]:
@@ -109,7 +119,11 @@ def run_stage(
     torch.manual_seed(settings.run.seed)
     folder = RunFolder(settings.run_url, retry_timeout_s=settings.run.retry_timeout_s)
     stage = StageRunner(name, settings, world, folder, make_store, sinks, stop, restart_notes)
-    if settings.teacher.checkpoint is not None and name == stages_to_run(settings)[0]:
+    is_first = name == stages_to_run(settings)[0]
+    line = described(stage.inputs, NetworkInput.of_data(settings.data))
+    if is_first and line is not None:
+        stage.notify(line)
+    if is_first and settings.teacher.checkpoint is not None:
         check_teacher_accuracy(stage, settings.teacher.checkpoint)
     RUN[name](stage)
     world.barrier()
@@ -121,7 +135,7 @@ def load_teacher(stage: StageRunner, url: str, classes: tuple[str, ...]) -> nn.M
     Raises:
         ValueError: weights that do not fit, or that are for other classes or other preprocessing.
     """
-    settings, side = stage.settings, stage.settings.data.crop_px
+    settings, side = stage.settings, stage.inputs["teacher"].image_px
     teacher = build_backbone(settings.teacher, len(classes), side)
     load_weights(
         url,
@@ -152,7 +166,8 @@ def check_teacher_accuracy(stage: StageRunner, url: str) -> None:
     with torch.random.fork_rng(devices=[]):  # without effect on the stage's random numbers
         teacher = load_teacher(stage, url, classes).to(device).eval()
     images = PlainImages(device, settings.data.mean, settings.data.std)
-    accuracy = stage.evaluate({"teacher": teacher}, domain, "val", images)["teacher"]
+    predict = predictor(teacher, stage.conversions.get("teacher"))
+    accuracy = stage.evaluate({"teacher": predict}, domain, "val", images)["teacher"]
     chance = 1 / len(classes)
     value = accuracy.value if accuracy.mean_per_class is None else accuracy.mean_per_class
     margin = max(2 * math.sqrt(chance * (1 - chance) / max(1, accuracy.num_samples)), 0.1 * (1 - chance))
@@ -160,14 +175,13 @@ def check_teacher_accuracy(stage: StageRunner, url: str) -> None:
         stage.notify(
             f"teacher.checkpoint: {url} has an accuracy of {value:.1%} on {domain.url}'s validation split (mean over "
             f"classes), and chance is {chance:.1%}; check that its classes have the order of the data's, and that "
-            "data.mean, data.std, data.resize_px and data.crop_px are its preprocessing"
+            "teacher.mean, teacher.std, teacher.image_px, data.resize_px and data.crop_px are its preprocessing"
         )
 
 
 def train_on_source(stage: StageRunner) -> None:
     """Train the teacher (unless given) and the student (if it starts from the source) on the source shards."""
     settings, classes = stage.settings, stage.split(stage.settings.source, "train").classes
-    side = settings.data.crop_px
     networks: dict[str, nn.Module] = {}
     accuracies: dict[str, float] = {}
     frozen: list[nn.Module] = []
@@ -179,7 +193,7 @@ def train_on_source(stage: StageRunner) -> None:
             len(classes),
             start=start,
             key="teacher.start",
-            image_size=side,
+            image_size=stage.inputs["teacher"].image_px,
             run=stage.needs(settings.teacher, classes),
             notify=stage.notify,
         )
@@ -189,11 +203,13 @@ def train_on_source(stage: StageRunner) -> None:
         if layers == "last_stage":
             frozen = freeze_before_last_stage(stage, teacher)
     if settings.student.start == "source":
+        side = stage.inputs["student"].image_px
         networks[Network.STUDENT.value] = build(settings.student, len(classes), image_size=side)
     trained = {k: v for k, v in networks.items() if layers != "head" or k != Network.TEACHER}
     if trained:
         monitored = next(iter(trained))
-        best, _, _ = stage.fit(SourceClassifiers(trained, frozen), monitored, settings.source)
+        task = SourceClassifiers(trained, stage.conversions, frozen)
+        best, _, _ = stage.fit(task, monitored, settings.source)
         accuracies[monitored], epoch = best.accuracy, best.epoch
     else:
         stage.end_without_training()
@@ -215,7 +231,8 @@ def adapt_to_target(stage: StageRunner) -> None:
     """Train the whole teacher on the target shards, for two-stage methods."""
     settings, classes = stage.settings, stage.split(stage.settings.target, "train").classes
     teacher = load_teacher(stage, source_teacher(settings, stage.folder), classes)
-    best, _, _ = stage.fit(AdaptTeacher(teacher, settings.adapt), "teacher", settings.target)
+    task = AdaptTeacher(teacher, settings.adapt, stage.conversions)
+    best, _, _ = stage.fit(task, "teacher", settings.target)
     if stage.world.is_main:
         metadata = stage.about(
             settings.teacher, classes, validation_accuracy=best.accuracy, domain=settings.target.url
@@ -228,7 +245,6 @@ def distil_on_target(stage: StageRunner) -> None:
     """Distil on the target shards, then evaluate all networks on the test splits and write the results."""
     settings, world = stage.settings, stage.world
     classes = stage.split(settings.target, "train").classes
-    side = settings.data.crop_px
     teacher = load_teacher(stage, distilled_teacher(settings, stage.folder), classes)
     from_source = settings.student.start == "source"
     start = stage.folder.path(RunFile.STUDENT_SOURCE) if from_source else settings.student.start
@@ -237,7 +253,7 @@ def distil_on_target(stage: StageRunner) -> None:
         len(classes),
         start=start,
         key="student.start",
-        image_size=side,
+        image_size=stage.inputs["student"].image_px,
         run=stage.needs(settings.student, classes),
         notify=stage.notify,
     )
@@ -255,12 +271,17 @@ def distil_on_target(stage: StageRunner) -> None:
         config=settings.method,
         image_size=settings.data.crop_px,
         student_untrained=is_untrained,
+        inputs=stage.conversions,
     )
     best, step, rates = stage.fit(task, Network.STUDENT, settings.target)
 
-    predictors: dict[str, Predictor] = {k: v.to(world.device).eval() for k, v in untouched.items()}
+    predictors: dict[str, Predictor] = {
+        name: predictor(network.to(world.device).eval(), stage.conversions.get(ROLE[name]))
+        for name, network in untouched.items()
+    }
     adapted_teacher = task.predictors()[Network.TEACHER_ADAPTED]
-    predictors |= {Network.TEACHER_ADAPTED: adapted_teacher, Network.STUDENT: student}
+    distilled = predictor(student, stage.conversions.get("student"))
+    predictors |= {Network.TEACHER_ADAPTED: adapted_teacher, Network.STUDENT: distilled}
     target = stage.evaluate(predictors, settings.target, "test", step)
     has_source = settings.source.url is not None
     source = stage.evaluate(predictors, settings.source, "test", step) if has_source else {}

@@ -270,8 +270,10 @@ class TrainStep:
         is_local: bool = False,
     ) -> Output:
         self._task.zero_grad(set_to_none=True)
-        # One cast for both networks: each first layer would cast the images and store its copy.
-        normal = self._normalise(images, flip, torch.bfloat16 if self.autocast else torch.float32)
+        # One cast for both networks: each first layer would cast the images and store its copy. Networks with images of
+        # their own are an exception, since their conversion of rounded images would round twice.
+        is_cast = self.autocast and not self._task.inputs
+        normal = self._normalise(images, flip, torch.bfloat16 if is_cast else torch.float32)
         weight = self._weight_per_image(len(images))
         inputs = (normal, *labels_and_mix)
         *first, last = zip(*(x.chunk(self._accumulation) for x in inputs), strict=True)

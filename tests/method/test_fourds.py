@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from fourds_dist.data.stream.network_input import NetworkInput, resized
 from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, build_backbone
 from fourds_dist.method.losses import kd_normalisation
 
@@ -265,3 +266,35 @@ def test_hints_pull_the_student_s_maps_towards_the_teacher_s(feature_loss: str, 
         optimizer.step()
         losses.append(output.losses["feature"].item())
     assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize(("teacher_px", "student_px"), [(32, 32), (40, 24)])
+def test_a_network_with_images_of_its_own_learns_as_if_fed_by_hand(teacher_px: int, student_px: int) -> None:
+    """A batch normalised by the data's values gives the losses and gradients of images that were normalised and
+    resized for each network from the same pixels."""
+    pixels = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    labels = torch.tensor([0, 1, 2, -1])
+    data = NetworkInput(32, (0.5, 0.4, 0.3), (0.25, 0.5, 0.2))
+    own = {
+        "teacher": NetworkInput(teacher_px, (0.1, 0.2, 0.3), (0.3, 0.2, 0.1)),
+        "student": NetworkInput(student_px, data.mean, data.std),
+    }
+    task = make()
+    task.inputs = {role: c for role, n in own.items() if (c := n.conversion(data)) is not None}
+    by_hand = make()
+
+    def normalised(of: NetworkInput) -> torch.Tensor:
+        mean, std = (torch.tensor(value)[:, None, None] for value in (of.mean, of.std))
+        return (resized(pixels, of.image_px) - mean) / std
+
+    fed = {role: normalised(of) for role, of in own.items()}
+    by_hand.teacher.register_forward_pre_hook(lambda _m, _a: (fed["teacher"],))
+    by_hand.student.register_forward_pre_hook(lambda _m, _a: (fed["student"],))
+    outputs = task(normalised(data), labels), by_hand(normalised(data), labels)
+    torch.testing.assert_close(outputs[0].losses, outputs[1].losses, rtol=1e-4, atol=1e-5)
+    for output in outputs:
+        output.loss.backward()
+    for one, other in zip(task.student.parameters(), by_hand.student.parameters(), strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-3 * other.grad.abs().max().item())

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import torch
 
+from fourds_dist.data.stream.network_input import InputConversion, NetworkInput
 from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, build_backbone
 from fourds_dist.models import backbones
 from fourds_dist.models.backbones import DEFAULT_STAGES, stage_names
@@ -131,3 +133,41 @@ def test_adapters_rewrite_what_the_teacher_s_later_layers_see() -> None:
 def test_the_documented_pairs_are_the_tested_ones() -> None:
     documented = re.findall(r"(\w+|a ViT) > (\w+|a ViT)[,\n]", (backbones.__doc__ or "") + "\n")
     assert sorted(documented) == sorted(PAIRS)
+
+
+@pytest.mark.parametrize("method", [{}, {"phase_loss": "squared"}, {"feature_loss": "all"}])
+@pytest.mark.parametrize(
+    ("teacher", "teacher_px", "student", "student_px"),
+    [
+        ("resnet10", 56, "resnet10", 40),  # as 224 and 160 px: maps of 14, 7, 4, 2 and 10, 5, 3, 2
+        ("resnet10", 40, "resnet10", 56),
+        ("a ViT", 120, "resnet10", 28),  # as 518 px: a grid of 15, and maps of 7, 4, 2, 1
+        ("resnet10", 28, "a ViT", 72),
+    ],
+)
+def test_a_step_of_networks_of_different_image_sizes(
+    teacher: str, teacher_px: int, student: str, student_px: int, method: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    batches = NetworkInput(IMAGE_PX, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    sizes = {"teacher": (teacher, teacher_px), "student": (student, student_px)}
+    inputs = {
+        role: InputConversion(batches, NetworkInput(px, (0.4, 0.4, 0.4), (0.2, 0.2, 0.2)))
+        for role, (_, px) in sizes.items()
+    }
+    networks = {role: build_backbone(config_of(name), 5, px) for role, (name, px) in sizes.items()}
+    stages = {role: stage_names(config_of(name), networks[role]) for role, (name, _) in sizes.items()}
+    task = FourDs(
+        **networks,
+        teacher_stages=stages["teacher"],
+        student_stages=stages["student"],
+        config=MethodConfig(**method),
+        image_size=IMAGE_PX,
+        inputs=inputs,
+    ).train()
+    output = task(*batch())
+    output.loss.backward()
+    assert all(torch.isfinite(value) for value in output.losses.values())
+    assert [n for n, p in task.named_parameters() if p.requires_grad and p.grad is None] == []
+    for predict in task.predictors().values():
+        assert predict(batch()[0]).shape == (2, 5)

@@ -90,6 +90,48 @@ def test_refused_before_the_start(given: Settings, message: str) -> None:
         check_networks(given, 5)
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            {"teacher__arch": "vit_b_32", "teacher__image_px": 40, "teacher__stages": None},
+            r"teacher: vit_b_32 splits images into patches of 32 px, and 40 is not .*; set teacher\.image_px=32$",
+        ),
+        (
+            {"student__arch": "vit_b_32", "student__stages": None},
+            r"student: vit_b_32 splits .* 32 px, and 16 is not a multiple; set data\.crop_px=32$",
+        ),
+        (
+            {
+                "student__arch": f"{NETWORKS}:vgg11_bn",
+                "student__stages": ("features.7", "features.14"),
+                "student__image_px": 9,
+            },
+            r"student: VGG does not take images of 9 px .*; change student\.image_px or student\.arch",
+        ),
+        (
+            {"student__arch": "timm/test_vit", "student__stages": None, "student__image_px": 40},
+            r"student: timm/test_vit .* 40 .*; set student\.image_px=(32|48)$",
+        ),
+    ],
+)
+def test_a_size_that_a_network_does_not_take_is_refused_by_its_key(
+    keys: dict[str, Any], message: str
+) -> None:
+    if "timm" in str(keys):
+        pytest.importorskip("timm")
+    with pytest.raises(ValueError, match=message):
+        check_networks(settings(**keys), 5)
+
+
+def test_networks_of_fixed_size_are_built_for_their_own_size() -> None:
+    stages = tuple(f"encoder.layers.encoder_layer_{i}" for i in range(2))
+    given = settings(
+        teacher="vit", teacher__image_px=24, teacher__stages=stages, student__image_px=5, data__crop_px=11
+    )
+    check_networks(given, 5)  # the ViT takes multiples of 8 px
+
+
 def test_a_teacher_that_is_not_trained_may_give_more_in_training() -> None:
     given = settings(
         teacher="two_outputs_in_training", student__start="random", teacher__checkpoint="none.pt"

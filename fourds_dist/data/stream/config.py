@@ -51,7 +51,8 @@ class DataConfig(ConfigSection):
     crop of evaluation leaves out the ends of the longer side."""
 
     crop_px: Annotated[int, WEIGHTS] = Field(default=224, ge=1, le=MOST_PX)
-    """Side of the crop from the resized image: random in training, central in evaluation."""
+    """Side of the crop from the resized image: random in training, central in evaluation. teacher.image_px and
+    student.image_px resize the crop for a network."""
 
     train_crop: Annotated[Literal["random", "random_resized"], WEIGHTS] = "random"
     """Crops of training images. `random`: of crop_px from the resized image, at a random place. `random_resized`: of
@@ -70,10 +71,11 @@ class DataConfig(ConfigSection):
     """Mirror half of the training images."""
 
     mean: Annotated[tuple[float, float, float], WEIGHTS] = (0.485, 0.456, 0.406)
-    """Mean per channel, for values in [0, 1]; ImageNet's."""
+    """Mean per channel, for values in [0, 1]; ImageNet's. teacher.mean and student.mean replace the value."""
 
     std: Annotated[tuple[Positive, Positive, Positive], WEIGHTS] = (0.229, 0.224, 0.225)
-    """Standard deviation per channel, for values in [0, 1]; ImageNet's."""
+    """Standard deviation per channel, for values in [0, 1]; ImageNet's. teacher.std and student.std replace the
+    value."""
 
     grey_range: Annotated[tuple[float, float] | None, WEIGHTS] = None
     """(black, white): the values that are black and white in images of more than 8 bits (16-bit, 32-bit, float) of both

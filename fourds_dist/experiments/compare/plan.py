@@ -18,6 +18,7 @@ from fourds_dist.experiments.shared_teacher import shared_sources
 from fourds_dist.io.storage import join, translate_storage_errors
 from fourds_dist.launch.image_inputs import ImageInputs, place_of
 from fourds_dist.runs.run_folder import RunFolder
+from fourds_dist.stages.network_inputs import with_network_inputs
 from fourds_dist.stages.preflight import check
 from fourds_dist.stages.run_identity import AnotherRunError, changes
 from fourds_dist.stages.settings import Settings, with_absolute_paths
@@ -192,7 +193,7 @@ def check_runs(plan: ComparisonPlan) -> None:
     """
     for cell in representatives(plan):
         try:
-            check(plan.given[cell])
+            check(with_network_inputs(plan.given[cell]))
         except ValueError as error:
             raise ValueError(f"{cell}: {error}") from None
 

@@ -16,6 +16,7 @@ from fourds_dist.experiments.executor import Through
 from fourds_dist.experiments.sweep.config import SweepConfig
 from fourds_dist.experiments.sweep.space import Params, Space, expanded, keys_of, label
 from fourds_dist.io.storage import join
+from fourds_dist.stages.network_inputs import with_network_inputs
 from fourds_dist.stages.preflight import check
 from fourds_dist.stages.settings import Settings
 
@@ -146,12 +147,12 @@ def check_trials(plan: SweepPlan) -> None:
     Raises:
         ValueError: naming the key and the value that is refused.
     """
-    check(plan.settings({}))
+    check(with_network_inputs(plan.settings({})))
     for key, parameter in plan.space.parameters.items():
         for value in parameter.values if any(own.startswith(CHECKED_KEYS) for own in keys_of(key)) else ():
             params = _point_with(plan, key, value)
             try:
-                check(plan.settings(params))
+                check(with_network_inputs(plan.settings(params)))
             except ValueError as error:
                 raise ConfigError(f"space.{key}: {label(value)} cannot be: {error}") from None
 

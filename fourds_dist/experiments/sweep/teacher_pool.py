@@ -13,6 +13,7 @@ from fourds_dist.runs.events import Event
 from fourds_dist.runs.failures import StopReason
 from fourds_dist.runs.layout import DONE, RunFile
 from fourds_dist.runs.run_folder import RunFolder
+from fourds_dist.stages.run_identity import started_with_network_inputs
 from fourds_dist.stages.settings import Settings
 from fourds_dist.training.stop_signals import Stopped
 
@@ -71,6 +72,7 @@ class TeacherPool:
         folder = RunFolder(settings.run_url)
         if folder.exists(DONE["source"]):
             return
+        settings = started_with_network_inputs(settings)
         folder.write_text(RunFile.CONFIG, dump(settings))
         name = settings.run.name
 

@@ -30,6 +30,7 @@ from fourds_dist.runs.events import CheckpointSaved, Event, StageStarted
 from fourds_dist.runs.failures import StopKind, StopReason
 from fourds_dist.runs.layout import DONE, Network, RunFile
 from fourds_dist.runs.run_folder import RunFolder
+from fourds_dist.stages.run_identity import started_with_network_inputs
 from fourds_dist.stages.settings import Settings
 from fourds_dist.stages.stages import drop_checkpoints, from_source, stages_to_run
 from fourds_dist.training.stop_signals import Stopped
@@ -97,6 +98,7 @@ def _train(settings: Settings, plan: SweepPlan, shared: Any, reports: TrialRepor
         if teacher_url is None:
             raise Stopped(StopReason(StopKind.SWEEP_ENDED), 0)
         settings = from_source(settings, teacher_url)
+    settings = started_with_network_inputs(settings)
     folder.write_text(RunFile.CONFIG, dump(settings))
     for stage in stages_to_run(settings):
         if folder.exists(DONE[stage]):

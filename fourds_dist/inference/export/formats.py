@@ -6,7 +6,8 @@
     int8          ONNX program with 8-bit weights and activations, calibrated on images
 
 Programs map images (B, 3, crop_px, crop_px), float32 in [0, 1], any B, to logits (B, K); they include the
-normalisation. Every file has the same metadata: architecture, classes, preprocessing.
+normalisation, and the resize to the student's size (image_px) if that is not crop_px. Every file has the same metadata:
+architecture, classes, preprocessing.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fourds_dist.data.stream.network_input import resized
 from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.inference.student import ABOUT, Student, network_of
 from fourds_dist.io.extras import fix
@@ -45,7 +47,7 @@ PACKAGES: dict[str, tuple[str, ...]] = dict.fromkeys(("onnx", "int8"), ("onnx", 
 
 
 class DeployableNetwork(nn.Module):
-    """The student's network with its normalisation: images in [0, 1] to logits."""
+    """The student's network with its resize and its normalisation: images in [0, 1] to logits."""
 
     mean: Tensor
     std: Tensor
@@ -53,10 +55,12 @@ class DeployableNetwork(nn.Module):
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.network = network
+        self._image_px = preprocessing.image_px
         self.register_buffer("mean", torch.tensor(preprocessing.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std)[:, None, None], persistent=False)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
+        images = images if self._image_px is None else resized(images, self._image_px)
         return self.network((images - self.mean) / self.std)
 
 

@@ -91,7 +91,7 @@ def prepare(path, resize={resize}, crop={crop}, grey_range={preprocessing.grey_r
 def build_code(student: Student) -> str:
     """Return Python code that builds the network with torchvision or with the package that defines the network."""
     arch, num = student.about["arch"], len(student.classes)
-    sizes = size_options(arch, student.preprocessing.crop_px)
+    sizes = size_options(arch, student.preprocessing.network_px)
     options = ", ".join([f"num_classes={num}", *(f"{key}={value}" for key, value in sizes.items())])
     if arch == "resnet10":
         block = "torchvision.models.resnet.BasicBlock"

@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     from fourds_dist.data import DataConfig
     from fourds_dist.models.backbones import BackboneConfig
 
-PREPROCESSING_KEYS = ("resize_px", "crop_px", "resize_mode", "mean", "std")
-"""The keys of `data` that define the preprocessing of images."""
+CROP_KEYS = ("resize_px", "crop_px", "resize_mode")
+"""The keys of `data` that define the crop of an image."""
+NETWORK_KEYS = ("mean", "std")
+"""The keys of a network's section that define the normalisation of its images."""
+PREPROCESSING_KEYS = (*CROP_KEYS, *NETWORK_KEYS)
 
 GREY_TOLERANCE = 0.1
 """Tolerance of the ends of a grey range, as a fraction of its width."""
@@ -67,7 +70,8 @@ class NetworkMetadata:
         Args:
             grey_ranges: ranges by which the images of the run's domains are decoded.
         """
-        prepared = preprocessing_of(data)
+        own = network.network_input(data)
+        prepared = data.model_dump(include=set(CROP_KEYS)) | vars(own)
         return cls(
             arch=network.arch,
             stem=network.stem,
@@ -93,7 +97,7 @@ class NetworkMetadata:
             tensors: tensors of the file; a layer that normalises images defines the preprocessing.
             own: state dict of the run's network, whose layers are not such a layer.
         """
-        found = places(values)
+        found = places({k: v for k, v in values.items() if not (isinstance(v, Tensor) and k in (own or {}))})
         is_run_file = values.get("format") == "fourds_dist"
         if is_run_file:
             classes = tuple(str(values["classes"]).split("\n")) if "classes" in values else None
@@ -109,16 +113,11 @@ class NetworkMetadata:
         if not is_run_file:
             return cls(None, None, classes, preprocessing, reads_bgr=is_bgr)
         if of_file := _json(values.get("preprocessing")):  # files of earlier versions squeeze
-            preprocessing |= {"resize_mode": "squeeze"} | of_file
+            preprocessing |= {"resize_mode": "squeeze", "image_px": of_file.get("crop_px")} | of_file
         grey_range = preprocessing.pop("grey_range", None)
         grey_range = tuple(grey_range) if isinstance(grey_range, list) else None
         grey_ranges = (grey_range,) if is_range(grey_range) else ()
         return cls(values.get("arch"), values.get("stem"), classes, preprocessing, grey_ranges)  # pyright: ignore[reportArgumentType]
-
-
-def preprocessing_of(data: DataConfig) -> dict[str, Any]:
-    """Return the preprocessing of a run's images, for the metadata of its files."""
-    return data.model_dump(include=set(PREPROCESSING_KEYS))
 
 
 def class_order(file: NetworkMetadata, run: NetworkMetadata) -> list[int] | None:
@@ -148,18 +147,22 @@ def other_classes(file: NetworkMetadata, run: NetworkMetadata) -> str | None:
 
 
 def other_preprocessing(
-    file: NetworkMetadata, run: NetworkMetadata, keys: Iterable[str] = PREPROCESSING_KEYS
+    file: NetworkMetadata, run: NetworkMetadata, keys: Iterable[str] = PREPROCESSING_KEYS, *, role: str
 ) -> list[str]:
     """Return the differences in preprocessing, each with the key and both values.
 
     Args:
         keys: keys to compare.
+        role: section of the network in the configuration.
     """
     differences = []
     for key in keys:
         in_file, in_run = file.preprocessing.get(key), run.preprocessing.get(key)
-        if in_file is not None and in_run is not None and not _same(in_file, in_run):
-            differences.append(f"data.{key} is {_plain(in_file)} in the file and {_plain(in_run)} in the run")
+        if in_file is not None and in_run is not None and not same(in_file, in_run):
+            section = "data" if key in CROP_KEYS else role
+            differences.append(
+                f"{section}.{key} is {_plain(in_file)} in the file and {_plain(in_run)} in the run"
+            )
     return differences
 
 
@@ -199,9 +202,10 @@ def _json(text: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _same(a: Any, b: Any) -> bool:
+def same(a: Any, b: Any) -> bool:
+    """Whether two values of a key are equal, numbers within TOLERANCE."""
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, float) or isinstance(b, float):
         return isinstance(a, (int, float)) and isinstance(b, (int, float)) and abs(a - b) < TOLERANCE
     return a == b

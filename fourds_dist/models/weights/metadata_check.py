@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -12,6 +12,8 @@ from torch import nn
 from fourds_dist.models.weights.channel_order import reverse_channels
 from fourds_dist.models.weights.class_order import reorder_classes
 from fourds_dist.models.weights.metadata import (
+    CROP_KEYS,
+    NETWORK_KEYS,
     PREPROCESSING_KEYS,
     NetworkMetadata,
     class_order,
@@ -58,10 +60,8 @@ class MetadataCheck:
         """
         if self.other_classes is not None:
             self.notify(f"{self.where} was trained for other classes than the data's: {self.other_classes}")
-        sizes = other_preprocessing(self.of_file, self.run, keys=("resize_px", "crop_px", "resize_mode"))
-        if sizes:
-            self.notify(f"{self.where} was trained on images of another size: {', '.join(sizes)}")
-        self.preprocessing(keys=("mean", "std"))
+        self._sizes(CROP_KEYS)
+        self.preprocessing(keys=NETWORK_KEYS)
 
     def classes(self) -> None:
         """Check the names of the classes.
@@ -101,17 +101,18 @@ class MetadataCheck:
             self.notify(text)
             return
         raise ValueError(
-            f"{text}; set {self.what.partition('.')[0]}.arch to that network, or {self._key} to use the weights as "
-            "they are"
+            f"{text}; set {self._role}.arch to that network, or {self._key} to use the weights as they are"
         )
 
-    def preprocessing(self, keys: Iterable[str] = PREPROCESSING_KEYS) -> None:
-        """Check the preprocessing of images.
+    def preprocessing(self, keys: Collection[str] = PREPROCESSING_KEYS) -> None:
+        """Check the preprocessing of images. Another size of the network's images alone is reported.
 
         Raises:
             ValueError: other values of `keys`, or a grey range far from the run's.
         """
-        differs = other_preprocessing(self.of_file, self.run, keys)
+        if "crop_px" in keys:
+            self._sizes(())
+        differs = other_preprocessing(self.of_file, self.run, keys, role=self._role)
         if (grey := other_grey_range(self.of_file, self.run)) is not None:
             text, is_far = grey
             if is_far:
@@ -127,6 +128,14 @@ class MetadataCheck:
         raise ValueError(
             f"{text}. Set these keys to the file's values, or {self._key} to use the weights without this check"
         )
+
+    def _sizes(self, keys: Sequence[str]) -> None:
+        """Report other sizes: those of `keys`, and that of the network's images if the crop is equal."""
+        crop = other_preprocessing(self.of_file, self.run, ("crop_px",), role=self._role)
+        keys = keys if crop else (*keys, "image_px")
+        sizes = other_preprocessing(self.of_file, self.run, keys, role=self._role)
+        if sizes:
+            self.notify(f"{self.where} was trained on images of another size: {', '.join(sizes)}")
 
     def reorder(self, network: nn.Module, image_size: int | None) -> None:
         """Reorder the classes of the loaded network if the file has the run's classes in another order.
@@ -184,5 +193,9 @@ class MetadataCheck:
         return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
     @property
+    def _role(self) -> str:
+        return self.what.partition(".")[0]
+
+    @property
     def _key(self) -> str:
-        return f"{self.what.partition('.')[0]}.metadata=ignore"
+        return f"{self._role}.metadata=ignore"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 class TeacherConfig(BackboneConfig):
     """The large network, trained on the source and frozen afterwards."""
 
+    role: ClassVar[str] = "teacher"
+
     arch: Annotated[str, WEIGHTS] = "resnet34"
     """Architecture: name of a classifier in torchvision.models, resnet10 (one basic block per stage), `timm/NAME`,
     `hf-hub:owner/name`, `local-dir:PATH` (a folder with the files of such a repository), or an entry point
@@ -39,7 +41,8 @@ class TeacherConfig(BackboneConfig):
 
     metadata: Annotated[Metadata, WEIGHTS] = "check"
     """`check`: refuse weights whose file names other classes, another architecture or other preprocessing than the
-    run's, and reorder equal classes in another order. `ignore`: use the weights as they are, and log the
+    run's, reorder equal classes in another order, and take the keys image_px, mean and std that are null from the
+    weights. `ignore`: use the weights as they are, with data.mean and data.std where mean and std are null, and log the
     differences."""
 
     start: Annotated[str, WEIGHTS.of("source")] = "random"
@@ -50,6 +53,8 @@ class TeacherConfig(BackboneConfig):
 
 class StudentConfig(BackboneConfig):
     """The small network, trained for the target."""
+
+    role: ClassVar[str] = "student"
 
     start: Annotated[str, WEIGHTS] = "source"
     """Initial weights: `source` (trained on the source shards in the source stage), or a value of teacher.start."""

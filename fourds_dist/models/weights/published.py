@@ -64,29 +64,39 @@ def published_weights(arch: str, start: str, image_size: int | None, where: str)
         return _timm_weights(start, of_start, image_size, where)
     if start == PRETRAINED and is_timm(arch):
         return _timm_weights(arch, resolve(arch), image_size, where)
-    if start == PRETRAINED and ":" in arch:
-        raise ValueError(
-            f"{where}: nobody publishes weights of {arch!r}; use `random` or a path to a file of weights"
-        )
-    name = start.removeprefix(PRETRAINED).removeprefix(TORCHVISION).removeprefix("://")
-    return WeightsFile(where, _torchvision_weights(arch, name, where), {})
-
-
-def _torchvision_weights(arch: str, name: str, where: str) -> dict[str, Tensor]:
+    weights = torchvision_weights(arch, start, where)
     try:
-        names = [w.name for w in torchvision.models.get_model_weights(arch)]
-    except ValueError:
-        names = []
-    if not names or (name and name not in names):
-        known = f"known: {', '.join(names)}" if names else "use `random` or a path to a file of weights"
-        raise ValueError(f"{where}: torchvision has no such weights for {arch!r}; {known}")
-    try:
-        return torchvision.models.get_model(arch, weights=name or "DEFAULT", progress=False).state_dict()
+        tensors = torchvision.models.get_model(arch, weights=weights, progress=False).state_dict()
     except OSError as error:
         raise ValueError(
             f"{where}: the weights of {arch!r} cannot be downloaded ({error}); use a path to a file of weights, or "
             "`random`"
         ) from None
+    return WeightsFile(where, tensors, {})
+
+
+def torchvision_weights(arch: str, start: str, where: str) -> Any:
+    """Return torchvision's entry of published weights of `arch`, which describes them; nothing is downloaded.
+
+    Args:
+        where: start of error messages: the key of the configuration and its value.
+
+    Raises:
+        ValueError: torchvision has no such weights.
+    """
+    if start == PRETRAINED and ":" in arch:
+        raise ValueError(
+            f"{where}: nobody publishes weights of {arch!r}; use `random` or a path to a file of weights"
+        )
+    name = start.removeprefix(PRETRAINED).removeprefix(TORCHVISION).removeprefix("://")
+    try:
+        names = {w.name: w for w in torchvision.models.get_model_weights(arch)}
+    except ValueError:
+        names = {}
+    if not names or (name and name not in names):
+        known = f"known: {', '.join(names)}" if names else "use `random` or a path to a file of weights"
+        raise ValueError(f"{where}: torchvision has no such weights for {arch!r}; {known}")
+    return names[name] if name else torchvision.models.get_model_weights(arch)["DEFAULT"]
 
 
 def _timm_weights(arch: str, name: TimmName, image_size: int | None, where: str) -> WeightsFile:

@@ -14,13 +14,14 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch import Tensor
 
 from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.inference.export import formats
 from fourds_dist.inference.loading import load_student
 from fourds_dist.inference.student import ABOUT, Student, description
 from fourds_dist.io.extras import fix
-from fourds_dist.models.backbones import BackboneConfig
+from fourds_dist.models.backbones import BackboneConfig, build_backbone
 from tests.method import networks
 
 NORMALISED = Preprocessing(16, 16, (0.1, 0.2, 0.3), (0.5, 0.25, 2.0))
@@ -127,3 +128,32 @@ def test_exporters_are_quiet_and_errors_pass(
     logger.warning("later")
     assert capsys.readouterr().out == ""
     assert caplog.messages == ["an error", "later"]
+
+
+@pytest.mark.parametrize("image_px", [12, 24])
+def test_programs_resize_and_normalise_as_the_student_does(image_px: int, tmp_path: Path) -> None:
+    """The student's own size and normalisation: all programs map crops of 16 px to the same logits."""
+    preprocessing = Preprocessing(18, 16, (0.1, 0.2, 0.3), (0.5, 0.25, 1.0), image_px=image_px)
+    config = BackboneConfig(arch="tests.small_network:small")
+    torch.manual_seed(0)
+    network = build_backbone(config, 3, image_px).eval()
+    about = description(config, ("a", "b", "c"), preprocessing, {})
+    crops = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
+    seen: list[Tensor] = []
+    network.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
+
+    def run(pixels: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return network(preprocessing.normalised(pixels))
+
+    student = Student("here", ("a", "b", "c"), preprocessing, run, network, about)
+    expected = student.run(crops)
+    assert seen[0].shape == (5, 3, image_px, image_px)
+    seen.clear()
+    network._forward_pre_hooks.clear()
+    writer = formats.Writer(student, about, lambda: crops)
+    for format_ in ("safetensors", "torch-export", "onnx", "int8"):
+        again = load_student(writer.write(format_, tmp_path))
+        assert again.preprocessing == preprocessing
+        tolerance = 0.3 if format_ == "int8" else 1e-4
+        torch.testing.assert_close(again.run(crops), expected, rtol=tolerance, atol=tolerance)

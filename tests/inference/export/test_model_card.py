@@ -129,20 +129,26 @@ def sized(num_classes: int, image_size: int = 32) -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * image_size**2, num_classes))
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("arch", "image_px"), [*((arch, None) for arch in ARCHITECTURES), ("vit_b_32", 96), ("resnet10", 48)]
+)
 def test_the_card_s_code_loads_the_weights(
-    arch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arch: str, image_px: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if arch.startswith("timm/"):
         pytest.importorskip("timm")
     config = BackboneConfig.model_validate({"arch": arch, "stem": ARCHITECTURES[arch]})
-    preprocessing, classes = Preprocessing(72, 64, *PLAIN), ("ant", "bee", "cat")
+    preprocessing = Preprocessing(72, 64, *PLAIN, image_px=image_px)
+    classes = ("ant", "bee", "cat")
     about = description(config, classes, preprocessing, {"domain": "shards/set"})
-    network = build_backbone(config, 3, 64).eval()
+    network = build_backbone(config, 3, image_px or 64).eval()
     student = Student("here", classes, preprocessing, lambda pixels: pixels.float(), network, about)
     path = Writer(student, about, lambda: torch.zeros(0)).write("safetensors", tmp_path)
     done = Exported("safetensors", path.name, 1, 1.0, 0.0, 1.0, 1.0, 1.0, 10)
-    code = blocks(model_card(student, [done], "shards/set"))
+    card = model_card(student, [done], "shards/set")
+    assert f"images of\n{image_px or 64} x {image_px or 64} pixels" in card
+    assert (f"the resize of this crop to {image_px} x {image_px}" in card) == (image_px is not None)
+    code = blocks(card)
     (tmp_path / "image").write_bytes(KINDS["jpeg"])
     monkeypatch.chdir(tmp_path)
     names = {"path": "image"}

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from fourds_dist.data import DataConfig
+from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.models.backbones import BackboneConfig
 from fourds_dist.models.weights.metadata import (
     NetworkMetadata,
@@ -16,7 +17,6 @@ from fourds_dist.models.weights.metadata import (
     other_classes,
     other_grey_range,
     other_preprocessing,
-    preprocessing_of,
 )
 
 
@@ -30,27 +30,33 @@ def test_the_metadata_of_a_run_come_from_its_sections() -> None:
         data, BackboneConfig(arch="resnet34"), ["a", "b"], has_source=True, grey_ranges=[(0, 9)]
     )
     assert (run.arch, run.stem, run.classes) == ("resnet34", "imagenet", ("a", "b"))
-    prepared = {"resize_px": 40, "crop_px": 32, "resize_mode": "squeeze", "mean": data.mean, "std": data.std}
-    assert run.preprocessing == prepared
+    crop = {"resize_px": 40, "crop_px": 32, "resize_mode": "squeeze"}
+    assert run.preprocessing == crop | {"image_px": 32, "mean": data.mean, "std": data.std}
     assert (run.grey_ranges, run.has_source) == (((0, 9),), True)
+    mean, std = (0.5, 0.5, 0.5), (0.25, 0.5, 1.0)
+    own = BackboneConfig(arch="resnet34", image_px=48, mean=mean, std=std)
+    run = NetworkMetadata.of_run(data, own, ["a"], has_source=False)
+    assert run.preprocessing == crop | {"image_px": 48, "mean": mean, "std": std}
 
 
 def test_a_run_s_file_holds_its_metadata_as_text() -> None:
-    prepared = preprocessing_of(DataConfig()) | {"grey_range": [0, 4095]}
+    prepared = json.loads(Preprocessing.of(DataConfig(), (0, 4095)).to_json())
+    del prepared["max_megapixels"]
     values = {"format": "fourds_dist", "arch": "resnet18", "stem": "small", "classes": "a b\nc"}
     found = NetworkMetadata.of_file(values | {"preprocessing": json.dumps(prepared)})
     assert (found.arch, found.stem, found.classes) == ("resnet18", "small", ("a b", "c"))
     assert found.grey_ranges == ((0, 4095),)
-    assert found.preprocessing["crop_px"] == DataConfig().crop_px
+    assert found.preprocessing["crop_px"] == found.preprocessing["image_px"] == DataConfig().crop_px
     assert "grey_range" not in found.preprocessing
     other = NetworkMetadata.of_file({**values, "format": "pt"})  # the key arch of another trainer is not ours
     assert (other.arch, other.stem) == (None, None)
     assert found.preprocessing["resize_mode"] == "squeeze"
     earlier = {key: value for key, value in prepared.items() if key != "resize_mode"}
-    assert NetworkMetadata.of_file(values | {"preprocessing": json.dumps(earlier)}).preprocessing == {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in preprocessing_of(DataConfig()).items()
-    }
+    assert NetworkMetadata.of_file(values | {"preprocessing": json.dumps(earlier)}).preprocessing == (
+        found.preprocessing
+    )
+    own = json.dumps(prepared | {"image_px": 160})
+    assert NetworkMetadata.of_file(values | {"preprocessing": own}).preprocessing["image_px"] == 160
     for broken in ("no JSON", "[1]", 3):
         assert NetworkMetadata.of_file(values | {"preprocessing": broken}).preprocessing == {}
 
@@ -97,10 +103,10 @@ def test_other_classes_are_named() -> None:
             "mean",
             [0.487, 0.5, 0.5],
             (0.485, 0.5, 0.5),
-            "data.mean is [0.487, 0.5, 0.5] in the file and [0.485",
+            "teacher.mean is [0.487, 0.5, 0.5] in the file and [0.485",
         ),
         ("std", [1, 1, 1], (1.0, 1.0, 1.0), None),
-        ("std", [1, 1], (1.0, 1.0, 1.0), "data.std is [1, 1] in the file and [1, 1, 1] in the run"),
+        ("std", [1, 1], (1.0, 1.0, 1.0), "teacher.std is [1, 1] in the file and [1, 1, 1] in the run"),
         ("resize_px", None, 36, None),
         (
             "resize_mode",
@@ -115,9 +121,9 @@ def test_other_preprocessing_is_named_by_key(
     key: str, file: object, run: object, difference: str | None
 ) -> None:
     pair = NetworkMetadata(preprocessing={key: file}), NetworkMetadata(preprocessing={key: run})
-    found = other_preprocessing(*pair)
+    found = other_preprocessing(*pair, role="teacher")
     assert [text.startswith(difference or "-") for text in found] == [True] * (difference is not None)
-    assert other_preprocessing(*pair, keys=()) == []
+    assert other_preprocessing(*pair, keys=(), role="teacher") == []
 
 
 @pytest.mark.parametrize(

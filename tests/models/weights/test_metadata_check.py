@@ -44,7 +44,7 @@ def test_first_weights_may_be_of_other_classes_and_sizes_but_of_no_other_normali
         "the file lacks 'bee', 'cat', 'dog'; the data lack 'elk'",
         "student.start: w.pt was trained on images of another size: data.crop_px is 28 in the file and 32 in the run",
     ]
-    with pytest.raises(ValueError, match=r"data\.std is .*student\.metadata=ignore"):
+    with pytest.raises(ValueError, match=r"student\.std is .*student\.metadata=ignore"):
         check(told, preprocessing={"std": (1.0, 1.0, 1.0)}).start()
 
 
@@ -89,7 +89,7 @@ def test_classes_that_cannot_be_reordered_are_refused_with_a_remedy() -> None:
         ),
         (
             {"preprocessing": '{"mean": [0.4, 0.5, 0.5]}'},
-            r"data\.mean is \[0.4, 0.5, 0.5\] in the file and \[0.5, 0.5",
+            r"teacher\.mean is \[0.4, 0.5, 0.5\] in the file and \[0.5, 0.5",
         ),
         (
             {"preprocessing": '{"crop_px": 28}'},
@@ -147,5 +147,5 @@ def test_other_trainers_means_are_compared_too(tmp_path: Path, state: State) -> 
     same = argparse.Namespace(mean=[127.5] * 3, std=np.array([63.75] * 3))
     _, told = loaded(saved(tmp_path / "same.pt", {"state_dict": state, "args": same}), RUN)
     assert told == []
-    with pytest.raises(ValueError, match=r"data\.std is \[1, 1, 1\] in the file and \[0.25"):
+    with pytest.raises(ValueError, match=r"teacher\.std is \[1, 1, 1\] in the file and \[0.25"):
         loaded(saved(tmp_path / "w.pt", {"state_dict": state, "mean": (0.5,) * 3, "std": torch.ones(3)}), RUN)

@@ -151,7 +151,7 @@ def test_classes_of_a_file_count_by_their_names(tmp_path: Path) -> None:
     ours = {"format": "fourds_dist", "arch": "resnet10", "stem": "imagenet"}
     built({**ours, "preprocessing": '{"mean": [0.5, 0.5, 0.5], "crop_px": 64}'})
     assert "data.crop_px is 64 in the file and 32 in the run" in told[0]
-    with pytest.raises(ValueError, match=r"student\.start: .*data\.mean is .*student\.metadata=ignore"):
+    with pytest.raises(ValueError, match=r"student\.start: .*student\.mean is .*student\.metadata=ignore"):
         built({**ours, "preprocessing": '{"mean": [0.1, 0.5, 0.5]}'})
 
 
