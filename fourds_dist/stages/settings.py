@@ -19,6 +19,7 @@ from fourds_dist.data import DataConfig, StreamConfig
 from fourds_dist.io.storage import is_url, join, plain
 from fourds_dist.method import AdaptConfig, MethodConfig
 from fourds_dist.models.weights.networks import StudentConfig, TeacherConfig
+from fourds_dist.models.weights.published import is_published
 from fourds_dist.runs.run_folder import RunConfig
 from fourds_dist.stages.launch_config import LaunchConfig
 from fourds_dist.stages.sinks.wandb import TrackingConfig
@@ -123,7 +124,7 @@ def with_absolute_paths(settings: Settings, base: Path) -> Settings:
     """
 
     def absolute(path: str | None) -> str | None:
-        if path is None or path in ("random", "torchvision", "source"):
+        if path is None or path in ("random", "source") or is_published(path):
             return path
         path = plain(path)
         if is_url(path):
