@@ -22,7 +22,7 @@ from fourds_dist.models.weights.networks import StudentConfig, TeacherConfig
 from fourds_dist.models.weights.published import is_published
 from fourds_dist.runs.run_folder import RunConfig
 from fourds_dist.stages.launch_config import LaunchConfig
-from fourds_dist.stages.sinks.wandb import TrackingConfig
+from fourds_dist.stages.sinks.tracking_config import TrackingConfig
 from fourds_dist.training.loop import MOST_IMAGES, StageConfig
 from fourds_dist.training.step import StepConfig
 
@@ -80,7 +80,7 @@ class Settings(ConfigSection):
     """Workers and their resources."""
 
     tracking: Annotated[TrackingConfig, LOG] = TrackingConfig()
-    """Weights & Biases."""
+    """Weights & Biases, TensorBoard, MLflow."""
 
     @model_validator(mode="after")
     def _check_mixture(self) -> Settings:
