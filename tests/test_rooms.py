@@ -24,6 +24,8 @@ LIBRARIES = {
     "ray": ("launch/ray", "experiments", "benchmark"),
     "deepspeed": ("training/strategies",),
     "wandb": ("stages/sinks",),
+    "tensorboardX": ("stages/sinks",),
+    "mlflow": ("stages/sinks",),
     "torchvision": ("io/light_torchvision.py", "benchmark"),
 }
 """Library -> the only folders and files that may import it."""

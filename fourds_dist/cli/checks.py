@@ -188,6 +188,9 @@ def extras() -> Iterator[Finding]:
         "azure": (("adlfs",), "abfs://"),
         "export": (("onnx", "onnxscript", "onnxruntime"), "export to ONNX and int8"),
         "timm": (("timm",), "timm's networks"),
+        "tensorboard": (("tensorboardX",), "TensorBoard"),
+        "mlflow": (("mlflow",), "MLflow"),
+        "hub": (("huggingface_hub",), "the Hugging Face hub"),
         "icons": (("resvg_py",), "packing icons"),
     }
     installed = {

@@ -46,7 +46,7 @@ def run_command(
     An error is printed in one line; the parser's option `--traceback` raises the error instead.
     """
     write_any_name()
-    options = parser.parse_args(arguments)
+    options = _parsed(parser, arguments)
     try:
         return work(options) or 0
     except KeyboardInterrupt:
@@ -60,6 +60,14 @@ def run_command(
             raise
         say(format_error(error), file=sys.stderr)
         return 1
+
+
+def _parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse arguments whose options may stand between them: STUDENT --formats onnx DEST."""
+    try:
+        return parser.parse_intermixed_args(arguments)
+    except TypeError:  # a parser with subcommands, whose arguments cannot be intermixed
+        return parser.parse_args(arguments)
 
 
 def keys(root: type[ConfigSection], title: str) -> str:

@@ -5,8 +5,9 @@ python -m fourds_dist.evaluate runs/photos-to-sketches s3://bucket/paintings on 
 python -m fourds_dist.evaluate student.onnx photos/                          on a folder with a sub-folder per class
 python -m fourds_dist.evaluate student.safetensors photos/ --json scores.json
 
-STUDENT is a run's folder, a checkpoint (.../distill/checkpoint-...), or a file .safetensors, .pt2 or .onnx; paths or
-URLs. 95 % intervals: Wilson for accuracies, bootstrap for means over classes and the calibration error.
+STUDENT is a run's folder, a checkpoint (.../distill/checkpoint-...), or a file .safetensors, .pt2 or .onnx, at a path
+or URL; or a repository of the Hugging Face hub, hf://owner/name or hf://owner/name@revision. 95 % intervals: Wilson for
+accuracies, bootstrap for means over classes and the calibration error.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ MOST_NAMED = 10
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = command_parser("python -m fourds_dist.evaluate", __doc__)
-    parser.add_argument("student", metavar="STUDENT", help="run, checkpoint or file")
+    parser.add_argument("student", metavar="STUDENT", help="run, checkpoint, file or hf://owner/name")
     parser.add_argument("data", metavar="DATA", nargs="?", help="dataset folder, shards or image folder (default: the "
                         "run's target)")  # fmt: skip
     parser.add_argument(

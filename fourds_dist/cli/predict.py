@@ -4,8 +4,9 @@ python -m fourds_dist.predict runs/photos-to-sketches holiday.jpg
 python -m fourds_dist.predict student.onnx pictures/ more/*.png --top 3
 python -m fourds_dist.predict student.safetensors pictures/ --json | jq .label
 
-STUDENT is a run's folder, a checkpoint, or a file .safetensors, .pt2 or .onnx; paths or URLs. Files that cannot be read
-as images are listed on stderr, and the exit status is then 1.
+STUDENT is a run's folder, a checkpoint, or a file .safetensors, .pt2 or .onnx, at a path or URL; or a repository of the
+Hugging Face hub, hf://owner/name or hf://owner/name@revision. Files that cannot be read as images are listed on stderr,
+and the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from fourds_dist.io.terminal import in_line, say
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = command_parser("python -m fourds_dist.predict", __doc__)
-    parser.add_argument("student", metavar="STUDENT", help="run, checkpoint or file")
+    parser.add_argument("student", metavar="STUDENT", help="run, checkpoint, file or hf://owner/name")
     parser.add_argument("files", metavar="IMAGE", nargs="+", help="image file, or folder of images")
     parser.add_argument(
         "--top", type=int, default=1, metavar="N", help="number of most likely classes to print (default: 1)"

@@ -5,7 +5,9 @@ runs/photos/distill/checkpoint-...   checkpoint: the best weights so far
 student.safetensors                  weights with metadata, from a run or an export
 student.pt2, student.onnx            exported programs
 shipped                              folder of an export: its first file of these
-timm/resnet18.a1_in1k                published weights of timm, with the classes of their data; hf-hub:owner/name
+timm/resnet18.a1_in1k                published weights of timm, with the classes of their data
+hf://owner/name                      repository of the hub: a student of `fourds export --push`, or a model of timm;
+                                     hf://owner/name@revision
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,8 @@ from fourds_dist.io.extras import fix
 from fourds_dist.io.json_text import parse_json
 from fourds_dist.io.storage import locate, translate_storage_errors
 from fourds_dist.models.backbones import BackboneConfig, build_backbone
-from fourds_dist.models.timm_networks import is_timm
+from fourds_dist.models.hub import fetch, is_repository, repository_of
+from fourds_dist.models.timm_networks import CONFIG_FILE, is_timm
 from fourds_dist.models.weights.loading import load_weights
 from fourds_dist.models.weights.published import PRETRAINED, class_titles, published_weights
 from fourds_dist.runs.layout import CHECKPOINT_STATE, RunFile, checkpoint_step
@@ -36,6 +40,8 @@ from fourds_dist.stages.finished_run import Run, read_bytes
 from fourds_dist.training.checkpoint.learning_state import decode_state
 
 FORMATS = (".safetensors", ".pt2", ".onnx")
+STUDENT_FILES = (*(f"student{suffix}" for suffix in FORMATS), "student.int8.onnx")
+"""Files of an export, in the order of preference."""
 MOST_HEADER_BYTES = 100 << 20
 """Largest header that the safetensors format allows."""
 
@@ -55,6 +61,8 @@ def load_student(source: str | Path | Run) -> Student:
     if isinstance(source, Run):
         return _of_run(source)
     url = str(source).rstrip("/")
+    if is_repository(url):
+        return _of_repository(url)
     if is_timm(url):
         return _of_published(url)
     checkpoint = url.removesuffix(f"/{CHECKPOINT_STATE}")
@@ -73,7 +81,7 @@ def load_student(source: str | Path | Run) -> Student:
         if not fs.isdir(path):
             raise ValueError(f"{url} is no student; give a run's folder or a file {', '.join(FORMATS)}")
         if not fs.exists(f"{path}/{RunFile.CONFIG}"):
-            for file in (f"student{suffix}" for suffix in FORMATS):
+            for file in STUDENT_FILES:
                 if fs.exists(f"{path}/{file}"):
                     return load_student(f"{url}/{file}")
     return _of_run(Run(url))
@@ -99,6 +107,12 @@ def _of_safetensors(url: str) -> Student:
     network = build_backbone(config, len(classes), preprocessing.network_px)
     load_weights(url, network, what="student")
     return _of_network(network, url, classes, preprocessing, about)
+
+
+def _of_repository(url: str) -> Student:
+    files = (*STUDENT_FILES, CONFIG_FILE)
+    path = fetch(repository_of(url), files, where=url, instead="STUDENT={folder}", with_config=False)
+    return _of_published(url) if path.name == CONFIG_FILE else replace(load_student(path), origin=url)
 
 
 def _of_published(arch: str) -> Student:

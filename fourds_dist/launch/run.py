@@ -23,6 +23,7 @@ from fourds_dist.runs.summary import RunSummary
 from fourds_dist.stages.preflight import check, check_before_packing
 from fourds_dist.stages.run_identity import begun_stages, changes, keep_images, started_with_network_inputs
 from fourds_dist.stages.settings import Settings
+from fourds_dist.stages.sinks.mlflow import log_results
 from fourds_dist.stages.stages import stages_to_run
 from fourds_dist.training.distributed.world import World
 
@@ -66,6 +67,8 @@ def train(settings: Settings) -> RunSummary | None:
         summary.show(console)
         console.print(words(f"student: {folder.path(RunFile.STUDENT)}"), soft_wrap=True)
         _show_report(folder, console, is_kept=was_done)
+        if "mlflow" in settings.tracking.tools and not was_done:
+            log_results(folder)
     return summary
 
 

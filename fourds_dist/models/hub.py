@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,39 @@ from fourds_dist.io.error_text import one_line
 from fourds_dist.io.extras import fix
 
 HUB = "hf-hub:"
-"""Start of the name of a repository: hf-hub:owner/name, or hf-hub:owner/name@revision."""
+SCHEME = "hf://"
+"""Starts of the name of a repository: hf-hub:owner/name or hf://owner/name, or with @revision."""
 
 _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?(@.+)?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def is_repository(text: str) -> bool:
+    """Return whether a text names a repository of the hub."""
+    return text.startswith((HUB, SCHEME))
+
+
+def repository_of(text: str) -> str:
+    """Return the owner/name or owner/name@revision of the name of a repository.
+
+    >>> repository_of("hf://owner/name@v1") == repository_of("hf-hub:owner/name@v1") == "owner/name@v1"
+    True
+    """
+    return text.removeprefix(HUB).removeprefix(SCHEME).rstrip("/")
 
 
 class _WrongSumError(Exception):
     """A file whose SHA-256 sum is not the hub's."""
 
 
-def fetch(repository: str, files: Sequence[str], *, where: str, instead: str) -> Path:
+def fetch(
+    repository: str,
+    files: Sequence[str],
+    *,
+    where: str,
+    instead: str,
+    with_config: bool = True,
+) -> Path:
     """Return the path of the first of some files that a repository has, downloaded if the cache lacks it.
 
     Args:
@@ -35,6 +58,7 @@ def fetch(repository: str, files: Sequence[str], *, where: str, instead: str) ->
         files: names of files, best first.
         where: start of error messages: the key of the configuration and its value.
         instead: setting for a folder that was filled on another machine; `{folder}` stands for the folder.
+        with_config: whether the folder needs config.json too.
 
     Raises:
         ValueError: no such repository, revision or file, no access, no network, a download that is cut off or has
@@ -42,6 +66,7 @@ def fetch(repository: str, files: Sequence[str], *, where: str, instead: str) ->
     """
     if not _REPOSITORY.fullmatch(repository):
         raise ValueError(f"{where}: {repository!r} is no repository of the hub; give {HUB}owner/name")
+    refusal = partial(_refusal, repository, where=where, instead=instead, with_config=with_config)
     try:
         from huggingface_hub.errors import (
             EntryNotFoundError,
@@ -49,7 +74,7 @@ def fetch(repository: str, files: Sequence[str], *, where: str, instead: str) ->
             LocalEntryNotFoundError,
         )
     except ImportError as error:
-        raise ValueError(f"{where} needs huggingface_hub ({error}): {fix('timm')}") from None
+        raise ValueError(f"{where} needs huggingface_hub ({error}): {fix('hub')}") from None
     absent: Exception | None = None
     for file in files:
         try:
@@ -62,10 +87,12 @@ def fetch(repository: str, files: Sequence[str], *, where: str, instead: str) ->
         except _WrongSumError as error:
             raise ValueError(str(error)) from None
         except (OSError, ValueError, HTTPError) as error:
-            raise ValueError(_refusal(repository, file, where, instead, error)) from None
+            raise ValueError(refusal(file, error=error)) from None
     if absent is not None:
-        raise ValueError(_refusal(repository, files[0], where, instead, absent)) from None
-    raise ValueError(f"{where}: the repository {repository} has none of the files {', '.join(files)}")
+        raise ValueError(refusal(files[0], error=absent)) from None
+    raise ValueError(
+        f"{where}: the repository {repository} has none of the files {', '.join(files)}; give another one"
+    )
 
 
 def _fetch_one(repository: str, file: str, where: str, *, from_cache: bool) -> Path:
@@ -97,57 +124,63 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _refusal(repository: str, file: str, where: str, instead: str, error: Exception) -> str:
+def _refusal(
+    repository: str, file: str, *, where: str, instead: str, with_config: bool, error: Exception
+) -> str:
     from huggingface_hub import errors
 
     name, _, revision = repository.partition("@")
-    cause = _first_cause(error)
+    cause = first_cause(error)
     if isinstance(error, errors.GatedRepoError):
         return (
-            f"{where}: the repository {name} is gated; accept its conditions at {_page(name)} and set HF_TOKEN to a "
+            f"{where}: the repository {name} is gated; accept its conditions at {page_of(name)} and set HF_TOKEN to a "
             "token of that account (https://huggingface.co/settings/tokens)"
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"{where}: the repository {name} has no revision {revision!r}; see {_page(name)}/tree/main"
-    if isinstance(error, errors.RepositoryNotFoundError) or _status(cause) in (401, 403):
+        return f"{where}: the repository {name} has no revision {revision!r}; see {page_of(name)}/tree/main"
+    if isinstance(error, errors.RepositoryNotFoundError) or status_of(cause) in (401, 403):
         return (
-            f"{where}: the hub has no repository {name}, or it is private; check the name at {_page(name)}, or set "
+            f"{where}: the hub has no repository {name}, or it is private; check the name at {page_of(name)}, or set "
             "HF_TOKEN to a token that may read it"
         )
-    folder = name.rpartition("/")[2]
+    folder, more = name.rpartition("/")[2], " config.json" if with_config else ""
     return (
-        f"{where}: {file} of {name} is not in the cache {_cache()} and cannot be downloaded from {_endpoint()} "
-        f"({_reason(cause)}). Repeat the command to continue the download, or run `hf download {name} {file} "
-        f"config.json{f' --revision {revision}' if revision else ''} --local-dir {folder}` on a machine with a "
+        f"{where}: {file} of {name} is not in the cache {_cache()} and cannot be downloaded from {endpoint()} "
+        f"({reason_of(cause)}). Repeat the command to continue the download, or run `hf download {name} {file}"
+        f"{more}{f' --revision {revision}' if revision else ''} --local-dir {folder}` on a machine with a "
         f"network, copy the folder here and set {instead.format(folder=folder)}"
     )
 
 
-def _first_cause(error: BaseException) -> BaseException:
+def first_cause(error: BaseException) -> BaseException:
+    """Return the error that led to all others."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """Return in one line why the hub cannot be reached."""
     from huggingface_hub import constants
 
     return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else one_line(error)
 
 
-def _status(error: Any) -> int | None:
+def status_of(error: Any) -> int | None:
     """Return the status of the hub's answer; None for other errors."""
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
-def _endpoint() -> str:
+def endpoint() -> str:
+    """Return the URL of the hub."""
     from huggingface_hub import constants
 
     return constants.ENDPOINT
 
 
-def _page(name: str) -> str:
-    return f"{_endpoint()}/{name}"
+def page_of(name: str) -> str:
+    """Return the URL of a repository's page."""
+    return f"{endpoint()}/{name}"
 
 
 def _cache() -> str:

@@ -1,7 +1,7 @@
 """Networks of timm: by a name of its registry, of a repository of the Hugging Face hub, or of a folder.
 
 timm/convnext_atto               a name of the registry; timm/convnext_atto.d2_in1k names weights too
-hf-hub:owner/name                a repository with timm's config.json; hf-hub:owner/name@revision
+hf-hub:owner/name                a repository with timm's config.json; hf-hub:owner/name@revision; hf://owner/name too
 local-dir:PATH                   a folder with the files of such a repository
 """
 
@@ -18,7 +18,7 @@ from torch import nn
 
 from fourds_dist.io.error_text import error_line, one_line
 from fourds_dist.io.extras import fix
-from fourds_dist.models.hub import HUB, fetch
+from fourds_dist.models.hub import HUB, SCHEME, fetch, is_repository, repository_of
 
 REGISTRY = "timm/"
 FOLDER = "local-dir:"
@@ -42,7 +42,7 @@ class TimmName(NamedTuple):
 
 def is_timm(arch: str) -> bool:
     """Return whether timm builds the network of this name."""
-    return arch.startswith((REGISTRY, HUB, FOLDER))
+    return arch.startswith((REGISTRY, HUB, SCHEME, FOLDER))
 
 
 def resolve(arch: str) -> TimmName:
@@ -58,9 +58,10 @@ def resolve(arch: str) -> TimmName:
         raise ValueError(f"architecture {arch!r} needs timm ({error}): {fix('timm')}") from None
     if arch.startswith(REGISTRY):
         return _of_registry(timm, arch.removeprefix(REGISTRY))
-    if arch.startswith(HUB):
-        fetch(arch.removeprefix(HUB), (CONFIG_FILE,), where=arch, instead=f"arch={FOLDER}{{folder}}")
-        load, source = timm.models.load_model_config_from_hf, arch.removeprefix(HUB)
+    if is_repository(arch):
+        source = repository_of(arch)
+        fetch(source, (CONFIG_FILE,), where=arch, instead=f"arch={FOLDER}{{folder}}")
+        load = timm.models.load_model_config_from_hf
     else:
         load = importlib.import_module("timm.models._hub").load_model_config_from_path
         source = str(Path(arch.removeprefix(FOLDER)).expanduser())

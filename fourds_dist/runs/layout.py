@@ -5,6 +5,8 @@ lease.json           the driver that holds the folder; removed when the driver e
 images.json          the images that the run started with
 metrics.jsonl        one line per event: steps, epochs, faults
 wandb.json           the run id of each stage in Weights & Biases; a resumed stage continues that run
+mlflow.json          the same in MLflow
+tensorboard/         event files for TensorBoard
 nonfinite_batch-*.json     the images of steps with non-finite values
 source/, adapt/, distill/   checkpoints of the stages: checkpoint-00000120/state.pt
 source.json, adapt.json     the last files that these stages write
@@ -32,6 +34,7 @@ class RunFile(StrEnum):
     IMAGES = "images.json"
     METRICS = "metrics.jsonl"
     WANDB_IDS = "wandb.json"
+    MLFLOW_IDS = "mlflow.json"
     SOURCE_DONE = "source.json"
     ADAPT_DONE = "adapt.json"
     TEACHER = "teacher.safetensors"

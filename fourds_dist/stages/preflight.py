@@ -17,6 +17,7 @@ from fourds_dist.stages.network_inputs import with_network_inputs
 from fourds_dist.stages.preflight_networks import check_networks
 from fourds_dist.stages.runner import SECTION, stage_config, train_splits, train_stream
 from fourds_dist.stages.settings import Settings
+from fourds_dist.stages.sinks.trackers import check_trackers
 from fourds_dist.stages.stages import stages_to_run
 from fourds_dist.training.step import NO_CUDA_GRAPH
 from fourds_dist.training.weight_average import PARTITIONED_WEIGHTS
@@ -65,7 +66,8 @@ def _check_needs(settings: Settings) -> None:
 
 
 def _check_launch(settings: Settings) -> None:
-    """Check the options of DeepSpeed, and that collectives wait longer than retries of storage."""
+    """Check trackers and the options of DeepSpeed, and that collectives wait longer than retries of storage."""
+    check_trackers(settings.tracking)
     launch, step = settings.launch, settings.step
     on_gpu = torch.cuda.is_available() if launch.runner == "inline" else launch.use_gpu
     check_device(settings, on_gpu=on_gpu)

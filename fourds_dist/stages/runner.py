@@ -39,7 +39,7 @@ from fourds_dist.runs.run_folder import MetricsFile, RunFolder
 from fourds_dist.stages.grey_ranges import grey_ranges_of
 from fourds_dist.stages.network_inputs import conversions, network_inputs
 from fourds_dist.stages.settings import Settings
-from fourds_dist.stages.sinks.wandb import Wandb
+from fourds_dist.stages.sinks.trackers import trackers
 from fourds_dist.stages.trial_step import freeze_unreached
 from fourds_dist.training.checkpoint.checkpoint_store import CheckpointStore
 from fourds_dist.training.distributed.world import World
@@ -301,7 +301,7 @@ class StageRunner:
                     "note": self._storage_notes.append,
                 }
                 sinks.append(MetricsFile(self.folder, self.name, event.step, **options))
-                sinks.append(Wandb(self.settings.tracking, self.folder, self.name, run))
+                sinks.extend(trackers(self.settings.tracking, self.folder, self.name, run))
                 sinks.extend(self._sinks)
             if isinstance(event, StepLogged):
                 rates.append(event.images_per_s)

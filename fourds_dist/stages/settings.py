@@ -19,9 +19,10 @@ from fourds_dist.data import DataConfig, StreamConfig
 from fourds_dist.io.storage import is_url, join, plain
 from fourds_dist.method import AdaptConfig, MethodConfig
 from fourds_dist.models.weights.networks import StudentConfig, TeacherConfig
+from fourds_dist.models.weights.published import is_published
 from fourds_dist.runs.run_folder import RunConfig
 from fourds_dist.stages.launch_config import LaunchConfig
-from fourds_dist.stages.sinks.wandb import TrackingConfig
+from fourds_dist.stages.sinks.tracking_config import TrackingConfig
 from fourds_dist.training.loop import MOST_IMAGES, StageConfig
 from fourds_dist.training.step import StepConfig
 
@@ -84,7 +85,7 @@ class Settings(ConfigSection):
     """Workers and their resources."""
 
     tracking: Annotated[TrackingConfig, LOG] = TrackingConfig()
-    """Weights & Biases."""
+    """Weights & Biases, TensorBoard, MLflow."""
 
     @model_validator(mode="after")
     def _check_mixture(self) -> Settings:
@@ -128,7 +129,7 @@ def with_absolute_paths(settings: Settings, base: Path) -> Settings:
     """
 
     def absolute(path: str | None) -> str | None:
-        if path is None or path in ("random", "torchvision", "source"):
+        if path is None or path in ("random", "source") or is_published(path):
             return path
         path = plain(path)
         if is_url(path):

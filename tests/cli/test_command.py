@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 import subprocess
 import sys
 
+import pytest
+
+from fourds_dist.cli import export
+from fourds_dist.cli.command import run_command
 from fourds_dist.processes.parent_death import bound
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["run shipped --formats onnx", "run --formats onnx shipped", "--formats onnx run shipped"],
+)
+def test_options_may_stand_between_arguments(words: str) -> None:
+    given: list[argparse.Namespace] = []
+    assert run_command(export.parser(), words.split(), given.append) == 0  # pyright: ignore[reportArgumentType]
+    assert [(options.student, options.dest, options.formats) for options in given] == [
+        ("run", "shipped", "onnx")
+    ]
+
 
 WAITS = """
 import time
+import pytest
+
+from fourds_dist.cli import export
+from fourds_dist.cli.command import run_command
 from fourds_dist.processes.signals import sigterm_as_ctrl_c
 sigterm_as_ctrl_c()
 try:

@@ -46,6 +46,24 @@ def test_local_paths_become_absolute_and_names_and_urls_stay(
     assert own.launch.deepspeed == f"{tmp_path}/mine.json"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pretrained",
+        "torchvision://IMAGENET1K_V2",
+        "hf-hub:owner/name",
+        "hf://owner/name@v1",
+        "hf-hub:timm/a.b",
+    ],
+)
+def test_names_of_published_weights_are_no_paths(name: str, tmp_path: Path) -> None:
+    words = [f"teacher.start={name}", f"student.start={name}", f"teacher.checkpoint={name}"]
+    given = load(Settings, None, words)
+    found = with_absolute_paths(given, tmp_path)
+    assert (found.teacher.start, found.student.start, found.teacher.checkpoint) == (name, name, name)
+    assert relative_inputs(given) == {}
+
+
 def test_a_url_that_lacks_a_slash_is_refused(tmp_path: Path) -> None:
     given = load(Settings, None, ["target.url=s3:/bucket/x"])
     with pytest.raises(

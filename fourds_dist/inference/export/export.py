@@ -22,14 +22,14 @@ from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.data.stream.samples import EncodedSample, SampleReader
 from fourds_dist.inference.export.exported import Exported
 from fourds_dist.inference.export.formats import FILES, Writer, check_packages
-from fourds_dist.inference.export.model_card import MADE_BY, model_card, preparation_code
+from fourds_dist.inference.export.model_card import CARD, MADE_BY, model_card, preparation_code
 from fourds_dist.inference.images import FileImages, ShardImages, open_labelled
 from fourds_dist.inference.loading import load_student
 from fourds_dist.inference.student import Student
 from fourds_dist.io.storage import check_writable, locate, read_text, translate_storage_errors, write_bytes
 from fourds_dist.io.terminal import words
+from fourds_dist.models.hub import is_repository
 
-CARD = "README.md"
 NUM_COMPARED = 256
 NUM_CALIBRATION = 128
 BATCHES = (1, 32, 7)
@@ -53,6 +53,8 @@ def check_request(dest: str, formats: Sequence[str]) -> None:
         problem = f"unknown format {unknown[0]!r}" if unknown else "no format"
         raise ValueError(f"{problem}; there are {', '.join(FILES)}")
     check_packages(formats)
+    if is_repository(dest):
+        raise ValueError(f"{dest} is a repository of the hub; give --push {dest}")
     check_writable(dest)
     card = f"{dest.rstrip('/')}/{CARD}"
     fs, path = locate(card)

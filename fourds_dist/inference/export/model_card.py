@@ -14,12 +14,15 @@ from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.inference.metrics import wilson
 from fourds_dist.inference.student import Student
 from fourds_dist.models.backbones import size_options
-from fourds_dist.models.timm_networks import is_timm
+from fourds_dist.models.hub import is_repository, repository_of
+from fourds_dist.models.timm_networks import REGISTRY, is_timm
 from fourds_dist.version import __version__
 
 if TYPE_CHECKING:
     from fourds_dist.inference.export.exported import Exported
 
+CARD = "README.md"
+"""Name of the card's file."""
 MADE_BY = "It was distilled by 4Ds"
 """Text of every card, which distinguishes a card from other README.md files."""
 MOST_CLASSES = 40
@@ -41,10 +44,12 @@ def model_card(student: Student, done: Sequence[Exported], where: str) -> str:
     low, high = wilson(round(first.student_accuracy * first.num_images), first.num_images)
     return environment.get_template("card.md.j2").render(
         student=student,
+        base_model=base_model(student.about["arch"]),
         done=done,
         files={e.format: e.file for e in done},
-        where=where.rstrip("/").rpartition("/")[2],
-        domain=str(student.about.get("domain", "")).rstrip("/").rpartition("/")[2],
+        where=_last_part(where),
+        domain=_last_part(str(student.about.get("domain", ""))),
+        json=json.dumps,
         interval=f"{low:.1%} to {high:.1%}",
         build=build_code(student),
         needs=" ".join(["torch", "torchvision", *_packages(student), "safetensors", "pillow"]),
@@ -56,6 +61,17 @@ def model_card(student: Student, done: Sequence[Exported], where: str) -> str:
         most=MOST_CLASSES,
         version=__version__,
     )
+
+
+def base_model(arch: str) -> str | None:
+    """Return the repository of the hub with the network that was trained; None: `arch` names none.
+
+    >>> base_model("timm/resnet18.a1_in1k"), base_model("hf://owner/name@v1"), base_model("resnet18")
+    ('timm/resnet18.a1_in1k', 'owner/name', None)
+    """
+    if is_repository(arch):
+        return repository_of(arch).partition("@")[0]
+    return arch if arch.startswith(REGISTRY) and "." in arch else None
 
 
 def preparation_code(preprocessing: Preprocessing) -> str:
@@ -107,6 +123,10 @@ def build_code(student: Student) -> str:
         code += "\nnetwork.conv1 = torch.nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)"
         code += "\nnetwork.maxpool = torch.nn.Identity()"
     return code
+
+
+def _last_part(url: str) -> str:
+    return url.rstrip("/").rpartition("/")[2]
 
 
 def _packages(student: Student) -> list[str]:

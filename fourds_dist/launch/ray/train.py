@@ -40,7 +40,7 @@ from fourds_dist.runs.run_folder import RunFolder
 from fourds_dist.stages.preflight import check_device
 from fourds_dist.stages.settings import Settings
 from fourds_dist.stages.sinks.console import ProgressView
-from fourds_dist.stages.sinks.wandb import OBEYED
+from fourds_dist.stages.sinks.trackers import OBEYED
 from fourds_dist.stages.stages import stages_to_run
 from fourds_dist.training.distributed.world import HARDWARE_QUEUES
 from fourds_dist.training.stop_signals import Stopped

@@ -23,6 +23,7 @@ from fourds_dist.config.stage_names import STAGES
 from fourds_dist.io.json_text import parse_json
 from fourds_dist.io.storage import locate, translate_storage_errors
 from fourds_dist.io.unpickling import torch_load
+from fourds_dist.models.hub import fetch, is_repository, repository_of
 from fourds_dist.runs.layout import RunFile
 
 RUN_FILES = {
@@ -62,7 +63,7 @@ class WeightsFile:
 
 
 def read_file(url: str, *, what: str, is_alone: bool = True) -> WeightsFile:
-    """Read a file of weights.
+    """Read a file of weights, at a path or URL or of a repository of the hub.
 
     Args:
         what: the key of the configuration that names the file.
@@ -72,6 +73,9 @@ def read_file(url: str, *, what: str, is_alone: bool = True) -> WeightsFile:
         ValueError: the file is missing, truncated, not a file of weights, or contains pickled code.
     """
     where = f"{what}: {url}"
+    if is_repository(url):
+        files = (*RUN_FILES["student"][:1], *RUN_FILES["teacher"], *OTHER_FILES[:2])
+        url = str(fetch(repository_of(url), files, where=where, instead=f"{what}={{folder}}/{files[0]}"))
     shard = re.match(r"(.*)-\d{5}-of-(\d{5})(\.\w+)$", url)
     if shard and shard[2] != "00001" and is_alone:
         raise ValueError(

@@ -6,6 +6,7 @@ run.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 
@@ -24,7 +25,10 @@ _log = logging.getLogger(__name__)
 
 
 def encode_weights(weights: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
-    """Return tensors as the bytes of a safetensors file; shared memory (tied weights) is written once per name."""
+    """Return tensors as the bytes of a safetensors file, the same for the same input.
+
+    Shared memory (tied weights) is written once per name.
+    """
     plain: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in weights.items():
@@ -33,7 +37,17 @@ def encode_weights(weights: Mapping[str, Tensor], metadata: dict[str, str]) -> b
             own = own.clone()
         seen.add(own.untyped_storage().data_ptr())
         plain[name] = own
-    return save_safetensors(plain, metadata)
+    return _with_sorted_metadata(save_safetensors(plain, metadata))
+
+
+def _with_sorted_metadata(data: bytes) -> bytes:
+    """Return a safetensors file with its metadata in order, as the library orders them randomly in every process."""
+    begin = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:begin])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8 bytes
+    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(data)[begin:]))
 
 
 def check_writable(network: nn.Module, *, what: str) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fourds_dist.config.effects import WEIGHTS
 from fourds_dist.io.light_torchvision import torchvision
 from fourds_dist.models.backbones import BackboneConfig, build_backbone
+from fourds_dist.models.hub import is_repository
 from fourds_dist.models.timm_networks import is_timm
 from fourds_dist.models.weights.class_order import last_layer
 from fourds_dist.models.weights.files import read_file
@@ -20,7 +21,7 @@ from fourds_dist.models.weights.loading import fill, notify_remarks
 from fourds_dist.models.weights.metadata import NetworkMetadata, class_order
 from fourds_dist.models.weights.metadata_check import Metadata, MetadataCheck, Notify
 from fourds_dist.models.weights.names import MatchedTensors, match_tensors
-from fourds_dist.models.weights.published import converted, is_published, published_weights
+from fourds_dist.models.weights.published import converted, is_published, published_weights, pushed_student
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +37,8 @@ class TeacherConfig(BackboneConfig):
     `package.module:function` that takes num_classes."""
 
     checkpoint: Annotated[str | None, WEIGHTS] = None
-    """Path or URL of a teacher trained on the source (.safetensors or a state dict); the source stage then does not
-    train the teacher."""
+    """Path or URL of a teacher trained on the source (.safetensors or a state dict), or hf://owner/name; the source
+    stage then does not train the teacher."""
 
     metadata: Annotated[Metadata, WEIGHTS] = "check"
     """`check`: refuse weights whose file names other classes, another architecture or other preprocessing than the
@@ -48,7 +49,8 @@ class TeacherConfig(BackboneConfig):
     start: Annotated[str, WEIGHTS.of("source")] = "random"
     """Initial weights of the source stage: `random` (or those that an entry point sets), `pretrained` (those that
     torchvision, timm or the hub publish for arch; `timm/NAME.TAG` as arch names timm's), `torchvision://NAME`,
-    `hf-hub:owner/name`, or a path or URL. All layers but the last have to fit."""
+    `hf://owner/name` (weights for a network of timm, or a student that `fourds export --push` wrote), or a path or URL.
+    All layers but the last have to fit."""
 
 
 class StudentConfig(BackboneConfig):
@@ -116,6 +118,8 @@ def build_initialised(
     if start == "random":
         return InitialNetwork(network, is_untrained=True)
     where = f"{key}={start}"
+    if is_repository(start):
+        start = pushed_student(start, key) or start
     is_download = is_published(start)
     file = (
         published_weights(config.arch, start, image_size, where)

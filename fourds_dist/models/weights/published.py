@@ -2,7 +2,8 @@
 
     pretrained               torchvision's default weights, or those of timm for `timm/NAME` or `timm/NAME.TAG`
     torchvision://NAME       other weights of torchvision
-    hf-hub:owner/name        weights of a repository of the hub, for a network of timm
+    hf-hub:owner/name        weights of a repository of the hub, for a network of timm; or a student that `fourds export
+                             --push` wrote (hf://owner/name is the same)
 
 timm converts the names and shapes of the authors' files, and interpolates positions to the size of the images. Its
 checks need the number of classes of the file, so the weights are read into a second network, which is dropped.
@@ -22,10 +23,19 @@ from torch import Tensor, nn
 
 from fourds_dist.io.error_text import error_line
 from fourds_dist.io.light_torchvision import torchvision
-from fourds_dist.models.hub import HUB, fetch
-from fourds_dist.models.timm_networks import FOLDER, TimmName, create, is_timm, resolve, size_options
+from fourds_dist.models.hub import fetch, is_repository, repository_of
+from fourds_dist.models.timm_networks import (
+    CONFIG_FILE,
+    FOLDER,
+    TimmName,
+    create,
+    is_timm,
+    resolve,
+    size_options,
+)
 from fourds_dist.models.weights.files import OTHER_FILES, WeightsFile
 from fourds_dist.models.weights.names import MatchedTensors, match_tensors
+from fourds_dist.runs.layout import RunFile
 
 PRETRAINED = "pretrained"
 TORCHVISION = "torchvision"
@@ -37,7 +47,27 @@ _CONTAINERS = re.compile(
 
 def is_published(start: str) -> bool:
     """Return whether initial weights are downloaded by name."""
-    return start in (PRETRAINED, TORCHVISION) or start.startswith((f"{TORCHVISION}://", HUB))
+    is_torchvision = start.startswith(f"{TORCHVISION}://")
+    return start in (PRETRAINED, TORCHVISION) or is_torchvision or is_repository(start)
+
+
+def pushed_student(start: str, key: str) -> str | None:
+    """Return the path of the student in a repository that `fourds export --push` wrote; None: it has a model of timm.
+
+    Args:
+        key: key of the configuration that names the repository.
+
+    Raises:
+        ValueError: the repository has neither, or cannot be read.
+    """
+    path = fetch(
+        repository_of(start),
+        (RunFile.STUDENT, CONFIG_FILE),
+        where=f"{key}={start}",
+        instead=f"{key}={{folder}}/{RunFile.STUDENT}",
+        with_config=False,
+    )
+    return str(path) if path.name == RunFile.STUDENT else None
 
 
 def published_weights(arch: str, start: str, image_size: int | None, where: str) -> WeightsFile:
@@ -50,7 +80,7 @@ def published_weights(arch: str, start: str, image_size: int | None, where: str)
     Raises:
         ValueError: no such weights, or weights that cannot be downloaded.
     """
-    if start.startswith(HUB):
+    if is_repository(start):
         if not is_timm(arch):
             raise ValueError(
                 f"{where}: the hub's weights are for networks of timm, and arch is {arch!r}; set arch to {start}, the "
@@ -163,7 +193,7 @@ def description_of(arch: str, name: TimmName) -> dict[str, Any]:
     found: dict[str, Any] = {"mean": tuple(config.mean), "std": tuple(config.std)}
     found |= {"image_px": config.input_size[-1], "crop_pct": config.crop_pct}
     labels = config.label_names
-    if labels is None and not arch.startswith((HUB, FOLDER)):
+    if labels is None and not (is_repository(arch) or arch.startswith(FOLDER)):
         labels = imagenet_synsets(config.num_classes)
     if labels is not None:
         found["label_names"] = labels if isinstance(labels, Mapping) else list(labels)

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from fourds_dist.config.section import ConfigSection
 from fourds_dist.io.error_text import one_line
+from fourds_dist.io.extras import importing
 from fourds_dist.io.storage import is_local, locate
-from fourds_dist.runs.events import EpochEnded, Event, Note, StageEnded, StageStopped, StepLogged
+from fourds_dist.runs.events import Event, StageEnded, StageStopped
 from fourds_dist.runs.layout import RunFile
 from fourds_dist.runs.run_folder import RunFolder
+from fourds_dist.stages.sinks.tracked_values import flat_values
+from fourds_dist.stages.sinks.tracking_config import PROJECT, TrackingConfig, group_of, tags_of
 
-PROJECT = "fourds_dist"
 OBEYED = (
     "WANDB_MODE",
     "WANDB_DISABLED",
@@ -45,35 +46,7 @@ _MODES: dict[str, Mode] = {
     "disabled": "disabled",
 }
 
-VALIDATION_NAMES = {
-    "val": "accuracy",
-    "val_loss": "loss",
-    "val_mean_per_class": "mean_per_class",
-    "val_macro_f1": "macro_f1",
-}
-"""Fields of `Validation` by the prefix of their names in W&B."""
-
 log = logging.getLogger(__name__)
-
-
-class TrackingConfig(ConfigSection):
-    """Weights & Biases."""
-
-    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """`auto`: the mode of WANDB_MODE and WANDB_DISABLED. Without these, online if there is an API key for the server
-    (WANDB_BASE_URL), and otherwise offline, under the run's folder."""
-
-    project: str | None = None
-    """W&B project; null: WANDB_PROJECT, or else fourds_dist."""
-
-    entity: str | None = None
-    """W&B user or team; null: WANDB_ENTITY, or else the default of the API key."""
-
-    group: str | None = None
-    """W&B group; null: WANDB_RUN_GROUP, or else the run's name, which groups its stages."""
-
-    tags: tuple[str, ...] = ()
-    """W&B tags; []: those of WANDB_TAGS (separated by commas)."""
 
 
 def automatic_mode() -> Mode:
@@ -86,11 +59,6 @@ def automatic_mode() -> Mode:
     if asked:
         log.warning("WANDB_MODE=%s is not one of %s and is ignored", asked, ", ".join(_MODES))
     return "online" if any(map(os.environ.get, KEYS)) or _has_netrc_key() else "offline"
-
-
-def _tags_of_environment() -> list[str]:
-    """Return the tags of WANDB_TAGS, which W&B reads only when it is set up, once a process."""
-    return [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()]
 
 
 class Wandb:
@@ -117,11 +85,11 @@ class Wandb:
             self._options: dict[str, Any] = {
                 "project": config.project or os.environ.get("WANDB_PROJECT") or PROJECT,
                 "entity": config.entity or os.environ.get("WANDB_ENTITY") or None,
-                "group": config.group or os.environ.get("WANDB_RUN_GROUP") or name,
+                "group": group_of(config, name),
                 "name": f"{name}/{stage}",
                 "id": _run_id(folder, stage),
                 "resume": "allow",
-                "tags": list(config.tags) or _tags_of_environment(),
+                "tags": tags_of(config),
                 "config": settings,
                 "dir": path,
             }
@@ -153,7 +121,8 @@ class Wandb:
                 os.environ["WANDB_MODE"] = before
 
     def _start_run(self, mode: Mode) -> None:
-        import wandb
+        with importing("wandb", "set tracking.wandb=disabled"):
+            import wandb
 
         quiet = wandb.Settings(silent=True, console="off", init_timeout=30)
         try:
@@ -199,29 +168,6 @@ class Wandb:
         if self._scratch and not files:
             shutil.rmtree(self._scratch, ignore_errors=True)
         self._run = None
-
-
-def flat_values(event: Event) -> dict[str, Any]:
-    """Return the numbers of an event by their names in W&B: `lr/student`, `val/student`, `data_wait_share`.
-
-    The text of a note is under `note`.
-    """
-    values: dict[str, Any] = {
-        name: value for name, value in vars(event).items() if isinstance(value, int | float)
-    }
-    match event:
-        case StepLogged():
-            shares = {f"{name}_share": share for name, share in vars(event.shares).items()}
-            values |= event.losses | {name: share for name, share in shares.items() if share is not None}
-            values |= {f"lr/{name}": rate for name, rate in event.learning_rates.items()}
-            values |= event.method_values
-        case EpochEnded():
-            for prefix, field in VALIDATION_NAMES.items():
-                found = {network: getattr(measured, field) for network, measured in event.validation.items()}
-                values |= {f"{prefix}/{name}": value for name, value in found.items() if value is not None}
-        case Note() | StageStopped():
-            values["note"] = event.text
-    return values
 
 
 def _run_id(folder: RunFolder, stage: str) -> str:

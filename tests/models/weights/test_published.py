@@ -15,8 +15,10 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from fourds_dist.method import BackboneConfig
+from fourds_dist.models.backbones import build_backbone
+from fourds_dist.models.weights.loading import encode_weights, load_weights
 from fourds_dist.models.weights.metadata import NetworkMetadata
-from fourds_dist.models.weights.networks import InitialNetwork, StudentConfig, build_initialised
+from fourds_dist.models.weights.networks import InitialNetwork, StudentConfig, build_initialised, metadata
 from fourds_dist.models.weights.published import imagenet_synsets
 from tests.models.hub_stand_in import Hub, hub_stand_in, timm_config
 
@@ -111,6 +113,39 @@ def test_a_repository_is_a_network_with_its_weights_and_classes(
             built("timm/test_vit", arch)
         with pytest.raises(ValueError, match="arch is 'resnet18'; set arch to hf-hub:owner/net"):
             built("resnet18", arch)
+
+
+@pytest.mark.parametrize("spelling", ["hf://owner/pushed", "hf-hub:owner/pushed", "hf://owner/pushed@main"])
+def test_a_pushed_student_is_initial_weights_and_a_teacher(hub: Hub, spelling: str) -> None:
+    state = build_backbone(BackboneConfig(arch="resnet10"), 3).state_dict()
+    about = metadata(BackboneConfig(arch="resnet10"), ("ant", "bee", "cat"))
+    hub.files["owner/pushed"] = {"student.safetensors": encode_weights(state, about)}
+    run = NetworkMetadata("resnet10", "imagenet", ("cat", "ant", "bee"))
+    network = built("resnet10", spelling, 3, run=run)
+    assert torch.equal(network.network.state_dict()["fc.weight"], state["fc.weight"][[2, 0, 1]])
+    assert equal(network, state)
+    teacher = build_backbone(BackboneConfig(arch="resnet10"), 3)
+    load_weights(spelling, teacher, what="teacher.checkpoint")
+    assert all(torch.equal(tensor, state[name]) for name, tensor in teacher.state_dict().items())
+    with pytest.raises(ValueError, match=r"^student\.start"):
+        built("resnet18", spelling, 3)
+    hub.files["owner/language"] = {"model.gguf": b"x"}
+    for wrong in ("hf://owner/language", "hf-hub:owner/language"):
+        with pytest.raises(
+            ValueError, match=r"owner/language has none of the files student\.safetensors, config"
+        ):
+            built("resnet10", wrong)
+        with pytest.raises(
+            ValueError, match=r"^teacher\.checkpoint: .*has none of the files student\.safetensors"
+        ):
+            load_weights(wrong, teacher, what="teacher.checkpoint")
+
+
+def test_both_spellings_are_a_network_of_timm(hub: Hub) -> None:
+    config = timm_config("test_resnet", num_classes=3, input_size=[3, 96, 96], label_names=LABELS)
+    state = weights_of("test_resnet", num_classes=3)
+    hub.files["owner/net"] = {"config.json": config, "model.safetensors": save(state)}
+    assert equal(built("hf://owner/net", "pretrained", 3, image_size=96), state)
 
 
 def test_weights_that_do_not_exist_are_refused(hub: Hub, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from fourds_dist.io.storage import write_bytes
@@ -32,6 +33,17 @@ def test_weights_survive_writing(tmp_path: Path) -> None:
         torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
     )
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["w.safetensors"]
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path: Path) -> None:
+    """Although the library orders metadata randomly in every call."""
+    state, metadata = network().state_dict(), {f"key {n}": "é" for n in range(9)}
+    data = encode_weights(state, metadata)
+    assert all(encode_weights(state, dict(reversed(metadata.items()))) == data for _ in range(9))
+    (tmp_path / "w.safetensors").write_bytes(data)
+    with safe_open(tmp_path / "w.safetensors", "pt") as file:
+        assert file.metadata() == metadata
+    assert encode_weights(state, {}) == encode_weights(state, {})
 
 
 def test_a_plain_state_dict_is_read_too(tmp_path: Path) -> None:
