@@ -52,6 +52,27 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("unlabelled", ["source", "target"])
+def test_a_folder_without_labels_has_the_classes_of_the_other(place: Path, unlabelled: str) -> None:
+    for number in range(20):
+        (place / "flat").mkdir(exist_ok=True)
+        Image.new("RGB", (16, 16), (number, 7, 7)).save(place / "flat" / f"{number}.png")
+    run = resolved(place, **{unlabelled: "flat"})
+    found = ImageInputs(place_of(run)).find(run)
+    assert found is not None
+    assert found.classes == ("a", "b")
+    assert list(found.images) == ["source", "target"]
+    assert found.images["target" if unlabelled == "target" else "source"].is_unlabelled
+    if unlabelled == "target":
+        pack_images([run])
+        assert run.target.url is not None
+        manifest = read_manifest(run.target.url)
+        assert [manifest.num_samples(name) for name in ("train", "val", "test")] == [14, 2, 4]
+        assert not any(map(any, manifest.class_counts.values()))
+    with pytest.raises(ValueError, match="outside class folders"):
+        resolved(place, source="flat", target="flat")
+
+
 def test_folders_become_data_sets_and_are_packed_once(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
