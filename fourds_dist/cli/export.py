@@ -30,8 +30,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--formats", default=DEFAULT, metavar="A,B", help=f"comma-separated (default: {DEFAULT})"
     )
-    parser.add_argument("--data", metavar="DATA", help="labelled images for the comparison: dataset or image folder "
-                        "(default: the test split of the student's target)")  # fmt: skip
+    parser.add_argument("--data", metavar="DATA", help="images for the comparison, labelled or not: dataset or image "
+                        "folder (default: the test split of the student's target)")  # fmt: skip
     parser.add_argument(
         "--max-loss",
         type=real(0, 1),

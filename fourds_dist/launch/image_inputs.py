@@ -36,8 +36,7 @@ from fourds_dist.runs.layout import RunFile
 from fourds_dist.runs.run_folder import RunFolder
 from fourds_dist.stages.preflight import check_before_packing
 from fourds_dist.stages.run_identity import begun_stages, held_settings
-from fourds_dist.stages.runner import SECTION, stage_config
-from fourds_dist.stages.settings import Settings
+from fourds_dist.stages.settings import SECTION, Settings, stage_config
 from fourds_dist.stages.stages import stages_to_run
 
 PACKED = ".packed"

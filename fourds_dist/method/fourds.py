@@ -114,6 +114,17 @@ class MethodConfig(ConfigSection):
     gate_reduction: Annotated[int, WEIGHTS] = Field(default=16, ge=1)
     """Channels / hidden width of the fusion gate (phase_loss: squared)."""
 
+    @property
+    def has_phase_loss(self) -> bool:
+        """Whether the student's loss has a phase loss."""
+        return self.phase_loss != "none" and self.phase_weight > 0
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether training uses the teacher at all."""
+        distils = self.adapters or self.kd_weight > 0 or self.feature_loss != "none"
+        return distils or self.has_phase_loss or self.extra_loss is not None
+
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, given: Any) -> Any:
@@ -190,7 +201,7 @@ class FourDs(Task):
             )
             for stage in (stages_T if config.adapters else ())
         )
-        has_phase_loss = config.phase_loss != "none" and config.phase_weight > 0
+        has_phase_loss = config.has_phase_loss
         # 1x1 convolutions, used in training only, map a student of other widths to the teacher's channels.
         self.projections = nn.ModuleList(
             nn.Identity() if s.channels == t.channels else nn.Conv2d(s.channels, t.channels, 1, bias=False)
@@ -226,9 +237,7 @@ class FourDs(Task):
     @property
     def needs_teacher(self) -> bool:
         """Whether training uses the teacher at all."""
-        config = self.config
-        distils = config.adapters or config.kd_weight > 0 or config.feature_loss != "none"
-        return distils or self._has_phase_loss or self._extra_loss is not None
+        return self.config.needs_teacher
 
     def train(self, mode: bool = True) -> FourDs:
         """Set the training mode. The teacher stays in evaluation mode, except its BatchNorm if that adapts."""
@@ -345,7 +354,11 @@ class FourDs(Task):
         }
 
     def on_validation(self, accuracies: Mapping[str, float]) -> None:
-        """Update the student ratio of an untrained student from the validation accuracies (Eq. 20); it never falls."""
+        """Update the student ratio of an untrained student from the validation accuracies (Eq. 20); it never falls.
+
+        Without labels the teacher's predictions stand for the labels: its accuracy is 1, and the student's is the share
+        of images on which both agree.
+        """
         if self._has_untrained_warmup:
             ratio = accuracies["student"] / max(accuracies["teacher_adapted"], 1e-9)
             student_ratio = min(1.0, ratio) ** self.config.untrained_warmup_power

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fourds_dist.config.stage_names import StageName
 from fourds_dist.data.stream.order import num_partitions
 from fourds_dist.method import AdaptTeacher, FourDs, SourceClassifiers
 from fourds_dist.method.task import Task
@@ -20,8 +21,7 @@ from fourds_dist.models.weights.loading import check_writable, load_weights
 from fourds_dist.models.weights.metadata import NetworkMetadata
 from fourds_dist.models.weights.networks import build
 from fourds_dist.stages.grey_ranges import grey_ranges_of
-from fourds_dist.stages.runner import SECTION, StageName, stage_config
-from fourds_dist.stages.settings import Settings
+from fourds_dist.stages.settings import SECTION, Settings, stage_config
 from fourds_dist.stages.stages import stages_to_run
 from fourds_dist.stages.trial_step import (
     FAULTS,

@@ -11,6 +11,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,17 +25,21 @@ from fourds_dist.models.weights.files import read_file
 from fourds_dist.models.weights.loading import encode_weights, load_weights
 from fourds_dist.models.weights.metadata import NetworkMetadata
 from fourds_dist.models.weights.networks import build, build_initialised
-from fourds_dist.runs.accuracy import MOST_CLASSES
+from fourds_dist.runs.accuracy import LABEL_FREE, MOST_CLASSES
+from fourds_dist.runs.estimate import Estimate
 from fourds_dist.runs.events import Sink
 from fourds_dist.runs.layout import DONE, Network, RunFile, display_name
 from fourds_dist.runs.run_folder import RunFolder
 from fourds_dist.runs.summary import NetworkResult, RunSummary
-from fourds_dist.stages.runner import StageRunner, criterion
+from fourds_dist.stages.label_free import evaluate_label_free
+from fourds_dist.stages.runner import StageRunner
 from fourds_dist.stages.settings import Settings
+from fourds_dist.stages.target_labels import computes_criteria, criterion, has_labels
 from fourds_dist.training.checkpoint.checkpoint_store import CheckpointStore
 from fourds_dist.training.distributed.world import World
 from fourds_dist.training.evaluate import PlainImages
 from fourds_dist.training.stop_signals import StopSignal, never
+from fourds_dist.training.train_state import Best
 
 SWITCH_INTERVAL_S = 1e-4
 """Seconds for which a decoding thread may hold the GIL while the training loop waits. The loop releases the GIL at
@@ -153,9 +158,11 @@ def check_teacher_accuracy(stage: StageRunner, url: str) -> None:
     images = PlainImages(device, settings.data.mean, settings.data.std)
     accuracy = stage.evaluate({"teacher": teacher}, domain, "val", images)["teacher"]
     chance = 1 / len(classes)
+    if accuracy.value is None:
+        return  # the split has no labels
     value = accuracy.value if accuracy.mean_per_class is None else accuracy.mean_per_class
-    margin = max(2 * math.sqrt(chance * (1 - chance) / max(1, accuracy.num_samples)), 0.1 * (1 - chance))
-    if accuracy.num_samples and value <= chance + margin:
+    margin = max(2 * math.sqrt(chance * (1 - chance) / accuracy.num_samples), 0.1 * (1 - chance))
+    if value <= chance + margin:
         stage.notify(
             f"teacher.checkpoint: {url} has an accuracy of {value:.1%} on {domain.url}'s validation split (mean over "
             f"classes), and chance is {chance:.1%}; check that its classes have the order of the data's, and that "
@@ -190,23 +197,28 @@ def train_on_source(stage: StageRunner) -> None:
         }
         for name, network in networks.items():
             config, file = configs[Network(name)]
-            accuracy = {"validation_accuracy": best.accuracy} if name == monitored else {}
-            metadata = stage.about(config, classes, domain=settings.source.url, **accuracy)
+            selected = _selected("source", stage, best) if name == monitored else {}
+            metadata = stage.about(config, classes, domain=settings.source.url, **selected)
             stage.folder.write_bytes(file, encode_weights(network.state_dict(), metadata))
-        stage.folder.write_json(DONE["source"], {"epoch": best.epoch, "validation_accuracy": best.accuracy})
+        stage.folder.write_json(DONE["source"], {"epoch": best.epoch, **_selected("source", stage, best)})
 
 
 def adapt_to_target(stage: StageRunner) -> None:
     """Train the whole teacher on the target shards, for two-stage methods."""
     settings, classes = stage.settings, stage.split(stage.settings.target, "train").classes
     teacher = load_teacher(stage, source_teacher(settings, stage.folder), classes)
-    best, _, _ = stage.fit(AdaptTeacher(teacher, settings.adapt), "teacher", settings.target)
+    before = deepcopy(teacher).to(stage.world.device).eval()
+    best, _, _ = stage.fit(
+        AdaptTeacher(teacher, settings.adapt),
+        "teacher",
+        settings.target,
+        reference=(Network.TEACHER_SOURCE, before),
+    )
     if stage.world.is_main:
-        metadata = stage.about(
-            settings.teacher, classes, validation_accuracy=best.accuracy, domain=settings.target.url
-        )
+        selected = _selected("adapt", stage, best)
+        metadata = stage.about(settings.teacher, classes, domain=settings.target.url, **selected)
         stage.folder.write_bytes(RunFile.TEACHER_ADAPTED, encode_weights(teacher.state_dict(), metadata))
-        stage.folder.write_json(DONE["adapt"], {"epoch": best.epoch, "validation_accuracy": best.accuracy})
+        stage.folder.write_json(DONE["adapt"], {"epoch": best.epoch, **selected})
 
 
 def distil_on_target(stage: StageRunner) -> None:
@@ -241,18 +253,23 @@ def distil_on_target(stage: StageRunner) -> None:
         image_size=settings.data.crop_px,
         student_untrained=is_untrained,
     )
-    best, step, rates = stage.fit(task, Network.STUDENT, settings.target)
+    adapted_teacher = task.predictors()[Network.TEACHER_ADAPTED]
+    reference = (Network.TEACHER_ADAPTED, adapted_teacher)
+    best, step, rates = stage.fit(task, Network.STUDENT, settings.target, reference=reference)
 
     predictors: dict[str, Predictor] = {k: v.to(world.device).eval() for k, v in untouched.items()}
-    adapted_teacher = task.predictors()[Network.TEACHER_ADAPTED]
     predictors |= {Network.TEACHER_ADAPTED: adapted_teacher, Network.STUDENT: student}
-    target = stage.evaluate(predictors, settings.target, "test", step)
+    estimates: dict[str, Estimate] = {}
+    if computes_criteria("distill", settings) or not has_labels(settings.target, "test"):
+        target, estimates = evaluate_label_free(stage, predictors, "test", step, reference=reference[0])
+    else:
+        target = stage.evaluate(predictors, settings.target, "test", step)
     has_source = settings.source.url is not None
     source = stage.evaluate(predictors, settings.source, "test", step) if has_source else {}
     if not world.is_main:
         return
-    more = {"validation_accuracy": best.accuracy, "domain": settings.target.url}
-    metadata = stage.about(settings.student, classes, **more)
+    selected = _selected("distill", stage, best)
+    metadata = stage.about(settings.student, classes, domain=settings.target.url, **selected)
     stage.folder.write_bytes(RunFile.STUDENT, encode_weights(student.state_dict(), metadata))
     adapted = {
         name: value
@@ -270,18 +287,33 @@ def distil_on_target(stage: StageRunner) -> None:
     summary = RunSummary(
         run=settings.run.name,
         lines=tuple(
-            NetworkResult(display_name(network), sizes[network], source.get(network), target[network])
+            NetworkResult(
+                display_name(network),
+                sizes[network],
+                source.get(network),
+                target[network],
+                estimates.get(network),
+            )
             for network in predictors
         ),
         chance=1 / len(classes),
         selected_epoch=best.epoch,
-        validation_accuracy=best.accuracy,
+        validation_accuracy=best.accuracy if math.isfinite(best.accuracy) else None,
         train_images_per_s=statistics.median(rates) if rates else 0.0,
         num_workers=world.size,
         selected_by=criterion("distill", settings),
         classes=classes if len(classes) <= MOST_CLASSES else (),
     )
     stage.folder.write_json(RunFile.SUMMARY, summary.as_dict())
+
+
+def _selected(name: StageName, stage: StageRunner, best: Best) -> dict[str, Any]:
+    """Return the value that selected the best epoch, by its name in files of weights."""
+    by = criterion(name, stage.settings)
+    value = best.accuracy if math.isfinite(best.accuracy) else None
+    if by in LABEL_FREE:
+        return {"selected_by": by, "validation_value": value}
+    return {"validation_accuracy": value}
 
 
 RUN: dict[StageName, Callable[[StageRunner], None]] = {

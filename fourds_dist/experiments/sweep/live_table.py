@@ -16,6 +16,7 @@ from fourds_dist.experiments.sweep.plan import SweepPlan
 from fourds_dist.experiments.sweep.space import Params, label
 from fourds_dist.experiments.sweep.trial_store import Configuration, Trial, TrialStore
 from fourds_dist.io.terminal import words
+from fourds_dist.runs.accuracy import percent
 from fourds_dist.runs.events import EpochEnded, Event, Note, StageStarted, StageStopped
 
 MOST_ROWS = 12
@@ -88,7 +89,9 @@ class LiveTable:
                     epochs = f"{event.num_epochs} epochs"
                     self._say(f"{run}: a teacher for the trials that agree on it, {epochs}")
                 case EpochEnded():
-                    values = ", ".join(f"{name} {v.accuracy:.1%}" for name, v in event.validation.items())
+                    values = ", ".join(
+                        f"{name} {percent(v.accuracy)}" for name, v in event.validation.items()
+                    )
                     self._say(f"{run}: epoch {event.epoch}, validation {values}")
                 case Note() | StageStopped():
                     self._say(f"{run}: {event.text}")

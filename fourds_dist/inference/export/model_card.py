@@ -15,6 +15,7 @@ from fourds_dist.inference.metrics import wilson
 from fourds_dist.inference.student import Student
 from fourds_dist.models.backbones import size_options
 from fourds_dist.models.timm_networks import is_timm
+from fourds_dist.runs.accuracy import percent
 from fourds_dist.version import __version__
 
 if TYPE_CHECKING:
@@ -38,14 +39,18 @@ def model_card(student: Student, done: Sequence[Exported], where: str) -> str:
         keep_trailing_newline=True,
     )  # fmt: skip
     first = done[0]
-    low, high = wilson(round(first.student_accuracy * first.num_images), first.num_images)
+    interval = ""
+    if first.student_accuracy is not None:
+        low, high = wilson(round(first.student_accuracy * first.num_images), first.num_images)
+        interval = f"{low:.1%} to {high:.1%}"
     return environment.get_template("card.md.j2").render(
         student=student,
         done=done,
         files={e.format: e.file for e in done},
         where=where.rstrip("/").rpartition("/")[2],
         domain=str(student.about.get("domain", "")).rstrip("/").rpartition("/")[2],
-        interval=f"{low:.1%} to {high:.1%}",
+        interval=interval,
+        percent=percent,
         build=build_code(student),
         needs=" ".join(["torch", "torchvision", *_packages(student), "safetensors", "pillow"]),
         code=preparation_code(student.preprocessing),
