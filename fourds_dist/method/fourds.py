@@ -44,12 +44,13 @@ from fourds_dist.models.feature_hooks import FeatureHooks, inspect_stages
 class MethodConfig(ConfigSection):
     """The losses and parts of 4Ds and their weights."""
 
-    preset: Annotated[Literal["4ds", "4ds_released", "cross_entropy", "distillation", "fitnets"], WEIGHTS] = (
-        "4ds"
-    )
+    preset: Annotated[
+        Literal["4ds", "4ds_released", "cross_entropy", "distillation", "fitnets", "adabn"], WEIGHTS
+    ] = "4ds"
     """Fills the keys below that are left out. `4ds`: this package's version of 4Ds. `4ds_released`: the released code
     with its mistakes. Baselines: `cross_entropy` (the student alone), `distillation` (plain knowledge distillation),
-    `fitnets` (feature distillation)."""
+    `fitnets` (feature distillation), `adabn` (the student's BatchNorm statistics follow the target; without labels no
+    weight learns, if data.source_fraction and distill_stage.optim.weight_decay are 0)."""
 
     teacher_batch_norm: Annotated[Literal["adapt", "frozen"], WEIGHTS] = "adapt"
     """`adapt`: the teacher normalises by the target batch and updates its running statistics (as released). `frozen`:

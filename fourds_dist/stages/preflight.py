@@ -182,9 +182,19 @@ def _check_labels(settings: Settings) -> None:
                 f"{key}={by} needs labels of the source, and source.url={settings.source.url} has a 'val' split "
                 f"without a single label; set {key}=auto, or pack or index that split again, with labels"
             )
-    if has_labels(target, "train") or source_fraction(settings) > 0:
+    fraction = source_fraction(settings)
+    if settings.adapt.method == "cdan" and (has_labels(target, "train") or not fraction):
+        raise ValueError(
+            "adapt.method=cdan takes labelled images for the source and unlabelled ones for the target: set "
+            "target.labels_per_class=0, source.url, and data.source_fraction above 0 or null"
+        )
+    if has_labels(target, "train") or fraction > 0:
         return
-    needs = {"adapt": settings.adapt.method == "fine_tune", "distill": not settings.method.needs_teacher}
+    method = settings.method
+    needs = {
+        "adapt": settings.adapt.method == "fine_tune",
+        "distill": not method.needs_teacher and method.preset != "adabn",
+    }
     for stage in (stage for stage in stages if needs.get(stage)):
         without_teacher = f"method.preset={settings.method.preset}, without a teacher,"
         key = "adapt.method=fine_tune" if stage == "adapt" else without_teacher

@@ -166,7 +166,12 @@ def _task(
     if stage == "source":
         return SourceClassifiers({name: networks[name] for name in _trained(stage, settings)})
     if stage == "adapt":
-        return AdaptTeacher(networks["teacher"], settings.adapt)
+        return AdaptTeacher(
+            networks["teacher"],
+            settings.adapt,
+            last_stage=stages["teacher"][-1],
+            image_size=settings.data.crop_px,
+        )
     return FourDs(
         networks["teacher"],
         networks["student"],

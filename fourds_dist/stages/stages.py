@@ -209,7 +209,12 @@ def adapt_to_target(stage: StageRunner) -> None:
     teacher = load_teacher(stage, source_teacher(settings, stage.folder), classes)
     before = deepcopy(teacher).to(stage.world.device).eval()
     best, _, _ = stage.fit(
-        AdaptTeacher(teacher, settings.adapt),
+        AdaptTeacher(
+            teacher,
+            settings.adapt,
+            last_stage=stage_names(settings.teacher, teacher)[-1],
+            image_size=settings.data.crop_px,
+        ),
         "teacher",
         settings.target,
         reference=(Network.TEACHER_SOURCE, before),

@@ -41,6 +41,8 @@ class Result:
     """Macro F1 of the student there."""
     estimate: float | None = None
     """Estimated accuracy of the student there, which uses no target label; None: not computed."""
+    before: float | None = None
+    """Accuracy there of the student before distillation; None without labels."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,9 @@ def _result(settings: Settings, source_s: float) -> Result:
     summary = run.summary
     assert summary is not None
     student = next(line for line in summary.lines if line.network == Network.STUDENT.display_name)
+    before = next(
+        (line for line in summary.lines if line.network == Network.STUDENT_BEFORE.display_name), None
+    )
     peaks = [event.peak_memory_bytes for event in run.events if isinstance(event, StageEnded)]
     device = next((e.device for e in run.events if isinstance(e, StageStarted)), "unknown device")
     return Result(
@@ -166,6 +171,7 @@ def _result(settings: Settings, source_s: float) -> Result:
         balanced_accuracy=student.target.mean_per_class,
         macro_f1=student.target.macro_f1,
         estimate=student.estimate.value if student.estimate else None,
+        before=before.target.value if before else None,
     )
 
 

@@ -176,6 +176,8 @@ def _methods(results: Results, regime: str, most_pairs: int | None) -> ResultTab
                 *([f"{peak / 2**30:.1f}" if peak else "-"] if has_memory else []),
             )
         )
+    if has_estimates:
+        rows.append(_before(results, regime, shown, num_columns=len(rows[0]) if rows else 0))
     time = f"{results.kind_of_device} time"
     columns = (
         "method",
@@ -188,6 +190,18 @@ def _methods(results: Results, regime: str, most_pairs: int | None) -> ResultTab
         *(["GiB"] if has_memory else []),
     )
     return ResultTable(f"{regime}: accuracy", columns, rows)
+
+
+def _before(results: Results, regime: str, pairs: Sequence[str], num_columns: int) -> tuple[str, ...]:
+    """Return a row of the student before distillation, the model of the source, as means over all cells."""
+    of_pair: dict[str, list[float]] = {}
+    for cell, result in results.cells.items():
+        if cell.regime == regime and result.before is not None:
+            of_pair.setdefault(cell.pair, []).append(result.before)
+    means = {pair: statistics.fmean(values) for pair, values in of_pair.items()}
+    row = ["before distillation", *(_percent(means[pair]) if pair in means else "-" for pair in pairs)]
+    row.append(_percent(statistics.fmean(means.values())) if means else "-")
+    return (*row, *["-"] * (num_columns - len(row)))
 
 
 def _estimates(results: Sequence[Result]) -> str:
