@@ -25,13 +25,15 @@ from fourds_dist.method.adapter import FourierAdapter
 from fourds_dist.method.extra_loss import ExtraLoss
 from fourds_dist.method.feature_distillation import FeatureDistillation
 from fourds_dist.method.fusion_gate import FusionGate
-from fourds_dist.method.label_mix import LabelMix
+from fourds_dist.method.label_mix import LabelMix, unlabelled
 from fourds_dist.method.losses import (
+    class_confusion,
     confidence_where_teacher_better,
     confidence_where_teacher_better_unlabelled,
     cross_entropy,
     kd_loss,
     kd_normalisation,
+    pseudo_label_loss,
     teacher_confidence,
 )
 from fourds_dist.method.output import Output, Predictor
@@ -95,6 +97,19 @@ class MethodConfig(ConfigSection):
     feature_weight: Annotated[float, WEIGHTS] = Field(default=1.0, gt=0)
     """Weight of the feature loss, an error relative to the teacher's maps."""
 
+    pseudo_label_weight: Annotated[float, WEIGHTS] = Field(default=0.0, ge=0)
+    """Weight of pseudo-labels in the student's loss: the cross-entropy of unlabelled images with the class of the
+    teacher (with its adapters), where the teacher is confident. 0: none."""
+
+    pseudo_label_threshold: Annotated[float, WEIGHTS] = Field(default=0.95, gt=0, le=1)
+    """Smallest probability of a class by the teacher for a pseudo-label."""
+
+    confusion_weight: Annotated[float, WEIGHTS] = Field(default=0.0, ge=0)
+    """Weight of minimum class confusion on unlabelled images, in the student's loss and in the adapters'. 0: none."""
+
+    confusion_temperature: Annotated[float, WEIGHTS] = Field(default=2.5, gt=0)
+    """Temperature of the softmax in the class confusion loss."""
+
     extra_loss: Annotated[str | None, WEIGHTS] = None
     """A user-defined term of the student's loss: `package.module:function`. The function takes student_logits,
     teacher_logits, student_maps, teacher_maps (one map per stage) and labels by name, and returns one number. The
@@ -123,7 +138,9 @@ class MethodConfig(ConfigSection):
     @property
     def needs_teacher(self) -> bool:
         """Whether training uses the teacher at all."""
-        distils = self.adapters or self.kd_weight > 0 or self.feature_loss != "none"
+        distils = (
+            self.adapters or self.kd_weight > 0 or self.pseudo_label_weight > 0 or self.feature_loss != "none"
+        )
         return distils or self.has_phase_loss or self.extra_loss is not None
 
     @model_validator(mode="before")
@@ -265,6 +282,11 @@ class FourDs(Task):
         config = self.config
         (z_S, maps_S), teacher_result = self._run_networks(images)
         losses, logits = {"student_ce": cross_entropy(z_S, labels, mix, self.class_weights)}, {"student": z_S}
+        without_label = unlabelled(labels, mix)
+        if config.confusion_weight > 0:
+            losses["student_mcc"] = class_confusion(
+                z_S, without_label, temperature=config.confusion_temperature
+            )
         if teacher_result is not None:
             z_T, maps_T = teacher_result
             logits["teacher"] = z_T
@@ -274,6 +296,14 @@ class FourDs(Task):
             if config.adapters:
                 losses["teacher_ce"] = cross_entropy(z_T, labels, mix, self.class_weights)
                 losses["teacher_kd"] = kd_loss(z_S, z_T, temperature=config.temperature)
+                if config.confusion_weight > 0:
+                    losses["teacher_mcc"] = class_confusion(
+                        z_T, without_label, temperature=config.confusion_temperature
+                    )
+            if config.pseudo_label_weight > 0:
+                losses["student_pseudo"] = pseudo_label_loss(
+                    z_T, z_S, without_label, threshold=config.pseudo_label_threshold
+                )
             if self._has_phase_loss:
                 losses["phase"] = self._phase_loss(maps_S, maps_T)
             if config.feature_loss != "none":
@@ -287,6 +317,9 @@ class FourDs(Task):
             "phase": config.phase_weight,
             "feature": config.feature_weight,
             "extra": config.extra_loss_weight,
+            "student_pseudo": config.pseudo_label_weight,
+            "student_mcc": config.confusion_weight,
+            "teacher_mcc": config.confusion_weight,
         }
         if self._has_untrained_warmup:
             weights["teacher_kd"] = self.student_ratio

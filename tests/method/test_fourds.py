@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, build_backbone
-from fourds_dist.method.losses import kd_normalisation
+from fourds_dist.method.losses import class_confusion, kd_normalisation, pseudo_label_loss
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 SMALL = BackboneConfig(arch="resnet10", stem="small")
@@ -265,3 +265,24 @@ def test_hints_pull_the_student_s_maps_towards_the_teacher_s(feature_loss: str, 
         optimizer.step()
         losses.append(output.losses["feature"].item())
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_losses_for_unlabelled_images_reach_the_networks_that_they_are_for() -> None:
+    task = make(pseudo_label_weight=0.5, pseudo_label_threshold=0.01, confusion_weight=2.0)
+    images, labels = batch((0, 1, -1, -1))
+    output = task(images, labels)
+    z_S, z_T = output.logits["student"], output.logits["teacher"]
+    unlabelled = labels == -1
+    expected = {
+        "student_pseudo": pseudo_label_loss(z_T, z_S, unlabelled, threshold=0.01),
+        "student_mcc": class_confusion(z_S, unlabelled, temperature=2.5),
+        "teacher_mcc": class_confusion(z_T, unlabelled, temperature=2.5),
+    }
+    for name, value in expected.items():
+        torch.testing.assert_close(output.losses[name], value)
+    weights = {"phase": 0.1, "student_pseudo": 0.5, "student_mcc": 2.0, "teacher_mcc": 2.0}
+    total = sum(weights.get(name, 1.0) * value for name, value in output.losses.items())
+    torch.testing.assert_close(output.loss.detach(), total)
+    plain = make()(images, labels)
+    assert not expected.keys() & plain.losses.keys()
+    assert MethodConfig(preset="cross_entropy", pseudo_label_weight=1.0).needs_teacher
