@@ -109,7 +109,7 @@ def _of_run(name: str, epochs: Sequence[EpochEnded]) -> list[Selection]:
 def _selection(name: str, by: str, values: Sequence[float], accuracies: Sequence[float]) -> Selection:
     chosen = max(range(len(values)), key=values.__getitem__)  # the first of equal values, as in training
     is_constant = len(set(values)) == 1 or len(set(accuracies)) == 1
-    correlation = None if is_constant else float(spearmanr(values, accuracies).statistic)
+    correlation = None if is_constant else float(spearmanr(values, accuracies)[0])  # pyright: ignore[reportArgumentType]
     regret = max(accuracies) - accuracies[chosen]
     return Selection(name, by, chosen + 1, accuracies[chosen], regret, correlation)
 

@@ -32,6 +32,10 @@ class DomainAdversary(nn.Module):
 
     num_steps: Tensor
     """Training steps so far; a buffer, so that a resumed run continues the ramp."""
+    of_features: Tensor
+    """(C, RANDOM_DIM) of the randomised map."""
+    of_classes: Tensor
+    """(K, RANDOM_DIM) of the randomised map."""
 
     def __init__(self, num_features: int, num_classes: int, *, hidden: int, ramp_steps: int) -> None:
         super().__init__()

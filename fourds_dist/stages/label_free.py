@@ -4,22 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
-from fourds_dist.data import Split
+from fourds_dist.data import Split, StreamConfig
 from fourds_dist.method.fourds import Predictor
 from fourds_dist.runs.accuracy import Accuracy
 from fourds_dist.runs.estimate import Estimate
+from fourds_dist.stages.settings import Settings
 from fourds_dist.stages.target_labels import has_labels
 from fourds_dist.training.criteria import PredictionStatistics, StatisticsCollector, estimated_accuracy
+from fourds_dist.training.distributed.world import World
 from fourds_dist.training.evaluate import ImagesOfBatch
 
-if TYPE_CHECKING:
-    from fourds_dist.stages.runner import StageRunner
+
+class Evaluator(Protocol):
+    """Evaluation of the splits of a run over all workers, as `StageRunner` does."""
+
+    settings: Settings
+    world: World
+
+    def split(self, domain: StreamConfig, split: Literal["train", "val", "test"]) -> Split: ...
+
+    def evaluate(
+        self,
+        predictors: Mapping[str, Predictor],
+        domain: StreamConfig,
+        split: Literal["val", "test"],
+        step: ImagesOfBatch,
+        *,
+        in_step_px: int | None = None,
+        collector: StatisticsCollector | None = None,
+    ) -> dict[str, Accuracy]: ...
 
 
 def evaluate_label_free(
-    stage: StageRunner,
+    stage: Evaluator,
     predictors: Mapping[str, Predictor],
     split: Literal["val", "test"],
     step: ImagesOfBatch,

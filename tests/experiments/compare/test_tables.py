@@ -54,7 +54,9 @@ def test_tables_say_it(known: Results) -> None:
 
 
 def test_without_labels_there_are_estimates(known: Results) -> None:
-    cells = {cell: replace(r, estimate=r.accuracy + 0.1, before=0.25) for cell, r in known.cells.items()}
+    cells = {
+        cell: replace(r, estimate=(r.accuracy or 0) + 0.1, before=0.25) for cell, r in known.cells.items()
+    }
     methods, *_ = tables(Results(known.plan, cells))
     assert methods.columns[-2] == "estimated without labels"
     assert methods.rows[0][-2] == "~70.0, off by 10.0"
