@@ -16,6 +16,7 @@ BENCHMARKS = {
     "data": "data path: images per second from storage to the device",
     "scaling": "training on several devices or processes",
     "sweep": "overhead of a sweep, measured with trials without training",
+    "criteria": "regret of the label-free criteria in runs with hidden labels",
     "families": "families of timm: which can be teacher and student without named stages",
 }
 

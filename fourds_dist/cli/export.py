@@ -44,8 +44,8 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--push", metavar="hf://OWNER/NAME", help="also push the files to this repository")
     parser.add_argument("--private", action="store_true", help="make a new repository of --push private")
-    parser.add_argument("--data", metavar="DATA", help="labelled images for the comparison: dataset or image folder "
-                        "(default: the test split of the student's target)")  # fmt: skip
+    parser.add_argument("--data", metavar="DATA", help="images for the comparison, labelled or not: dataset or image "
+                        "folder (default: the test split of the student's target)")  # fmt: skip
     parser.add_argument(
         "--max-loss",
         type=real(0, 1),

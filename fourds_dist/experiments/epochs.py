@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from fourds_dist.config.stage_names import StageName
@@ -15,9 +16,13 @@ STAGE: StageName = "distill"
 
 
 def accuracy_of(event: Event, network: Network) -> tuple[int, float] | None:
-    """(epoch, validation accuracy of a network) of an event that ends an epoch of distillation; None: other events."""
+    """(epoch, validation accuracy of a network) of an event that ends an epoch of distillation; None: other events.
+
+    Without labels, the value is that of the label-free criterion that selects the epoch.
+    """
     if isinstance(event, EpochEnded) and event.stage == STAGE and network in event.validation:
-        return event.epoch, event.validation[network].accuracy
+        value = event.validation[network].compared
+        return None if value is None or math.isnan(value) else (event.epoch, value)
     return None
 
 
@@ -27,8 +32,10 @@ def epochs_of(folder: RunFolder, network: Network) -> Iterator[tuple[int, float]
     return filter(None, (accuracy_of(event, network) for event in decode_lines(lines)))
 
 
-def last_epoch(folder: RunFolder, network: Network) -> tuple[int, float, float]:
+def last_epoch(folder: RunFolder, network: Network) -> tuple[int, float, float | None]:
     """(last epoch, validation accuracy of a network, test accuracy of the student) of a run that is done.
+
+    The test accuracy is None without test labels.
 
     Raises:
         ValueError: the metrics of the run have no epoch, or its summary is no table with a student.

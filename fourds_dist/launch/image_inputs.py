@@ -18,7 +18,13 @@ from typing import Any, Literal
 from fourds_dist.config.loading import dump, parsed
 from fourds_dist.config.section import ConfigError
 from fourds_dist.data.datasets.domain import Domain
-from fourds_dist.data.datasets.inputs import ImageInput, class_difference, kind_of_input, open_input
+from fourds_dist.data.datasets.inputs import (
+    ImageInput,
+    class_difference,
+    kind_of_input,
+    lacks_labels,
+    open_input,
+)
 from fourds_dist.data.decode.threads import num_cores
 from fourds_dist.data.format.class_list import ClassList
 from fourds_dist.data.format.manifest import MANIFEST, read_manifest
@@ -30,8 +36,7 @@ from fourds_dist.runs.layout import RunFile
 from fourds_dist.runs.run_folder import RunFolder
 from fourds_dist.stages.preflight import check_before_packing
 from fourds_dist.stages.run_identity import begun_stages, held_settings
-from fourds_dist.stages.runner import SECTION, stage_config
-from fourds_dist.stages.settings import Settings
+from fourds_dist.stages.settings import SECTION, Settings, stage_config
 from fourds_dist.stages.stages import stages_to_run
 
 PACKED = ".packed"
@@ -59,6 +64,7 @@ class ImageInputs:
         self._place = place
         self._leave_out = None if is_url(place) else Path(parent(place))
         self._opened: dict[tuple[str, tuple[str, ...] | None], ImageInput | None] = {}
+        self._labelled: dict[str, bool] = {}
 
     def find(self, settings: Settings) -> FoundImages | None:
         """Return the images of the domains that are no data sets yet; None: both domains are data sets.
@@ -87,14 +93,22 @@ class ImageInputs:
             return None
         given = None if shards is None else read_manifest(split_pattern(shards)[0]).classes
         found: dict[DomainName, ImageInput] = {}
-        for name, path in wanted.items():
+        with_labels = {name: self._has_labels(name, path) for name, path in wanted.items()}
+        for name, path in sorted(wanted.items(), key=lambda each: not with_labels[each[0]]):
+            if given is None and not with_labels[name] and found:  # the class list of the domain with labels
+                given_here = next(iter(found.values())).classes
+            else:
+                given_here = given
             with _naming(name, path):
-                images = self._open(path, given)
+                images = self._open(path, given_here)
             if images is None:
                 raise ValueError(f"{name}.packed_from={path}: there are no images any more; restore them")
             _refuse_one_class(name, images)
             found[name] = images
-        first = next(iter(found.values()))
+        found = {name: found[name] for name in DOMAINS if name in found}
+        first = next(
+            images for name, images in found.items() if with_labels[name] or not any(with_labels.values())
+        )
         classes = first.classes if given is None else given
         for name, images in found.items():
             if difference := class_difference(shards or str(first.path), ClassList(classes), images):
@@ -142,6 +156,12 @@ class ImageInputs:
                 on_progress=progress,
             )
         return images, domain
+
+    def _has_labels(self, name: DomainName, path: str) -> bool:
+        if path not in self._labelled:
+            with _naming(name, path):
+                self._labelled[path] = not lacks_labels(path, leave_out=self._leave_out)
+        return self._labelled[path]
 
     def _open(self, path: str, classes: tuple[str, ...] | None) -> ImageInput | None:
         key = (path, classes)

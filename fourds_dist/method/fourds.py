@@ -26,13 +26,15 @@ from fourds_dist.method.adapter import FourierAdapter
 from fourds_dist.method.extra_loss import ExtraLoss
 from fourds_dist.method.feature_distillation import FeatureDistillation
 from fourds_dist.method.fusion_gate import FusionGate
-from fourds_dist.method.label_mix import LabelMix
+from fourds_dist.method.label_mix import LabelMix, unlabelled
 from fourds_dist.method.losses import (
+    class_confusion,
     confidence_where_teacher_better,
     confidence_where_teacher_better_unlabelled,
     cross_entropy,
     kd_loss,
     kd_normalisation,
+    pseudo_label_loss,
     teacher_confidence,
 )
 from fourds_dist.method.output import Output, Predictor
@@ -45,12 +47,13 @@ from fourds_dist.models.feature_hooks import FeatureHooks, inspect_stages
 class MethodConfig(ConfigSection):
     """The losses and parts of 4Ds and their weights."""
 
-    preset: Annotated[Literal["4ds", "4ds_released", "cross_entropy", "distillation", "fitnets"], WEIGHTS] = (
-        "4ds"
-    )
+    preset: Annotated[
+        Literal["4ds", "4ds_released", "cross_entropy", "distillation", "fitnets", "adabn"], WEIGHTS
+    ] = "4ds"
     """Fills the keys below that are left out. `4ds`: this package's version of 4Ds. `4ds_released`: the released code
     with its mistakes. Baselines: `cross_entropy` (the student alone), `distillation` (plain knowledge distillation),
-    `fitnets` (feature distillation)."""
+    `fitnets` (feature distillation), `adabn` (the student's BatchNorm statistics follow the target; without labels no
+    weight learns, if data.source_fraction and distill_stage.optim.weight_decay are 0)."""
 
     teacher_batch_norm: Annotated[Literal["adapt", "frozen"], WEIGHTS] = "adapt"
     """`adapt`: the teacher normalises by the target batch and updates its running statistics (as released). `frozen`:
@@ -95,6 +98,19 @@ class MethodConfig(ConfigSection):
     feature_weight: Annotated[float, WEIGHTS] = Field(default=1.0, gt=0)
     """Weight of the feature loss, an error relative to the teacher's maps."""
 
+    pseudo_label_weight: Annotated[float, WEIGHTS] = Field(default=0.0, ge=0)
+    """Weight of pseudo-labels in the student's loss: the cross-entropy of unlabelled images with the class of the
+    teacher (with its adapters), where the teacher is confident. 0: none."""
+
+    pseudo_label_threshold: Annotated[float, WEIGHTS] = Field(default=0.95, gt=0, le=1)
+    """Smallest probability of a class by the teacher for a pseudo-label."""
+
+    confusion_weight: Annotated[float, WEIGHTS] = Field(default=0.0, ge=0)
+    """Weight of minimum class confusion on unlabelled images, in the student's loss and in the adapters'. 0: none."""
+
+    confusion_temperature: Annotated[float, WEIGHTS] = Field(default=2.5, gt=0)
+    """Temperature of the softmax in the class confusion loss."""
+
     extra_loss: Annotated[str | None, WEIGHTS] = None
     """A user-defined term of the student's loss: `package.module:function`. The function takes student_logits,
     teacher_logits, student_maps, teacher_maps (one map per stage) and labels by name, and returns one number. The
@@ -114,6 +130,19 @@ class MethodConfig(ConfigSection):
 
     gate_reduction: Annotated[int, WEIGHTS] = Field(default=16, ge=1)
     """Channels / hidden width of the fusion gate (phase_loss: squared)."""
+
+    @property
+    def has_phase_loss(self) -> bool:
+        """Whether the student's loss has a phase loss."""
+        return self.phase_loss != "none" and self.phase_weight > 0
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether training uses the teacher at all."""
+        distils = (
+            self.adapters or self.kd_weight > 0 or self.pseudo_label_weight > 0 or self.feature_loss != "none"
+        )
+        return distils or self.has_phase_loss or self.extra_loss is not None
 
     @model_validator(mode="before")
     @classmethod
@@ -197,7 +226,7 @@ class FourDs(Task):
             )
             for stage in (stages_T if config.adapters else ())
         )
-        has_phase_loss = config.phase_loss != "none" and config.phase_weight > 0
+        has_phase_loss = config.has_phase_loss
         # 1x1 convolutions, used in training only, map a student of other widths to the teacher's channels.
         self.projections = nn.ModuleList(
             nn.Identity() if s.channels == t.channels else nn.Conv2d(s.channels, t.channels, 1, bias=False)
@@ -233,9 +262,7 @@ class FourDs(Task):
     @property
     def needs_teacher(self) -> bool:
         """Whether training uses the teacher at all."""
-        config = self.config
-        distils = config.adapters or config.kd_weight > 0 or config.feature_loss != "none"
-        return distils or self._has_phase_loss or self._extra_loss is not None
+        return self.config.needs_teacher
 
     def train(self, mode: bool = True) -> FourDs:
         """Set the training mode. The teacher stays in evaluation mode, except its BatchNorm if that adapts."""
@@ -262,6 +289,11 @@ class FourDs(Task):
         config = self.config
         (z_S, maps_S), teacher_result = self._run_networks(images)
         losses, logits = {"student_ce": cross_entropy(z_S, labels, mix, self.class_weights)}, {"student": z_S}
+        without_label = unlabelled(labels, mix)
+        if config.confusion_weight > 0:
+            losses["student_mcc"] = class_confusion(
+                z_S, without_label, temperature=config.confusion_temperature
+            )
         if teacher_result is not None:
             z_T, maps_T = teacher_result
             logits["teacher"] = z_T
@@ -271,6 +303,14 @@ class FourDs(Task):
             if config.adapters:
                 losses["teacher_ce"] = cross_entropy(z_T, labels, mix, self.class_weights)
                 losses["teacher_kd"] = kd_loss(z_S, z_T, temperature=config.temperature)
+                if config.confusion_weight > 0:
+                    losses["teacher_mcc"] = class_confusion(
+                        z_T, without_label, temperature=config.confusion_temperature
+                    )
+            if config.pseudo_label_weight > 0:
+                losses["student_pseudo"] = pseudo_label_loss(
+                    z_T, z_S, without_label, threshold=config.pseudo_label_threshold
+                )
             if self._has_phase_loss:
                 losses["phase"] = self._phase_loss(maps_S, maps_T)
             if config.feature_loss != "none":
@@ -284,6 +324,9 @@ class FourDs(Task):
             "phase": config.phase_weight,
             "feature": config.feature_weight,
             "extra": config.extra_loss_weight,
+            "student_pseudo": config.pseudo_label_weight,
+            "student_mcc": config.confusion_weight,
+            "teacher_mcc": config.confusion_weight,
         }
         if self._has_untrained_warmup:
             weights["teacher_kd"] = self.student_ratio
@@ -358,7 +401,11 @@ class FourDs(Task):
         }
 
     def on_validation(self, accuracies: Mapping[str, float]) -> None:
-        """Update the student ratio of an untrained student from the validation accuracies (Eq. 20); it never falls."""
+        """Update the student ratio of an untrained student from the validation accuracies (Eq. 20); it never falls.
+
+        Without labels the teacher's predictions stand for the labels: its accuracy is 1, and the student's is the share
+        of images on which both agree.
+        """
         if self._has_untrained_warmup:
             ratio = accuracies["student"] / max(accuracies["teacher_adapted"], 1e-9)
             student_ratio = min(1.0, ratio) ** self.config.untrained_warmup_power

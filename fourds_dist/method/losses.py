@@ -1,4 +1,4 @@
-"""Losses on logits: cross-entropy over labelled images, distillation, class confusion (Eq. 14 to 19, 24)."""
+"""Losses on logits: cross-entropy, distillation, pseudo-labels and class confusion (Eq. 14 to 19, 24, 31)."""
 
 from __future__ import annotations
 
@@ -119,6 +119,33 @@ def confidence_where_teacher_better_unlabelled(
     better_B = confidence_where_teacher_better(from_logits_BK, to_logits_BK, labels_B, mix)
     confidence_B = teacher_confidence(from_logits_BK, labels_B, mix)
     return torch.where(unlabelled(labels_B, mix), better_B, confidence_B)
+
+
+def pseudo_label_loss(
+    from_logits_BK: Float[Tensor, "B K"],
+    to_logits_BK: Float[Tensor, "B K"],
+    counted_B: Bool[Tensor, " B"],
+    *,
+    threshold: float,
+) -> Float[Tensor, ""]:
+    """Return the cross-entropy with the confident classes of another network, balanced over classes (Eq. 31).
+
+    Images count whose largest probability by `from` is at least `threshold` (FixMatch, arXiv 2001.07685). An image of a
+    class has the weight 1 / (images of this class that count), scaled to mean 1, so that frequent pseudo-labels do not
+    outweigh others. The sum is divided by the number of counted images, confident or not: the loss is small while few
+    are confident. No gradient reaches `from`.
+
+    Args:
+        counted_B: mask of the images to use, the unlabelled ones; without any, loss and gradient are 0.
+    """
+    p_BK = F.softmax(from_logits_BK.detach(), dim=1)
+    confidence_B, class_B = p_BK.max(dim=1)
+    is_used_B = (confidence_B >= threshold) & counted_B
+    used_BK = F.one_hot(class_B, p_BK.shape[1]) * is_used_B[:, None]
+    weight_B = is_used_B / used_BK.sum(dim=0).clamp(min=1)[class_B]
+    weight_B = weight_B * is_used_B.sum() / weight_B.sum().clamp(min=1e-8)
+    loss_B = F.cross_entropy(to_logits_BK, class_B, reduction="none")
+    return (weight_B * loss_B).sum() / counted_B.sum().clamp(min=1)
 
 
 def class_confusion(

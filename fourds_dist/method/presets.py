@@ -7,6 +7,7 @@
 | `cross_entropy` | the student alone, from target labels; with `student.start: source` the fine-tuned student         |
 | `distillation`  | plain distillation from the source teacher (arXiv 1503.02531); see `teacher_batch_norm`            |
 | `fitnets`       | distillation and feature distillation (FitNets, arXiv 1412.6550)                                   |
+| `adabn`         | BatchNorm statistics of the target in teacher and student (AdaBN, arXiv 1603.04779), no teaching   |
 
 Two-stage methods are `adapt.method: fine_tune` or `mcc` followed by `distillation`. These keys switch a part off:
 `adapters: false`, `phase_loss: none`, `kd_sample_weight: uniform`, `teacher_batch_norm: frozen`,
@@ -37,4 +38,5 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cross_entropy": _WITHOUT_4DS | {"teacher_batch_norm": "frozen", "kd_weight": 0.0},
     "distillation": _WITHOUT_4DS | {"teacher_batch_norm": "frozen"},
     "fitnets": _WITHOUT_4DS | {"teacher_batch_norm": "frozen", "feature_loss": "all"},
+    "adabn": _WITHOUT_4DS | {"teacher_batch_norm": "adapt", "kd_weight": 0.0},
 }

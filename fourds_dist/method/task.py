@@ -66,4 +66,7 @@ class Task(nn.Module):
         return {}
 
     def on_validation(self, accuracies: Mapping[str, float]) -> None:
-        """Receive the predictors' accuracies, in [0, 1], after each epoch. Default: do nothing."""
+        """Receive the predictors' accuracies, in [0, 1], after each epoch. Default: do nothing.
+
+        Without labels these are shares of images on which a predictor agrees with the teacher.
+        """

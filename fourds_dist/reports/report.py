@@ -63,6 +63,8 @@ def _analysis(run: Run, num_images: int | None) -> tuple[PredictionAnalysis | No
     """Return the run's analysis, or None and the reason."""
     if run.summary is None:
         return None, "the run is not done"
+    if not run.summary.lines[0].target.num_samples:
+        return None, "the test split has no labels"
     try:
         return load_or_analyse(run, num_images=num_images), ""
     except (ValueError, OSError, RuntimeError) as error:
@@ -105,11 +107,20 @@ def verdict(run: Run) -> str:
         return f"This run is not done{reached}. Repeat its command to resume the run."
     lines = {line.network: line for line in summary.lines}
     student, teacher = lines[STUDENT], lines.get(TEACHER)
+    if student.target.value is None:
+        if student.estimate is None:
+            return "The target's test split has no labels, and without a source there is no estimate of the accuracy."
+        return (
+            f"The student's accuracy on the target is estimated at {student.estimate} without labels, "
+            f"{student.estimate.basis}."
+        )
     accuracy = (
         f"The student's accuracy on the target's test split is {student.target.value:.1%} (95 % interval "
         f"{sections.interval(student.target)})"
     )
-    if teacher is None:
+    if student.estimate is not None:
+        accuracy += f"; the estimate without labels is {student.estimate}"
+    if teacher is None or teacher.target.value is None:
         return accuracy + "."
     gain = 100 * (student.target.value - teacher.target.value)
     difference = f"{abs(gain):.1f} points {'above' if gain >= 0 else 'below'} the teacher without adapters"

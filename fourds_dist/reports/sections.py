@@ -13,7 +13,7 @@ from fourds_dist.reports import charts
 from fourds_dist.reports.analysis import STUDENT
 from fourds_dist.reports.charts import Chart
 from fourds_dist.reports.page import ReportSection, ReportTable
-from fourds_dist.runs.accuracy import MEASURE_NAMES, Accuracy
+from fourds_dist.runs.accuracy import LABEL_FREE, MEASURE_NAMES, NOT_SHARES, Accuracy, measure_text, percent
 from fourds_dist.runs.events import EpochEnded, StageStarted, StepLogged
 from fourds_dist.runs.layout import RunFile, display_name
 from fourds_dist.stages.finished_run import Curve, Logged, Run, curve, names_in
@@ -60,31 +60,56 @@ def results(run: Run) -> ReportSection:
         (
             line.network,
             f"{line.num_parameters / 1e6:.2f} M",
-            _percent(line.source.value if line.source else None),
-            _percent(line.target.value),
+            percent(line.source.value if line.source else None),
+            percent(line.target.value),
             interval(line.target),
-            _percent(line.target.mean_per_class),
-            _percent(line.target.macro_f1),
+            *([str(line.estimate or "-")] if summary.estimate else []),
+            percent(line.target.mean_per_class),
+            percent(line.target.macro_f1),
             f"{line.target.images_per_s:.0f}",
         )
         for line in summary.lines
     ]
-    measured = ("source accuracy", "target accuracy", "95 % interval", "balanced accuracy", "macro F1")
+    estimated = ("estimated target accuracy",) if summary.estimate else ()
+    measured = (
+        "source accuracy",
+        "target accuracy",
+        "95 % interval",
+        *estimated,
+        "balanced accuracy",
+        "macro F1",
+    )
     columns = ("network", "parameters", *measured, "images/s")
     networks = [line.network for line in summary.lines]
     strong = networks.index(STUDENT) if STUDENT in networks else None
-    measure = MEASURE_NAMES[summary.selected_by]
-    words = (
-        f"Test split of the target: {summary.lines[0].target.num_samples} images; chance {summary.chance:.1%}. The "
-        f"student has the weights of epoch {summary.selected_epoch}, selected on the validation split by {measure} and "
-        f"loss (validation {measure} {summary.validation_accuracy:.1%}). images/s: inference on one worker."
+    selected = MEASURE_NAMES[summary.selected_by]
+    loss = "" if summary.selected_by in LABEL_FREE else " and loss"
+    value = measure_text(summary.selected_by, summary.validation_accuracy)
+    tested = summary.lines[0].target
+    labelled = (
+        "" if tested.num_samples == tested.num_evaluated else f", {tested.num_samples} of them with a label"
     )
-    return ReportSection("result", "Results", [words], [ReportTable(columns, rows, range(1, 8), strong)])
+    words = [
+        f"Test split of the target: {tested.num_evaluated} images{labelled}; chance {summary.chance:.1%}. The student "
+        f"has the weights of epoch {summary.selected_epoch}, selected on the validation split by {selected}{loss} "
+        f"(validation {selected} {value}). images/s: inference on one worker."
+    ]
+    if summary.estimate:
+        words.append(
+            f"Estimated target accuracy: {summary.estimate.basis}; no target label is used. The interval has the "
+            "errors of both samples and the difference of two estimators (average thresholded confidence, difference "
+            "of confidences); an error that the change of domains causes in both is not in it."
+        )
+    return ReportSection(
+        "result", "Results", words, [ReportTable(columns, rows, range(1, len(columns)), strong)]
+    )
 
 
 def interval(accuracy: Accuracy) -> str:
-    """Return the 95 % confidence interval of an accuracy."""
-    low, high = wilson(accuracy.num_correct, max(1, accuracy.num_samples))
+    """Return the 95 % confidence interval of an accuracy; "-" without labels."""
+    if not accuracy.num_samples:
+        return "-"
+    low, high = wilson(accuracy.num_correct, accuracy.num_samples)
     return f"{low:.1%} to {high:.1%}"
 
 
@@ -99,6 +124,7 @@ def learning(run: Run) -> ReportSection | None:
         wanted += [
             (f"{stage}-losses", f"{title}: training losses", losses, {"log": True}),
             (f"{stage}-accuracy", f"{title}: validation accuracy", accuracies(epochs), {"percent": True}),
+            *_criteria(stage, title, epochs),
             (f"{stage}-validation-losses", f"{title}: validation loss", validation_losses, {"log": True}),
             (f"{stage}-rates", f"{title}: learning rates", rates, {"log": len(rates) > 1}),
         ]
@@ -118,6 +144,20 @@ def learning(run: Run) -> ReportSection | None:
         )
     drawn = line_charts(wanted)
     return ReportSection("learning", "Training curves", words, charts=drawn) if drawn else None
+
+
+def _criteria(stage: str, title: str, epochs: Sequence[EpochEnded]) -> list[WantedChart]:
+    """Return a chart of each label-free criterion of a stage."""
+    names = names_in(v.criteria for epoch in epochs for v in epoch.validation.values())
+    return [
+        (
+            f"{stage}-{by}",
+            f"{title}: {MEASURE_NAMES.get(by, by)}, without labels",  # pyright: ignore[reportArgumentType, reportCallIssue]
+            curves(epochs, lambda e, by=by: {k: v.criteria.get(by) for k, v in e.validation.items()}),
+            {"percent": by in LABEL_FREE and by not in NOT_SHARES},
+        )
+        for by in names
+    ]
 
 
 def speed(run: Run) -> ReportSection | None:
@@ -176,7 +216,3 @@ def repeating(run: Run) -> ReportSection:
         ("Configuration", run.config_text),
     ]
     return ReportSection("repeat", "Reproduction", code=code)
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}"

@@ -8,6 +8,7 @@ from fourds_dist.config.trees import flatten
 from fourds_dist.reports.analysis import ADAPTED, STUDENT, TEACHER
 from fourds_dist.reports.page import ReportPage, ReportSection, ReportTable
 from fourds_dist.reports.sections import WantedChart, accuracies, interval, line_charts
+from fourds_dist.runs.accuracy import percent
 from fourds_dist.stages.finished_run import Run, curve
 
 MOST_CURVES = 6
@@ -22,10 +23,8 @@ def comparison(runs: Sequence[Run]) -> ReportPage:
     num_done = sum(run.summary is not None for run in runs)
     verdict = "None of these runs is done yet."
     if num_done:
-        verdict = (
-            f"Best run: {next(iter(named))}, with a student accuracy of {_accuracy(ordered[0]):.1%} on the target's "
-            "test split."
-        )
+        best = f"a student accuracy of {_shown(ordered[0])} on the target's test split"
+        verdict = f"Best run: {next(iter(named))}, with {best}."
         left = len(runs) - num_done
         verdict += f" {left} {'run is' if left == 1 else 'runs are'} not done." if left else ""
     sections = [_results(named), _differences(named), _curves(named)]
@@ -40,13 +39,13 @@ def _results(runs: Mapping[str, Run]) -> ReportSection:
             continue
         lines = {line.network: line for line in run.summary.lines}
         student = lines[STUDENT]
-        teachers = (f"{lines[n].target.value:.1%}" if n in lines else "-" for n in (TEACHER, ADAPTED))
+        teachers = (percent(lines[n].target.value) if n in lines else "-" for n in (TEACHER, ADAPTED))
         size, speed = f"{student.num_parameters / 1e6:.2f} M", f"{run.summary.train_images_per_s:.0f}"
         others = (student.target.mean_per_class, student.target.macro_f1)
         accuracy = (
-            f"{student.target.value:.1%}",
+            _shown(run),
             interval(student.target),
-            *("-" if value is None else f"{value:.1%}" for value in others),
+            *map(percent, others),
         )
         rows.append((name, *accuracy, *teachers, size, speed, str(run.summary.num_workers)))
     more = ("student parameters", "training images/s", "workers")
@@ -87,6 +86,18 @@ def _curves(runs: Mapping[str, Run]) -> ReportSection | None:
 
 
 def _accuracy(run: Run) -> float:
-    """Return the student's accuracy on the target's test split; -1: the run is not done."""
+    """Return the student's accuracy on the target's test split, or its estimate; negative: none, or not done."""
     lines = run.summary.lines if run.summary else ()
-    return next((line.target.value for line in lines if line.network == STUDENT), -1.0)
+    for line in lines:
+        if line.network == STUDENT:
+            estimated = line.estimate.value if line.estimate else -0.5
+            return estimated if line.target.value is None else line.target.value
+    return -1.0
+
+
+def _shown(run: Run) -> str:
+    """Return the student's accuracy as text, or its estimate."""
+    student = next(line for line in run.summary.lines if line.network == STUDENT) if run.summary else None
+    if student is None:
+        return "-"
+    return str(student.estimate or "-") if student.target.value is None else percent(student.target.value)

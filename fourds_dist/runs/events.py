@@ -119,16 +119,25 @@ class Validation:
     """Results of one network on the validation split.
 
     Args:
-        accuracy: top-1 accuracy over images, from 0 to 1.
+        accuracy: top-1 accuracy over images, from 0 to 1; None without labels.
         loss: mean cross-entropy; None where none was computed.
         mean_per_class: balanced accuracy, the mean of the accuracies of the classes that have images.
         macro_f1: mean of the F1 scores of the classes.
+        criteria: label-free measures by name, where they were computed.
+        selection: value of the label-free measure that selects the stage's epoch; None: a measure of labels selects.
     """
 
-    accuracy: Evaluation
+    accuracy: Evaluation | None
     loss: Evaluation | None = None
     mean_per_class: Evaluation | None = None
     macro_f1: Evaluation | None = None
+    criteria: dict[Text, Evaluation] = field(default_factory=dict)
+    selection: Evaluation | None = None
+
+    @property
+    def compared(self) -> float | None:
+        """The value by which sweeps compare epochs: the label-free measure that selects, or accuracy."""
+        return self.accuracy if self.selection is None else self.selection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +148,7 @@ class EpochEnded(Event):
         epoch: number of passes over the training split so far.
         loss: loss at the last logging step; `images_per_s` likewise.
         validation: network (`layout.Network`) -> results.
-        num_evaluated: number of images of the validation split.
+        num_evaluated: number of labelled images of the validation split; of all its images if none has a label.
         is_best: whether the weights of this epoch are the best so far.
         left_s: estimated seconds of training until the end of the stage.
     """
@@ -160,7 +169,7 @@ class CheckpointSaved(Event):
     """Ray Train has registered a checkpoint; only the driver receives this event.
 
     Args:
-        accuracies: network -> accuracy on the validation split, where the step ends an epoch.
+        accuracies: network -> `Validation.compared`, where the step ends an epoch.
     """
 
     name: ClassVar[str] = "saved"

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from fourds_dist.config.effects import COURSE, PLACE, WEIGHTS
+from fourds_dist.config.effects import COURSE, LOG, PLACE, WEIGHTS
 from fourds_dist.config.section import ConfigError, ConfigSection
 from fourds_dist.config.stage_names import StageName
 from fourds_dist.io.json_text import parse_json
@@ -40,10 +40,18 @@ class RunConfig(ConfigSection):
     seed: Annotated[int, WEIGHTS] = Field(default=0, ge=0)
     """Seed of all randomness: initial weights, order of samples, augmentation."""
 
-    select_by: Annotated[GivenMeasure, WEIGHTS] = "accuracy"
-    """Criterion of the best epoch on the validation split: `accuracy` (top-1), `balanced_accuracy` (unweighted mean of
-    the accuracies of the classes), or `macro_f1` (unweighted mean of the F1 scores of the classes). Among epochs within
-    one standard error of the highest value, the lowest loss decides."""
+    select_by: Annotated[GivenMeasure, WEIGHTS] = "auto"
+    """Criterion of the best epoch on the validation split. `auto`: accuracy if the split has labels that may be used,
+    otherwise a label-free criterion. With labels: `accuracy` (top-1), `balanced_accuracy` (unweighted mean of the
+    accuracies of the classes), or `macro_f1` (unweighted mean of the F1 scores of the classes); among epochs within one
+    standard error of the highest value, the lowest loss decides. Without labels of the target, the highest value of
+    `source_accuracy`, `entropy` (negative), `infomax` (mutual information of images and classes), `snd` (soft
+    neighbourhood density), `bnm` (nuclear norm of the predictions), `agreement` (with the teacher), or `confidence`
+    (estimated accuracy, calibrated on the source); these apply to the stages on the target."""
+
+    criteria: Annotated[Literal["auto", "all"], LOG] = "auto"
+    """`all`: log the label-free criteria and estimate the accuracy on the target in every run; `auto`: only if a
+    label-free criterion selects the epoch, or the validation split has no labels that may be used."""
 
     until: Annotated[StageName, COURSE] = "distill"
     """The last stage to run. `source` trains only the teacher, for use as teacher.checkpoint of other runs."""

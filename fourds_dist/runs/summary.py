@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -11,8 +10,17 @@ from rich.console import Console
 from rich.table import Table
 
 from fourds_dist.io.terminal import words
-from fourds_dist.runs.accuracy import FORMER_MEASURES, MEASURE_NAMES, Accuracy, Measure
+from fourds_dist.runs.accuracy import (
+    FORMER_MEASURES,
+    LABEL_FREE,
+    MEASURE_NAMES,
+    Accuracy,
+    Measure,
+    measure_text,
+    percent,
+)
 from fourds_dist.runs.class_counts import ClassCounts
+from fourds_dist.runs.estimate import Estimate
 from fourds_dist.runs.layout import Network
 
 
@@ -24,6 +32,8 @@ class NetworkResult:
     num_parameters: int
     source: Accuracy | None
     target: Accuracy
+    estimate: Estimate | None = None
+    """Estimated accuracy on the target, which uses no label of it; None: not computed."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +45,9 @@ class RunSummary:
     chance: float
     """Accuracy of guessing, 1 / number of classes."""
     selected_epoch: int
-    """Epoch of distillation with the best validation accuracy; the student has the weights of this epoch."""
-    validation_accuracy: float
+    """Epoch of distillation with the best validation result; the student has the weights of this epoch."""
+    validation_accuracy: float | None
+    """The measure `selected_by` of this epoch; None: no epoch had a finite value."""
     train_images_per_s: float
     """Median over logging steps of the images per second of all workers together, including data loading."""
     num_workers: int
@@ -63,6 +74,7 @@ class RunSummary:
                     line["num_parameters"],
                     Accuracy.from_dict(line["source"]) if line["source"] else None,
                     Accuracy.from_dict(line["target"]),
+                    Estimate.from_dict(line["estimate"]) if line.get("estimate") else None,
                 )
                 for line in values["lines"]
             )
@@ -88,26 +100,64 @@ class RunSummary:
             table.add_row(
                 words(line.network),
                 f"{line.num_parameters / 1e6:.2f} M",
-                f"{line.source.value:.1%}" if line.source else "-",
-                f"{line.target.value:.1%}",
-                _percent(line.target.mean_per_class),
-                _percent(line.target.macro_f1),
+                percent(line.source.value if line.source else None),
+                percent(line.target.value),
+                percent(line.target.mean_per_class),
+                percent(line.target.macro_f1),
                 f"{line.target.images_per_s:.0f}",
             )
         console.print(table)
+        self._show_estimates(console)
         self._show_classes(console)
-        samples = f"{self.lines[0].target.num_samples} target"
+        tested = self.lines[0].target
+        samples = f"{tested.num_evaluated} target"
         if self.lines[0].source:
-            samples += f" and {self.lines[0].source.num_samples} source"
+            samples += f" and {self.lines[0].source.num_evaluated} source"
         workers = f"{self.num_workers} worker{'s' if self.num_workers > 1 else ''}"
         text = (
-            f"{samples} images tested, each once; chance {self.chance:.1%}; balanced (accuracy) and macro F1: of "
-            "the target; img/s: inference, per worker.\n"
-            f"Student of epoch {self.selected_epoch}, chosen on the validation split "
-            f"by {MEASURE_NAMES[self.selected_by]} and loss ({self.validation_accuracy:.1%}); distilled at "
-            f"{self.train_images_per_s:.0f} images/s on {workers}."
+            f"{samples} images tested, each once{self._on_labels()}; chance {self.chance:.1%}; balanced (accuracy) and "
+            "macro F1: of the target; img/s: inference, per worker.\n"
+            f"{self._on_estimate()}Student of epoch {self.selected_epoch}, chosen on the validation split "
+            f"by {self._selection()}; distilled at {self.train_images_per_s:.0f} images/s on {workers}."
         )
         console.print(words(text), soft_wrap=True)
+
+    def _selection(self) -> str:
+        """Return what selected the epoch, with its value, as the part of a sentence."""
+        loss = "" if self.selected_by in LABEL_FREE else " and loss"
+        value = measure_text(self.selected_by, self.validation_accuracy)
+        return f"{MEASURE_NAMES[self.selected_by]}{loss} ({value})"
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """The estimated accuracy of the student on the target; None: not computed."""
+        of_student = (line.estimate for line in self.lines if line.network == Network.STUDENT.display_name)
+        return next(of_student, None)
+
+    def _on_labels(self) -> str:
+        tested = self.lines[0].target
+        if tested.num_samples == tested.num_evaluated:
+            return ""
+        return f" ({tested.num_samples or 'none'} of the target with a label)"
+
+    def _on_estimate(self) -> str:
+        return (
+            f"Estimate of the student: {self.estimate.basis}; no target label is used.\n"
+            if self.estimate
+            else ""
+        )
+
+    def _show_estimates(self, console: Console) -> None:
+        """Print the estimated accuracies on the target beside the measured ones."""
+        if not any(line.estimate for line in self.lines):
+            return
+        title = "accuracy on the target, estimated without its labels"
+        table = Table(title=words(title), title_justify="left")
+        for column in ("network", "estimate", "measured"):
+            table.add_column(column, no_wrap=True, justify="left" if column == "network" else "right")
+        for line in self.lines:
+            table.add_row(words(line.network), str(line.estimate or "-"), percent(line.target.value))
+        console.print(table)
 
     def _show_classes(self, console: Console) -> None:
         """Print the student's results of each class, if there are few classes."""
@@ -123,9 +173,5 @@ class RunSummary:
             table.add_column(column, justify="right")
         columns = (counts.true, counts.recall, counts.precision, counts.f1)
         for name, num, *values in zip(self.classes, *columns, strict=True):
-            table.add_row(words(name), str(num), *map(_percent, values))
+            table.add_row(words(name), str(num), *map(percent, values))
         console.print(table)
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.1%}"

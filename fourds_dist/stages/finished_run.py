@@ -20,7 +20,7 @@ from fourds_dist.runs.events import (
 )
 from fourds_dist.runs.layout import Network, RunFile
 from fourds_dist.runs.run_folder import RunFolder
-from fourds_dist.runs.summary import RunSummary
+from fourds_dist.runs.summary import NetworkResult, RunSummary
 from fourds_dist.stages.settings import Settings
 
 Curve = tuple[list[float], list[float]]
@@ -62,7 +62,7 @@ class Run:
     def __repr__(self) -> str:
         lines = self.summary.lines if self.summary else ()
         student = next((line for line in lines if line.network == Network.STUDENT.display_name), None)
-        return f"Run({self.url!r}" + (f", student {student.target.value:.1%} on target)" if student else ")")
+        return f"Run({self.url!r}{_on_target(student)})"
 
     @property
     def name(self) -> str:
@@ -123,6 +123,15 @@ class Run:
             for event in self.events
             if isinstance(event, Note | StageStopped) or (isinstance(event, StageStarted) and event.step > 0)
         ]
+
+
+def _on_target(student: NetworkResult | None) -> str:
+    """Return the student's accuracy on the target, or the estimate without labels, as the part of a text."""
+    if student is None:
+        return ""
+    if student.target.value is None:
+        return f", student {student.estimate} on target" if student.estimate else ", no labels on target"
+    return f", student {student.target.value:.1%} on target"
 
 
 def curve(events: Iterable[Logged], value_of: Callable[[Logged], float | None]) -> Curve:

@@ -9,16 +9,18 @@ import logging
 
 import torch
 
-from fourds_dist.data import Split, check_same_classes, open_split
+from fourds_dist.data import Split, StreamConfig, check_same_classes, open_split
 from fourds_dist.data.format.manifest import read_manifest
 from fourds_dist.data.io.disk_cache import CacheFolderError
 from fourds_dist.io.url import split_pattern
+from fourds_dist.runs.accuracy import LABEL_FREE
 from fourds_dist.stages.network_inputs import with_network_inputs
 from fourds_dist.stages.preflight_networks import check_networks
-from fourds_dist.stages.runner import SECTION, stage_config, train_splits, train_stream
-from fourds_dist.stages.settings import Settings
+from fourds_dist.stages.runner import train_splits, train_stream
+from fourds_dist.stages.settings import SECTION, Settings, stage_config
 from fourds_dist.stages.sinks.trackers import check_trackers
 from fourds_dist.stages.stages import stages_to_run
+from fourds_dist.stages.target_labels import criterion, has_labels, source_fraction
 from fourds_dist.training.step import NO_CUDA_GRAPH
 from fourds_dist.training.weight_average import PARTITIONED_WEIGHTS
 
@@ -116,7 +118,7 @@ def check_device(settings: Settings, *, on_gpu: bool | None) -> None:
 
 
 def _check_shards(settings: Settings) -> Split:
-    """Check that all splits of both domains are complete, have the same classes, and have the labels for accuracies.
+    """Check that all splits of both domains are complete, have the same classes, and have the labels that they need.
 
     Return the first training split.
     """
@@ -156,18 +158,59 @@ def _log_grey_ranges(first: Split, second: Split) -> None:
 
 
 def _check_labels(settings: Settings) -> None:
-    """Check that the validation and test splits have labels, without which accuracies would be 0."""
-    splits = [("source", "val")] if "source" in stages_to_run(settings) else []
-    if settings.run.until != "source":
-        splits += [("target", "val"), ("target", "test")]
-    for domain, name in splits:
-        url = getattr(settings, domain).url
-        if not any(read_manifest(split_pattern(url)[0]).class_counts[name]):
-            use = "choose the best epoch by" if name == "val" else "test the networks on"
+    """Check that there are labels for the criterion of each stage, and labels to learn from."""
+    stages, target = stages_to_run(settings), settings.target
+    if "source" in stages and not _has_any_label(settings.source, "val"):
+        raise ValueError(
+            f"source.url={settings.source.url} has a 'val' split without a single label, and labels are needed to "
+            "choose the best epoch by; only images of the target may be unlabelled: pack or index that split again, "
+            "with labels"
+        )
+    for stage in stages:
+        if stage == "source":
+            continue
+        key = (
+            "run.select_by"
+            if stage_config(stage, settings).select_by is None
+            else f"{SECTION[stage]}.select_by"
+        )
+        by = criterion(stage, settings)
+        if by not in LABEL_FREE and not _has_any_label(target, "val"):
             raise ValueError(
-                f"{domain}.url={url} has a {name!r} split without a single label, and labels are needed to {use}; only "
-                "training images may be unlabelled: pack or index that split again, with labels"
+                f"{key}={by} needs labels, and target.url={target.url} has a 'val' split without a single label; set "
+                f"{key}=auto, or pack or index that split again, with labels"
             )
+        if by in ("source_accuracy", "confidence") and not _has_any_label(settings.source, "val"):
+            raise ValueError(
+                f"{key}={by} needs labels of the source, and source.url={settings.source.url} has a 'val' split "
+                f"without a single label; set {key}=auto, or pack or index that split again, with labels"
+            )
+    fraction = source_fraction(settings)
+    if settings.adapt.method == "cdan" and (has_labels(target, "train") or not fraction):
+        raise ValueError(
+            "adapt.method=cdan takes labelled images for the source and unlabelled ones for the target: set "
+            "target.labels_per_class=0, source.url, and data.source_fraction above 0 or null"
+        )
+    if has_labels(target, "train") or fraction > 0:
+        return
+    method = settings.method
+    needs = {
+        "adapt": settings.adapt.method == "fine_tune",
+        "distill": not method.needs_teacher and method.preset != "adabn",
+    }
+    for stage in (stage for stage in stages if needs.get(stage)):
+        without_teacher = f"method.preset={settings.method.preset}, without a teacher,"
+        key = "adapt.method=fine_tune" if stage == "adapt" else without_teacher
+        raise ValueError(
+            f"{key} learns from labels only, and target.url={target.url} has no training label that is used; use "
+            "another method, or add labelled source images by source.url and data.source_fraction=0.5"
+        )
+
+
+def _has_any_label(domain: StreamConfig, split: str) -> bool:
+    return domain.url is not None and any(
+        read_manifest(split_pattern(domain.url)[0]).class_counts.get(split, ())
+    )
 
 
 def _check_batches(settings: Settings) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fourds_dist.config.stage_names import StageName
 from fourds_dist.data.stream.order import num_partitions
 from fourds_dist.method import AdaptTeacher, FourDs, SourceClassifiers
 from fourds_dist.method.task import Task
@@ -21,8 +22,7 @@ from fourds_dist.models.weights.metadata import NetworkMetadata
 from fourds_dist.models.weights.networks import build
 from fourds_dist.stages.grey_ranges import grey_ranges_of
 from fourds_dist.stages.network_inputs import conversions, network_inputs
-from fourds_dist.stages.runner import SECTION, StageName, stage_config
-from fourds_dist.stages.settings import Settings
+from fourds_dist.stages.settings import SECTION, Settings, stage_config
 from fourds_dist.stages.stages import stages_to_run
 from fourds_dist.stages.trial_step import (
     FAULTS,
@@ -174,7 +174,13 @@ def _task(
         trained = {name: networks[name] for name in _trained(stage, settings)}
         return SourceClassifiers(trained, conversions(settings))
     if stage == "adapt":
-        return AdaptTeacher(networks["teacher"], settings.adapt, conversions(settings))
+        return AdaptTeacher(
+            networks["teacher"],
+            settings.adapt,
+            conversions(settings),
+            last_stage=stages["teacher"][-1],
+            image_size=network_inputs(settings)["teacher"].image_px,
+        )
     return FourDs(
         networks["teacher"],
         networks["student"],

@@ -26,9 +26,9 @@ from fourds_dist.io.url import split_pattern
 from fourds_dist.runs.layout import DONE, RunFile
 from fourds_dist.runs.run_folder import RunConfig, RunFolder
 from fourds_dist.stages.network_inputs import with_network_inputs
-from fourds_dist.stages.runner import SECTION
-from fourds_dist.stages.settings import Settings
+from fourds_dist.stages.settings import SECTION, Settings
 from fourds_dist.stages.stages import from_source, stages_to_run
+from fourds_dist.stages.target_labels import criterion, source_fraction
 from fourds_dist.training.checkpoint.checkpoint_store import FolderStore
 
 FILES = ("teacher.checkpoint", "teacher.start", "student.start")
@@ -54,17 +54,26 @@ def depends_on(settings: Settings, stage: StageName, effects: Collection[Effect]
     Keys of networks that the stage does not train, and of domains that it does not read, are excluded.
     """
     values = dict(flatten(settings.model_dump(mode="json")))
-    for section in SECTION.values():  # null and the run's criterion select the same epoch
-        values[f"{section}.select_by"] = values[f"{section}.select_by"] or values["run.select_by"]
+    resolved = _resolved(settings, stage)  # null, auto and the value that they stand for are the same
+    values |= resolved
     excluded: list[str] = []
     if stage == "source":
         has_teacher = settings.teacher.checkpoint is not None
         excluded += ["teacher."] if has_teacher else ["teacher.checkpoint"]
         excluded += [] if settings.student.start == "source" else ["student."]
-    elif settings.data.source_fraction == 0:
+    elif resolved["data.source_fraction"] == 0:
         excluded += ["source."]
     keys = keys_with(Settings, effects, stage)
     return {key: values[key] for key in keys if not key.startswith(tuple(excluded))}
+
+
+def _resolved(settings: Settings, stage: StageName) -> dict[str, Any]:
+    """Return the values of the keys that depend on the data's labels; as with labels, if the data cannot be read."""
+    try:
+        by, fraction = criterion(stage, settings), source_fraction(settings)
+    except (ValueError, OSError):  # the preflight refuses such data with a clear message
+        by, fraction = "accuracy", settings.data.source_fraction or 0.0
+    return {"run.select_by": by, f"{SECTION[stage]}.select_by": by, "data.source_fraction": fraction}
 
 
 def begun_stages(folder: RunFolder, settings: Settings) -> list[StageName]:

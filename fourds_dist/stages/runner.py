@@ -33,35 +33,25 @@ from fourds_dist.method.task import Task
 from fourds_dist.models.backbones import BackboneConfig
 from fourds_dist.models.weights.metadata import NetworkMetadata
 from fourds_dist.models.weights.networks import metadata
-from fourds_dist.runs.accuracy import Accuracy, Measure
+from fourds_dist.runs.accuracy import LABEL_FREE, MEASURE_NAMES, Accuracy, Measure
 from fourds_dist.runs.events import Event, Note, Sink, StageEnded, StageStarted, StepLogged
 from fourds_dist.runs.run_folder import MetricsFile, RunFolder
 from fourds_dist.stages.grey_ranges import grey_ranges_of
+from fourds_dist.stages.label_free import evaluate_label_free
 from fourds_dist.stages.network_inputs import conversions, network_inputs
-from fourds_dist.stages.settings import Settings
+from fourds_dist.stages.settings import Settings, stage_config
 from fourds_dist.stages.sinks.trackers import trackers
+from fourds_dist.stages.target_labels import computes_criteria, criterion, has_labels, source_fraction
 from fourds_dist.stages.trial_step import freeze_unreached
 from fourds_dist.training.checkpoint.checkpoint_store import CheckpointStore
+from fourds_dist.training.criteria import StatisticsCollector
 from fourds_dist.training.distributed.world import World
 from fourds_dist.training.evaluate import ImagesOfBatch, evaluate
-from fourds_dist.training.loop import LoopHooks, StageConfig, fit
+from fourds_dist.training.loop import LoopHooks, fit
 from fourds_dist.training.step import TrainStep
 from fourds_dist.training.stop_signals import StopSignal
 from fourds_dist.training.strategies.build import make_strategy
 from fourds_dist.training.train_state import Best
-
-SECTION: dict[StageName, str] = {"source": "source_stage", "adapt": "adapt_stage", "distill": "distill_stage"}
-"""The section of each stage in the configuration, with its length and learning rates."""
-
-
-def stage_config(name: StageName, settings: Settings) -> StageConfig:
-    """Return the section of a stage."""
-    return getattr(settings, SECTION[name])
-
-
-def criterion(name: StageName, settings: Settings) -> Measure:
-    """Return the measure that selects the best epoch of a stage."""
-    return stage_config(name, settings).select_by or settings.run.select_by
 
 
 def train_splits(name: StageName, settings: Settings) -> dict[str, Split]:
@@ -70,7 +60,7 @@ def train_splits(name: StageName, settings: Settings) -> dict[str, Split]:
     if name == "source":
         return {"source": open_split(settings.source, "train", seed=seed)}
     splits = {"target": open_split(settings.target, "train", seed=seed)}
-    if settings.data.source_fraction > 0:
+    if source_fraction(settings) > 0:
         splits["source"] = open_split(settings.source, "train", seed=seed)
     return splits
 
@@ -85,9 +75,12 @@ def train_stream(
     device: torch.device | None = None,
 ) -> TrainStream:
     """Return a rank's part of a stage's batches."""
+    data = settings.data
+    if len(splits) > 1:
+        data = data.model_copy(update={"source_fraction": source_fraction(settings)})
     return TrainStream(
         splits,
-        settings.data,
+        data,
         global_batch_size=stage_config(name, settings).global_batch_size,
         rank=rank,
         world_size=world_size,
@@ -131,10 +124,21 @@ class StageRunner:
         """Return a split of `settings.source` or `settings.target`."""
         return open_split(domain, split, seed=self.settings.run.seed)
 
-    def fit(self, task: Task, monitored: str, domain: StreamConfig) -> tuple[Best, TrainStep, list[float]]:
+    def fit(
+        self,
+        task: Task,
+        monitored: str,
+        domain: StreamConfig,
+        *,
+        reference: tuple[str, Predictor] | None = None,
+    ) -> tuple[Best, TrainStep, list[float]]:
         """Train on the domain and select the best epoch on its validation split.
 
         The task is unwrapped afterwards, on this worker's device.
+
+        Args:
+            reference: name of the network with which the others are compared for `agreement`, and the network, which
+                is evaluated too where criteria are computed; None: the stage computes no criteria.
 
         Returns:
             The best epoch, the training step, and the images/s of every logging interval.
@@ -150,9 +154,10 @@ class StageRunner:
             "frozen weights": fingerprint_of([p for p in task.parameters() if not p.requires_grad]),
         }
         if domain.class_weights == "balanced":
-            task.class_weights = class_weights_of(splits, data.source_fraction)
+            task.class_weights = class_weights_of(splits, source_fraction(settings))
         freeze_unreached(task, num_images=2, side_px=data.crop_px, notify=self.notify)
-        self._report_absent_classes(domain, "val")
+        by = criterion(self.name, settings)
+        self._report_labels(domain, by)
         num_steps = config.epochs * stream.num_steps_per_epoch
         strategy = make_strategy(
             settings.launch.strategy,
@@ -176,27 +181,33 @@ class StageRunner:
                 int(np.random.SeedSequence((settings.run.seed, world.rank)).generate_state(1)[0])
             )
         rates: list[float] = []
+        in_step_px = data.crop_px if strategy.in_step else None
+
+        def validate() -> dict[str, Accuracy]:
+            if reference is None or not computes_criteria(self.name, settings):
+                return self.evaluate(task.predictors(), domain, "val", step, in_step_px=in_step_px)
+            predictors = task.predictors() | dict([reference])
+            return evaluate_label_free(
+                self, predictors, "val", step, reference=reference[0], in_step_px=in_step_px
+            )[0]
+
         best = fit(
             task,
             step,
             strategy,
             stream,
-            lambda: self.evaluate(
-                task.predictors(),
-                domain,
-                "val",
-                step,
-                in_step_px=data.crop_px if strategy.in_step else None,
-            ),
+            validate,
             LoopHooks(
                 self._store, self._emitter(rates), self._stop, self.folder.write_json, self._all_restart_notes
             ),
-            config=config.model_copy(update={"select_by": criterion(self.name, settings)}),
+            config=config,
             monitored=monitored,
             identity=identity,
             world=world,
             log_every_steps=settings.step.log_every_steps,
             max_nonfinite_steps=settings.step.max_nonfinite_steps,
+            select_by=by,
+            uses_labels=has_labels(domain, "val"),
         )
         return best, step, rates
 
@@ -233,8 +244,9 @@ class StageRunner:
         step: ImagesOfBatch,
         *,
         in_step_px: int | None = None,
+        collector: StatisticsCollector | None = None,
     ) -> dict[str, Accuracy]:
-        """Return the accuracies on one split, over all workers."""
+        """Return the accuracies on one split, over all workers; `collector` receives the logits."""
         images = self.split(domain, split)
         decoded_cache = self._decoded_caches.setdefault(images.fingerprint, DecodedCache(self._budget))
         batches = evaluation_batches(
@@ -246,7 +258,15 @@ class StageRunner:
             decoded_cache=decoded_cache,
         )
         num_classes = len(images.classes)
-        return evaluate(predictors, batches, step, self.world, num_classes=num_classes, in_step_px=in_step_px)
+        return evaluate(
+            predictors,
+            batches,
+            step,
+            self.world,
+            num_classes=num_classes,
+            in_step_px=in_step_px,
+            collector=collector,
+        )
 
     def needs(self, network: BackboneConfig, classes: tuple[str, ...]) -> NetworkMetadata:
         """Return the metadata that the run requires of a network, for comparison with files of weights."""
@@ -264,6 +284,23 @@ class StageRunner:
         grey_range, own = self.split(domain, "train").grey_range, network.network_input(self.settings.data)
         preprocessing = Preprocessing.of(self.settings.data, grey_range, own)
         return metadata(network, classes, preprocessing=preprocessing.to_json(), **more)
+
+    def _report_labels(self, domain: StreamConfig, by: Measure) -> None:
+        """Report what follows from labels that are missing or not used."""
+        if not has_labels(domain, "val"):
+            why = "are not used" if domain.validation_labels == "ignore" else "are missing"
+            self.notify(
+                f"{domain.url}: the labels of its 'val' split {why}; the best epoch is selected by {MEASURE_NAMES[by]} "
+                "(run.select_by)"
+            )
+        elif by not in LABEL_FREE:
+            self._report_absent_classes(domain, "val")
+        fraction = source_fraction(self.settings) if self.name != "source" else 0.0
+        if fraction and self.settings.data.source_fraction is None:
+            self.notify(
+                f"data.source_fraction={fraction:g}: no training label of the target is used, so {fraction:.0%} of "
+                "every batch are labelled source images; give data.source_fraction for another share"
+            )
 
     def _report_absent_classes(self, domain: StreamConfig, split: Literal["val", "test"]) -> None:
         """Report the classes without labelled images in a split."""

@@ -14,17 +14,23 @@ from pydantic import Field, model_validator
 from fourds_dist.config.effects import EACH_SAYS, LOG, PLACE, SPEED, WEIGHTS
 from fourds_dist.config.loading import builtin_config
 from fourds_dist.config.section import ConfigError, ConfigSection
+from fourds_dist.config.stage_names import StageName
 from fourds_dist.config.trees import flatten
 from fourds_dist.data import DataConfig, StreamConfig
 from fourds_dist.io.storage import is_url, join, plain
 from fourds_dist.method import AdaptConfig, MethodConfig
 from fourds_dist.models.weights.networks import StudentConfig, TeacherConfig
 from fourds_dist.models.weights.published import is_published
+from fourds_dist.runs.accuracy import LABEL_FREE
 from fourds_dist.runs.run_folder import RunConfig
 from fourds_dist.stages.launch_config import LaunchConfig
 from fourds_dist.stages.sinks.tracking_config import TrackingConfig
 from fourds_dist.training.loop import MOST_IMAGES, StageConfig
 from fourds_dist.training.step import StepConfig
+
+SECTION: dict[StageName, str] = {"source": "source_stage", "adapt": "adapt_stage", "distill": "distill_stage"}
+"""The section of each stage in the configuration, with its length and learning rates."""
+TARGET_STAGES: tuple[StageName, ...] = ("adapt", "distill")
 
 
 class SourceStageConfig(StageConfig):
@@ -89,24 +95,62 @@ class Settings(ConfigSection):
 
     @model_validator(mode="after")
     def _check_mixture(self) -> Settings:
-        if self.data.source_fraction > 0 and self.source.url is None:
+        if self.data.source_fraction and self.source.url is None:
             raise ValueError("data.source_fraction > 0 needs source.url")
         return self
 
     @model_validator(mode="after")
     def _check_adapting(self) -> Settings:
-        has_labels = self.target.labels_per_class != 0 or self.data.source_fraction > 0
+        fraction = self.data.source_fraction
+        adds_source = self.source.url is not None if fraction is None else fraction > 0
+        has_labels = self.target.labels_per_class != 0 or adds_source
         if self.adapt.method != "none" and not has_labels:
             raise ValueError(
                 f"adapt.method={self.adapt.method} needs labels: target.labels_per_class above 0, or labelled source "
-                "images by data.source_fraction above 0"
+                "images by source.url and data.source_fraction above 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_criteria(self) -> Settings:
+        if self.source.validation_labels == "ignore":
+            raise ValueError(
+                "source.validation_labels=ignore: the source's labels are needed; set target.validation_labels"
+            )
+        if (by := self.source_stage.select_by) in LABEL_FREE:
+            raise ValueError(
+                f"source_stage.select_by={by} is for images without labels, which the source has; use accuracy"
+            )
+        stages = {
+            f"{SECTION[stage]}.select_by": stage_config(stage, self).select_by for stage in TARGET_STAGES
+        }
+        given = {
+            key: by for key, by in {"run.select_by": self.run.select_by, **stages}.items() if by is not None
+        }
+        for key, by in given.items():
+            if by in ("source_accuracy", "confidence") and self.source.url is None:
+                raise ValueError(f"{key}={by} needs labelled source images: set source.url, or use auto")
+            if by == "agreement" and key != "adapt_stage.select_by" and not self.method.needs_teacher:
+                raise ValueError(
+                    f"{key}=agreement needs a teacher, and method.preset={self.method.preset} trains without one; use "
+                    "auto"
+                )
+            if by not in ("auto", *LABEL_FREE) and self.target.validation_labels == "ignore":
+                raise ValueError(
+                    f"{key}={by} needs the labels that target.validation_labels=ignore hides; use auto, or set "
+                    "target.validation_labels=use"
+                )
         return self
 
     @property
     def run_url(self) -> str:
         """Return the path or URL of the run's folder."""
         return join(self.run.dir, self.run.name)
+
+
+def stage_config(name: StageName, settings: Settings) -> StageConfig:
+    """Return the section of a stage."""
+    return getattr(settings, SECTION[name])
 
 
 def relative_inputs(settings: Settings) -> dict[str, str]:

@@ -11,6 +11,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,19 +26,23 @@ from fourds_dist.models.weights.files import read_file
 from fourds_dist.models.weights.loading import encode_weights, load_weights
 from fourds_dist.models.weights.metadata import NetworkMetadata
 from fourds_dist.models.weights.networks import build, build_initialised
-from fourds_dist.runs.accuracy import MOST_CLASSES
+from fourds_dist.runs.accuracy import LABEL_FREE, MOST_CLASSES
+from fourds_dist.runs.estimate import Estimate
 from fourds_dist.runs.events import Sink
 from fourds_dist.runs.layout import DONE, Network, RunFile, display_name
 from fourds_dist.runs.run_folder import RunFolder
 from fourds_dist.runs.summary import NetworkResult, RunSummary
+from fourds_dist.stages.label_free import evaluate_label_free
 from fourds_dist.stages.network_inputs import described, predictor
 from fourds_dist.stages.probe import freeze_before_last_stage, probe_teacher
-from fourds_dist.stages.runner import StageRunner, criterion
+from fourds_dist.stages.runner import StageRunner
 from fourds_dist.stages.settings import Settings
+from fourds_dist.stages.target_labels import computes_criteria, criterion, has_labels
 from fourds_dist.training.checkpoint.checkpoint_store import CheckpointStore
 from fourds_dist.training.distributed.world import World
 from fourds_dist.training.evaluate import PlainImages
 from fourds_dist.training.stop_signals import StopSignal, never
+from fourds_dist.training.train_state import Best
 
 SWITCH_INTERVAL_S = 1e-4
 """Seconds for which a decoding thread may hold the GIL while the training loop waits. The loop releases the GIL at
@@ -169,9 +174,11 @@ def check_teacher_accuracy(stage: StageRunner, url: str) -> None:
     predict = predictor(teacher, stage.conversions.get("teacher"))
     accuracy = stage.evaluate({"teacher": predict}, domain, "val", images)["teacher"]
     chance = 1 / len(classes)
+    if accuracy.value is None:
+        return  # the split has no labels
     value = accuracy.value if accuracy.mean_per_class is None else accuracy.mean_per_class
-    margin = max(2 * math.sqrt(chance * (1 - chance) / max(1, accuracy.num_samples)), 0.1 * (1 - chance))
-    if accuracy.num_samples and value <= chance + margin:
+    margin = max(2 * math.sqrt(chance * (1 - chance) / accuracy.num_samples), 0.1 * (1 - chance))
+    if value <= chance + margin:
         stage.notify(
             f"teacher.checkpoint: {url} has an accuracy of {value:.1%} on {domain.url}'s validation split (mean over "
             f"classes), and chance is {chance:.1%}; check that its classes have the order of the data's, and that "
@@ -183,7 +190,7 @@ def train_on_source(stage: StageRunner) -> None:
     """Train the teacher (unless given) and the student (if it starts from the source) on the source shards."""
     settings, classes = stage.settings, stage.split(stage.settings.source, "train").classes
     networks: dict[str, nn.Module] = {}
-    accuracies: dict[str, float] = {}
+    selected: dict[str, dict[str, Any]] = {}
     frozen: list[nn.Module] = []
     layers, epoch = settings.source_stage.train, 0
     if settings.teacher.checkpoint is None:
@@ -199,7 +206,8 @@ def train_on_source(stage: StageRunner) -> None:
         )
         if layers != "all" and not stage.has_checkpoint():
             probe = probe_teacher(stage, teacher)
-            accuracies[Network.TEACHER], _ = probe.accuracy.measured(criterion("source", settings))
+            value, _ = probe.accuracy.measured(criterion("source", settings))
+            selected[Network.TEACHER.value] = {"validation_accuracy": value}
         if layers == "last_stage":
             frozen = freeze_before_last_stage(stage, teacher)
     if settings.student.start == "source":
@@ -210,7 +218,7 @@ def train_on_source(stage: StageRunner) -> None:
         monitored = next(iter(trained))
         task = SourceClassifiers(trained, stage.conversions, frozen)
         best, _, _ = stage.fit(task, monitored, settings.source)
-        accuracies[monitored], epoch = best.accuracy, best.epoch
+        selected[monitored], epoch = _selected("source", stage, best), best.epoch
     else:
         stage.end_without_training()
     if stage.world.is_main:
@@ -220,25 +228,30 @@ def train_on_source(stage: StageRunner) -> None:
         }
         for name, network in networks.items():
             config, file = configs[Network(name)]
-            of_network = {"validation_accuracy": accuracies[name]} if name in accuracies else {}
-            metadata = stage.about(config, classes, domain=settings.source.url, **of_network)
+            metadata = stage.about(config, classes, domain=settings.source.url, **selected.get(name, {}))
             stage.folder.write_bytes(file, encode_weights(network.state_dict(), metadata))
-        first = next(iter(accuracies.values()))
-        stage.folder.write_json(DONE["source"], {"epoch": epoch, "validation_accuracy": first})
+        first = next(iter(selected.values()))
+        stage.folder.write_json(DONE["source"], {"epoch": epoch, **first})
 
 
 def adapt_to_target(stage: StageRunner) -> None:
     """Train the whole teacher on the target shards, for two-stage methods."""
     settings, classes = stage.settings, stage.split(stage.settings.target, "train").classes
     teacher = load_teacher(stage, source_teacher(settings, stage.folder), classes)
-    task = AdaptTeacher(teacher, settings.adapt, stage.conversions)
-    best, _, _ = stage.fit(task, "teacher", settings.target)
+    before = predictor(deepcopy(teacher).to(stage.world.device).eval(), stage.conversions.get("teacher"))
+    task = AdaptTeacher(
+        teacher,
+        settings.adapt,
+        stage.conversions,
+        last_stage=stage_names(settings.teacher, teacher)[-1],
+        image_size=stage.inputs["teacher"].image_px,
+    )
+    best, _, _ = stage.fit(task, "teacher", settings.target, reference=(Network.TEACHER_SOURCE, before))
     if stage.world.is_main:
-        metadata = stage.about(
-            settings.teacher, classes, validation_accuracy=best.accuracy, domain=settings.target.url
-        )
+        selected = _selected("adapt", stage, best)
+        metadata = stage.about(settings.teacher, classes, domain=settings.target.url, **selected)
         stage.folder.write_bytes(RunFile.TEACHER_ADAPTED, encode_weights(teacher.state_dict(), metadata))
-        stage.folder.write_json(DONE["adapt"], {"epoch": best.epoch, "validation_accuracy": best.accuracy})
+        stage.folder.write_json(DONE["adapt"], {"epoch": best.epoch, **selected})
 
 
 def distil_on_target(stage: StageRunner) -> None:
@@ -273,22 +286,27 @@ def distil_on_target(stage: StageRunner) -> None:
         student_untrained=is_untrained,
         inputs=stage.conversions,
     )
-    best, step, rates = stage.fit(task, Network.STUDENT, settings.target)
+    adapted_teacher = task.predictors()[Network.TEACHER_ADAPTED]
+    reference = (Network.TEACHER_ADAPTED, adapted_teacher)
+    best, step, rates = stage.fit(task, Network.STUDENT, settings.target, reference=reference)
 
     predictors: dict[str, Predictor] = {
         name: predictor(network.to(world.device).eval(), stage.conversions.get(ROLE[name]))
         for name, network in untouched.items()
     }
-    adapted_teacher = task.predictors()[Network.TEACHER_ADAPTED]
     distilled = predictor(student, stage.conversions.get("student"))
     predictors |= {Network.TEACHER_ADAPTED: adapted_teacher, Network.STUDENT: distilled}
-    target = stage.evaluate(predictors, settings.target, "test", step)
+    estimates: dict[str, Estimate] = {}
+    if computes_criteria("distill", settings) or not has_labels(settings.target, "test"):
+        target, estimates = evaluate_label_free(stage, predictors, "test", step, reference=reference[0])
+    else:
+        target = stage.evaluate(predictors, settings.target, "test", step)
     has_source = settings.source.url is not None
     source = stage.evaluate(predictors, settings.source, "test", step) if has_source else {}
     if not world.is_main:
         return
-    more = {"validation_accuracy": best.accuracy, "domain": settings.target.url}
-    metadata = stage.about(settings.student, classes, **more)
+    selected = _selected("distill", stage, best)
+    metadata = stage.about(settings.student, classes, domain=settings.target.url, **selected)
     stage.folder.write_bytes(RunFile.STUDENT, encode_weights(student.state_dict(), metadata))
     adapted = {
         name: value
@@ -306,18 +324,33 @@ def distil_on_target(stage: StageRunner) -> None:
     summary = RunSummary(
         run=settings.run.name,
         lines=tuple(
-            NetworkResult(display_name(network), sizes[network], source.get(network), target[network])
+            NetworkResult(
+                display_name(network),
+                sizes[network],
+                source.get(network),
+                target[network],
+                estimates.get(network),
+            )
             for network in predictors
         ),
         chance=1 / len(classes),
         selected_epoch=best.epoch,
-        validation_accuracy=best.accuracy,
+        validation_accuracy=best.accuracy if math.isfinite(best.accuracy) else None,
         train_images_per_s=statistics.median(rates) if rates else 0.0,
         num_workers=world.size,
         selected_by=criterion("distill", settings),
         classes=classes if len(classes) <= MOST_CLASSES else (),
     )
     stage.folder.write_json(RunFile.SUMMARY, summary.as_dict())
+
+
+def _selected(name: StageName, stage: StageRunner, best: Best) -> dict[str, Any]:
+    """Return the value that selected the best epoch, by its name in files of weights."""
+    by = criterion(name, stage.settings)
+    value = best.accuracy if math.isfinite(best.accuracy) else None
+    if by in LABEL_FREE:
+        return {"selected_by": by, "validation_value": value}
+    return {"validation_accuracy": value}
 
 
 RUN: dict[StageName, Callable[[StageRunner], None]] = {

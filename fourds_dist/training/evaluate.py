@@ -18,7 +18,11 @@ from fourds_dist.method.fourds import Predictor
 from fourds_dist.method.losses import UNLABELLED
 from fourds_dist.runs.accuracy import Accuracy
 from fourds_dist.runs.class_counts import ClassCounts
+from fourds_dist.training.criteria import StatisticsCollector
 from fourds_dist.training.distributed.world import World
+
+_BLANK = ["blank image, in no split"]
+"""Keys of a batch that only takes part in the forward passes of other ranks."""
 
 
 @runtime_checkable
@@ -65,6 +69,7 @@ def evaluate(
     *,
     num_classes: int,
     in_step_px: int | None = None,
+    collector: StatisticsCollector | None = None,
 ) -> dict[str, Accuracy]:
     """Return the accuracy of every predictor on a split, from the batches of all ranks.
 
@@ -74,6 +79,7 @@ def evaluate(
         num_classes: number of classes of the data.
         in_step_px: side of the images in pixels if every forward pass needs all ranks, as with partitioned weights.
             Ranks without further batches then process zero images. None: forward passes are independent.
+        collector: receives the logits of every image, for label-free criteria; None: nothing is collected.
     """
     # Counts are integers, exact in float64: by predictor and class, correct and all predictions; then samples by class.
     counts = torch.zeros(2 * len(predictors) + 1, num_classes, dtype=torch.float64, device=world.device)
@@ -81,11 +87,13 @@ def evaluate(
     num_images, seconds = 0, [0.0] * len(predictors)
     for batch in batches if in_step_px is None else _as_many(batches, world, in_step_px):
         images, labels = step.images(batch), batch.labels.to(world.device)
+        outputs: dict[str, Tensor] = {}
         labelled = labels != UNLABELLED
         classes = labels.clamp(min=0)
         counts[-1].index_add_(0, classes, labelled.double())
-        num_images += len(labels)
-        for i, predict in enumerate(predictors.values()):
+        is_blank = batch.keys == _BLANK
+        num_images += 0 if is_blank else len(labels)
+        for i, (name, predict) in enumerate(predictors.items()):
             start = time.perf_counter()
             autocast = torch.autocast(world.device.type, torch.bfloat16, enabled=step.autocast)
             with autocast, step.without_compilation():
@@ -100,16 +108,21 @@ def evaluate(
             losses[i] += F.cross_entropy(
                 logits.float(), labels, ignore_index=UNLABELLED, reduction="sum"
             ).double()
-    totals = world.sum(torch.cat([counts.flatten(), losses])).cpu()
+            outputs[name] = logits
+        if collector is not None and not is_blank:
+            collector.add(outputs, batch.labels, batch.keys)
+    num = torch.tensor([num_images], dtype=torch.float64, device=world.device)
+    totals = world.sum(torch.cat([counts.flatten(), losses, num])).cpu()
     *of_predictors, true = totals[: counts.numel()].view(counts.shape).numpy()
     return {
         name: Accuracy.of(
             ClassCounts(of_predictors[2 * i], true, of_predictors[2 * i + 1]),
             images_per_s=num_images / s if s else 0.0,
             loss=loss,
+            num_images=round(float(totals[-1])),
         )
         for i, (name, loss, s) in enumerate(
-            zip(predictors, totals[counts.numel() :].tolist(), seconds, strict=True)
+            zip(predictors, totals[counts.numel() : -1].tolist(), seconds, strict=True)
         )
     }
 
@@ -119,7 +132,7 @@ def _as_many(batches: Iterable[Batch], world: World, side_px: int) -> Iterator[B
     own = iter(batches)
     no = torch.zeros(1, dtype=torch.bool)
     blank = Batch(
-        torch.zeros(1, 3, side_px, side_px, dtype=torch.uint8), torch.tensor([UNLABELLED]), no, [""]
+        torch.zeros(1, 3, side_px, side_px, dtype=torch.uint8), torch.tensor([UNLABELLED]), no, _BLANK
     )
     while True:
         batch = next(own, None)

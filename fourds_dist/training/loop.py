@@ -17,7 +17,7 @@ from fourds_dist.config.effects import COURSE, WEIGHTS
 from fourds_dist.config.section import ConfigSection
 from fourds_dist.data import TrainStream
 from fourds_dist.method.task import Task
-from fourds_dist.runs.accuracy import Accuracy, GivenMeasure
+from fourds_dist.runs.accuracy import LABEL_FREE, Accuracy, GivenMeasure, Measure
 from fourds_dist.runs.events import Note, Sink, StageEnded, StageStarted, StageStopped
 from fourds_dist.training.checkpoint.checkpoint_store import CheckpointStore
 from fourds_dist.training.device_prefetch import prefetch_to_device
@@ -90,6 +90,8 @@ def fit(
     world: World,
     log_every_steps: int,
     max_nonfinite_steps: int = 0,
+    select_by: Measure = "accuracy",
+    uses_labels: bool = True,
 ) -> Best:
     """Train `task` from the newest checkpoint to the end of its epochs; afterwards it is unwrapped and has the best
     weights.
@@ -97,7 +99,9 @@ def fit(
     Args:
         strategy: has wrapped the task, for `train_step`.
         validate: evaluates the task's predictors on the validation split; a collective call.
-        monitored: predictor whose validation accuracy and loss determine the best weights.
+        monitored: predictor whose validation results determine the best weights.
+        select_by: measure of the best weights; the loss decides between close epochs only with a measure of labels.
+        uses_labels: whether the task receives accuracies of validation labels, or shares of agreement.
         identity: names of model and data; a checkpoint with another identity is refused.
 
     Raises:
@@ -167,15 +171,20 @@ def fit(
             with average.in_task():
                 accuracies = validate()
             task.train()
-            value, error = accuracies[monitored].measured(config.select_by or "accuracy")
+            value, error = accuracies[monitored].measured(select_by)
             loss, epoch = accuracies[monitored].loss_or_infinity, step // steps_per_epoch
+            if select_by in LABEL_FREE:
+                loss = None
             train_state.best = train_state.best.after(
                 value, error, loss, step, epoch, lambda: average.replaced(strategy.weights())
             )
-            values = {name: accuracy.value for name, accuracy in accuracies.items()}
-            task.on_validation(values)
+            task.on_validation(_relative_accuracies(accuracies, uses_labels=uses_labels))
             guard.keep_buffers()
-            emit(meter.epoch_event(step, accuracies, is_best=train_state.best.step == step))
+            ended = meter.epoch_event(
+                step, accuracies, is_best=train_state.best.step == step, select_by=select_by
+            )
+            emit(ended)
+            values = {name: v.compared for name, v in ended.validation.items() if v.compared is not None}
 
         if saves or reason:
             state = capture(task, strategy, average, train_state, identity, world)
@@ -192,6 +201,18 @@ def fit(
     strategy.unwrap()
     task.eval()
     return train_state.best
+
+
+def _relative_accuracies(accuracies: dict[str, Accuracy], *, uses_labels: bool) -> dict[str, float]:
+    """Return the accuracies for the task, or the shares of images on which each network agrees with the teacher.
+
+    Networks without a value are left out.
+    """
+    if uses_labels:
+        found = {name: accuracy.value for name, accuracy in accuracies.items()}
+    else:
+        found = {name: (accuracy.criteria or {}).get("agreement") for name, accuracy in accuracies.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _emit_start(

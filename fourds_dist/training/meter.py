@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fourds_dist.data import TrainStream
 from fourds_dist.method.fourds import Output
-from fourds_dist.runs.accuracy import Accuracy
+from fourds_dist.runs.accuracy import LABEL_FREE, Accuracy, Measure
 from fourds_dist.runs.events import EpochEnded, StepLogged, TimeShares, Validation
 from fourds_dist.training.device_idle import DeviceIdle
 from fourds_dist.training.distributed.world import World
@@ -172,8 +172,14 @@ class Meter:
         torch.cuda.synchronize(self._world.device)
         return time.perf_counter() - start
 
-    def epoch_event(self, step: int, accuracies: dict[str, Accuracy], *, is_best: bool) -> EpochEnded:
-        """Return the event of an epoch's end, and restart the clock so that evaluation does not count as training."""
+    def epoch_event(
+        self, step: int, accuracies: dict[str, Accuracy], *, is_best: bool, select_by: Measure = "accuracy"
+    ) -> EpochEnded:
+        """Return the event of an epoch's end, and restart the clock so that evaluation does not count as training.
+
+        Args:
+            select_by: measure that selects the epoch.
+        """
         rate = self._last_images_per_s
         left_s = (self._num_steps - step) * self._global_batch_size / rate if rate else 0.0
         event = EpochEnded(
@@ -182,10 +188,17 @@ class Meter:
             loss=self._last_loss,
             images_per_s=rate,
             validation={
-                name: Validation(accuracy.value, accuracy.loss, accuracy.mean_per_class, accuracy.macro_f1)
+                name: Validation(
+                    accuracy.value,
+                    accuracy.loss,
+                    accuracy.mean_per_class,
+                    accuracy.macro_f1,
+                    accuracy.criteria or {},
+                    accuracy.measured(select_by)[0] if select_by in LABEL_FREE else None,
+                )
                 for name, accuracy in accuracies.items()
             },
-            num_evaluated=next(iter(accuracies.values())).num_samples,
+            num_evaluated=(first := next(iter(accuracies.values()))).num_samples or first.num_evaluated,
             is_best=is_best,
             left_s=left_s,
         )

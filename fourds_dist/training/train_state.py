@@ -14,6 +14,7 @@ one, bit for bit on CPUs in float32. With another number, all ranks use the mean
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,19 +35,21 @@ class Best:
     """The best weights so far on the validation split.
 
     Candidates are the epochs within one standard error of the highest accuracy so far. Among these the lowest
-    validation loss decides, since on small splits many epochs have equal accuracies but different losses.
+    validation loss decides, since on small splits many epochs have equal accuracies but different losses. Label-free
+    measures have no error and no loss: their highest value decides. An epoch whose measure is NaN is selected only
+    while no other epoch has a number.
     """
 
-    accuracy: float = -1.0
-    """Accuracy on the validation split, by the stage's `select_by`."""
+    accuracy: float = -math.inf
+    """Value of the stage's `select_by` on the validation split; any real number for label-free measures."""
     step: int = 0
     epoch: int = 0
     weights: dict[str, Tensor] | None = None
     loss: float | None = None
     """Loss on the validation split; None: not measured."""
-    peak: float = -1.0
+    peak: float = -math.inf
     """Highest accuracy of any epoch so far."""
-    least: float = -1.0
+    least: float = -math.inf
     """`peak` minus its standard error."""
 
     def __post_init__(self) -> None:
@@ -65,12 +68,17 @@ class Best:
         """Return the best weights after one more epoch: these or those of the epoch.
 
         Args:
+            accuracy: value of `select_by`; may be NaN.
             error: standard error of the epoch's accuracy.
+            loss: validation loss; None: the accuracy alone decides.
             weights: returns the weights of the epoch; a collective call.
         """
+        accuracy = -math.inf if math.isnan(accuracy) else accuracy
         if accuracy > self.peak:
             self.peak, self.least = accuracy, accuracy - error
-        if self.accuracy < self.least:
+        if self.weights is None:
+            is_better = True
+        elif self.accuracy < self.least:
             is_better = accuracy >= self.least
         elif loss is None or self.loss is None:
             is_better = accuracy > self.accuracy

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from fourds_dist.cli.train import main
 from fourds_dist.config.loading import Draft, draft, dump
 from fourds_dist.config.section import ConfigError
 from fourds_dist.data.format.manifest import read_manifest
@@ -16,7 +17,9 @@ from fourds_dist.launch.chosen import with_images
 from fourds_dist.launch.image_inputs import ImageInputs, pack_images, place_of, slug
 from fourds_dist.runs.layout import DONE
 from fourds_dist.runs.run_folder import RunFolder
+from fourds_dist.stages.finished_run import Run
 from fourds_dist.stages.settings import Settings
+from fourds_dist.stages.target_labels import BEST_LABEL_FREE
 from tests.data.shards import write_dataset
 
 NETWORK = "{arch: 'tests.method.networks:convolutions', stages: [a, b]}"
@@ -50,6 +53,41 @@ def place(tmp_path: Path) -> Path:
     folder_of(tmp_path / "studio")
     folder_of(tmp_path / "street", num=12, side=20)
     return tmp_path
+
+
+@pytest.mark.parametrize("unlabelled", ["source", "target"])
+def test_a_folder_without_labels_has_the_classes_of_the_other(place: Path, unlabelled: str) -> None:
+    for number in range(20):
+        (place / "flat").mkdir(exist_ok=True)
+        Image.new("RGB", (16, 16), (number, 7, 7)).save(place / "flat" / f"{number}.png")
+    run = resolved(place, **{unlabelled: "flat"})
+    found = ImageInputs(place_of(run)).find(run)
+    assert found is not None
+    assert found.classes == ("a", "b")
+    assert list(found.images) == ["source", "target"]
+    assert found.images["target" if unlabelled == "target" else "source"].is_unlabelled
+    if unlabelled == "target":
+        pack_images([run])
+        assert run.target.url is not None
+        manifest = read_manifest(run.target.url)
+        assert [manifest.num_samples(name) for name in ("train", "val", "test")] == [14, 2, 4]
+        assert not any(map(any, manifest.class_counts.values()))
+    with pytest.raises(ValueError, match="outside class folders"):
+        resolved(place, source="flat", target="flat")
+
+
+def test_a_target_without_class_folders_is_trained_on_by_one_command(place: Path) -> None:
+    (place / "flat").mkdir()
+    for number in range(40):
+        Image.new("RGB", (16, 16), (number * 6, 7, 7)).save(place / "flat" / f"{number}.png")
+    words = [f"source.url={place}/studio", f"target.url={place}/flat", f"run.dir={place}/runs", *WORDS]
+    assert main([*words, "tracking.wandb=disabled"]) == 0
+    summary = Run(f"{place}/runs/studio-to-flat").summary
+    assert summary is not None
+    assert summary.selected_by == BEST_LABEL_FREE
+    assert summary.estimate is not None
+    assert {line.target.value for line in summary.lines} == {None}
+    assert (place / "runs" / "studio-to-flat" / "report.html").exists()
 
 
 def test_folders_become_data_sets_and_are_packed_once(

@@ -11,7 +11,7 @@ from torch import nn
 
 from fourds_dist.data.stream.network_input import NetworkInput, resized
 from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, build_backbone
-from fourds_dist.method.losses import kd_normalisation
+from fourds_dist.method.losses import class_confusion, kd_normalisation, pseudo_label_loss
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 SMALL = BackboneConfig(arch="resnet10", stem="small")
@@ -298,3 +298,24 @@ def test_a_network_with_images_of_its_own_learns_as_if_fed_by_hand(teacher_px: i
         assert one.grad is not None
         assert other.grad is not None
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-3 * other.grad.abs().max().item())
+
+
+def test_losses_for_unlabelled_images_reach_the_networks_that_they_are_for() -> None:
+    task = make(pseudo_label_weight=0.5, pseudo_label_threshold=0.01, confusion_weight=2.0)
+    images, labels = batch((0, 1, -1, -1))
+    output = task(images, labels)
+    z_S, z_T = output.logits["student"], output.logits["teacher"]
+    unlabelled = labels == -1
+    expected = {
+        "student_pseudo": pseudo_label_loss(z_T, z_S, unlabelled, threshold=0.01),
+        "student_mcc": class_confusion(z_S, unlabelled, temperature=2.5),
+        "teacher_mcc": class_confusion(z_T, unlabelled, temperature=2.5),
+    }
+    for name, value in expected.items():
+        torch.testing.assert_close(output.losses[name], value)
+    weights = {"phase": 0.1, "student_pseudo": 0.5, "student_mcc": 2.0, "teacher_mcc": 2.0}
+    total = sum(weights.get(name, 1.0) * value for name, value in output.losses.items())
+    torch.testing.assert_close(output.loss.detach(), total)
+    plain = make()(images, labels)
+    assert not expected.keys() & plain.losses.keys()
+    assert MethodConfig(preset="cross_entropy", pseudo_label_weight=1.0).needs_teacher

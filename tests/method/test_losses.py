@@ -13,6 +13,7 @@ from fourds_dist.method.losses import (
     cross_entropy,
     kd_loss,
     kd_normalisation,
+    pseudo_label_loss,
     teacher_confidence,
 )
 
@@ -120,3 +121,20 @@ def test_weights_of_classes_in_cross_entropy() -> None:
     torch.testing.assert_close(
         cross_entropy(logits, labels, weights_K=torch.ones(3)), cross_entropy(logits, labels)
     )
+
+
+def test_pseudo_labels_are_confident_and_balanced() -> None:
+    from_logits = torch.tensor(
+        [[9.0, 0, 0], [9.0, 0, 0], [0, 9.0, 0], [1.0, 0, 0], [0, 0, 9.0]], requires_grad=True
+    )
+    to_logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    counted = torch.tensor([True, True, True, True, False])
+    ce = F.cross_entropy(to_logits, torch.tensor([0, 0, 1, 0, 2]), reduction="none")
+    # Two images of class 0 and one of class 1: weights 1/2, 1/2, 1, scaled to mean 1.
+    expected = (0.75 * ce[0] + 0.75 * ce[1] + 1.5 * ce[2]) / 4
+    found = pseudo_label_loss(from_logits, to_logits, counted, threshold=0.95)
+    torch.testing.assert_close(found, expected)
+    found.backward()
+    assert from_logits.grad is None
+    none = pseudo_label_loss(from_logits, to_logits, torch.zeros(5, dtype=torch.bool), threshold=0.95)
+    assert none == 0

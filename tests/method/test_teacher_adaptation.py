@@ -10,19 +10,22 @@ import torch
 from fourds_dist.method import AdaptConfig, AdaptTeacher, BackboneConfig, build_backbone
 from fourds_dist.method.losses import class_confusion, cross_entropy
 
+Method = Literal["fine_tune", "mcc", "cdan"]
 
-def make(method: Literal["fine_tune", "mcc"]) -> AdaptTeacher:
+
+def make(method: Method) -> AdaptTeacher:
     torch.manual_seed(0)
     teacher = build_backbone(BackboneConfig(arch="resnet10", stem="small"), 3).requires_grad_(False)
-    return AdaptTeacher(teacher, AdaptConfig(method=method)).train()
+    config = AdaptConfig(method=method, cdan_hidden=8)
+    return AdaptTeacher(teacher, config, last_stage="layer4", image_size=32).train()
 
 
 def images(num: int) -> torch.Tensor:
     return torch.randn(num, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("method", ["fine_tune", "mcc"])
-def test_the_whole_teacher_learns(method: Literal["fine_tune", "mcc"]) -> None:
+@pytest.mark.parametrize("method", ["fine_tune", "mcc", "cdan"])
+def test_the_whole_teacher_learns(method: Method) -> None:
     task = make(method)
     before = task.teacher.bn1.running_mean.clone()  # type: ignore[union-attr]
     task(images(4), torch.tensor([0, 1, -1, -1])).loss.backward()
@@ -43,6 +46,17 @@ def test_losses_take_the_images_that_they_are_for() -> None:
     )
     torch.testing.assert_close(output.loss.detach(), sum(output.losses.values()))
     assert set(make("fine_tune")(images(5), labels).losses) == {"teacher_ce"}
+
+
+def test_the_adversary_takes_features_of_the_last_stage() -> None:
+    labels, task = torch.tensor([0, 1, -1, -1, 2]), make("cdan")
+    maps: list[torch.Tensor] = []
+    task.teacher.layer4.register_forward_hook(lambda *of: maps.append(of[2]))  # pyright: ignore
+    output = task(images(5), labels)
+    expected = task.adversary(maps[0].mean((2, 3)), output.logits["teacher"], labels == -1)
+    torch.testing.assert_close(output.losses["teacher_cdan"], expected.detach())
+    torch.testing.assert_close(output.loss.detach(), sum(output.losses.values()))
+    assert set(output.losses) == {"teacher_ce", "teacher_cdan"}
 
 
 def test_class_confusion_falls_on_images_without_labels() -> None:

@@ -11,7 +11,7 @@ from fourds_dist.runs.accuracy import Accuracy
 
 def test_the_share_of_correct_predictions() -> None:
     assert Accuracy(3, 4, 1.0).value == 0.75
-    assert Accuracy(0, 0, 0.0).value == 0.0
+    assert Accuracy(0, 0, 0.0).value is None  # no labels
 
 
 def test_every_finite_loss_is_lower_than_none() -> None:
@@ -26,11 +26,18 @@ def test_every_finite_loss_is_lower_than_none() -> None:
         (Accuracy(4, 16, 1.0, 0.5, 0.4, 0.02, 3), (0.4, 0.02), (0.25, math.sqrt(3) / 16)),
         (Accuracy(4, 16, 1.0, mean_per_class=0.0), (0.0, 0.0), (0.25, math.sqrt(3) / 16)),
         (Accuracy(16, 16, 1.0), (1.0, 0.0), (1.0, 0.0)),
-        (Accuracy(0, 0, 0.0), (0.0, 0.0), (0.0, 0.0)),
+        (Accuracy(0, 0, 0.0, num_images=9), (math.nan, 0.0), (math.nan, 0.0)),
     ],
 )
 def test_measures_have_standard_errors(
     accuracy: Accuracy, by_mean: tuple[float, float], by_accuracy: tuple[float, float]
 ) -> None:
-    assert accuracy.measured("balanced_accuracy") == pytest.approx(by_mean)
-    assert accuracy.measured("accuracy") == pytest.approx(by_accuracy)
+    assert accuracy.measured("balanced_accuracy") == pytest.approx(by_mean, nan_ok=True)
+    assert accuracy.measured("accuracy") == pytest.approx(by_accuracy, nan_ok=True)
+
+
+def test_label_free_measures_have_no_standard_error() -> None:
+    accuracy = Accuracy(0, 0, 1.0, num_images=9, criteria={"entropy": -2.5})
+    assert accuracy.measured("entropy") == (-2.5, 0.0)
+    assert math.isnan(accuracy.measured("snd")[0])  # not computed, or not finite
+    assert (accuracy.num_evaluated, Accuracy(3, 4, 1.0).num_evaluated) == (9, 4)

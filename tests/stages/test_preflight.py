@@ -89,18 +89,42 @@ def domains(target: str, source: str | None, **more: Any) -> Settings:
 SOURCE_FREE = {"teacher": {"checkpoint": "t.pt"}, "student": {"start": "random"}}
 
 
-@pytest.mark.parametrize(
-    ("split", "use"), [("val", "choose the best epoch by"), ("test", "test the networks on")]
-)
-def test_a_target_without_labels_to_judge_by_is_refused(tmp_path: Path, split: str, use: str) -> None:
-    bare, whole = packed(tmp_path / "bare", **{split: 0}), packed(tmp_path / "whole")
-    message = rf"target\.url={bare}.* has a '{split}' split without a single label, .* needed to {use}; .*with labels"
-    for url in (bare, f"{bare}/{split}-{{00000..00000}}.tar"):
+def test_a_target_may_lack_labels_unless_a_criterion_needs_them(tmp_path: Path) -> None:
+    bare, whole = packed(tmp_path / "bare", val=0, test=0), packed(tmp_path / "whole")
+    for by, key in (("accuracy", "run.select_by"), ("macro_f1", "distill_stage.select_by")):
+        section, name = key.split(".")
+        message = rf"{key}={by} needs labels, and target\.url={bare}.* has a 'val' split .*; set {key}=auto"
+        for url in (bare, f"{bare}/val-{{00000..00000}}.tar"):
+            for source, more in ((whole, {}), (None, SOURCE_FREE)):
+                with pytest.raises(ValueError, match=message):
+                    _check_shards(domains(url, source, **{section: {name: by}}, **more))
+                _check_shards(domains(url, source, **more))
+        _check_shards(
+            domains(bare, whole, run={"until": "source", "select_by": "accuracy"})
+        )  # not judged yet
+
+
+def test_a_calibrated_criterion_needs_labels_of_the_source(tmp_path: Path) -> None:
+    bare, whole = packed(tmp_path / "bare", val=0), packed(tmp_path / "whole")
+    for by in ("source_accuracy", "confidence"):
+        message = rf"run\.select_by={by} needs labels of the source, and source\.url={bare}"
         with pytest.raises(ValueError, match=message):
-            _check_shards(domains(url, whole))
-        with pytest.raises(ValueError, match=message):
-            _check_shards(domains(url, None, **SOURCE_FREE))
-    _check_shards(domains(bare, whole, run={"until": "source"}))  # the target judges nothing yet
+            _check_shards(domains(whole, bare, run={"select_by": by}, **SOURCE_FREE))
+
+
+def test_what_learns_from_labels_only_needs_some(tmp_path: Path) -> None:
+    none, whole = packed(tmp_path / "none", train=0, val=0, test=0), packed(tmp_path / "whole")
+    student_alone = {"method": {"preset": "cross_entropy"}}
+    with pytest.raises(
+        ValueError, match=r"method\.preset=cross_entropy, .* learns from labels only, and target\.url="
+    ):
+        _check_shards(domains(none, None, **student_alone, **SOURCE_FREE))
+    with pytest.raises(ValueError, match=r"adapt\.method=fine_tune learns from labels only"):
+        _check_shards(domains(none, None, adapt={"method": "fine_tune"}, **SOURCE_FREE))
+    with pytest.raises(ValueError, match="learns from labels only"):
+        _check_shards(domains(none, whole, data={"source_fraction": 0.0}, **student_alone))
+    _check_shards(domains(none, whole, **student_alone))  # with labelled source images
+    _check_shards(domains(none, None, **SOURCE_FREE))
 
 
 def test_some_labels_are_enough_and_training_needs_none(tmp_path: Path) -> None:

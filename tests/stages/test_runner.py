@@ -16,8 +16,8 @@ from torch import nn
 
 from fourds_dist.config.stage_names import STAGES
 from fourds_dist.runs.run_folder import RunFolder
-from fourds_dist.stages.runner import fingerprint_of, stage_config, train_splits, train_stream
-from fourds_dist.stages.settings import Settings
+from fourds_dist.stages.runner import fingerprint_of, train_splits, train_stream
+from fourds_dist.stages.settings import Settings, stage_config
 from fourds_dist.stages.stages import run_stage
 from fourds_dist.training.checkpoint.checkpoint_store import FolderStore
 from tests.ranks import run_ranks

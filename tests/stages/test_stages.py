@@ -314,7 +314,10 @@ def test_nonfinite_numbers_are_reported_in_one_line(
 
 def test_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"adapt\.method=fine_tune needs labels"):
-        settings(data, tmp_path, "adapt.method=fine_tune", "target.labels_per_class=0")
+        settings(data, tmp_path, "adapt.method=fine_tune", "target.labels_per_class=0", "source.url=null")
+    with pytest.raises(ConfigError, match=r"adapt\.method=mcc needs labels"):
+        settings(data, tmp_path, "adapt.method=mcc", "target.labels_per_class=0", "data.source_fraction=0")
+    settings(data, tmp_path, "adapt.method=mcc", "target.labels_per_class=0")  # source images are added
     settings(data, tmp_path, "adapt.method=mcc", "target.labels_per_class=0", "data.source_fraction=0.5")
     with pytest.raises(ValueError, match=r"run\.until=source leaves nothing to run"):
         run(settings(data, tmp_path, "teacher.checkpoint=t.pt", "run.until=source"))

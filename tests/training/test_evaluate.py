@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -55,8 +57,9 @@ def test_nothing_to_judge_by() -> None:
     found = evaluate(
         {"x": torch.flatten}, [], PlainImages(CPU, (0.5,) * 3, (0.5,) * 3), World(0, 1, CPU), num_classes=4
     )
-    assert found["x"] == Accuracy(0, 0, 0.0)
-    assert found["x"].measured("balanced_accuracy") == (0.0, 0.0)
+    assert found["x"] == Accuracy(0, 0, 0.0, num_images=0)
+    assert found["x"].value is None
+    assert math.isnan(found["x"].measured("balanced_accuracy")[0])
 
 
 def test_a_loss_that_is_not_finite_is_none() -> None:

@@ -3,7 +3,7 @@
     photos/dog/1.jpg                         splits are drawn class by class
     photos/train/dog/1.jpg, photos/test/...  given splits are used; missing ones are drawn from the training split
     photos/dog/train/1.jpg, photos/dog/...   the same, with --layout CLASS/SPLIT
-    photos/1.jpg                             unlabelled images
+    photos/1.jpg, photos/test/2.jpg          unlabelled images, with --unlabelled; folders of splits are optional
 
 Other spellings of splits (Training, test_set, val2017) are recognised. An ambiguous folder is refused, and --layout
 resolves the ambiguity. Drawn splits keep equal images, and images of one --group (a patient, a part), in one split.
@@ -29,6 +29,7 @@ from fourds_dist.data.files.duplicates import equal_files, joined
 from fourds_dist.data.files.frames import frames_remark
 from fourds_dist.data.files.image_files import DATASETS, ImageFiles, find_images
 from fourds_dist.data.files.progress import OnProgress
+from fourds_dist.data.files.split_names import split_named, splits_of
 from fourds_dist.data.format.class_list import ClassList, in_order, refuse_doubtful
 from fourds_dist.io.names import check_text, composed, shown
 
@@ -68,7 +69,8 @@ def image_folder(
     Args:
         name: name of the domain; None: the folder's name.
         classes: in label order; None: the names of the class folders, sorted.
-        unlabelled: use all images below the folder as unlabelled; needs `classes`.
+        unlabelled: use all images below the folder as unlabelled; needs `classes`. Folders in it are splits if all are
+            named after splits and hold all images.
         layout: one of `folder_layout.LAYOUTS`; None: deduced from the names of all sub-folders.
         group: regular expression that finds the group of an image in its path below the folder; see `grouped`.
         leave_out: a folder to ignore, the destination of the dataset.
@@ -94,7 +96,11 @@ def image_folder(
         if classes is None:
             raise ValueError("unlabelled images need the class list of the model; give --classes FILE")
         found = find_images(root, leave_out=ignored)
-        files = [ImageFile(path, _key(path, root), None, None) for path in found.paths]
+        parts = split_folders(found.paths, root)
+        files = [
+            ImageFile(path, _key(path, root), None, parts.get(path.relative_to(root).parts[0]))
+            for path in found.paths
+        ]
         remarks: list[str] = []
     else:
         files, found, remarks = _by_class(root, classes, layout, ignored)
@@ -272,6 +278,19 @@ def _refuse_other_classes(files: Sequence[ImageFile], root: Path) -> None:
 def _holds_only_datasets(found: ImageFiles) -> bool:
     """Whether a folder holds only dataset folders, e.g. if DEST is below SRC."""
     return bool(found.left_folders[DATASETS]) and not found.others and not found.unread
+
+
+def split_folders(paths: Sequence[Path], root: Path) -> dict[str, str | None]:
+    """Return name -> split of the folders in `root`, if all images are in folders named after splits; else empty.
+
+    Without a training split the folders are no splits, as in a folder of test images.
+    """
+    inside = {path.relative_to(root).parts for path in paths}
+    names = {parts[0] for parts in inside}
+    if any(len(parts) == 1 for parts in inside) or not all(map(split_named, names)):
+        return {}
+    splits = splits_of(list(names))
+    return splits if "train" in splits.values() else {}
 
 
 def _key(path: Path, root: Path) -> str:

@@ -12,13 +12,13 @@ import enum
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
 from fourds_dist.data.datasets.domain import Domain
-from fourds_dist.data.datasets.folder import image_folder
+from fourds_dist.data.datasets.folder import image_folder, split_folders
 from fourds_dist.data.datasets.folder_layout import arrange
 from fourds_dist.data.datasets.list_file import deduced_classes, find_file, image_list
 from fourds_dist.data.datasets.metadata_folder import (
@@ -29,8 +29,9 @@ from fourds_dist.data.datasets.metadata_folder import (
 )
 from fourds_dist.data.datasets.parquet_rows import ENDINGS
 from fourds_dist.data.datasets.rows import ListEntry, read_rows
-from fourds_dist.data.files.image_files import find_images
+from fourds_dist.data.files.image_files import find_images, images_in
 from fourds_dist.data.files.progress import OnProgress
+from fourds_dist.data.files.split_names import split_named
 from fourds_dist.data.format.class_list import ClassList, in_order, refuse_doubtful
 from fourds_dist.data.format.manifest import MANIFEST
 from fourds_dist.io.storage import is_url, plain
@@ -62,6 +63,7 @@ class ImageInput:
         empty: further class folders, which hold no image.
         classes: the class list that these labels give.
         num_train: number of training images, estimated where packing divides the images.
+        is_unlabelled: no image has a label, and the class list is that of another domain.
     """
 
     kind: InputKind
@@ -71,6 +73,7 @@ class ImageInput:
     empty: frozenset[str]
     classes: tuple[str, ...]
     num_train: int
+    is_unlabelled: bool = False
 
     def fingerprint(self, classes: Sequence[str]) -> str:
         """Return 12 hex digits of a hash of the path, the class list, and the name, size and time of every file."""
@@ -111,11 +114,11 @@ class ImageInput:
             ValueError: images are missing or cannot be read; see `image_folder`, `image_list`, `metadata_folder`.
         """
         # A class list that equals the deduced one is not given, so that all checks of names apply.
-        given = None if tuple(classes) == self.classes else tuple(classes)
+        given = None if tuple(classes) == self.classes and not self.is_unlabelled else tuple(classes)
         options = {"name": name, "classes": given, "num_threads": num_threads, "on_progress": on_progress}
         match self.kind:
             case InputKind.FOLDER:
-                return image_folder(self.path, leave_out=leave_out, **options)
+                return image_folder(self.path, leave_out=leave_out, unlabelled=self.is_unlabelled, **options)
             case InputKind.METADATA:
                 return metadata_folder(self.path, leave_out=leave_out, **options)
             case InputKind.LIST:
@@ -146,13 +149,40 @@ def kind_of_input(url: str) -> InputKind | None:
     return InputKind.METADATA if metadata_files(path) else InputKind.FOLDER
 
 
+def lacks_labels(url: str, *, leave_out: Path | None = None) -> bool:
+    """Return whether images at a path have no labels at all, so that their class list is that of another domain.
+
+    This is a folder with images and no class folders (images in the folder itself, or in folders of splits), or a list
+    whose labels are all empty.
+
+    Args:
+        leave_out: a folder to ignore.
+    """
+    kind, path = kind_of_input(url), Path(plain(url))
+    if kind is InputKind.LIST:
+        return not any(_is_label(row.label) for row in read_rows(path).rows)
+    if kind is not InputKind.FOLDER:
+        return False
+    found, folders = images_in(path, leave_out=leave_out)
+    if found.paths:
+        return not any(find_images(folder, leave_out=leave_out).paths for folder in folders)
+    inside = [images_in(folder, leave_out=leave_out) for folder in folders]
+    return (
+        bool(folders)
+        and all(split_named(folder.name) for folder in folders)
+        and all(images.paths for images, _ in inside)
+        and not any(find_images(below, leave_out=leave_out).paths for _, each in inside for below in each)
+    )
+
+
 def open_input(
     url: str, *, classes: Sequence[str] | None = None, leave_out: Path | None = None
 ) -> ImageInput | None:
     """Return the images at a path by their names; None: the path holds shards, or nothing.
 
     Args:
-        classes: class list of the other domain, if that consists of shards; names of splits among them are classes.
+        classes: class list of the other domain, if that consists of shards, or if these images lack labels; names of
+            splits among them are classes.
         leave_out: a folder to ignore.
 
     Raises:
@@ -162,6 +192,8 @@ def open_input(
     if kind is None:
         return None
     path = Path(plain(url))
+    if classes is not None and lacks_labels(url, leave_out=leave_out):
+        return _without_labels(kind, path, tuple(classes), leave_out)
     match kind:
         case InputKind.FOLDER:
             return _of_folder(path, classes, leave_out)
@@ -227,12 +259,26 @@ def _of_folder(path: Path, classes: Sequence[str] | None, leave_out: Path | None
     )
 
 
+def _without_labels(
+    kind: InputKind, path: Path, classes: tuple[str, ...], leave_out: Path | None
+) -> ImageInput:
+    if kind is InputKind.LIST:
+        rows = [(path.parent, row) for row in read_rows(path).rows]
+        return replace(_of_rows(kind, path, rows, classes), is_unlabelled=True)
+    found = find_images(path, leave_out=leave_out)
+    num_train, parts = round(_DRAWN_TRAIN * len(found.paths)), split_folders(found.paths, path)
+    if parts:
+        num_train = sum(parts[file.relative_to(path).parts[0]] == "train" for file in found.paths)
+    none = frozenset[str]()
+    return ImageInput(kind, path, tuple(found.paths), none, none, classes, num_train, is_unlabelled=True)
+
+
 def _of_rows(
     kind: InputKind, path: Path, rows: Iterable[tuple[Path, ListEntry]], classes: tuple[str, ...]
 ) -> ImageInput:
     rows = list(rows)
     files = [found for folder, row in rows if (found := find_file(folder, row.path)) is not None]
-    labels = frozenset(row.label for _, row in rows if row.label not in (None, -1, "-1"))
+    labels = frozenset(row.label for _, row in rows if _is_label(row.label))
     num_train = sum(row.split == "train" for _, row in rows)
     has_splits = any(row.split for _, row in rows)
     return ImageInput(
@@ -244,6 +290,10 @@ def _of_rows(
         classes,
         num_train if has_splits else round(_DRAWN_TRAIN * len(rows)),
     )
+
+
+def _is_label(label: str | int | None) -> bool:
+    return label not in (None, -1, "-1")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -98,8 +98,12 @@ def make_plan(
         [entry.size for entry in entries], lambda n, *span: entries[n].read_part(spool, *span)
     )
     groups = joined([entry.group for entry in entries], equal)
+    # Splits are drawn from labelled images. Only a domain without any label has unlabelled validation and test splits.
+    draws_all = all(entry.label == UNLABELLED for entry in entries)
     without_split = [
-        n for n, entry in enumerate(entries) if entry.split is None and entry.label != UNLABELLED
+        n
+        for n, entry in enumerate(entries)
+        if entry.split is None and (draws_all or entry.label != UNLABELLED)
     ]
     drawn = stratified(
         [entries[n].label for n in without_split],
@@ -117,7 +121,7 @@ def make_plan(
                 entries[position] = replace(entry, split=split)
     shards = []
     for number, split in enumerate(SPLITS):
-        # Unlabelled images cannot be tested. They go to training unless the domain gives another split.
+        # Other unlabelled images go to training unless the domain gives another split.
         members = [entry for entry in entries if (entry.split or "train") == split]
         order = np.random.default_rng((seed, number)).permutation(len(members))
         shards += _cut([members[n] for n in order], split, shard_bytes)

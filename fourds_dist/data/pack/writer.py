@@ -68,7 +68,7 @@ def pack_domain(
     Args:
         shard_bytes: target size of a shard, in bytes.
         val_fraction, test_fraction: shares of the labelled images without a given split, class by class; unlabelled
-            images go to training.
+            images go to training. In a domain without any label, shares of all images without a given split.
         seed: seed of these splits and of the order of samples in the shards.
         overwrite: replace a finished dataset.
         grey_range: (black, white) of images of more than 8 bits; None: measured over all such images (`grey`).

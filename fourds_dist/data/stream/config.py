@@ -84,9 +84,10 @@ class DataConfig(ConfigSection):
     max_megapixels: Annotated[float, COURSE] = Field(default=MOST_PIXELS / 1e6, gt=0)
     """Larger images count as broken: a small file can claim any size."""
 
-    source_fraction: Annotated[float, WEIGHTS.of("adapt", "distill")] = Field(default=0.0, ge=0, lt=1)
-    """Share of source images in every batch of distillation; the other images are target images. Each domain has its
-    own order and its own epochs."""
+    source_fraction: Annotated[float | None, WEIGHTS.of("adapt", "distill")] = Field(default=None, ge=0, lt=1)
+    """Share of source images in every batch of adaptation and distillation; the other images are target images. Each
+    domain has its own order and its own epochs. null: 0.5 if no training label of the target is used and source.url is
+    set, else 0."""
 
     shuffle_mib: Annotated[float, NUMERICS] = Field(default=256.0, gt=0)
     """Encoded images that all workers together hold for shuffling, in MiB. Every worker reads a split of at most this

@@ -45,6 +45,10 @@ class StreamConfig(ConfigSection):
     labels_per_class: Annotated[int | None, WEIGHTS] = Field(default=None, ge=0)
     """Number of training labels to use per class, drawn by run.seed; other images count as unlabelled. null: all."""
 
+    validation_labels: Annotated[Literal["use", "ignore"], WEIGHTS.of("adapt", "distill")] = "use"
+    """`ignore`: the labels of the validation split select no epoch and do not enter training, as if the target had no
+    labels; the log shows accuracies with these labels."""
+
     unlabelled: Annotated[Literal["keep", "drop"], WEIGHTS] = "keep"
     """`drop` leaves unlabelled training images out of the stream; with labels_per_class also images whose label is not
     used."""

@@ -125,7 +125,7 @@ class TrainStream:
         self._rank, self._world_size = rank, world_size
         self._device = device
         self._decoded_px = config.resize_px if config.cache_decoded_gib else config.crop_px
-        shares = _shares(splits, global_batch_size, config.source_fraction)
+        shares = _shares(splits, global_batch_size, config.source_fraction or 0.0)
         budget = budget or config.budget()
         self._domains = [_Domain(name, split, config, budget) for name, split in splits.items()]
         parts = [(domain, labelled_batches(domain.split, shares[domain.name])) for domain in self._domains]

@@ -23,6 +23,7 @@ from fourds_dist.stages.preflight import check
 from fourds_dist.stages.run_identity import AnotherRunError, changes
 from fourds_dist.stages.settings import Settings, with_absolute_paths
 from fourds_dist.stages.stages import from_source
+from fourds_dist.stages.target_labels import has_labels
 
 
 class Cell(NamedTuple):
@@ -194,6 +195,11 @@ def check_runs(plan: ComparisonPlan) -> None:
     for cell in representatives(plan):
         try:
             check(with_network_inputs(plan.given[cell]))
+            if plan.config.early_stopping is not None and not has_labels(plan.given[cell].target, "val"):
+                raise ValueError(
+                    "early_stopping compares accuracies of methods, and the target has no validation labels that may "
+                    "be used; set early_stopping=null"
+                )
         except ValueError as error:
             raise ValueError(f"{cell}: {error}") from None
 

@@ -14,18 +14,18 @@ from fourds_dist.runs.events import Event, StageEnded, StageStarted, StepLogged
 from fourds_dist.runs.layout import Network, RunFile
 from fourds_dist.runs.run_folder import RunFolder
 from fourds_dist.stages.finished_run import Run
-from fourds_dist.stages.runner import stage_config
-from fourds_dist.stages.settings import Settings
+from fourds_dist.stages.settings import Settings, stage_config
 
 
 @dataclass(frozen=True)
 class Result:
     """A finished cell."""
 
-    accuracy: float
-    """Accuracy of the student on the test split of the target; the validation split chose its weights."""
-    validation_accuracy: float
-    """Validation accuracy of the epoch whose weights the student has, by run.select_by."""
+    accuracy: float | None
+    """Accuracy of the student on the test split of the target; the validation split chose its weights. None without
+    labels."""
+    validation_accuracy: float | None
+    """Validation result of the epoch whose weights the student has, by run.select_by."""
     train_s: float
     """Seconds of training after the source stage times the number of workers, without evaluation."""
     source_s: float
@@ -39,6 +39,10 @@ class Result:
     """Balanced accuracy of the student on the test split of the target."""
     macro_f1: float | None = None
     """Macro F1 of the student there."""
+    estimate: float | None = None
+    """Estimated accuracy of the student there, which uses no target label; None: not computed."""
+    before: float | None = None
+    """Accuracy there of the student before distillation; None without labels."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,11 @@ class Results:
     stopped: dict[Cell, EarlyStop] = field(default_factory=dict)
 
     def accuracies(self, regime: str, method: str) -> dict[Cell, float]:
-        """Accuracies of one method in one regime."""
+        """Accuracies of one method in one regime, of the cells whose target has test labels."""
         return {
             cell: result.accuracy
             for cell, result in self.cells.items()
-            if (cell.regime, cell.method) == (regime, method)
+            if (cell.regime, cell.method) == (regime, method) and result.accuracy is not None
         }
 
     def of_pair(self, regime: str, method: str, pair: str) -> Mean | None:
@@ -151,6 +155,9 @@ def _result(settings: Settings, source_s: float) -> Result:
     summary = run.summary
     assert summary is not None
     student = next(line for line in summary.lines if line.network == Network.STUDENT.display_name)
+    before = next(
+        (line for line in summary.lines if line.network == Network.STUDENT_BEFORE.display_name), None
+    )
     peaks = [event.peak_memory_bytes for event in run.events if isinstance(event, StageEnded)]
     device = next((e.device for e in run.events if isinstance(e, StageStarted)), "unknown device")
     return Result(
@@ -163,6 +170,8 @@ def _result(settings: Settings, source_s: float) -> Result:
         device=device,
         balanced_accuracy=student.target.mean_per_class,
         macro_f1=student.target.macro_f1,
+        estimate=student.estimate.value if student.estimate else None,
+        before=before.target.value if before else None,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from fourds_dist.experiments.compare.results import Results
+from fourds_dist.experiments.compare.results import Result, Results
 from fourds_dist.experiments.compare.statistics import Mean
 from fourds_dist.io.terminal import words
 
@@ -152,15 +152,15 @@ def _methods(results: Results, regime: str, most_pairs: int | None) -> ResultTab
     shown = pairs if most_pairs is None or len(pairs) <= most_pairs else []
     measured = [r for cell, r in results.cells.items() if cell.regime == regime]
     has_memory = any(r.peak_memory_bytes for r in measured)
+    has_estimates = any(r.estimate is not None for r in measured)
     rows = []
     for method in config.methods:
-        found = results.accuracies(regime, method)
         num_stopped = sum((cell.regime, cell.method) == (regime, method) for cell in results.stopped)
-        if not found and not num_stopped:
+        costs = [r for c, r in results.cells.items() if (c.regime, c.method) == (regime, method)]
+        if not costs and not num_stopped:
             continue
         of_pairs = [results.of_pair(regime, method, pair) for pair in shown]
         over = results.over_pairs(regime, method)
-        costs = [r for c, r in results.cells.items() if (c.regime, c.method) == (regime, method)]
         peak = max((r.peak_memory_bytes or 0 for r in costs), default=0)
         rows.append(
             (
@@ -169,12 +169,15 @@ def _methods(results: Results, regime: str, most_pairs: int | None) -> ResultTab
                 f"{_percent(over.value)}{_interval(over)}{_share(over.num, config.seeds, 'seed')}"
                 if over
                 else "-",
-                f"{len(found)}, {num_stopped} stopped" if num_stopped else str(len(found)),
-                _duration(results.mean_train_s(regime, method) or 0.0) if found else "-",
+                f"{len(costs)}, {num_stopped} stopped" if num_stopped else str(len(costs)),
+                _duration(results.mean_train_s(regime, method) or 0.0) if costs else "-",
+                *([_estimates(costs)] if has_estimates else []),
                 f"{sum(r.images_per_s for r in costs) / len(costs):.0f}" if costs else "-",
                 *([f"{peak / 2**30:.1f}" if peak else "-"] if has_memory else []),
             )
         )
+    if has_estimates:
+        rows.append(_before(results, regime, shown, num_columns=len(rows[0]) if rows else 0))
     time = f"{results.kind_of_device} time"
     columns = (
         "method",
@@ -182,10 +185,33 @@ def _methods(results: Results, regime: str, most_pairs: int | None) -> ResultTab
         "mean over pairs",
         "cells",
         time,
+        *(["estimated without labels"] if has_estimates else []),
         "images/s",
         *(["GiB"] if has_memory else []),
     )
     return ResultTable(f"{regime}: accuracy", columns, rows)
+
+
+def _before(results: Results, regime: str, pairs: Sequence[str], num_columns: int) -> tuple[str, ...]:
+    """Return a row of the student before distillation, the model of the source, as means over all cells."""
+    of_pair: dict[str, list[float]] = {}
+    for cell, result in results.cells.items():
+        if cell.regime == regime and result.before is not None:
+            of_pair.setdefault(cell.pair, []).append(result.before)
+    means = {pair: statistics.fmean(values) for pair, values in of_pair.items()}
+    row = ["before distillation", *(_percent(means[pair]) if pair in means else "-" for pair in pairs)]
+    row.append(_percent(statistics.fmean(means.values())) if means else "-")
+    return (*row, *["-"] * (num_columns - len(row)))
+
+
+def _estimates(results: Sequence[Result]) -> str:
+    """Return the mean estimate of the accuracy, and its mean absolute error where there are labels."""
+    known = [(r.estimate, r.accuracy) for r in results if r.estimate is not None]
+    if not known:
+        return "-"
+    errors = [abs(estimate - accuracy) for estimate, accuracy in known if accuracy is not None]
+    error = f", off by {100 * statistics.fmean(errors):.1f}" if errors else ""
+    return f"~{_percent(statistics.fmean(estimate for estimate, _ in known))}{error}"
 
 
 def _measures(results: Results, regime: str) -> list[ResultTable]:
@@ -196,6 +222,7 @@ def _measures(results: Results, regime: str) -> list[ResultTable]:
             (result.accuracy, result.balanced_accuracy, result.macro_f1)
             for cell, result in results.cells.items()
             if (cell.regime, cell.method) == (regime, method)
+            and result.accuracy is not None
             and result.balanced_accuracy is not None
             and result.macro_f1 is not None
         ]

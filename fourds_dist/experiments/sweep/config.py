@@ -86,7 +86,8 @@ class SweepConfig(ExperimentConfig):
     with `when: {other.key: value}` it varies only there."""
 
     metric: Annotated[Metric, WEIGHTS] = "val/student"
-    """What is compared: the accuracy on the validation split of the target, of the best epoch."""
+    """What is compared: the accuracy on the validation split of the target, of the best epoch. Without labels there, or
+    with a label-free run.select_by, the value of that criterion."""
 
     mode: Annotated[Literal["max", "min"], WEIGHTS] = "max"
     """Whether higher or lower values of the metric are better."""

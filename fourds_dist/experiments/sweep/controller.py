@@ -104,11 +104,13 @@ class SweepController:
             self.trial_store.write(trial)
             self._tell("started", trial)
 
-    def epoch(self, tune_id: str, epoch: int, value: float, tested: float | None = None) -> None:
-        """An epoch of a trial ended; the last epoch comes with the test accuracy."""
+    def epoch(
+        self, tune_id: str, epoch: int, value: float, tested: float | None = None, *, is_last: bool = False
+    ) -> None:
+        """An epoch of a trial ended; the last epoch comes with the test accuracy, if there are test labels."""
         trial = self._open[tune_id]
         trial.add(epoch, value)
-        if tested is not None:
+        if is_last or tested is not None:
             trial.tested, trial.state = tested, "done"
         self._tell("epoch", trial)
 

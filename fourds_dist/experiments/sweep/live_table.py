@@ -16,6 +16,7 @@ from fourds_dist.experiments.sweep.plan import SweepPlan
 from fourds_dist.experiments.sweep.space import Params, label
 from fourds_dist.experiments.sweep.trial_store import Configuration, Trial, TrialStore
 from fourds_dist.io.terminal import words
+from fourds_dist.runs.accuracy import NOT_SHARES, Measure, measure_text, percent
 from fourds_dist.runs.events import EpochEnded, Event, Note, StageStarted, StageStopped
 
 MOST_ROWS = 12
@@ -61,13 +62,13 @@ class LiveTable:
         """Print a line about an event of a trial (`SweepController`)."""
         metric, mode = self._plan.config.metric, self._trial_store.mode
         best = trial.best(mode)
-        reached = f"{metric} {best:.1%}" if best is not None else "no epoch"
+        reached = f"{metric} {self._shown(best)}" if best is not None else "no epoch"
         match what:
             case "started":
                 self._say(f"{trial.name}: {describe_params(trial.params)}")
             case "epoch" if self._live is None:
                 epoch, value = trial.history[-1]
-                self._say(f"{trial.name}: epoch {epoch} of {trial.num_epochs}, {metric} {value:.1%}")
+                self._say(f"{trial.name}: epoch {epoch} of {trial.num_epochs}, {metric} {self._shown(value)}")
             case "recovers":
                 self._say(f"{trial.name}: {trial.failures[-1]}; goes on from its checkpoint")
             case "done":
@@ -88,7 +89,9 @@ class LiveTable:
                     epochs = f"{event.num_epochs} epochs"
                     self._say(f"{run}: a teacher for the trials that agree on it, {epochs}")
                 case EpochEnded():
-                    values = ", ".join(f"{name} {v.accuracy:.1%}" for name, v in event.validation.items())
+                    values = ", ".join(
+                        f"{name} {percent(v.accuracy)}" for name, v in event.validation.items()
+                    )
                     self._say(f"{run}: epoch {event.epoch}, validation {values}")
                 case Note() | StageStopped():
                     self._say(f"{run}: {event.text}")
@@ -127,14 +130,17 @@ class LiveTable:
                 trial.name,
                 trial.state,
                 f"{trial.epoch}/{trial.num_epochs}",
-                f"{best:.1%}" if best is not None else "",
+                self._shown(best) if best is not None else "",
                 *(words(short(trial.params[key])) if key in trial.params else "" for key in keys),
             )
         return table
 
     def _best(self) -> str:
         ranked = self._trial_store.ranked()
-        return f"; best so far {ranked[0].mean:.1%}" if ranked else ""
+        return f"; best so far {self._shown(ranked[0].mean)}" if ranked else ""
+
+    def _shown(self, value: float | None) -> str:
+        return measure_text(self._plan.measure, value)
 
     def _say(self, text: str) -> None:
         self._console.print(words(text), soft_wrap=True)
@@ -156,16 +162,25 @@ def results_table(plan: SweepPlan, ranked: list[Configuration], most: int = 10) 
         table.add_column(words(key.rpartition(".")[2]), justify="right")
     for configuration in ranked[:most]:
         values = (words(short(configuration.params[k])) if k in configuration.params else "-" for k in keys)
-        table.add_row(f"{configuration.number:04d}", *figures(configuration), *values)
+        table.add_row(f"{configuration.number:04d}", *figures(configuration, plan.measure), *values)
     return table
 
 
-def figures(configuration: Configuration) -> tuple[str, str, str]:
+def figures(configuration: Configuration, measure: Measure = "accuracy") -> tuple[str, str, str]:
     """(metric, test accuracy, progress) as text, with the standard deviation over several seeds."""
     mean, spread = configuration.mean, configuration.spread
     tested = configuration.tested
     value = (
-        f"{mean:.1%}" + (f" ± {100 * spread:.1f}" if spread is not None else "") if mean is not None else "-"
+        measure_text(measure, mean)
+        + (
+            ""
+            if spread is None
+            else f" ± {spread:.3f}"
+            if measure in NOT_SHARES
+            else f" ± {100 * spread:.1f}"
+        )
+        if mean is not None
+        else "-"
     )
     test = f"{sum(tested) / len(tested):.1%}" if tested else "-"
     epochs = max(t.epoch for t in configuration.trials)

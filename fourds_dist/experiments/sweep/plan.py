@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from fourds_dist.experiments.executor import Through
 from fourds_dist.experiments.sweep.config import SweepConfig
 from fourds_dist.experiments.sweep.space import Params, Space, expanded, keys_of, label
 from fourds_dist.io.storage import join
+from fourds_dist.runs.accuracy import LABEL_FREE, Measure
 from fourds_dist.stages.network_inputs import with_network_inputs
 from fourds_dist.stages.preflight import check
 from fourds_dist.stages.settings import Settings
+from fourds_dist.stages.target_labels import criterion
 
 CHECKED_KEYS = (
     "teacher.",
@@ -59,6 +62,15 @@ class SweepPlan:
         if name is not None:
             own |= {"run.name": name, "run.dir": f"{self.url}/trials", "tracking.group": self.config.name}
         return self.base.changed(expanded(params), "the space").changed(own, "the sweep").build(Settings)
+
+    @cached_property
+    def measure(self) -> Measure:
+        """What the metric's values are: accuracies, or the label-free measure that selects the epoch."""
+        try:
+            by = criterion("distill", self.run) if self.run.target.url is not None else "accuracy"
+        except (ValueError, OSError):  # the data cannot be read
+            return "accuracy"
+        return by if by in LABEL_FREE else "accuracy"
 
     @property
     def url(self) -> str:

@@ -23,6 +23,7 @@ from fourds_dist.experiments.sweep.plan import SweepPlan
 from fourds_dist.experiments.sweep.search import as_optuna
 from fourds_dist.experiments.sweep.trial_store import Configuration, TrialStore
 from fourds_dist.reports.charts import STYLE, Chart, finished
+from fourds_dist.runs.accuracy import NOT_SHARES, measure_text
 
 WIDTH_IN, WIDTH_OF_KEY_IN, HEIGHT_IN = 6.4, 1.9, 4.8
 
@@ -40,13 +41,13 @@ def progress(plan: SweepPlan, trial_store: TrialStore) -> list[Chart]:
         axes = optuna_charts.plot_optimization_history(_study(plan, configurations), target_name=metric)
         _mark_stopped(axes, [c.number for c in having], having)
         axes.legend()
-        _count_over(axes, "configuration", metric)
+        _count_over(axes, "configuration", plan)
         best = (max if plan.config.mode == "max" else min)(c.mean or 0.0 for c in having)
-        words = f"{metric} of {len(having)} configurations; best {best:.1%}"
+        words = f"{metric} of {len(having)} configurations; best {measure_text(plan.measure, best)}"
         history = _chart(axes, "history", "What was tried", words)
 
         axes = optuna_charts.plot_intermediate_values(curves)
-        _count_over(axes, "epoch", metric)
+        _count_over(axes, "epoch", plan)
         for line in axes.lines:
             line.set_color("tab:blue")
         if (numbers := axes.get_legend()) is not None:
@@ -79,7 +80,7 @@ def parallel(plan: SweepPlan, configurations: Sequence[Configuration]) -> Chart 
     with _optuna_style({"figure.figsize": (width, HEIGHT_IN)}):
         study = _study(plan, configurations)
         axes = optuna_charts.plot_parallel_coordinate(study, keys, target_name=plan.config.metric)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        _format_metric(axes, plan)
         words = f"{len(having)} configurations over {', '.join(keys)}"
         return _chart(axes, "parallel", "All together", words)
 
@@ -95,7 +96,7 @@ def response(plan: SweepPlan, configurations: Sequence[Configuration], key: str)
         values = [plan.space.as_optuna(c.params)[key] for c in having]
         if marks := _mark_stopped(axes, [repr(v) if isinstance(v, str) else v for v in values], having):
             axes.legend(handles=[marks])
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        _format_metric(axes, plan)
         axes.figure.axes[-1].set_ylabel("configuration")
         words = f"{plan.config.metric} over {key}, {len(having)} configurations"
         return _chart(axes, f"response-{key}", key, words)
@@ -128,10 +129,16 @@ def _mark_stopped(
     )
 
 
-def _count_over(axes: Axes, x: str, metric: str) -> None:
-    axes.set(xlabel=x, ylabel=metric)
+def _count_over(axes: Axes, x: str, plan: SweepPlan) -> None:
+    axes.set(xlabel=x, ylabel=plan.config.metric)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    _format_metric(axes, plan)
+
+
+def _format_metric(axes: Axes, plan: SweepPlan) -> None:
+    """Show shares of images in percent."""
+    if plan.measure not in NOT_SHARES:
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
 
 
 @contextmanager

@@ -104,7 +104,9 @@ class ControllerCallback(tune.Callback):
         elif LEFT in result:
             self._controller.left(trial.trial_id)
         else:
-            self._controller.epoch(trial.trial_id, result[EPOCH], result[METRIC], result.get(TESTED))
+            self._controller.epoch(
+                trial.trial_id, result[EPOCH], result[METRIC], result.get(TESTED), is_last=TESTED in result
+            )
 
     def on_trial_recover(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any

@@ -50,7 +50,7 @@ def _counts(plan: SweepPlan, trial_store: TrialStore) -> str:
 def _page(plan: SweepPlan, trial_store: TrialStore, shares: dict[str, float]) -> ReportPage:
     config, ranked = plan.config, trial_store.ranked()
     best = ranked[0]
-    value, tested, came = figures(best)
+    value, tested, came = figures(best, plan.measure)
     verdict = f"Best: configuration {best.number:04d} with {config.metric} {value}" + (
         f", {tested} of the target's test images" if best.tested else f" ({came})"
     )
@@ -104,7 +104,11 @@ def _on_importance(shares: dict[str, float]) -> list[str]:
 def _table(plan: SweepPlan, trial_store: TrialStore) -> ReportTable:
     keys = list(plan.space.parameters)
     rows = [
-        (f"{c.number:04d}", *figures(c), *(short(c.params[k]) if k in c.params else "-" for k in keys))
+        (
+            f"{c.number:04d}",
+            *figures(c, plan.measure),
+            *(short(c.params[k]) if k in c.params else "-" for k in keys),
+        )
         for c in trial_store.ranked()[:MOST_LISTED]
     ]
     columns = ("configuration", plan.config.metric, "test", "", *keys)

@@ -189,7 +189,7 @@ class TaskTrials:
         elif outcome.failure is None:
             folder = RunFolder(result.task.url)
             epoch, value, tested = last_epoch(folder, self._plan.config.network)
-            self._controller.epoch(started.id, epoch, value, tested)
+            self._controller.epoch(started.id, epoch, value, tested, is_last=True)
             self._scheduler.complete(started.trial.name, epoch, value)
             remove_checkpoints([folder.url])
             self._close(started)

@@ -85,9 +85,21 @@ def run_trial(config: dict[str, Any], *, plan: SweepPlan, shared: Any) -> None:
         epoch, value, tested = last_epoch(folder, network)
         tune.report({EPOCH: epoch, METRIC: value, TESTED: tested})
     except Stopped as stopped:
-        tune.report({EPOCH: reports.epoch, METRIC: reports.value or WORST[mode], LEFT: str(stopped)})
+        tune.report(
+            {
+                EPOCH: reports.epoch,
+                METRIC: reports.value_or(WORST[mode]),
+                LEFT: str(stopped),
+            }
+        )
     except (NonRetryableError, ValueError) as error:  # the failure is permanent
-        tune.report({EPOCH: reports.epoch, METRIC: reports.value or WORST[mode], FAILED: str(error)})
+        tune.report(
+            {
+                EPOCH: reports.epoch,
+                METRIC: reports.value_or(WORST[mode]),
+                FAILED: str(error),
+            }
+        )
 
 
 def _train(settings: Settings, plan: SweepPlan, shared: Any, reports: TrialReporter) -> None:
@@ -138,6 +150,10 @@ class TrialReporter:
             self._report(self._events.get())
         self._num_calls += 1
         return ray.get(self._shared.stop_reason.remote()) if self._num_calls % STOP_CHECK_EVERY == 0 else None
+
+    def value_or(self, otherwise: float) -> float:
+        """Return the value of the last reported epoch; `otherwise` before the first."""
+        return otherwise if self.value is None else self.value
 
     def _report(self, event: Event) -> None:
         if isinstance(event, StageStarted):

@@ -29,6 +29,7 @@ from fourds_dist.inference.student import Student
 from fourds_dist.io.storage import check_writable, locate, read_text, translate_storage_errors, write_bytes
 from fourds_dist.io.terminal import words
 from fourds_dist.models.hub import is_repository
+from fourds_dist.runs.accuracy import percent
 
 NUM_COMPARED = 256
 NUM_CALIBRATION = 128
@@ -127,8 +128,8 @@ def compared(format_: str, path: Path, pixels: Tensor, labels: np.ndarray, expec
         _latency_ms(loaded, pixels[:1]),
         float((logits - expected).abs().max() / expected.std()),
         float((predicted == predicted_by_student).mean()),
-        float((predicted == labels)[labelled].mean()),
-        float((predicted_by_student == labels)[labelled].mean()),
+        float((predicted == labels)[labelled].mean()) if labelled.any() else None,
+        float((predicted_by_student == labels)[labelled].mean()) if labelled.any() else None,
         len(pixels),
     )
 
@@ -182,7 +183,7 @@ def show(done: Sequence[Exported], console: Console) -> None:
         table.add_column(column, justify="right")
     for e in done:
         size, latency = f"{e.num_bytes / 1e6:.1f} MB", f"{e.latency_ms:.1f} ms"
-        shares = (f"{e.agreement:.1%}", f"{e.accuracy:.1%}")
+        shares = (percent(e.agreement), percent(e.accuracy))
         table.add_row(words(e.file), size, latency, *shares, f"{e.error:.1e}")
     console.print(table)
 
@@ -197,8 +198,8 @@ def _some(images: ShardImages | FileImages, student: Student, most: int) -> tupl
             images.where, [images.paths[i] for i in chosen], [images.labels[i] for i in chosen]
         )
     batches = list(images.batches(student.preprocessing))
-    if not batches or all((batch.labels == UNLABELLED).all() for batch in batches):
-        raise ValueError(f"{images.where}: no labelled images to compare on; give other images with --data")
+    if not batches:
+        raise ValueError(f"{images.where}: no images to compare on; give other images with --data")
     return torch.cat([batch.pixels for batch in batches]), torch.cat(
         [batch.labels for batch in batches]
     ).numpy()

@@ -25,8 +25,9 @@ class Exported:
     """Largest absolute difference of a logit, in standard deviations of the student's logits."""
     agreement: float
     """Share of images with the student's prediction."""
-    accuracy: float
-    student_accuracy: float
+    accuracy: float | None
+    """Accuracy on the labelled images; None without labels, as is `student_accuracy`."""
+    student_accuracy: float | None
     num_images: int
 
     def refusal(self, most_loss: float) -> str | None:
@@ -35,7 +36,8 @@ class Exported:
         Args:
             most_loss: largest loss of accuracy of a quantised format.
         """
-        loss = self.student_accuracy - self.accuracy
+        has_labels = self.student_accuracy is not None and self.accuracy is not None
+        loss = self.student_accuracy - self.accuracy if has_labels else 0.0  # pyright: ignore[reportOperatorIssue]
         if self.format not in LEAST_AGREEMENT:
             if self.error > CLOSE or self.agreement < 1:
                 return (

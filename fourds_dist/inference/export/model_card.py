@@ -16,6 +16,7 @@ from fourds_dist.inference.student import Student
 from fourds_dist.models.backbones import size_options
 from fourds_dist.models.hub import is_repository, repository_of
 from fourds_dist.models.timm_networks import REGISTRY, is_timm
+from fourds_dist.runs.accuracy import percent
 from fourds_dist.version import __version__
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ def model_card(student: Student, done: Sequence[Exported], where: str) -> str:
         keep_trailing_newline=True,
     )  # fmt: skip
     first = done[0]
-    low, high = wilson(round(first.student_accuracy * first.num_images), first.num_images)
+    interval = ""
+    if first.student_accuracy is not None:
+        low, high = wilson(round(first.student_accuracy * first.num_images), first.num_images)
+        interval = f"{low:.1%} to {high:.1%}"
     return environment.get_template("card.md.j2").render(
         student=student,
         base_model=base_model(student.about["arch"]),
@@ -50,7 +54,8 @@ def model_card(student: Student, done: Sequence[Exported], where: str) -> str:
         where=_last_part(where),
         domain=_last_part(str(student.about.get("domain", ""))),
         json=json.dumps,
-        interval=f"{low:.1%} to {high:.1%}",
+        interval=interval,
+        percent=percent,
         build=build_code(student),
         needs=" ".join(["torch", "torchvision", *_packages(student), "safetensors", "pillow"]),
         code=preparation_code(student.preprocessing),

@@ -82,6 +82,7 @@ class PrometheusGauges:
                     self._losses.set(loss, {"loss": name})
             case EpochEnded():
                 for network, validation in event.validation.items():
-                    self._accuracies.set(validation.accuracy, {"network": network})
+                    if validation.accuracy is not None:
+                        self._accuracies.set(validation.accuracy, {"network": network})
             case Note():
                 self._notes.inc()

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from fourds_dist.config.stage_names import STAGE_TITLES
 from fourds_dist.io.terminal import words
+from fourds_dist.runs.accuracy import percent
 from fourds_dist.runs.events import (
     EpochEnded,
     Event,
@@ -96,7 +97,8 @@ def _figures(measured: Validation) -> str:
     others = {"balanced": measured.mean_per_class, "macro F1": measured.macro_f1}
     more = [f"{name} {value:.1%}" for name, value in others.items() if value is not None]
     more += [] if measured.loss is None else [f"loss {measured.loss:.3f}"]
-    return f"{measured.accuracy:.1%}" + (f" ({', '.join(more)})" if more else "")
+    more += [f"{name} {value:.3f}" for name, value in measured.criteria.items()]
+    return percent(measured.accuracy) + (f" ({', '.join(more)})" if more else "")
 
 
 def _duration(seconds: float) -> str:

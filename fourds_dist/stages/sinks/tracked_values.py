@@ -33,6 +33,8 @@ def flat_values(event: Event) -> dict[str, Any]:
             for prefix, field in VALIDATION_NAMES.items():
                 found = {network: getattr(measured, field) for network, measured in event.validation.items()}
                 values |= {f"{prefix}/{name}": value for name, value in found.items() if value is not None}
+            for name, measured in event.validation.items():
+                values |= {f"val_{by}/{name}": value for by, value in measured.criteria.items()}
         case Note() | StageStopped():
             values["note"] = event.text
     return values

@@ -118,6 +118,18 @@ def test_without_labels(tmp_path: Path) -> None:
         folder(tmp_path, unlabelled=True)
 
 
+def test_folders_of_splits_without_labels(tmp_path: Path) -> None:
+    for n in range(20):
+        image(tmp_path / "Training" / f"{n}.jpg")
+    image(tmp_path / "test_set" / "x.jpg")
+    domain = folder(tmp_path, unlabelled=True, classes=("x", "y"))
+    parts = Counter(part for _, part, _ in found(domain).values())
+    assert parts == {"train": 18, "val": 2, "test": 1}  # validation images are drawn, as from labelled images
+    image(tmp_path / "beside.jpg")
+    domain = folder(tmp_path, unlabelled=True, classes=("x", "y"))
+    assert {part for _, part, _ in found(domain).values()} == {None}
+
+
 def test_a_class_list(tmp_path: Path) -> None:
     image(tmp_path / "dog" / "a.jpg")
     assert folder(tmp_path, classes=("zebra", "dog")).classes == ("zebra", "dog")

@@ -17,6 +17,7 @@ from fourds_dist.data.datasets.inputs import (
     InputKind,
     class_difference,
     kind_of_input,
+    lacks_labels,
     open_input,
 )
 from fourds_dist.data.format.class_list import ClassList
@@ -49,6 +50,24 @@ def domain_of(found: ImageInput) -> Domain:
 
 def rows(found: ImageInput) -> list[tuple[str, str | None, str | None]]:
     return sorted((Path(e.image).name, e.label, e.split) for e in domain_of(found))  # pyright: ignore
+
+
+def test_images_without_labels_take_the_classes_of_the_other_domain(tmp_path: Path) -> None:
+    flat = folder_of(tmp_path / "flat", *(f"{n}.png" for n in range(10)))
+    split = folder_of(tmp_path / "split", "train/1.png", "train/2.png", "test/1.png")
+    (tmp_path / "list.csv").write_text("path,label\nflat/1.png,\nflat/2.png,-1\n")
+    for place in (flat, split, tmp_path / "list.csv"):
+        assert lacks_labels(str(place))
+        images = opened(place, ("a", "b"))
+        assert (images.is_unlabelled, images.labels, images.classes) == (True, frozenset(), ("a", "b"))
+        assert class_difference("other", ClassList(("a", "b")), images) is None
+        assert {label for _, label, _ in rows(images)} == {None}
+        assert list(domain_of(images).classes) == ["a", "b"]
+    assert (opened(flat, ("a", "b")).num_train, opened(split, ("a", "b")).num_train) == (7, 2)
+    for paths in (("cat/1.png",), ("train/cat/1.png",), ("1.png", "cat/1.png"), ("train/1.png", "cat/1.png")):
+        assert not lacks_labels(str(folder_of(tmp_path / str(paths).replace("/", "-"), *paths)))
+    with pytest.raises(ValueError, match="outside class folders"):
+        opened(flat)
 
 
 def test_the_kind_of_a_path(tmp_path: Path) -> None:

@@ -52,6 +52,13 @@ def test_unlabelled_images_are_for_training() -> None:
     assert plan.class_counts["train"] == (7, 7, 7)
 
 
+def test_a_domain_without_any_label_has_all_splits() -> None:
+    plan = plan_of([Example(f"u{n}", bytes([n]), "jpg", None) for n in range(100)])
+    sizes = {shard.split: len(shard.entries) for shard in plan.shards}
+    assert sizes == {"train": 70, "val": 10, "test": 20}
+    assert not any(map(any, plan.class_counts.values()))
+
+
 def test_every_image_is_somewhere_once_with_its_bytes() -> None:
     examples = some(200)
     with Spool() as spool:

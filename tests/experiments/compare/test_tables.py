@@ -53,6 +53,22 @@ def test_tables_say_it(known: Results) -> None:
     )
 
 
+def test_without_labels_there_are_estimates(known: Results) -> None:
+    cells = {
+        cell: replace(r, estimate=(r.accuracy or 0) + 0.1, before=0.25) for cell, r in known.cells.items()
+    }
+    methods, *_ = tables(Results(known.plan, cells))
+    assert methods.columns[-2] == "estimated without labels"
+    assert methods.rows[0][-2] == "~70.0, off by 10.0"
+    assert methods.rows[-1] == ("before distillation", "25.0", "25.0", "25.0", "-", "-", "-", "-")
+    bare = {cell: replace(r, accuracy=None) for cell, r in cells.items()}
+    methods, *others = tables(Results(known.plan, bare))
+    assert methods.rows[0][1:5] == ("-", "-", "-", "4")
+    assert methods.rows[0][-2] == "~70.0"
+    assert all(not table.rows for table in others)
+    assert as_tree(Results(known.plan, bare), {})["cells"][0]["accuracy"] is None
+
+
 def test_incomplete_rows_are_marked(known: Results) -> None:
     few = {cell: r for cell, r in known.cells.items() if cell.source == "a" or cell.method == "cross_entropy"}
     some = {cell: r for cell, r in few.items() if cell.seed == 0 or cell.method != "cross_entropy"}

@@ -49,6 +49,15 @@ class Driver:
             self.end(next(iter(self.open)))
 
 
+def test_a_trial_without_test_labels_is_done_after_its_last_epoch(tmp_path: Path) -> None:
+    driver = Driver(small_plan(tmp_path))
+    tune_id = driver.begin()
+    assert tune_id is not None
+    driver.controller.epoch(tune_id, 4, -0.5, None, is_last=True)
+    trial = driver.open[tune_id]
+    assert (trial.state, trial.tested, trial.history) == ("done", None, [(4, -0.5)])
+
+
 def test_number_of_trials_and_of_concurrent_trials(tmp_path: Path) -> None:
     driver = Driver(small_plan(tmp_path, "seeds=2"), max_concurrent_trials=3)
     first = [driver.begin() for _ in range(5)]

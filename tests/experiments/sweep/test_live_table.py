@@ -49,3 +49,15 @@ def test_a_sweep_under_way(tmp_path: Path, is_terminal: bool) -> None:
     else:
         assert "small-0001-s0: epoch 1 of 4, val/student 25.0%" in told
         assert "\x1b" not in told
+
+
+def test_values_of_a_label_free_criterion_are_no_percentages(tmp_path: Path) -> None:
+    plan, out = small_plan(tmp_path, "run.select_by=entropy"), io.StringIO()
+    trial_store = ledger_of(plan, [POINT])
+    trial = next(iter(trial_store.trials.values()))
+    trial.history, trial.tested, trial.state = [(1, -0.5)], None, "done"  # no test labels
+    assert plan.measure == "entropy"
+    with LiveTable(plan, trial_store, Console(file=out, width=140, no_color=True), 2) as view:
+        view.tell("done", trial)
+    assert f"{trial.name}: done, val/student -0.500; best so far -0.500" in out.getvalue()
+    assert small_plan(tmp_path).measure == "accuracy"

@@ -12,8 +12,11 @@ from fourds_dist.runs.events import (
     StepLogged,
     TimeShares,
     Validation,
+    decode,
+    encode,
 )
 from fourds_dist.stages.sinks.console import ProgressView
+from fourds_dist.stages.sinks.wandb import flat_values
 
 
 def test_plain_lines_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,3 +46,23 @@ def test_plain_lines_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
         "100 images/s, 1 min 15 s left",
         "distillation: [/gloo/pair.cc:545] Read error [::1]",
     ]
+
+
+def test_an_epoch_without_labels_shows_its_criteria(capsys: pytest.CaptureFixture[str]) -> None:
+    epoch = EpochEnded(
+        step=10,
+        epoch=2,
+        loss=0.5,
+        images_per_s=100.0,
+        validation={"student": Validation(None, criteria={"entropy": -0.25, "bnm": 0.5}, selection=-0.25)},
+        num_evaluated=4,
+        is_best=True,
+        left_s=0.0,
+    )
+    ProgressView()(epoch.stamped("distill", 0))
+    line = capsys.readouterr().err
+    assert "validation student - (entropy -0.250, bnm 0.500) (best)" in line
+    values = flat_values(epoch)
+    assert (values["val_entropy/student"], values["val_bnm/student"]) == (-0.25, 0.5)
+    assert "val/student" not in values
+    assert decode(encode(epoch.stamped("distill", 0))) == epoch.stamped("distill", 0)
