@@ -83,13 +83,13 @@ def run(settings: Settings, *, wait_s: float = 0.0, observer: RunObserver | None
         observer: receives the events of the run, and may stop the run; None: nobody does.
     """
     observer = observer or RunObserver()
-    settings = started_with_network_inputs(settings)
     world = (
         World.join(timeout_s=settings.launch.collective_timeout_s)
         if settings.launch.runner == "inline"
         else None
     )
     is_main = world is None or world.is_main
+    settings = started_with_network_inputs(settings) if is_main else settings
     with _claimed(settings, world, wait_s) if is_main else nullcontext():
         if world is None:
             with _importing_ray():
@@ -101,6 +101,7 @@ def run(settings: Settings, *, wait_s: float = 0.0, observer: RunObserver | None
 
             leave_with_torchrun()
             world.barrier()
+            settings = world.gather(settings)[0]  # rank 0 alone has read what the weights say of their images
             run_inline(settings, world, observer)
     return is_main
 

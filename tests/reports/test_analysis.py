@@ -18,6 +18,9 @@ from fourds_dist.runs.layout import RunFile
 from fourds_dist.stages.finished_run import Run
 from tests.reports.known_analysis import known_analysis
 from tests.reports.reported import page
+from tests.stages.test_network_inputs import losses
+from tests.stages.test_network_inputs import runs as runs  # a fixture
+from tests.stages.test_stages import data as data  # a fixture
 
 
 def test_analysis_agrees_with_the_summary(reported: Path) -> None:
@@ -113,3 +116,12 @@ def test_a_truncated_file_is_analysed_again(run_folder: Path, monkeypatch: pytes
     loaded = examine.load_or_analyse(Run(str(run_folder)))
     assert loaded.where == "shards/b (test)"
     assert PredictionAnalysis.from_bytes(path.read_bytes())[1] != "x"
+
+
+def test_networks_with_images_of_their_own_are_measured_as_in_the_run(runs: Path) -> None:
+    found = examine.analyse(Run(str(runs / "own")), 1000)
+    measured = losses(runs / "own")
+    assert set(found.probabilities) == {TEACHER, BEFORE, ADAPTED, STUDENT}
+    for name, probabilities in found.probabilities.items():
+        rows = probabilities[np.arange(len(found.labels)), found.labels]
+        assert -np.log(rows).mean() == pytest.approx(measured[name], rel=1e-4), name
