@@ -2,10 +2,11 @@
 
 Reading order: `adapter`, `fusion_gate`, `phase_loss`, `losses`, `output`, `task`, then `fourds`, which joins them.
 `supervised` is the source stage, `teacher_adaptation` the middle stage of two-stage methods, `feature_distillation` a
-baseline. `presets` lists the methods. The networks are in `fourds_dist.models`.
+baseline. `config` has the keys and `presets` the methods. The networks are in `fourds_dist.models`.
 """
 
-from fourds_dist.method.fourds import FourDs, MethodConfig
+from fourds_dist.method.config import MethodConfig
+from fourds_dist.method.fourds import FourDs
 from fourds_dist.method.output import Output
 from fourds_dist.method.supervised import SourceClassifiers
 from fourds_dist.method.task import Task

@@ -30,7 +30,7 @@ from fourds_dist.inference.images import ShardImages
 from fourds_dist.inference.metrics import ClassificationMetrics, softmax
 from fourds_dist.io.storage import write_bytes
 from fourds_dist.method import FourDs
-from fourds_dist.method.fourds import Predictor
+from fourds_dist.method.output import Predictor
 from fourds_dist.models.backbones import BackboneConfig, stage_names
 from fourds_dist.models.weights.loading import load_weights, read_weights
 from fourds_dist.models.weights.metadata import NetworkMetadata

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Literal, Protocol
 
 from fourds_dist.data import Split, StreamConfig
-from fourds_dist.method.fourds import Predictor
+from fourds_dist.method.output import Predictor
 from fourds_dist.runs.accuracy import Accuracy
 from fourds_dist.runs.estimate import Estimate
 from fourds_dist.stages.settings import Settings

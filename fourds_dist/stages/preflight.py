@@ -16,11 +16,11 @@ from fourds_dist.io.url import split_pattern
 from fourds_dist.runs.accuracy import LABEL_FREE
 from fourds_dist.stages.network_inputs import with_network_inputs
 from fourds_dist.stages.preflight_networks import check_networks
-from fourds_dist.stages.runner import train_splits, train_stream
 from fourds_dist.stages.settings import SECTION, Settings, stage_config
 from fourds_dist.stages.sinks.trackers import check_trackers
 from fourds_dist.stages.stages import stages_to_run
 from fourds_dist.stages.target_labels import criterion, has_labels, source_fraction
+from fourds_dist.stages.train_streams import train_splits, train_stream
 from fourds_dist.training.step import NO_CUDA_GRAPH
 from fourds_dist.training.weight_average import PARTITIONED_WEIGHTS
 

@@ -20,8 +20,9 @@ from fourds_dist.data import evaluation_batches
 from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.models.backbones import stage_names
 from fourds_dist.stages.network_inputs import predictor
-from fourds_dist.stages.runner import StageRunner, class_weights_of, fingerprint_of, train_splits
+from fourds_dist.stages.runner import StageRunner, fingerprint_of
 from fourds_dist.stages.target_labels import criterion
+from fourds_dist.stages.train_streams import class_weights_of, train_splits
 from fourds_dist.stages.trial_step import call_on_blank_images
 from fourds_dist.training.evaluate import PlainImages
 from fourds_dist.training.linear_probe import (

@@ -19,16 +19,14 @@ from fourds_dist.config.stage_names import StageName
 from fourds_dist.data import (
     Split,
     StreamConfig,
-    TrainStream,
     evaluation_batches,
     open_split,
 )
-from fourds_dist.data.decode.decoded_cache import ByteBudget, DecodedCache
+from fourds_dist.data.decode.decoded_cache import DecodedCache
 from fourds_dist.data.format.manifest import read_manifest
-from fourds_dist.data.stream.class_weights import balanced_weights
 from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.io.url import split_pattern
-from fourds_dist.method.fourds import Predictor
+from fourds_dist.method.output import Predictor
 from fourds_dist.method.task import Task
 from fourds_dist.models.backbones import BackboneConfig
 from fourds_dist.models.weights.metadata import NetworkMetadata
@@ -42,6 +40,7 @@ from fourds_dist.stages.network_inputs import conversions, network_inputs
 from fourds_dist.stages.settings import Settings, stage_config
 from fourds_dist.stages.sinks.trackers import trackers
 from fourds_dist.stages.target_labels import computes_criteria, criterion, has_labels, source_fraction
+from fourds_dist.stages.train_streams import class_weights_of, train_splits, train_stream
 from fourds_dist.stages.trial_step import freeze_unreached
 from fourds_dist.training.checkpoint.checkpoint_store import CheckpointStore
 from fourds_dist.training.criteria import StatisticsCollector
@@ -52,42 +51,6 @@ from fourds_dist.training.step import TrainStep
 from fourds_dist.training.stop_signals import StopSignal
 from fourds_dist.training.strategies.build import make_strategy
 from fourds_dist.training.train_state import Best
-
-
-def train_splits(name: StageName, settings: Settings) -> dict[str, Split]:
-    """Return the training splits of a stage's batches by domain, the stage's domain first."""
-    seed = settings.run.seed
-    if name == "source":
-        return {"source": open_split(settings.source, "train", seed=seed)}
-    splits = {"target": open_split(settings.target, "train", seed=seed)}
-    if source_fraction(settings) > 0:
-        splits["source"] = open_split(settings.source, "train", seed=seed)
-    return splits
-
-
-def train_stream(
-    name: StageName,
-    settings: Settings,
-    splits: Mapping[str, Split],
-    rank: int,
-    world_size: int,
-    budget: ByteBudget | None = None,
-    device: torch.device | None = None,
-) -> TrainStream:
-    """Return a rank's part of a stage's batches."""
-    data = settings.data
-    if len(splits) > 1:
-        data = data.model_copy(update={"source_fraction": source_fraction(settings)})
-    return TrainStream(
-        splits,
-        data,
-        global_batch_size=stage_config(name, settings).global_batch_size,
-        rank=rank,
-        world_size=world_size,
-        seed=settings.run.seed,
-        budget=budget,
-        device=device,
-    )
 
 
 class StageRunner:
@@ -346,14 +309,6 @@ class StageRunner:
                 sink(event)
 
         return emit
-
-
-def class_weights_of(splits: Mapping[str, Split], source_fraction: float) -> torch.Tensor:
-    """Return the balanced weights of the classes in the batches of a stage, (K,)."""
-    shares = dict.fromkeys(splits, 1.0)
-    if len(splits) > 1:
-        shares = {"source": source_fraction, "target": 1 - source_fraction}
-    return torch.tensor(balanced_weights(splits, shares), dtype=torch.float32)
 
 
 def fingerprint_of(tensors: list[nn.Parameter]) -> str:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fourds_dist.data import Batch
 from fourds_dist.data.stream.batch import normalise
-from fourds_dist.method.fourds import Predictor
 from fourds_dist.method.losses import UNLABELLED
+from fourds_dist.method.output import Predictor
 from fourds_dist.runs.accuracy import Accuracy
 from fourds_dist.runs.class_counts import ClassCounts
 from fourds_dist.training.criteria import StatisticsCollector

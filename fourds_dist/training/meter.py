@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fourds_dist.data import TrainStream
-from fourds_dist.method.fourds import Output
+from fourds_dist.method.output import Output
 from fourds_dist.runs.accuracy import LABEL_FREE, Accuracy, Measure
 from fourds_dist.runs.events import EpochEnded, StepLogged, TimeShares, Validation
 from fourds_dist.training.device_idle import DeviceIdle

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fourds_dist.data import Batch
-from fourds_dist.method.fourds import Output
+from fourds_dist.method.output import Output
 from fourds_dist.method.task import Task
 from fourds_dist.runs.layout import bad_batch_name
 from fourds_dist.training.distributed.world import World

@@ -16,9 +16,10 @@ from torch import nn
 
 from fourds_dist.config.stage_names import STAGES
 from fourds_dist.runs.run_folder import RunFolder
-from fourds_dist.stages.runner import fingerprint_of, train_splits, train_stream
+from fourds_dist.stages.runner import fingerprint_of
 from fourds_dist.stages.settings import Settings, stage_config
 from fourds_dist.stages.stages import run_stage
+from fourds_dist.stages.train_streams import train_splits, train_stream
 from fourds_dist.training.checkpoint.checkpoint_store import FolderStore
 from tests.ranks import run_ranks
 from tests.stages.test_stages import data, notes, settings, store

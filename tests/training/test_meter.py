@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fourds_dist.data import DataConfig, StreamConfig, TrainStream, open_split
-from fourds_dist.method.fourds import Output
+from fourds_dist.method.output import Output
 from fourds_dist.runs.events import TimeShares
 from fourds_dist.training.distributed.world import World
 from fourds_dist.training.meter import Meter, bottleneck
