@@ -97,8 +97,8 @@ def results(run: Run) -> ReportSection:
     if summary.estimate:
         words.append(
             f"Estimated target accuracy: {summary.estimate.basis}; no target label is used. The interval has the "
-            "errors of both samples and the difference of two estimators (average thresholded confidence, difference "
-            "of confidences); an error that the change of domains causes in both is not in it."
+            "errors of both samples and the difference of two estimators (average thresholded confidence, which is the "
+            "estimate, and difference of confidences); an error that the change of domains causes in both is not in it."
         )
     return ReportSection(
         "result", "Results", words, [ReportTable(columns, rows, range(1, len(columns)), strong)]

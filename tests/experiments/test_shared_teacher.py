@@ -20,7 +20,7 @@ from fourds_dist.stages.settings import Settings
 from tests.experiments.compare.small import CHANGES, write_domains
 
 OTHERS: dict[str, Any] = {
-    "run": {"name": "other", "keep_checkpoints": 1, "retry_timeout_s": 100},
+    "run": {"name": "other", "criteria": "all", "keep_checkpoints": 1, "retry_timeout_s": 100},
     "data": {"source_fraction": 0.25, "threads": 2, "read_threads": 2, "prefetch_batches": 1,
              "retry_timeout_s": 60, "cache_gib": 1, "decoded_cache_mib": 0, "max_bad_fraction": 0.5,
              "max_megapixels": 1.0},
@@ -32,9 +32,14 @@ OTHERS: dict[str, Any] = {
 }  # fmt: skip
 """Another value of every key that bears on the source stage, but on no weight of it."""
 
-ELSEWHERE = ("run.dir", "run.until", "prepare", "data.cache_dir", "source.packed_from", "target.", "method.",
+ELSEWHERE = ("run.dir", "run.until", "prepare", "data.cache_dir", "source.packed_from", "source.validation_labels",
+             "target.", "method.",
              "adapt.", "adapt_stage.", "distill_stage.", "launch.", "tracking.")  # fmt: skip
 """Places, later stages, and `launch`, which runs may change when they go on."""
+
+
+ANOTHER = {"run.select_by": "macro_f1"}
+"""Another value where the first other one of a key means the same as its default."""
 
 
 def keys(section: type[ConfigSection], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -55,6 +60,7 @@ def changed(section: Any, key: str, annotation: Any) -> Any:
         return section.model_copy(update={name: changed(now, rest, annotation)})
     options = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else ()
     other = next(o for o in (*options, not now if isinstance(now, bool) else 123) if o != now)
+    other = next((value for end, value in ANOTHER.items() if options and end.endswith(f".{key}")), other)
     return section.model_copy(update={name: other})
 
 
