@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -335,9 +336,12 @@ def test_folders_that_cannot_be_used_are_refused_in_one_message(
     folder_of(tmp_path / "studio", "ab")
     folder_of(tmp_path / "street", "bc")
     given = [f"source.url={tmp_path}/studio", f"run.dir={tmp_path}/runs", "launch.runner=inline"]
+    (tmp_path / "mixed").mkdir()
+    shutil.copytree(tmp_path / "studio" / "a", tmp_path / "mixed" / "a")
+    shutil.copytree(tmp_path / "studio" / "b", tmp_path / "mixed", dirs_exist_ok=True)
     for target, message in {
         "street": "both domains need the same classes, but only",
-        "studio/a": "images outside class folders",
+        "mixed": "images outside class folders",
         "nowhere": "nowhere: no such folder",
     }.items():
         assert main([*given, f"target.url={tmp_path}/{target}"]) == 1
