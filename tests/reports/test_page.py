@@ -34,7 +34,7 @@ def test_every_chart_is_a_file_and_an_image_in_the_page() -> None:
     html = page.html()
     assert html.count('src="data:image/svg+xml;base64,PHN2Zy8+"') == 3
     assert html.count('<figure class="broad">') == 1
-    assert 'alt="words of y" style="max-width: 648px; min-width: 432px"' in html
+    assert 'alt="words of y" style="max-width: 648px; min-width: 528px"' in html
     assert '<li><a href="#b">B</a></li>' in html
 
 
