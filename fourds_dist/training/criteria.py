@@ -29,7 +29,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from fourds_dist.method.label_mix import UNLABELLED
@@ -227,6 +226,8 @@ def calibrating_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         logits: (n, K).
         labels: (n,), all in [0, K).
     """
+    from scipy.optimize import minimize_scalar  # takes as long as the rest of this package
+
     z = torch.from_numpy(logits).double()
     true = torch.from_numpy(labels)
 
