@@ -18,6 +18,7 @@ from fourds_dist.models.feature_layout import (
     to_map,
     with_first_tensor,
 )
+from fourds_dist.models.network_mode import in_mode
 
 
 class StageInfo(NamedTuple):
@@ -95,11 +96,10 @@ def inspect_stages(
         )
         for name in names
     ]
-    kind, was_training = type(network).__name__, {m: m.training for m in network.modules()}
+    kind = type(network).__name__
     reference = next(network.parameters())
     try:
-        network.eval()
-        with torch.no_grad():
+        with in_mode(network, training=False), torch.no_grad():
             logits = network(
                 torch.zeros(1, 3, image_size, image_size, device=reference.device, dtype=reference.dtype)
             )
@@ -110,8 +110,6 @@ def inspect_stages(
             f"change {key} or {what}.arch"
         ) from None
     finally:
-        for module, training in was_training.items():
-            module.training = training
         for handle in handles:
             handle.remove()
     if not isinstance(logits, Tensor) or logits.dim() != 2:

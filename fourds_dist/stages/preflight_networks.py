@@ -72,8 +72,7 @@ def check_networks(settings: Settings, num_classes: int, classes: Sequence[str] 
             image_size=settings.teacher.network_input(settings.data).image_px,
             notify=lambda text: None,  # the stage that uses the weights reports
         )
-    trains_teacher = "source" in stages_to_run(settings) and settings.teacher.checkpoint is None
-    if trains_teacher and settings.source_stage.train != "all":
+    if settings.teacher.checkpoint is None and settings.source_stage.train != "all":
         side = settings.teacher.network_input(settings.data).image_px
         last_linear(networks["teacher"], num_classes, side, what="teacher")
     if classes is not None:  # otherwise the networks have random weights here
@@ -100,7 +99,7 @@ def _needs(
 
 def _build(settings: Settings, num_classes: int, classes: Sequence[str] | None) -> dict[str, nn.Module]:
     """Return teacher and student, with their initial weights if the classes are given, else with random weights."""
-    trains_teacher = "source" in stages_to_run(settings) and settings.teacher.checkpoint is None
+    trains_teacher = settings.teacher.checkpoint is None
     starts = {
         "teacher": settings.teacher.start if trains_teacher else "random",
         "student": "random" if settings.student.start == "source" else settings.student.start,

@@ -30,7 +30,7 @@ from fourds_dist.training.linear_probe import (
     Probe,
     features,
     fit_last_layer,
-    freeze_all_but,
+    freeze_up_to,
     last_linear,
 )
 
@@ -63,7 +63,7 @@ def freeze_before_last_stage(stage: StageRunner, teacher: nn.Module) -> list[nn.
     """Freeze the teacher up to its last stage but one, and return the frozen modules."""
     *_, before, _ = stage_names(stage.settings.teacher, teacher)
     side = stage.inputs["teacher"].image_px
-    return freeze_all_but(
+    return freeze_up_to(
         teacher,
         before,
         lambda: call_on_blank_images(teacher, batch_size=2, side_px=side, training=False),
@@ -75,8 +75,7 @@ def _features(
 ) -> Features:
     settings, world = stage.settings, stage.world
     split = stage.split(settings.source, name)
-    precision = settings.step.precision
-    is_bfloat16 = precision == "bfloat16" or (precision == "auto" and world.device.type == "cuda")
+    is_bfloat16 = settings.step.uses_bfloat16(world.device)
     images = PlainImages(world.device, settings.data.mean, settings.data.std, autocast=is_bfloat16)
     body = [
         parameter for parameter in teacher.parameters() if all(parameter is not p for p in layer.parameters())

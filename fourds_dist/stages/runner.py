@@ -46,7 +46,7 @@ from fourds_dist.training.checkpoint.checkpoint_store import CheckpointStore
 from fourds_dist.training.criteria import StatisticsCollector
 from fourds_dist.training.distributed.world import World
 from fourds_dist.training.evaluate import ImagesOfBatch, evaluate
-from fourds_dist.training.loop import LoopHooks, fit
+from fourds_dist.training.loop import LoopHooks, device_name, fit
 from fourds_dist.training.step import TrainStep
 from fourds_dist.training.stop_signals import StopSignal
 from fourds_dist.training.strategies.build import make_strategy
@@ -145,9 +145,10 @@ class StageRunner:
             )
         rates: list[float] = []
         in_step_px = data.crop_px if strategy.in_step else None
+        has_criteria = computes_criteria(self.name, settings)  # reads manifests
 
         def validate() -> dict[str, Accuracy]:
-            if reference is None or not computes_criteria(self.name, settings):
+            if reference is None or not has_criteria:
                 return self.evaluate(task.predictors(), domain, "val", step, in_step_px=in_step_px)
             predictors = task.predictors() | dict([reference])
             return evaluate_label_free(
@@ -180,9 +181,8 @@ class StageRunner:
         return self.world.gather(newest is not None)[0]
 
     def end_without_training(self) -> None:
-        """Report the start, the notes and the end of a stage without steps; a collective call."""
+        """Report the start, the notes and the end of a stage without steps."""
         emit, world = self._emitter([]), self.world
-        devices = world.gather(str(world.device))
         config = stage_config(self.name, self.settings)
         emit(
             StageStarted(
@@ -191,7 +191,7 @@ class StageRunner:
                 num_steps_per_epoch=0,
                 global_batch_size=config.global_batch_size,
                 num_workers=world.size,
-                device=devices[0],
+                device=device_name(world),
             )
         )
         for text in self._all_restart_notes() if world.is_main else []:

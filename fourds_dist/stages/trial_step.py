@@ -6,8 +6,7 @@ for networks of any size. A network that cannot run there (because it reads valu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fourds_dist.method.output import Output
+from fourds_dist.models.network_mode import in_mode
 
 FAULTS = (AssertionError, RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError)
 """Exceptions of a network that does not fit its images or the task."""
@@ -54,7 +54,7 @@ def call_on_blank_images(network: nn.Module, *, batch_size: int, side_px: int, t
     device = next(network.parameters()).device
     values = {name: _copy(tensor, tensor.device) for name, tensor in network.named_buffers()}
     images = torch.zeros(batch_size, 3, side_px, side_px, device=device)
-    with _in_mode(network, training), torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with in_mode(network, training=training), torch.random.fork_rng(devices=[]), torch.enable_grad():
         return functional_call(network, values, (images,))
 
 
@@ -130,7 +130,7 @@ def _without_gradient(task: nn.Module, batch_size: int, side_px: int, device: to
     }
     images = torch.zeros(batch_size, 3, side_px, side_px, device=device)
     labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
-    with _in_mode(task, True), torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with in_mode(task, training=True), torch.random.fork_rng(devices=[]), torch.enable_grad():
         output: Output = functional_call(task, values, (images, labels))
         output.loss.backward()
     trainable = [name for name, parameter in task.named_parameters() if parameter.requires_grad]
@@ -144,14 +144,3 @@ def _copy(tensor: Tensor, device: torch.device) -> Tensor:
         else tensor.detach().to(device, copy=True)
     )
     return copy.requires_grad_(tensor.requires_grad)
-
-
-@contextmanager
-def _in_mode(task: nn.Module, training: bool) -> Iterator[None]:
-    before: dict[Any, bool] = {module: module.training for module in task.modules()}
-    task.train(training)
-    try:
-        yield
-    finally:
-        for module, was_training in before.items():
-            module.training = was_training

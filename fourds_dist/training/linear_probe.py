@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from fourds_dist.data import Batch
 from fourds_dist.method.losses import UNLABELLED
+from fourds_dist.models.network_mode import in_mode
 from fourds_dist.models.weights.class_order import last_layer
 from fourds_dist.runs.accuracy import Accuracy, Measure
 from fourds_dist.runs.class_counts import ClassCounts
@@ -93,23 +94,20 @@ def features(
     """
     inputs: list[Tensor] = []
     handle = layer.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
-    was_training = {module: module.training for module in network.modules()}
-    network.eval()
     values, labels = [torch.zeros(0, layer.in_features, device=device)], [torch.zeros(0, dtype=torch.int64)]
     try:
-        for batch in batches:
-            inputs.clear()
-            autocast = torch.autocast(device.type, torch.bfloat16, enabled=step.autocast)
-            with autocast, step.without_compilation():
-                network(step.images(batch))
-            (of_batch,) = inputs
-            is_labelled = batch.labels != UNLABELLED
-            values.append(of_batch.flatten(1)[is_labelled.to(device)].float())
-            labels.append(batch.labels[is_labelled])
+        with in_mode(network, training=False):
+            for batch in batches:
+                inputs.clear()
+                autocast = torch.autocast(device.type, torch.bfloat16, enabled=step.autocast)
+                with autocast, step.without_compilation():
+                    network(step.images(batch))
+                (of_batch,) = inputs
+                is_labelled = batch.labels != UNLABELLED
+                values.append(of_batch.flatten(1)[is_labelled.to(device)].float())
+                labels.append(batch.labels[is_labelled])
     finally:
         handle.remove()
-        for module, training in was_training.items():
-            module.training = training
     return Features(torch.cat(values), torch.cat(labels).to(device))
 
 
@@ -211,8 +209,8 @@ def _accuracy(val: Features, weight: Tensor, bias: Tensor, world: World) -> Accu
     return Accuracy.of(ClassCounts(*total[:-1].reshape(3, -1)), images_per_s=0.0, loss=float(total[-1]))
 
 
-def freeze_all_but(network: nn.Module, after: str, call: Callable[[], object]) -> list[nn.Module]:
-    """Freeze the modules that begin before the submodule `after` ends, and return them.
+def freeze_up_to(network: nn.Module, last: str, call: Callable[[], object]) -> list[nn.Module]:
+    """Freeze the modules that begin before the submodule `last` ends, and return them.
 
     Args:
         call: runs the network once.
@@ -231,7 +229,7 @@ def freeze_all_but(network: nn.Module, after: str, call: Callable[[], object]) -
         has_ended = True
 
     handles = [module.register_forward_pre_hook(begin) for module in network.modules()]
-    handles.append(network.get_submodule(after).register_forward_hook(end))
+    handles.append(network.get_submodule(last).register_forward_hook(end))
     try:
         call()
     finally:

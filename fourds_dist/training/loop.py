@@ -218,7 +218,7 @@ def _relative_accuracies(accuracies: dict[str, Accuracy], *, uses_labels: bool) 
 def _emit_start(
     train_state: TrainState, stream: TrainStream, config: StageConfig, hooks: LoopHooks, world: World
 ) -> None:
-    devices = world.gather(_device_name(world))
+    devices = world.gather(device_name(world))
     hooks.emit(
         StageStarted(
             step=train_state.step,
@@ -254,5 +254,6 @@ def _peak_memory_bytes(world: World) -> int | None:
     return torch.cuda.max_memory_allocated(world.device) if world.device.type == "cuda" else None
 
 
-def _device_name(world: World) -> str:
+def device_name(world: World) -> str:
+    """Return the name of this rank's GPU; "CPU" without one."""
     return torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU"

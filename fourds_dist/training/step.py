@@ -88,6 +88,10 @@ class StepConfig(ConfigSection):
     """Maximum number of steps to skip because of gradients that are not finite; 0: the first loss that is not finite
     stops the run. Weights that are not finite always stop the run. nonfinite_batch-*.json names the images."""
 
+    def uses_bfloat16(self, device: torch.device) -> bool:
+        """Return whether networks on a device run under autocast in bfloat16."""
+        return self.precision == "bfloat16" or (self.precision == "auto" and device.type == "cuda")
+
     @model_validator(mode="after")
     def _check(self) -> StepConfig:
         if self.activation_checkpointing and self.compile:
@@ -123,7 +127,7 @@ class TrainStep:
         strategy: Strategy | None = None,
     ) -> None:
         on_gpu = world.device.type == "cuda"
-        self.autocast = config.precision == "bfloat16" or (config.precision == "auto" and on_gpu)
+        self.autocast = config.uses_bfloat16(world.device)
         shares: Strategy | ReplicatedWeights = strategy or ReplicatedWeights(world)
         if config.cuda_graph and not (on_gpu and shares.can_capture):
             raise ValueError(NO_CUDA_GRAPH)

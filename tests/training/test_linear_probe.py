@@ -18,7 +18,7 @@ from fourds_dist.training.linear_probe import (
     Features,
     features,
     fit_last_layer,
-    freeze_all_but,
+    freeze_up_to,
     last_linear,
 )
 from tests.training.tiny import NUM_CLASSES, tiny_network
@@ -156,7 +156,7 @@ def test_another_last_layer_is_refused() -> None:
 
 def test_all_before_a_submodule_is_frozen() -> None:
     network = tiny_network(8)
-    frozen = freeze_all_but(network, "layer1", lambda: network(torch.zeros(2, 3, 8, 8)))
+    frozen = freeze_up_to(network, "layer1", lambda: network(torch.zeros(2, 3, 8, 8)))
     trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     assert trained
     assert all(name.startswith(("layer2", "fc")) for name in trained)

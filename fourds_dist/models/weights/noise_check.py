@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fourds_dist.models.network_mode import in_mode
+
 NUM_IMAGES, NUM_CHANNELS = 2, 3
 
 
@@ -19,7 +21,6 @@ def run_layers(network: nn.Module, images: Tensor) -> tuple[list[tuple[str, int]
     """Return the layers with direct parameters in the order in which they ran, each with the size of its output; and
     the logits."""
     ran: list[tuple[str, int]] = []
-    was_training = {module: module.training for module in network.modules()}
     handles = [
         module.register_forward_hook(
             lambda _m, _a, output, n=name: ran.append(
@@ -30,12 +31,9 @@ def run_layers(network: nn.Module, images: Tensor) -> tuple[list[tuple[str, int]
         if any(True for _ in module.parameters(recurse=False))
     ]
     try:
-        network.eval()
-        with torch.random.fork_rng(devices=[]):
+        with in_mode(network, training=False), torch.random.fork_rng(devices=[]):
             logits = network(images)
     finally:
-        for module, training in was_training.items():
-            module.training = training
         for handle in handles:
             handle.remove()
     return ran, logits
