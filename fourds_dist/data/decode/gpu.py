@@ -7,14 +7,20 @@ decoded on the CPU, in the same batch.
 
 Grey levels differ slightly from the CPU's: by the engine's upsampling of chroma, and by the kernel's single rounding.
 
-GPU memory: the images of a call, at most CALL_BYTES or one image, and the crops of the batches.
+The engine has a buffer for each image of a call. It allocates a larger one for a file that does not fit, and such an
+allocation waits for the training step: the first 150 batches take two to four times as long. So padded copies of one
+file are decoded first, which makes all buffers larger at once (`EngineBuffers`).
+
+GPU memory: the images of a call, at most CALL_BYTES or one image, the crops of the batches, and RESERVED_BYTES.
 """
 
 from __future__ import annotations
 
 import ctypes
 import logging
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -34,6 +40,8 @@ log = logging.getLogger(__name__)
 
 CALL_BYTES = 512 << 20
 """Decoded images of one call of the engine, in bytes."""
+RESERVED_BYTES = 256 << 20
+"""Largest sum of the engine's buffers that are reserved for encoded files."""
 NUM_THREADS = 256
 
 DecodeInto = Callable[[Sequence[Encoded], Sequence[Tensor], Sizes], list[str | None]]
@@ -95,8 +103,35 @@ def engine_header(data: bytes | memoryview, most_pixels: int | None = None) -> J
     return header if fits and has_plain_scan(data, header) else None
 
 
+class EngineBuffers:
+    """Number and size in bytes of the buffers that the engine has for encoded files."""
+
+    def __init__(self) -> None:
+        self.num, self.size = 0, 0
+
+    def copies(self, files: list[Tensor]) -> list[Tensor]:
+        """Return the files to decode before `files`, so that there are as many buffers, of twice the size of the
+        largest file; none if the buffers are there.
+
+        They are copies of one file, padded with zeros: decoders ignore what follows the end of an image.
+        """
+        largest = max(map(len, files))
+        num = max(self.num, len(files))
+        size = max(self.size, min(2 * largest if largest > self.size else 0, RESERVED_BYTES // num))
+        if (num, size) == (self.num, self.size):
+            return []
+        self.num, self.size = num, size
+        for file in files:
+            header = jpeg_header(memoryview(file.numpy()))
+            if header and len(file) <= size and 3 * num * header.num_pixels <= CALL_BYTES:
+                return [torch.nn.functional.pad(file, (0, size - len(file)))] * num
+        return []
+
+
 class GpuDecoder:
-    """Decodes with the signature of `decode_into`, into rows on the device; for one thread at a time.
+    """Decodes with the signature of `decode_into`, into rows on the device.
+
+    Two threads may call it: while the engine decodes the images of one, the other reads the headers of its own.
 
     Args:
         rest: decodes on the CPU what the engine cannot.
@@ -108,6 +143,8 @@ class GpuDecoder:
         self.stream = torch.cuda.Stream(device, priority=-1)
         self._rest, self._pool = rest, pool
         self._is_reported = False
+        self._engine_lock = threading.Lock()
+        self._buffers = EngineBuffers()
 
     def __call__(self, images: Sequence[Encoded], out: Sequence[Tensor], sizes: Sizes) -> list[str | None]:
         """See `decode_into`. The rows are complete when the call returns.
@@ -116,10 +153,10 @@ class GpuDecoder:
         there between calls.
         """
         messages: list[str | None] = [None] * len(images)
-        with torch.cuda.stream(self.stream):
+        calls = _calls([engine_header(image.data, sizes.most_pixels) for image in images])
+        with self._engine_lock, torch.cuda.stream(self.stream):
             self.stream.synchronize()
-            headers = [engine_header(image.data, sizes.most_pixels) for image in images]
-            decoded = [i for call in _calls(headers) for i in self._decode(call, images, out, sizes)]
+            decoded = [i for call in calls for i in self._decode(call, images, out, sizes)]
             rest = sorted(set(range(len(images))) - set(decoded))
             rows, of_rest = self._decode_on_cpu([images[i] for i in rest], sizes)
             for i, row_CHW, message in zip(rest, rows, of_rest, strict=True):
@@ -135,10 +172,12 @@ class GpuDecoder:
         """Decode images on the GPU; return those that were decoded. One bad image fails a call, so halves follow."""
         try:
             files = [encoded_tensor(images[i].data) for i in call]
-            decoded = torchvision.io.decode_jpeg(
-                files, mode=torchvision.io.ImageReadMode.RGB, device=self.device
-            )
-            assert isinstance(decoded, list)
+            if copies := self._buffers.copies(files):
+                with suppress(
+                    RuntimeError
+                ):  # the file is broken, or memory is short: buffers grow one by one
+                    self._decode_files(copies)
+            decoded = self._decode_files(files)
             crop_resize(decoded, [images[i].place for i in call], [out[i] for i in call], sizes)
             self.stream.synchronize()  # `decoded` is reused by the next call
         except RuntimeError as error:  # also out of memory
@@ -148,6 +187,11 @@ class GpuDecoder:
             halves = call[: len(call) // 2], call[len(call) // 2 :]
             return [i for half in halves for i in self._decode(half, images, out, sizes)]
         return call
+
+    def _decode_files(self, files: list[Tensor]) -> list[Tensor]:
+        decoded = torchvision.io.decode_jpeg(files, mode=torchvision.io.ImageReadMode.RGB, device=self.device)
+        assert isinstance(decoded, list)
+        return decoded
 
     def _decode_on_cpu(self, images: list[Encoded], sizes: Sizes) -> tuple[list[Tensor], list[str | None]]:
         shape = (len(images), sizes.crop_px, sizes.crop_px, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 _BASELINE, _FRAMES = 0xC0, (0xC0, 0xC1, 0xC2)
 """Markers of frames that libjpeg decodes: baseline, extended, progressive."""
@@ -71,7 +72,7 @@ def jpeg_header(data: bytes | memoryview) -> JpegHeader | None:
     adobe_transform, orientation = None, 1
     for marker, begin, end in _segments(data):
         if marker in _FRAMES:
-            return _frame(data, marker, begin, end, adobe_transform, orientation)
+            return _frame(bytes(data[begin:end]), marker == _BASELINE, adobe_transform, orientation)
         if marker == _APP1 and bytes(data[begin : begin + 6]) == _EXIF:
             orientation = _orientation(bytes(data[begin + 6 : end]))
         elif marker == _APP14 and bytes(data[begin : begin + 5]) == _ADOBE and end - begin >= 12:
@@ -88,17 +89,11 @@ def has_plain_scan(data: bytes | memoryview, header: JpegHeader) -> bool:
     huffman: set[int] = set()
     for marker, begin, end in _segments(data):
         if marker == _DQT:
-            while begin < end:
-                quantization.add(data[begin] & 15)
-                begin += 129 if data[begin] >> 4 else 65
+            quantization |= _quantization_tables(bytes(data[begin:end]))
         elif marker == _DHT:
-            while begin + 17 <= end:
-                huffman.add(data[begin])
-                begin += 17 + sum(data[begin + 1 : begin + 17])
+            huffman |= _huffman_tables(bytes(data[begin:end]))
         elif marker == _SOS:
-            num_components = data[begin] if begin < end else 0
-            used = bytes(data[begin + 2 : begin + 1 + 2 * num_components : 2])
-            needed = {table for pair in used for table in (pair >> 4, 0x10 | pair & 15)}
+            num_components, needed = _scan(bytes(data[begin:end]))
             return (
                 num_components == header.num_components
                 and needed <= huffman
@@ -126,22 +121,54 @@ def _segments(data: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
             at = end
 
 
+# The images of a data set have few different segments, so parsing takes time for the first ones only.
+@lru_cache(maxsize=4096)
 def _frame(
-    data: bytes | memoryview, marker: int, begin: int, end: int, adobe_transform: int | None, orientation: int
+    segment: bytes, is_baseline: bool, adobe_transform: int | None, orientation: int
 ) -> JpegHeader | None:
-    if end - begin < 6 or data[begin] != 8 or end - begin < 6 + 3 * data[begin + 5]:
+    if len(segment) < 6 or segment[0] != 8 or len(segment) < 6 + 3 * segment[5]:
         return None
-    entries = [bytes(data[at : at + 3]) for at in range(begin + 6, begin + 6 + 3 * data[begin + 5], 3)]
+    entries = [segment[at : at + 3] for at in range(6, 6 + 3 * segment[5], 3)]
     return JpegHeader(
-        height=data[begin + 1] << 8 | data[begin + 2],
-        width=data[begin + 3] << 8 | data[begin + 4],
-        is_baseline=marker == _BASELINE,
+        height=segment[1] << 8 | segment[2],
+        width=segment[3] << 8 | segment[4],
+        is_baseline=is_baseline,
         ids=tuple(entry[0] for entry in entries),
         sampling=tuple((entry[1] >> 4, entry[1] & 15) for entry in entries),
         quantization=tuple(entry[2] for entry in entries),
         adobe_transform=adobe_transform,
         orientation=orientation,
     )
+
+
+@lru_cache(maxsize=256)
+def _quantization_tables(segment: bytes) -> frozenset[int]:
+    """Return the numbers of the tables that a segment defines."""
+    tables: set[int] = set()
+    at = 0
+    while at < len(segment):
+        tables.add(segment[at] & 15)
+        at += 129 if segment[at] >> 4 else 65
+    return frozenset(tables)
+
+
+@lru_cache(maxsize=256)
+def _huffman_tables(segment: bytes) -> frozenset[int]:
+    """Return the class and number of the tables that a segment defines, as in its bytes."""
+    tables: set[int] = set()
+    at = 0
+    while at + 17 <= len(segment):
+        tables.add(segment[at])
+        at += 17 + sum(segment[at + 1 : at + 17])
+    return frozenset(tables)
+
+
+@lru_cache(maxsize=256)
+def _scan(segment: bytes) -> tuple[int, frozenset[int]]:
+    """Return the number of components of a scan and the Huffman tables that they use."""
+    num_components = segment[0] if segment else 0
+    used = segment[2 : 1 + 2 * num_components : 2]
+    return num_components, frozenset(table for pair in used for table in (pair >> 4, 0x10 | pair & 15))
 
 
 def _orientation(tiff: bytes) -> int:

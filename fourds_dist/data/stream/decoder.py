@@ -94,10 +94,10 @@ class Decoder:
             from fourds_dist.data.decode.gpu import GpuDecoder
 
             self._decode = self._gpu = GpuDecoder(options.gpu, self._decode, pool)
-            self.pool, self.images_per_task = decoding_pool(1), None
+            self.pool, self.images_per_task = decoding_pool(2), None
 
     def close(self) -> None:
-        """End the thread that waits for the GPU; the caller closes its own pool."""
+        """End the threads that wait for the GPU; the caller closes its own pool."""
         if self._gpu:
             self.pool.close()
 

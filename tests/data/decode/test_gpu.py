@@ -10,13 +10,21 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torchvision.io import decode_jpeg
 
 from fourds_dist.benchmark.photos import photos
 from fourds_dist.data import DataConfig, StreamConfig, TrainStream, open_split
 from fourds_dist.data.decode import gpu
 from fourds_dist.data.decode.crop_box import crop_box
-from fourds_dist.data.decode.decode import Encoded, Sizes, crop_resized, decode_into
-from fourds_dist.data.decode.gpu import GpuDecoder, check_gpu_decodes, crop_resize, crop_table, engine_header
+from fourds_dist.data.decode.decode import Encoded, Sizes, crop_resized, decode_into, encoded_tensor
+from fourds_dist.data.decode.gpu import (
+    EngineBuffers,
+    GpuDecoder,
+    check_gpu_decodes,
+    crop_resize,
+    crop_table,
+    engine_header,
+)
 from fourds_dist.data.decode.threads import Pool
 from fourds_dist.data.pack.existing_tars import index_existing_tars
 from fourds_dist.ops.nvrtc import compile_source
@@ -86,6 +94,33 @@ def test_calls_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "CALL_BYTES", 100_000)
     headers = [engine_header(ENGINE[name]) for name in ("grey", "small", "4:4:4", "large", "small")]
     assert gpu._calls([*headers[:2], None, *headers[2:]]) == [[0, 1, 3], [4], [5]]
+
+
+def test_buffers_grow_in_large_steps_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = (encoded_tensor(ENGINE[name]) for name in ("small", "4:4:4"))
+    buffers = EngineBuffers()
+    copies = buffers.copies([large, small])
+    assert len(copies) == 2
+    assert all(len(copy) == 2 * len(large) for copy in copies)
+    assert torch.equal(decode_jpeg(copies[0]), decode_jpeg(large))
+    assert buffers.copies([large, large]) == []
+    assert buffers.copies([small]) == []
+    more = buffers.copies([small, small, large])
+    assert [len(copy) for copy in more] == 3 * [2 * len(large)]
+    monkeypatch.setattr(gpu, "RESERVED_BYTES", 3 * len(large))
+    limited = EngineBuffers()
+    assert [len(copy) for copy in limited.copies([small, large, small])] == 3 * [len(large)]
+    assert limited.copies([large]) == []
+    assert limited.copies([torch.cat([large, large])]) == []
+
+
+def test_images_that_are_copied_fit_into_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small file may have many pixels."""
+    grey, small = (encoded_tensor(ENGINE[name]) for name in ("grey", "small"))
+    monkeypatch.setattr(gpu, "CALL_BYTES", 2 * 3 * 30 * 20)
+    copies = EngineBuffers().copies([grey, small])
+    assert [copy[: len(small)].tolist() for copy in copies] == 2 * [small.tolist()]
+    assert EngineBuffers().copies([grey, grey]) == []
 
 
 def test_the_table_has_the_crops_of_the_cpu() -> None:
@@ -186,14 +221,14 @@ def test_out_of_memory_halves_the_calls(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected, _ = decoded(list(ENGINE.values()), decoder())
-    real = gpu.decode_jpeg
+    real = gpu.torchvision.io.decode_jpeg
 
     def small(files, **options):
         if len(files) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return real(files, **options)
 
-    monkeypatch.setattr(gpu, "decode_jpeg", small)
+    monkeypatch.setattr(gpu.torchvision.io, "decode_jpeg", small)
     by_halves, messages = decoded(list(ENGINE.values()), decoder())
     assert torch.equal(by_halves, expected)
     assert messages == [None] * len(ENGINE)
