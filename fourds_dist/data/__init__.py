@@ -4,11 +4,10 @@
     format/index               byte range of each sample in its shard
     stream/split               one split of a domain, and which of its labels are used
     stream/labelled_batches    a separate order of labelled images, for a minimum share of them in every batch
-    stream/order               the order of samples: a pure function of (data, global batch, seed, epoch)
+    stream/order               the order of samples: a pure function of (data, global batch, seed, epoch), read ahead
     io/range_reader            ranged reads with retries; io/disk_cache caches them on a node's disk
     stream/samples             encoded samples by position, with checksums
     stream/quarantine          broken samples are left out up to a budget
-    stream/partition_reader    a rank's partitions of the order, read ahead
     decode/pixels              8-bit RGB of any image file; the model card contains this code
     decode/grey                the grey range of a data set, for images of more than 8 bits
     decode/crop_box            the box of each crop
@@ -24,6 +23,7 @@
     pack/                      writes dataset folders
     datasets/, files/          sources of images; image files on disk
 
+Four types: positions in a split (order), a block of encoded samples (samples), the plan of a batch (batches), `Batch`.
 The step number alone is the position in the data: a stream yields batches from a given step on.
 """
 

@@ -122,7 +122,7 @@ class EngineBuffers:
             return []
         self.num, self.size = num, size
         for file in files:
-            header = jpeg_header(memoryview(file.numpy()))
+            header = jpeg_header(file.numpy().tobytes())
             if header and len(file) <= size and 3 * num * header.num_pixels <= CALL_BYTES:
                 return [torch.nn.functional.pad(file, (0, size - len(file)))] * num
         return []

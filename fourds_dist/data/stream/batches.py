@@ -11,20 +11,22 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fourds_dist.data.augment.draws import Draws
 from fourds_dist.data.decode.crop_box import Place
 from fourds_dist.data.decode.threads import num_cores
 from fourds_dist.data.stream.batch import Batch
 from fourds_dist.data.stream.decoder import DecodeOptions, Decoder, Row, ShownSample, decoding_pool
-from fourds_dist.data.stream.partition_reader import SampleRef
 from fourds_dist.data.stream.quarantine import Quarantine
-from fourds_dist.data.stream.samples import BrokenSample
+from fourds_dist.data.stream.samples import Block, BrokenSample
 
 MOST_THREADS = 4
 """Largest number of threads to which decoding in threads scales; see `processes` for more."""
@@ -35,7 +37,7 @@ class BatchPlan:
     """Samples of a batch and their augmentation.
 
     Args:
-        refs: (B,) the samples.
+        refs: (B,) the samples, each as its block and its index there, so that a neighbour can replace a broken sample.
         places: (B, 2 or more) place of each crop, see `crop_box`.
         flip: (B,) see `Batch`.
         quarantines: (B,) quarantine of each sample's stream.
@@ -43,7 +45,7 @@ class BatchPlan:
         draws: augmentation of the batch on its device, only with may_replace; None: none.
     """
 
-    refs: Sequence[SampleRef]
+    refs: Sequence[tuple[Block, int]]
     places: np.ndarray
     flip: np.ndarray
     quarantines: Sequence[Quarantine]
@@ -73,12 +75,12 @@ def decoded(
     Raises:
         DataError: reading or decoding failed.
     """
-    ready: queue.Queue[_Pending | BaseException | None] = queue.Queue(options.prefetch)
+    ready: queue.Queue[Callable[[], Batch] | BaseException | None] = queue.Queue(options.prefetch)
     stopped = threading.Event()
     pool = decoding_pool(options.threads)
     decoder = Decoder(options, pool)
 
-    def put(item: _Pending | BaseException | None) -> None:
+    def put(item: Callable[[], Batch] | BaseException | None) -> None:
         while not stopped.is_set():
             with suppress(queue.Full):
                 ready.put(item, timeout=0.2)
@@ -89,7 +91,7 @@ def decoded(
             for plan in plans:
                 if stopped.is_set():
                     return
-                put(_Pending(plan, decoder))
+                put(_start(plan, decoder))
             put(None)
         except BaseException as error:
             put(error)
@@ -105,7 +107,7 @@ def decoded(
             check()
         if isinstance(item, BaseException):
             raise item
-        return None if item is None else item.batch()
+        return None if item is None else item()
 
     try:
         while (batch := waiting(next_batch)) is not None:
@@ -120,39 +122,37 @@ def decoded(
         thread.join(timeout=5)
 
 
-class _Pending:
-    """A batch whose images are being decoded."""
+def _start(plan: BatchPlan, decoder: Decoder) -> Callable[[], Batch]:
+    """Start to decode a batch; the function that is returned waits for the images."""
+    num_images = len(plan.refs)
+    images, rows = decoder.memory(num_images)
+    size = decoder.images_per_task or num_images
+    tasks = [
+        decoder.pool.submit(_fill, rows, plan, range(begin, min(begin + size, num_images)), decoder)
+        for begin in range(0, num_images, size)
+    ]
+    return partial(_finish, plan, images, tasks)
 
-    def __init__(self, plan: BatchPlan, decoder: Decoder) -> None:
-        self._plan = plan
-        num_images = len(plan.refs)
-        self._images, rows = decoder.memory(num_images)
-        size = decoder.images_per_task or num_images
-        self._tasks = [
-            decoder.pool.submit(_fill, rows, plan, range(begin, min(begin + size, num_images)), decoder)
-            for begin in range(0, num_images, size)
-        ]
 
-    def batch(self) -> Batch:
-        """Wait for the images and return the batch."""
-        samples = [sample for task in self._tasks for sample in task.result()]
-        plan, images = self._plan, self._images
-        shown = [i for i, sample in enumerate(samples) if sample is not None]
-        flip = torch.from_numpy(plan.flip)
-        if len(shown) < len(samples):
-            images, flip = images[shown], flip[shown]
-        good = [sample for sample in samples if sample is not None]
-        labels = torch.tensor([sample.label for sample in good], dtype=torch.int64)
-        batch = Batch(images, labels, flip, [sample.key for sample in good], plan.draws)
-        if images.is_cuda or images.is_pinned():
-            return batch.mapped(lambda x: x if x.is_cuda or x.is_pinned() else x.pin_memory())
-        return batch
+def _finish(plan: BatchPlan, images: Tensor, tasks: list[Future[list[ShownSample | None]]]) -> Batch:
+    """Wait for the images and return the batch, without the images that are left out."""
+    samples = [sample for task in tasks for sample in task.result()]
+    good = {i: sample for i, sample in enumerate(samples) if sample is not None}
+    flip = torch.from_numpy(plan.flip)
+    if len(good) < len(samples):
+        shown = list(good)
+        images, flip = images[shown], flip[shown]
+    labels = torch.tensor([sample.label for sample in good.values()], dtype=torch.int64)
+    batch = Batch(images, labels, flip, [sample.key for sample in good.values()], plan.draws)
+    if images.is_cuda or images.is_pinned():
+        return batch.mapped(lambda x: x if x.is_cuda or x.is_pinned() else x.pin_memory())
+    return batch
 
 
 def _fill(rows: Sequence[Row], plan: BatchPlan, indices: range, decoder: Decoder) -> list[ShownSample | None]:
     """Decode some images into the batch; return the samples shown, None for a broken sample that is left out."""
     shown: dict[int, ShownSample | None] = {}
-    drawn = {i: plan.refs[i].block[plan.refs[i].at] for i in indices}
+    drawn = {i: block[at] for i in indices for block, at in [plan.refs[i]]}
     good = {i: sample for i, sample in drawn.items() if not isinstance(sample, BrokenSample)}
     messages = decoder(list(good.values()), [_place(plan, i) for i in good], [rows[i] for i in good])
     for (i, sample), message in zip(good.items(), messages, strict=True):
@@ -173,7 +173,7 @@ def _decode_replacement(out_HWC: Row, plan: BatchPlan, i: int, decoder: Decoder)
 
     Blocks do not depend on the number of workers, so the replacement does not either.
     """
-    block, at = plan.refs[i].block, plan.refs[i].at
+    block, at = plan.refs[i]
     for step in range(1, len(block)):
         sample = block[(at + step) % len(block)]
         if isinstance(sample, BrokenSample):

@@ -15,7 +15,6 @@ from fourds_dist.data.stream.batch import Batch
 from fourds_dist.data.stream.batches import BatchPlan, decoded
 from fourds_dist.data.stream.config import DataConfig
 from fourds_dist.data.stream.order import evaluation_share
-from fourds_dist.data.stream.partition_reader import SampleRef
 from fourds_dist.data.stream.quarantine import Quarantine
 from fourds_dist.data.stream.samples import Block, SampleReader
 from fourds_dist.data.stream.split import Split
@@ -76,7 +75,7 @@ def evaluation_batches(
 def _central(block: Block, quarantine: Quarantine) -> BatchPlan:
     """Return a plan of all samples of a block, with central crops and without flips."""
     return BatchPlan(
-        [SampleRef(block, at) for at in range(len(block))],
+        [(block, at) for at in range(len(block))],
         places=np.tile(CENTRE, (len(block), 1)),
         flip=np.zeros(len(block), dtype=bool),
         quarantines=[quarantine] * len(block),

@@ -13,16 +13,20 @@ left over differ from epoch to epoch.
 
 The README of `fourds_dist/data` lists measurements of the mixing; `tests/data/stream/test_order.py` checks them.
 
-This module reads nothing and draws from no global generator.
+This module reads nothing itself and draws from no global generator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import Generic, TypeVar
 
 import numpy as np
+
+SampleT = TypeVar("SampleT")
 
 MAX_PARTITIONS = 128
 """Largest number of partitions, and so of workers."""
@@ -180,6 +184,64 @@ class EpochOrder:
         numbers = np.arange(low, high)
         chunk = np.searchsorted(self.begin, numbers, side="right") - 1
         return self.first[chunk] + numbers - self.begin[chunk]
+
+
+class PartitionReader(Generic[SampleT]):
+    """One partition of one split, from a step of the run on, epoch after epoch; the next block is read ahead.
+
+    Args:
+        epoch_of: maps an epoch's number to its order.
+        submit: starts a read of the samples at the given positions.
+    """
+
+    def __init__(
+        self,
+        order: Order,
+        partition: int,
+        step: int,
+        epoch_of: Callable[[int], EpochOrder],
+        submit: Callable[[np.ndarray], Future[list[SampleT]]],
+    ) -> None:
+        self._blocks = _all_blocks(order, partition, step, epoch_of)
+        self._submit = submit
+        self._block: list[SampleT] = []
+        self._at = 0
+        self._next: tuple[Future[list[SampleT]], int] | None = self._submit_next()
+
+    def take(self, count: int) -> list[tuple[list[SampleT], int]]:
+        """Return the next `count` samples, each as its block and its index there; wait for a block that is still being
+        read."""
+        drawn: list[tuple[list[SampleT], int]] = []
+        while len(drawn) < count:
+            if self._at == len(self._block):
+                future, skip = self._next or self._submit_next()
+                self._block, self._at, self._next = future.result(), skip, None
+            stop = min(len(self._block), self._at + count - len(drawn))
+            drawn += [(self._block, at) for at in range(self._at, stop)]
+            self._at = stop
+            if self._next is None and 2 * self._at >= len(self._block):
+                self._next = self._submit_next()
+        return drawn
+
+    def _submit_next(self) -> tuple[Future[list[SampleT]], int]:
+        positions, skip = next(self._blocks)
+        return self._submit(positions), skip
+
+
+def _all_blocks(
+    order: Order, partition: int, step: int, epoch_of: Callable[[int], EpochOrder]
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield the blocks of a partition, epoch after epoch."""
+    epoch, step_of_epoch = order.place(step)
+    start = step_of_epoch * order.samples_per_partition_step
+    while True:
+        yield from epoch_of(epoch).blocks(partition, start)
+        epoch, start = epoch + 1, 0
+
+
+def epochs_of(order: Order) -> Callable[[int], EpochOrder]:
+    """Return `order.epoch` with a cache of two epochs: partitions of one rank are rarely further apart."""
+    return lru_cache(maxsize=2)(order.epoch)
 
 
 def evaluation_share(num_samples: int, rank: int, world_size: int) -> range:

@@ -45,10 +45,11 @@ from fourds_dist.data.stream.order import (
     RESIZED_CROP,
     Chunks,
     Order,
+    PartitionReader,
+    epochs_of,
     generator,
     num_partitions,
 )
-from fourds_dist.data.stream.partition_reader import PartitionReader, SampleRef, epochs_of
 from fourds_dist.data.stream.quarantine import Quarantine
 from fourds_dist.data.stream.samples import Block, EncodedSample, InMemoryShards, SampleReader
 from fourds_dist.data.stream.split import Split
@@ -214,7 +215,7 @@ class TrainStream:
         for domain in self._domains:
             domain.fetcher.check()
 
-    def _plans(self, step: int, refs: list[Iterator[list[SampleRef]]]) -> Iterator[BatchPlan]:
+    def _plans(self, step: int, refs: list[Iterator[list[tuple[Block, int]]]]) -> Iterator[BatchPlan]:
         while True:
             parts = [
                 stream.plan(step, next(drawn)) for stream, drawn in zip(self._streams, refs, strict=True)
@@ -298,7 +299,7 @@ class _BatchPartStream:
         )
         self._partitions = range(self._groups[0].start, self._groups[-1].stop)
 
-    def refs(self, step: int, readers: Pool) -> Iterator[list[SampleRef]]:
+    def refs(self, step: int, readers: Pool) -> Iterator[list[tuple[Block, int]]]:
         """Yield the samples of each step from `step` on."""
         epoch_of = epochs_of(self.order)
 
@@ -315,7 +316,7 @@ class _BatchPartStream:
                 for ref in partition.take(self.order.samples_per_partition_step)
             ]
 
-    def plan(self, step: int, refs: list[SampleRef]) -> BatchPlan:
+    def plan(self, step: int, refs: list[tuple[Block, int]]) -> BatchPlan:
         """Draw the augmentation of a step's samples; drawn for the global batch, so it does not depend on the ranks."""
         share = self._draw(AUGMENT, step, 3)
         places = share[:, :2]

@@ -17,7 +17,6 @@ from fourds_dist.data.decode.threads import num_cores
 from fourds_dist.data.stream.batch import Batch
 from fourds_dist.data.stream.batches import BatchPlan, decoded, decoding_pool, num_threads
 from fourds_dist.data.stream.decoder import DecodeOptions
-from fourds_dist.data.stream.partition_reader import SampleRef
 from fourds_dist.data.stream.quarantine import Quarantine
 from fourds_dist.data.stream.samples import Block, BrokenSample, EncodedSample
 from tests.data.shards import SIDE, image_of, numbers_in, write_dataset
@@ -42,7 +41,7 @@ def block_of(*numbers: int | None) -> Block:
 
 
 def plan(block: Block, *at: int, quarantine: Quarantine | None = None, may_replace: bool = True) -> BatchPlan:
-    refs = [SampleRef(block, n) for n in at]
+    refs = [(block, n) for n in at]
     flip = np.array([n % 2 == 1 for n in at])
     quarantine = Quarantine("url", "train", 9) if quarantine is None else quarantine
     return BatchPlan(refs, np.full((len(refs), 2), 0.5), flip, [quarantine] * len(refs), may_replace)
