@@ -9,7 +9,7 @@ import numpy as np
 from fourds_dist.data.augment.config import AugmentConfig
 from fourds_dist.data.augment.draws import Draws, draw_images
 from fourds_dist.data.augment.mixing import draw_mix, partners
-from fourds_dist.data.stream.order import MIX, generator
+from fourds_dist.data.seeds import MIX, generator
 
 NUM_DRAWS = 16
 

@@ -2,6 +2,7 @@
 
     format/manifest            classes, splits and shards of a dataset folder
     format/index               byte range of each sample in its shard
+    seeds                      random generators of every purpose and step
     stream/split               one split of a domain, and which of its labels are used
     stream/labelled_batches    a separate order of labelled images, for a minimum share of them in every batch
     stream/order               the order of samples: a pure function of (data, global batch, seed, epoch), read ahead

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from fourds_dist.config.effects import COURSE, LOG, NUMERICS, SPEED, WEIGHTS
 from fourds_dist.config.section import ConfigSection
-from fourds_dist.data.augment.apply import augmented
-from fourds_dist.data.stream.batch import Batch, normalise
+from fourds_dist.data.stream.batch import Batch, augmented, normalise
 from fourds_dist.method.label_mix import LabelMix
 from fourds_dist.method.output import Output
 from fourds_dist.method.task import Task

@@ -11,12 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fourds_dist.data.augment.apply import augmented
 from fourds_dist.data.augment.config import AugmentConfig
 from fourds_dist.data.augment.draws import Draws, draw_images
 from fourds_dist.data.augment.mixing import draw_mix, partners
-from fourds_dist.data.stream.batch import Batch
-from fourds_dist.data.stream.order import MIX, generator
+from fourds_dist.data.seeds import MIX, generator
+from fourds_dist.data.stream.batch import Batch, augmented
 from fourds_dist.method.label_mix import LabelMix
 from fourds_dist.training.device_prefetch import prefetch_to_device
 from fourds_dist.training.distributed.world import World

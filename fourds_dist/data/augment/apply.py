@@ -6,38 +6,33 @@ work is queued without a wait for the device.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
+from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-from fourds_dist.data.augment.draws import Round
+from fourds_dist.data.augment.draws import Draws, Round
 from fourds_dist.data.augment.mixing import Mix
 from fourds_dist.data.augment.operations import operate
-from fourds_dist.data.stream.batch import Batch
 
 
 @torch.no_grad()
-def augmented(batch: Batch, *, fill: tuple[float, ...]) -> Batch:
-    """Return the batch after its augmentation, without draws; a batch without draws is returned unchanged.
+def apply(
+    draws: Draws, images: UInt8[Tensor, "B 3 H W"], flip: Bool[Tensor, " B"], *, fill: tuple[float, ...]
+) -> UInt8[Tensor, "B 3 H W"]:
+    """Return the images after their augmentation.
 
     Args:
+        flip: which images are mirrored.
         fill: colour of erased rectangles by channel, in [0, 1].
     """
-    draws = batch.draws
-    if draws is None:
-        return batch
-    images = torch.where(batch.flip[:, None, None, None], batch.images.flip(-1), batch.images)
+    images = torch.where(flip[:, None, None, None], images.flip(-1), images)
     for round_ in draws.rounds:
         _run(round_, images)
     if draws.erased is not None:
         _erase(images, draws.erased, [round(255 * value) for value in fill])
-    mixed = None
     if draws.partners is not None and draws.mix is not None:
         images = _mix(images, draws.partners, draws.mix)
-        share = torch.full((len(images),), draws.mix.share, device=images.device)
-        mixed = (batch.labels[draws.partners], share)
-    return replace(batch, images=images, flip=torch.zeros_like(batch.flip), draws=None, mixed=mixed)
+    return images
 
 
 def _run(round_: Round, images: Tensor) -> None:

@@ -18,7 +18,7 @@ from fourds_dist.data.augment.config import AugmentConfig
 from fourds_dist.data.augment.mixing import Mix
 from fourds_dist.data.augment.operations import NUM_PARAMETERS, Operation
 from fourds_dist.data.decode.crop_box import NUM_TRIES
-from fourds_dist.data.stream.order import ERASE, JITTER, POLICY
+from fourds_dist.data.seeds import ERASE, JITTER, POLICY
 
 MOST_LEVEL = 30
 """Levels of a magnitude count from 0."""

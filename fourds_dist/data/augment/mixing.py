@@ -1,9 +1,8 @@
 """Mixup and cutmix: the partner of every image, and the share of each image in a batch.
 
-The partner of an image is the image before it in its group, cyclically, so every image is a partner once. A group holds
-the samples of a step from one partition or, where a step takes one sample per partition, from two or three neighbouring
-partitions. All partitions of a group belong to the same rank, so the pairs do not depend on the number of workers. With
-several orders in a batch (two domains, labelled and unlabelled images), every order has its own groups.
+The partner of an image is the image before it in its group, cyclically, so every image is a partner once. The
+groups are those of `stream.order.groups_of_rank`: the pairs do not depend on the number of workers. With several orders
+in a batch (two domains, labelled and unlabelled images), every order has its own groups.
 
 Sources: mixup, Zhang et al., arXiv 1710.09412; cutmix, Yun et al., arXiv 1905.04899.
 """
@@ -16,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 
 from fourds_dist.data.augment.config import AugmentConfig
-from fourds_dist.data.stream.order import partitions_of
 
 
 class Mix(NamedTuple):
@@ -27,32 +25,6 @@ class Mix(NamedTuple):
 
     box: tuple[int, int, int, int] | None = None
     """Cutmix: first and last + 1 row and column of the rectangle of the partner; None: mixup."""
-
-
-def groups_of_partitions(partitions: int, samples_per_partition: int) -> list[range]:
-    """Return the groups of partitions whose samples of a step are partners."""
-    num = partitions if samples_per_partition > 1 else max(1, partitions // 2)
-    return [range(k * partitions // num, (k + 1) * partitions // num) for k in range(num)]
-
-
-def groups_of_rank(
-    partitions: int, samples_per_partition: int, rank: int, world_size: int, *, mixes: bool
-) -> list[range]:
-    """Return the groups of partitions that a rank reads: without mixing, each partition is a group.
-
-    Raises:
-        ValueError: more ranks than groups.
-    """
-    if not mixes:
-        return [range(k, k + 1) for k in partitions_of(rank, world_size, partitions)]
-    groups = groups_of_partitions(partitions, samples_per_partition)
-    if world_size > len(groups):
-        raise ValueError(
-            f"data.augment.mixup_alpha or cutmix_alpha mixes images within {len(groups)} groups of a global batch, too "
-            f"few for {world_size} workers; choose a global_batch_size that is a multiple of {2 * world_size}, or "
-            "fewer workers"
-        )
-    return [groups[k] for k in partitions_of(rank, world_size, len(groups))]
 
 
 def partners(group_sizes: list[int]) -> np.ndarray:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from fourds_dist.data.augment.apply import apply
 from fourds_dist.data.augment.draws import Draws
 
 TENSORS = ("images", "labels", "flip")
@@ -53,6 +54,22 @@ class Batch:
         tensors = {name: function(getattr(self, name)) for name in TENSORS}
         mixed = None if self.mixed is None else (function(self.mixed[0]), function(self.mixed[1]))
         return replace(self, **tensors, draws=self.draws and self.draws.mapped(function), mixed=mixed)
+
+
+def augmented(batch: Batch, *, fill: tuple[float, ...]) -> Batch:
+    """Return the batch after its augmentation, without draws; a batch without draws is returned unchanged.
+
+    Args:
+        fill: colour of erased rectangles by channel, in [0, 1].
+    """
+    draws = batch.draws
+    if draws is None:
+        return batch
+    images, mixed = apply(draws, batch.images, batch.flip, fill=fill), None
+    if draws.partners is not None and draws.mix is not None:
+        share = torch.full((len(images),), draws.mix.share, device=images.device)
+        mixed = (batch.labels[draws.partners], share)
+    return replace(batch, images=images, flip=torch.zeros_like(batch.flip), draws=None, mixed=mixed)
 
 
 def normalise(

@@ -26,18 +26,12 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from fourds_dist.data.seeds import BLOCK, ORDER, generator
+
 SampleT = TypeVar("SampleT")
 
 MAX_PARTITIONS = 128
 """Largest number of partitions, and so of workers."""
-
-ORDER, BLOCK, AUGMENT, RESIZED_CROP, POLICY, JITTER, ERASE, MIX = range(8)
-"""Purpose of a generator; part of every seed, so that no two purposes share a sequence."""
-
-
-def generator(*seed: int) -> np.random.Generator:
-    """Return an independent generator for every tuple of non-negative integers."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
 
 
 def num_partitions(global_batch_size: int) -> int:
@@ -57,6 +51,35 @@ def partitions_of(rank: int, world_size: int, partitions: int) -> range:
             f"{MAX_PARTITIONS}); choose a global_batch_size that is a multiple of {world_size}, or fewer workers"
         )
     return range(rank * partitions // world_size, (rank + 1) * partitions // world_size)
+
+
+def groups_of_partitions(partitions: int, samples_per_partition: int) -> list[range]:
+    """Return the groups of partitions whose samples of a step are partners (`augment.mixing`).
+
+    A group is one partition or, where a step takes one sample per partition, two or three neighbouring ones.
+    """
+    num = partitions if samples_per_partition > 1 else max(1, partitions // 2)
+    return [range(k * partitions // num, (k + 1) * partitions // num) for k in range(num)]
+
+
+def groups_of_rank(
+    partitions: int, samples_per_partition: int, rank: int, world_size: int, *, mixes: bool
+) -> list[range]:
+    """Return the groups of partitions that a rank reads: without mixing, each partition is a group.
+
+    Raises:
+        ValueError: more ranks than groups.
+    """
+    if not mixes:
+        return [range(k, k + 1) for k in partitions_of(rank, world_size, partitions)]
+    groups = groups_of_partitions(partitions, samples_per_partition)
+    if world_size > len(groups):
+        raise ValueError(
+            f"data.augment.mixup_alpha or cutmix_alpha mixes images within {len(groups)} groups of a global batch, too "
+            f"few for {world_size} workers; choose a global_batch_size that is a multiple of {2 * world_size}, or "
+            "fewer workers"
+        )
+    return [groups[k] for k in partitions_of(rank, world_size, len(groups))]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from fourds_dist.data.decode.grey import GreyRange
 from fourds_dist.data.format.index import UNLABELLED, ShardIndex
 from fourds_dist.data.format.manifest import Manifest, Shard, index_url, read_manifest, shard_url
 from fourds_dist.data.io.range_reader import read_object
-from fourds_dist.data.stream.order import generator
+from fourds_dist.data.seeds import generator
 from fourds_dist.io.listing import sizes
 from fourds_dist.io.storage import is_local, locate, may_read
 from fourds_dist.io.url import matching, split_pattern

@@ -31,23 +31,21 @@ import numpy as np
 import torch
 
 from fourds_dist.data.augment.draws import Draws, ImageDraws, draw_images
-from fourds_dist.data.augment.mixing import draw_mix, groups_of_rank, partners
+from fourds_dist.data.augment.mixing import draw_mix, partners
 from fourds_dist.data.decode.crop_box import NUM_TRIES, random_resized_places
 from fourds_dist.data.decode.decoded_cache import ByteBudget, DecodedCache
 from fourds_dist.data.decode.threads import Pool
+from fourds_dist.data.seeds import AUGMENT, MIX, RESIZED_CROP, generator
 from fourds_dist.data.stream.batch import Batch
 from fourds_dist.data.stream.batches import BatchPlan, decoded
 from fourds_dist.data.stream.config import MIB, DataConfig
 from fourds_dist.data.stream.labelled_batches import labelled_batches
 from fourds_dist.data.stream.order import (
-    AUGMENT,
-    MIX,
-    RESIZED_CROP,
     Chunks,
     Order,
     PartitionReader,
     epochs_of,
-    generator,
+    groups_of_rank,
     num_partitions,
 )
 from fourds_dist.data.stream.quarantine import Quarantine

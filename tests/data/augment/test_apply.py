@@ -8,12 +8,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms.v2 import CutMix, MixUp
 from torchvision.transforms.v2 import functional as F
 
-from fourds_dist.data.augment.apply import augmented
 from fourds_dist.data.augment.config import AugmentConfig
 from fourds_dist.data.augment.draws import Draws
 from fourds_dist.data.augment.mixing import Mix
 from fourds_dist.data.augment.operations import Operation, operate
-from fourds_dist.data.stream.batch import Batch
+from fourds_dist.data.stream.batch import Batch, augmented
 from tests.data.augment.test_draws import ALL, drawn
 
 NUM, SIDE = 8, 32

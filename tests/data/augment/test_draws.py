@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import RandAugment, TrivialAugmentWide
 from fourds_dist.data.augment.config import AugmentConfig
 from fourds_dist.data.augment.draws import Draws, ImageDraws, _space, draw_images
 from fourds_dist.data.augment.operations import Operation
-from fourds_dist.data.stream.order import generator
+from fourds_dist.data.seeds import generator
 
 ALL = AugmentConfig(
     brightness=0.4,

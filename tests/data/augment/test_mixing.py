@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fourds_dist.data.augment.config import AugmentConfig
-from fourds_dist.data.augment.mixing import Mix, draw_mix, groups_of_partitions, groups_of_rank, partners
-from fourds_dist.data.stream.order import generator, num_partitions
+from fourds_dist.data.augment.mixing import Mix, draw_mix, partners
+from fourds_dist.data.seeds import generator
+from fourds_dist.data.stream.order import groups_of_partitions, groups_of_rank, num_partitions
 
 
 @given(batch=st.integers(1, 300), data=st.data())

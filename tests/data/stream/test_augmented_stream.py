@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fourds_dist.data import DataConfig, StreamConfig, TrainStream, evaluation_batches, open_split
-from fourds_dist.data.augment.apply import augmented
 from fourds_dist.data.augment.config import AugmentConfig
+from fourds_dist.data.stream.batch import augmented
 from tests.data.shards import SIDE, write_dataset
 
 SIZES = [17, 1, 40, 9, 23]
