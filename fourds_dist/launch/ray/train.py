@@ -42,7 +42,7 @@ from fourds_dist.stages.settings import Settings
 from fourds_dist.stages.sinks.console import ProgressView
 from fourds_dist.stages.sinks.trackers import OBEYED
 from fourds_dist.stages.stages import stages_to_run
-from fourds_dist.training.distributed.world import HARDWARE_QUEUES
+from fourds_dist.training.distributed.world import hardware_queues
 from fourds_dist.training.stop_signals import Stopped
 
 
@@ -193,7 +193,7 @@ def _fit(
 
 def _starting_environment(on_gpu: bool) -> dict[str, dict[str, str]] | None:
     """Return the runtime environment in which the workers' processes start; on CPUs None, which starts faster."""
-    return {"env_vars": {name: os.environ[name] for name in HARDWARE_QUEUES}} if on_gpu else None
+    return {"env_vars": hardware_queues(os.environ)} if on_gpu else None
 
 
 def _fit_until_stopped(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +15,22 @@ from torch import Tensor, nn
 
 from fourds_dist.training.distributed.rank_variables import group_size, local_rank
 
-HARDWARE_QUEUES = {"CUDA_DEVICE_MAX_CONNECTIONS": "32"}
-"""Environment of a process that trains on a GPU, read when CUDA starts. With CUDA's default of 8 hardware queues, the
-streams of the JPEG decoder share queues with the training step and wait for all of its queued kernels."""
 
-for _name, _value in HARDWARE_QUEUES.items():
-    os.environ.setdefault(_name, _value)
+def hardware_queues(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variable of a process that trains on a GPU, read when CUDA starts; empty: CUDA's default is better.
+
+    With CUDA's default of 8 hardware queues, the streams of the JPEG decoder share queues with the training step and
+    wait for all of its queued kernels. The processes of CUDA's multi-process service share the queues of a GPU: with 32
+    for each, the fourth process cannot open the GPU. The service has its own default.
+    """
+    name = "CUDA_DEVICE_MAX_CONNECTIONS"
+    if name in environ:
+        return {name: environ[name]}
+    service = Path(environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))
+    return {} if (service / "control").exists() else {name: "32"}
+
+
+os.environ.update(hardware_queues(os.environ))
 
 
 @dataclass(frozen=True)

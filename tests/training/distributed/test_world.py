@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch.distributed as dist
 from torch import nn
 
 from fourds_dist.training.distributed.rank_variables import GROUP, TORCHRUN
-from fourds_dist.training.distributed.world import World
+from fourds_dist.training.distributed.world import World, hardware_queues
 
 CPU = torch.device("cpu")
 FIRST = torch.device("cuda", 0) if torch.cuda.is_available() else CPU
@@ -70,3 +71,13 @@ def test_buffers_are_divided_by_the_number_of_ranks() -> None:
 
 def test_rank_0_writes_the_files() -> None:
     assert [World(rank, 3, CPU).is_main for rank in range(3)] == [True, False, False]
+
+
+def test_processes_that_share_a_gpu_do_not_ask_for_all_of_its_queues(tmp_path: Path) -> None:
+    """With 32 queues for each process of the multi-process service, the fourth could not open an H200."""
+    service = {"CUDA_MPS_PIPE_DIRECTORY": str(tmp_path)}
+    assert hardware_queues(service) == {"CUDA_DEVICE_MAX_CONNECTIONS": "32"}
+    (tmp_path / "control").touch()
+    assert hardware_queues(service) == {}
+    chosen = {"CUDA_DEVICE_MAX_CONNECTIONS": "4"}
+    assert hardware_queues(service | chosen) == chosen
