@@ -83,9 +83,8 @@ class MethodConfig(ConfigSection):
     predictions that differ between images. 0: none. null: 1 with preset `4ds` if no training label of the target is
     used, else 0."""
 
-    confusion_weight: Annotated[float | None, WEIGHTS] = Field(default=None, ge=0)
-    """Weight of minimum class confusion on unlabelled images, in the student's loss and in the adapters'. 0: none.
-    null: 1 with preset `4ds` if no training label of the target is used, else 0."""
+    confusion_weight: Annotated[float, WEIGHTS] = Field(default=0.0, ge=0)
+    """Weight of minimum class confusion on unlabelled images, in the student's loss and in the adapters'. 0: none."""
 
     confusion_temperature: Annotated[float, WEIGHTS] = Field(default=2.5, gt=0)
     """Temperature of the softmax in the class confusion loss."""

@@ -212,7 +212,7 @@ class FourDs(Task):
             "student_pseudo": config.pseudo_label_weight,
         }
         for network in ("student", "teacher"):
-            weights[f"{network}_mcc"] = config.confusion_weight or 0.0
+            weights[f"{network}_mcc"] = config.confusion_weight
             weights[f"{network}_infomax"] = config.infomax_weight or 0.0
         if self._has_untrained_warmup:
             weights["teacher_kd"] = self.student_ratio
@@ -221,7 +221,7 @@ class FourDs(Task):
     def _unsupervised(self, network: str, z: Tensor, without_label: Tensor) -> dict[str, Tensor]:
         """Return the losses of one network on unlabelled images."""
         config, losses = self.config, dict[str, Tensor]()
-        if config.confusion_weight:
+        if config.confusion_weight > 0:
             losses[f"{network}_mcc"] = class_confusion(
                 z, without_label, temperature=config.confusion_temperature
             )

@@ -44,7 +44,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 WITH_TARGET_LABELS: dict[str, Any] = {
     "domain_batch_norm": False,
     "infomax_weight": 0.0,
-    "confusion_weight": 0.0,
     "adapter_kd": "all",
 }
 """The values that null stands for, also in presets without an entry below."""
@@ -53,7 +52,6 @@ WITHOUT_TARGET_LABELS: dict[str, dict[str, Any]] = {
     "4ds": {
         "domain_batch_norm": True,
         "infomax_weight": 1.0,
-        "confusion_weight": 1.0,
         "adapter_kd": "labelled",
     },
 }

@@ -117,7 +117,7 @@ def test_the_method(data: Path, target: str, words: tuple[str, ...], is_free: bo
 
 
 def test_given_keys_of_the_method_win_and_are_not_told(data: Path) -> None:
-    keys = {"domain_batch_norm": False, "infomax_weight": 0, "confusion_weight": 0, "adapter_kd": "all"}
+    keys = {"domain_batch_norm": False, "infomax_weight": 0, "adapter_kd": "all"}
     words = [f"method.{key}={str(value).lower()}" for key, value in keys.items()]
     given = settings(data, "bare", "labelled", *words)
     assert method_of(given) == given.method
