@@ -239,7 +239,7 @@ def test_the_first_two_sizes_of_a_batch_are_captured_and_others_run_as_they_are(
     monkeypatch.setattr(CountedGraph, "captured", [])
     monkeypatch.setattr(CountedGraph, "replayed", [])
     monkeypatch.setattr(step_module, "CudaGraphStep", CountedGraph)
-    monkeypatch.setattr(TrainStep, "_why_not_captured", lambda self, inputs: None)
+    monkeypatch.setattr(TrainStep, "_why_not_captured", lambda self, inputs, num_source: None)
     task = make_plain()
     step = TrainStep(task, CPU, StepConfig(), **MEAN_STD)
     step._captures = True
@@ -259,7 +259,7 @@ def test_a_step_that_cannot_be_captured_runs_without_a_graph_and_logs_the_reason
 
     before = "teacher.3 (Peek): it waits" if found == "before" else None
     monkeypatch.setattr(step_module, "CudaGraphStep", refuse)
-    monkeypatch.setattr(TrainStep, "_why_not_captured", lambda self, inputs: before)
+    monkeypatch.setattr(TrainStep, "_why_not_captured", lambda self, inputs, num_source: before)
     task = make_plain()
     step = TrainStep(task, CPU, StepConfig(), **MEAN_STD)
     step._captures = True
