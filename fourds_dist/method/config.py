@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from fourds_dist.config.effects import WEIGHTS
 from fourds_dist.config.section import ConfigSection
-from fourds_dist.method.presets import PRESETS
+from fourds_dist.method.presets import PRESETS, WITH_TARGET_LABELS, WITHOUT_TARGET_LABELS
 
 
 class MethodConfig(ConfigSection):
@@ -26,6 +26,11 @@ class MethodConfig(ConfigSection):
     teacher_batch_norm: Annotated[Literal["adapt", "frozen"], WEIGHTS] = "adapt"
     """`adapt`: the teacher normalises by the target batch and updates its running statistics (as released). `frozen`:
     the source's statistics stay."""
+
+    domain_batch_norm: Annotated[bool | None, WEIGHTS] = None
+    """Normalise the source and the target images of a batch separately in both networks, with running statistics of the
+    target alone; for batches with source images (data.source_fraction). null: true with preset `4ds` if no training
+    label of the target is used, else false."""
 
     phase_loss: Annotated[Literal["circular", "squared", "none"], WEIGHTS] = "circular"
     """`circular`: amplitude-weighted 1 - cos, all stages weighted equally. `squared`: the released squared error of
@@ -73,6 +78,11 @@ class MethodConfig(ConfigSection):
     pseudo_label_threshold: Annotated[float, WEIGHTS] = Field(default=0.95, gt=0, le=1)
     """Smallest probability of a class by the teacher for a pseudo-label."""
 
+    infomax_weight: Annotated[float | None, WEIGHTS] = Field(default=None, ge=0)
+    """Weight of information maximisation on unlabelled images, in the student's loss and in the adapters': confident
+    predictions that differ between images. 0: none. null: 1 with preset `4ds` if no training label of the target is
+    used, else 0."""
+
     confusion_weight: Annotated[float, WEIGHTS] = Field(default=0.0, ge=0)
     """Weight of minimum class confusion on unlabelled images, in the student's loss and in the adapters'. 0: none."""
 
@@ -89,6 +99,11 @@ class MethodConfig(ConfigSection):
 
     adapters: Annotated[bool, WEIGHTS] = True
     """Use Fourier adapters in the teacher."""
+
+    adapter_kd: Annotated[Literal["all", "labelled"] | None, WEIGHTS] = None
+    """Images on which the adapters learn from the student. On `labelled` ones only, both networks cannot agree on one
+    class for all unlabelled images. null: `labelled` with preset `4ds` if no training label of the target is used, else
+    `all`."""
 
     adapter_reduction: Annotated[int, WEIGHTS] = Field(default=4, ge=1)
     """Channels / bottleneck width inside an adapter."""
@@ -111,6 +126,15 @@ class MethodConfig(ConfigSection):
             self.adapters or self.kd_weight > 0 or self.pseudo_label_weight > 0 or self.feature_loss != "none"
         )
         return distils or self.has_phase_loss or self.extra_loss is not None
+
+    def for_target(self, *, has_labels: bool) -> MethodConfig:
+        """Return the method with the values that null stands for.
+
+        Args:
+            has_labels: whether training uses labels of the target.
+        """
+        values = WITH_TARGET_LABELS | ({} if has_labels else WITHOUT_TARGET_LABELS.get(self.preset, {}))
+        return self.model_copy(update={k: v for k, v in values.items() if getattr(self, k) is None})
 
     @model_validator(mode="before")
     @classmethod

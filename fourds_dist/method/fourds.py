@@ -29,6 +29,7 @@ from fourds_dist.method.losses import (
     confidence_where_teacher_better,
     confidence_where_teacher_better_unlabelled,
     cross_entropy,
+    information_maximisation,
     kd_loss,
     kd_normalisation,
     pseudo_label_loss,
@@ -38,6 +39,7 @@ from fourds_dist.method.output import Output, Predictor
 from fourds_dist.method.phase_loss import circular_phase_loss, squared_phase_loss
 from fourds_dist.method.task import Task
 from fourds_dist.models.feature_hooks import FeatureHooks, inspect_stages
+from fourds_dist.models.running_statistics import preserved_running_statistics
 
 
 class FourDs(Task):
@@ -166,21 +168,19 @@ class FourDs(Task):
         images: Float[Tensor, "B 3 H W"],
         labels: Int[Tensor, " B"],
         mix: LabelMix | None = None,
+        num_source: int = 0,
     ) -> Output:
-        """Return the losses of one batch.
+        """Return the losses of one batch, whose last num_source images are those of the source.
 
         A label of -1 marks an unlabelled image, which cross-entropy skips. The batch may include labelled source
         images, whose labels enter both cross-entropies; without target labels they preserve the classes. `mix` has the
         second labels of mixed images, which both networks see equally.
         """
         config = self.config
-        (z_S, maps_S), teacher_result = self._run_networks(images)
+        (z_S, maps_S), teacher_result = self._run_networks(images, num_source)
         losses, logits = {"student_ce": cross_entropy(z_S, labels, mix, self.class_weights)}, {"student": z_S}
         without_label = unlabelled(labels, mix)
-        if config.confusion_weight > 0:
-            losses["student_mcc"] = class_confusion(
-                z_S, without_label, temperature=config.confusion_temperature
-            )
+        losses |= self._unsupervised("student", z_S, without_label)
         if teacher_result is not None:
             z_T, maps_T = teacher_result
             logits["teacher"] = z_T
@@ -189,11 +189,9 @@ class FourDs(Task):
                 losses["student_kd"] = kd_loss(z_T, z_S, temperature=config.temperature, weight_B=weight_B)
             if config.adapters:
                 losses["teacher_ce"] = cross_entropy(z_T, labels, mix, self.class_weights)
-                losses["teacher_kd"] = kd_loss(z_S, z_T, temperature=config.temperature)
-                if config.confusion_weight > 0:
-                    losses["teacher_mcc"] = class_confusion(
-                        z_T, without_label, temperature=config.confusion_temperature
-                    )
+                weight_B = (~without_label).to(z_T.dtype) if config.adapter_kd == "labelled" else None
+                losses["teacher_kd"] = kd_loss(z_S, z_T, temperature=config.temperature, weight_B=weight_B)
+                losses |= self._unsupervised("teacher", z_T, without_label)
             if config.pseudo_label_weight > 0:
                 losses["student_pseudo"] = pseudo_label_loss(
                     z_T, z_S, without_label, threshold=config.pseudo_label_threshold
@@ -212,35 +210,62 @@ class FourDs(Task):
             "feature": config.feature_weight,
             "extra": config.extra_loss_weight,
             "student_pseudo": config.pseudo_label_weight,
-            "student_mcc": config.confusion_weight,
-            "teacher_mcc": config.confusion_weight,
         }
+        for network in ("student", "teacher"):
+            weights[f"{network}_mcc"] = config.confusion_weight
+            weights[f"{network}_infomax"] = config.infomax_weight or 0.0
         if self._has_untrained_warmup:
             weights["teacher_kd"] = self.student_ratio
         return Output.of(losses, weights, logits)
 
+    def _unsupervised(self, network: str, z: Tensor, without_label: Tensor) -> dict[str, Tensor]:
+        """Return the losses of one network on unlabelled images."""
+        config, losses = self.config, dict[str, Tensor]()
+        if config.confusion_weight > 0:
+            losses[f"{network}_mcc"] = class_confusion(
+                z, without_label, temperature=config.confusion_temperature
+            )
+        if config.infomax_weight:
+            losses[f"{network}_infomax"] = information_maximisation(z, without_label)
+        return losses
+
     def _run_networks(
-        self, images: Tensor
+        self, images: Tensor, num_source: int
     ) -> tuple[tuple[Tensor, list[Tensor]], tuple[Tensor, list[Tensor]] | None]:
         """Return the logits and stage maps of the student and, if training uses the teacher, of the teacher."""
         if not self.needs_teacher:
-            return self._run_student(images), None
+            return self._run_student(images, num_source), None
         if self.student_stream is None:
-            student_result = self._run_student(images)
-            return student_result, self._run_teacher(images)
+            student_result = self._run_student(images, num_source)
+            return student_result, self._run_teacher(images, num_source)
         current = torch.cuda.current_stream(images.device)
         self.student_stream.wait_stream(current)
         with torch.cuda.stream(self.student_stream):
-            student_result = self._run_student(images)
-        teacher_result = self._run_teacher(images)
+            student_result = self._run_student(images, num_source)
+        teacher_result = self._run_teacher(images, num_source)
         current.wait_stream(self.student_stream)
         return student_result, teacher_result
 
-    def _run_student(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        return self._run(self.student, self._student_hooks, self.images_for("student", images))
+    def _run_student(self, images: Tensor, num_source: int = 0) -> tuple[Tensor, list[Tensor]]:
+        images = self.images_for("student", images)
+        return self._run_domains(self.student, self._student_hooks, images, num_source)
 
-    def _run_teacher(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        return self._run(self.teacher, self._teacher_hooks, self.images_for("teacher", images))
+    def _run_teacher(self, images: Tensor, num_source: int = 0) -> tuple[Tensor, list[Tensor]]:
+        images = self.images_for("teacher", images)
+        return self._run_domains(self.teacher, self._teacher_hooks, images, num_source)
+
+    def _run_domains(
+        self, network: nn.Module, hooks: FeatureHooks, images: Tensor, num_source: int
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run a network once, or with method.domain_batch_norm once per domain (Eq. 33)."""
+        if not (self.config.domain_batch_norm and num_source):
+            return self._run(network, hooks, images)
+        num_target = len(images) - num_source
+        z_target, maps_target = self._run(network, hooks, images[:num_target])
+        with preserved_running_statistics(network, *hooks.rewrite):
+            z_source, maps_source = self._run(network, hooks, images[num_target:])
+        maps = [torch.cat(pair) for pair in zip(maps_target, maps_source, strict=True)]
+        return torch.cat([z_target, z_source]), maps
 
     def _run(self, network: nn.Module, hooks: FeatureHooks, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         logits = network(images)

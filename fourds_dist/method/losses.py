@@ -1,4 +1,5 @@
-"""Losses on logits: cross-entropy, distillation, pseudo-labels and class confusion (Eq. 14 to 19, 24, 31)."""
+"""Losses on logits: cross-entropy, distillation, pseudo-labels, class confusion and information maximisation
+(Eq. 14 to 19, 24, 31, 32)."""
 
 from __future__ import annotations
 
@@ -170,3 +171,24 @@ def class_confusion(
     confusion_KK = p_BK.T @ (w_B[:, None] * p_BK)
     confusion_KK = confusion_KK / confusion_KK.sum(dim=1, keepdim=True).clamp(min=1e-8)
     return (confusion_KK.sum() - confusion_KK.diagonal().sum()) / logits_BK.shape[1]
+
+
+def information_maximisation(
+    logits_BK: Float[Tensor, "B K"], counted_B: Bool[Tensor, " B"]
+) -> Float[Tensor, ""]:
+    """Return the mean entropy of the predictions minus the entropy of their mean, in [-log K, 0] (Eq. 32).
+
+    This is the negative mutual information of images and predicted classes: predictions that are confident and differ
+    between images have a small loss. One class for all images has the largest loss, 0, as uniform predictions have.
+    Source: Shi and Sha, arXiv 1206.6438; Liang et al. (SHOT), arXiv 2002.08546.
+
+    Args:
+        counted_B: mask of the images to use, the unlabelled ones; without any, loss and gradient are 0.
+    """
+    log_p_BK = F.log_softmax(logits_BK, dim=1)
+    p_BK = log_p_BK.exp()
+    share_B = counted_B / counted_B.sum().clamp(min=1)
+    entropy_B = -(p_BK * log_p_BK).sum(dim=1)
+    mean_K = (share_B[:, None] * p_BK).sum(dim=0)
+    # log of at least 1e-8: a class without any probability adds 0, with a finite gradient.
+    return (share_B * entropy_B).sum() + (mean_K * mean_K.clamp(min=1e-8).log()).sum()

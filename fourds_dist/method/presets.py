@@ -40,3 +40,19 @@ PRESETS: dict[str, dict[str, Any]] = {
     "fitnets": _WITHOUT_4DS | {"teacher_batch_norm": "frozen", "feature_loss": "all"},
     "adabn": _WITHOUT_4DS | {"teacher_batch_norm": "adapt", "kd_weight": 0.0},
 }
+
+WITH_TARGET_LABELS: dict[str, Any] = {
+    "domain_batch_norm": False,
+    "infomax_weight": 0.0,
+    "adapter_kd": "all",
+}
+"""The values that null stands for, also in presets without an entry below."""
+
+WITHOUT_TARGET_LABELS: dict[str, dict[str, Any]] = {
+    "4ds": {
+        "domain_batch_norm": True,
+        "infomax_weight": 1.0,
+        "adapter_kd": "labelled",
+    },
+}
+"""The values that null stands for by preset, in runs that use no training label of the target."""

@@ -17,7 +17,8 @@ class Task(nn.Module):
 
     `forward(images, labels)` returns an `Output`: images (B, 3, H, W) are those of a batch, normalised, labels (B,) are
     -1 for unlabelled images. `images_for` converts the images for a network with a size or normalisation of its own.
-    With mixup or cutmix the step calls `forward(images, labels, mix)` with a `LabelMix`. A subclass defines `forward`
+    With mixup or cutmix the step calls `forward(images, labels, mix)` with a `LabelMix`. For batches of two domains the
+    step adds the keyword num_source: the last num_source images are those of the source. A subclass defines `forward`
     and `predictors`; the other methods have defaults.
     """
 

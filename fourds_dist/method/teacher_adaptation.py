@@ -86,9 +86,12 @@ class AdaptTeacher(Task):
         images: Float[Tensor, "B 3 H W"],
         labels: Int[Tensor, " B"],
         mix: LabelMix | None = None,
+        num_source: int = 0,
     ) -> Output:
         """Return the losses of one batch, which may mix labelled source images with target images (label -1 where
-        unlabelled). Class confusion uses the images with an unlabelled part."""
+        unlabelled). Class confusion uses the images with an unlabelled part. BatchNorm normalises both domains
+        together."""
+        del num_source
         z = self._predict(images).float()
         losses = {"teacher_ce": cross_entropy(z, labels, mix, self.class_weights)}
         if self.config.method == "mcc":

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+
+from fourds_dist.models.running_statistics import preserved_running_statistics
 
 LISTS = (nn.Sequential, nn.ModuleList)
 
@@ -92,18 +93,4 @@ def _random_state() -> tuple[bytes, int]:
 
 def _passes(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
     """Return the contexts of the first and of the second pass."""
-    return nullcontext(), _preserve_running_statistics(block)
-
-
-@contextmanager
-def _preserve_running_statistics(block: nn.Module) -> Iterator[None]:
-    """Let BatchNorm update copies of its buffers."""
-    norms = [module for module in block.modules() if isinstance(module, _BatchNorm) and module.training]
-    saved = [dict(norm._buffers) for norm in norms]
-    for norm in norms:
-        norm._buffers.update({k: b.clone() for k, b in norm._buffers.items() if b is not None})
-    try:
-        yield
-    finally:
-        for norm, buffers in zip(norms, saved, strict=True):
-            norm._buffers.update(buffers)
+    return nullcontext(), preserved_running_statistics(block)

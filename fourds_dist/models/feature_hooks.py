@@ -49,7 +49,7 @@ class FeatureHooks:
         self, network: nn.Module, stages: Sequence[StageInfo], rewrite: nn.ModuleList | None = None
     ) -> None:
         self._stages = stages
-        self._rewrite = rewrite
+        self.rewrite = nn.ModuleList() if rewrite is None else rewrite
         self._maps: dict[int, Tensor] = {}
         for index, stage in enumerate(stages):
             network.get_submodule(stage.name).register_forward_hook(partial(self._hook, index))
@@ -64,9 +64,9 @@ class FeatureHooks:
         layout, tensor = self._stages[index].layout, first_tensor(output)
         assert tensor is not None
         self._maps[index] = to_map(tensor, layout, self._stages[index].size[0])
-        if not self._rewrite:
+        if not self.rewrite:
             return None
-        return with_first_tensor(output, from_map(self._rewrite[index](self._maps[index]), layout, tensor))
+        return with_first_tensor(output, from_map(self.rewrite[index](self._maps[index]), layout, tensor))
 
 
 def inspect_stages(

@@ -24,6 +24,7 @@ from fourds_dist.stages.grey_ranges import grey_ranges_of
 from fourds_dist.stages.network_inputs import conversions, network_inputs
 from fourds_dist.stages.settings import SECTION, Settings, stage_config
 from fourds_dist.stages.stages import stages_to_run
+from fourds_dist.stages.target_labels import method_of, source_fraction
 from fourds_dist.stages.trial_step import (
     FAULTS,
     call_on_blank_images,
@@ -285,12 +286,33 @@ def _check_step(stage: StageName, settings: Settings, task: Task, side_px: int) 
 
 
 def smallest_part(stage: StageName, settings: Settings) -> int:
-    """Return the smallest number of images in a forward pass: a part of a worker's share of a batch."""
-    size = stage_config(stage, settings).global_batch_size
-    partitions = num_partitions(size)
-    share = max(1, partitions // settings.launch.max_workers) * (size // partitions)
-    part = math.ceil(share / settings.step.gradient_accumulation_steps)
-    return share % part or part
+    """Return the smallest number of images in a forward pass: a part of a worker's share of a batch, of one domain if
+    both are normalised separately."""
+    size, num_parts = (
+        stage_config(stage, settings).global_batch_size,
+        settings.step.gradient_accumulation_steps,
+    )
+    num_source = _num_source(settings, size) if stage == "distill" else 0
+    shares = [_share(part, settings) for part in (size - num_source, num_source) if part > 0]
+    if len(shares) == 2:
+        return min(shares) // min(num_parts, *shares)
+    part = math.ceil(shares[0] / num_parts)
+    return shares[0] % part or part
+
+
+def _share(num_images: int, settings: Settings) -> int:
+    """Return the smallest worker's number of images of a domain's part of the global batch."""
+    partitions = num_partitions(num_images)
+    return max(1, partitions // settings.launch.max_workers) * (num_images // partitions)
+
+
+def _num_source(settings: Settings, global_batch_size: int) -> int:
+    """Return the number of source images that BatchNorm normalises separately; 0 if the data cannot be read."""
+    try:
+        is_separate = method_of(settings).domain_batch_norm
+        return round(source_fraction(settings) * global_batch_size) if is_separate else 0
+    except (ValueError, OSError):
+        return 0
 
 
 def _works(call: Callable[[], Any]) -> bool:

@@ -23,12 +23,13 @@ from fourds_dist.config.trees import flatten
 from fourds_dist.data.format.manifest import read_manifest
 from fourds_dist.io.storage import is_url, join, parent, plain, translate_storage_errors
 from fourds_dist.io.url import split_pattern
+from fourds_dist.method.presets import WITH_TARGET_LABELS
 from fourds_dist.runs.layout import DONE, RunFile
 from fourds_dist.runs.run_folder import RunConfig, RunFolder
 from fourds_dist.stages.network_inputs import with_network_inputs
 from fourds_dist.stages.settings import SECTION, Settings
 from fourds_dist.stages.stages import from_source, stages_to_run
-from fourds_dist.stages.target_labels import criterion, source_fraction
+from fourds_dist.stages.target_labels import criterion, method_of, source_fraction
 from fourds_dist.training.checkpoint.checkpoint_store import FolderStore
 
 FILES = ("teacher.checkpoint", "teacher.start", "student.start")
@@ -71,9 +72,12 @@ def _resolved(settings: Settings, stage: StageName) -> dict[str, Any]:
     """Return the values of the keys that depend on the data's labels; as with labels, if the data cannot be read."""
     try:
         by, fraction = criterion(stage, settings), source_fraction(settings)
+        method = method_of(settings)
     except (ValueError, OSError):  # the preflight refuses such data with a clear message
         by, fraction = "accuracy", settings.data.source_fraction or 0.0
-    return {"run.select_by": by, f"{SECTION[stage]}.select_by": by, "data.source_fraction": fraction}
+        method = settings.method.for_target(has_labels=True)
+    values = {"run.select_by": by, f"{SECTION[stage]}.select_by": by, "data.source_fraction": fraction}
+    return values | {f"method.{key}": getattr(method, key) for key in WITH_TARGET_LABELS}
 
 
 def begun_stages(folder: RunFolder, settings: Settings) -> list[StageName]:

@@ -35,7 +35,13 @@ from fourds_dist.stages.network_inputs import described, predictor
 from fourds_dist.stages.probe import freeze_before_last_stage, probe_teacher
 from fourds_dist.stages.runner import StageRunner
 from fourds_dist.stages.settings import Settings
-from fourds_dist.stages.target_labels import computes_criteria, criterion, has_labels
+from fourds_dist.stages.target_labels import (
+    computes_criteria,
+    criterion,
+    has_labels,
+    label_free_method,
+    method_of,
+)
 from fourds_dist.stages.teachers import (
     check_teacher_accuracy,
     distilled_teacher,
@@ -216,12 +222,14 @@ def distil_on_target(stage: StageRunner) -> None:
             before = load_teacher(stage, source_teacher(settings, stage.folder), classes)
         untouched[Network.TEACHER_SOURCE] = before
 
+    if (line := label_free_method(settings)) is not None:
+        stage.notify(line)
     task = FourDs(
         teacher,
         student,
         teacher_stages=stage_names(settings.teacher, teacher),
         student_stages=stage_names(settings.student, student),
-        config=settings.method,
+        config=method_of(settings),
         image_size=settings.data.crop_px,
         student_untrained=is_untrained,
         inputs=stage.conversions,

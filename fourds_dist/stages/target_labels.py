@@ -1,6 +1,7 @@
-"""What follows from the labels that a run may use: the criterion of each stage, and the share of source images.
+"""What follows from the labels that a run may use: the criterion of each stage, the share of source images, the method.
 
-These are the values of `select_by: auto` and `data.source_fraction: null`, which depend on the manifests of the data.
+These are the values of `select_by: auto`, `data.source_fraction: null` and keys of `method` that are null, which depend
+on the manifests of the data.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from fourds_dist.config.stage_names import StageName
 from fourds_dist.data import StreamConfig
 from fourds_dist.data.format.manifest import read_manifest
 from fourds_dist.io.url import split_pattern
+from fourds_dist.method.config import MethodConfig
+from fourds_dist.method.presets import WITH_TARGET_LABELS
 from fourds_dist.runs.accuracy import LABEL_FREE, LabelFree, Measure
 from fourds_dist.stages.settings import Settings, stage_config
 
@@ -67,3 +70,24 @@ def source_fraction(settings: Settings) -> float:
     if settings.source.url is None or settings.target.url is None or has_labels(settings.target, "train"):
         return 0.0
     return WITHOUT_LABELS
+
+
+def method_of(settings: Settings) -> MethodConfig:
+    """Return the method, with the values that null stands for."""
+    has_target = settings.target.url is not None
+    return settings.method.for_target(has_labels=not has_target or has_labels(settings.target, "train"))
+
+
+def label_free_method(settings: Settings) -> str | None:
+    """Return a line for the log about the values of null that differ from those with labels; None: there are none."""
+    given, used = settings.method, method_of(settings)
+    values = {key: getattr(used, key) for key in WITH_TARGET_LABELS if getattr(given, key) is None}
+    changed = {key: value for key, value in values.items() if value != WITH_TARGET_LABELS[key]}
+    if not changed:
+        return None
+    words = ", ".join(f"method.{key}={_word(value)}" for key, value in changed.items())
+    return f"no training label of the target is used, so {words}; give these keys for other values"
+
+
+def _word(value: bool | float | str) -> str:
+    return str(value).lower() if isinstance(value, bool | str) else f"{value:g}"

@@ -161,7 +161,7 @@ class TrainStep:
             for network in task.classifiers():
                 network.compile(dynamic=False)
         self._captures = (on_gpu and shares.can_capture) if config.cuda_graph is None else config.cuda_graph
-        self._graphs: dict[torch.Size, CudaGraphStep | None] = {}
+        self._graphs: dict[tuple[torch.Size, int], CudaGraphStep | None] = {}
         self._hang_watch = HangWatch(world.timeout_s) if self._captures and world.size > 1 else None
         self._student_stream: torch.cuda.Stream | None = None
         if self._captures and config.overlap_networks and hasattr(task, "student_stream"):
@@ -180,9 +180,9 @@ class TrainStep:
         self._compiled_shape = self._compiled_shape or batch.images.shape
         is_compiled = batch.images.shape == self._compiled_shape
         with nullcontext() if is_compiled else self.without_compilation():
-            graph = self._graph(inputs) if self._captures else None
+            graph = self._graph(inputs, batch.num_source) if self._captures else None
             if graph is None:
-                return self._run(*self._on_device(inputs))
+                return self._run(*self._on_device(inputs), num_source=batch.num_source)
         output = graph.replay(*inputs)
         if self._hang_watch:
             self._hang_watch.add()
@@ -221,22 +221,22 @@ class TrainStep:
     def _on_device(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(x.to(self.device, non_blocking=True) for x in inputs)
 
-    def _graph(self, inputs: tuple[Tensor, ...]) -> CudaGraphStep | None:
-        shape = inputs[0].shape
-        if shape not in self._graphs and len(self._graphs) < (MAX_GRAPHS if self._world.size == 1 else 1):
-            self._graphs[shape] = self._capture(inputs)
-        return self._graphs.get(shape)
+    def _graph(self, inputs: tuple[Tensor, ...], num_source: int) -> CudaGraphStep | None:
+        size = (inputs[0].shape, num_source)
+        if size not in self._graphs and len(self._graphs) < (MAX_GRAPHS if self._world.size == 1 else 1):
+            self._graphs[size] = self._capture(inputs, num_source)
+        return self._graphs.get(size)
 
-    def _capture(self, inputs: tuple[Tensor, ...]) -> CudaGraphStep | None:
+    def _capture(self, inputs: tuple[Tensor, ...], num_source: int) -> CudaGraphStep | None:
         """Return a graph of the step; None if some rank cannot capture the step, and then no rank uses graphs again."""
-        graph, reason = None, self._why_not_captured(inputs)
+        graph, reason = None, self._why_not_captured(inputs, num_source)
         if self._all_ranks(reason is None):
             other = next(filter(None, self._graphs.values()), None)
             # Without a graph, one of two streams might free memory that the other one reads.
             if self._student_stream is not None:
                 self._task.student_stream = self._student_stream
             try:
-                run = partial(self._run, captured=True)
+                run = partial(self._run, num_source=num_source, captured=True)
                 graph = CudaGraphStep(run, self._task, inputs, device=self.device, beside=other)
             except CaptureError as error:
                 reason = str(error)
@@ -253,7 +253,7 @@ class TrainStep:
     def _all_ranks(self, condition: bool) -> bool:
         return bool(self._world.all_reduce_min(torch.tensor(int(condition), device=self.device)))
 
-    def _why_not_captured(self, inputs: tuple[Tensor, ...]) -> str | None:
+    def _why_not_captured(self, inputs: tuple[Tensor, ...], num_source: int) -> str | None:
         """Return the submodule that waits for the device, found on this rank alone and without compilation; None with
         synchronised BatchNorm, which needs the other ranks."""
         if any(isinstance(module, nn.SyncBatchNorm) for module in self._task.modules()):
@@ -261,7 +261,8 @@ class TrainStep:
         device_inputs = self._on_device(inputs)
         with no_trace(self._task, self.device), self.without_compilation():
             return why_not_captured(
-                lambda: self._run(*device_inputs, captured=True, is_local=True), self._task
+                lambda: self._run(*device_inputs, num_source=num_source, captured=True, is_local=True),
+                self._task,
             )
 
     def _run(
@@ -269,6 +270,7 @@ class TrainStep:
         images: Tensor,
         flip: Tensor,
         *labels_and_mix: Tensor,
+        num_source: int = 0,
         captured: bool = False,
         is_local: bool = False,
     ) -> Output:
@@ -279,13 +281,23 @@ class TrainStep:
         normal = self._normalise(images, flip, torch.bfloat16 if is_cast else torch.float32)
         weight = self._weight_per_image(len(images))
         inputs = (normal, *labels_and_mix)
-        *first, last = zip(*(x.chunk(self._accumulation) for x in inputs), strict=True)
-        for part in first:
-            self._run_part(*part, weight=weight, is_last=False, captured=captured)
-        return self._run_part(*last, weight=weight, is_last=not is_local, captured=captured)
+        *first, last = _parts(inputs, num_source, self._accumulation)
+        for part, of_source in first:
+            self._run_part(*part, num_source=of_source, weight=weight, is_last=False, captured=captured)
+        part, of_source = last
+        return self._run_part(
+            *part, num_source=of_source, weight=weight, is_last=not is_local, captured=captured
+        )
 
     def _run_part(
-        self, images: Tensor, labels: Tensor, *mix: Tensor, weight: float, is_last: bool, captured: bool
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *mix: Tensor,
+        num_source: int,
+        weight: float,
+        is_last: bool,
+        captured: bool,
     ) -> Output:
         forward = self._captured_forward if captured else self._forward
         backward = self._strategy.captured_backward if captured else self._strategy.backward
@@ -293,7 +305,11 @@ class TrainStep:
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=not captured
         ):
-            output: Output = forward(images, labels, LabelMix(*mix)) if mix else forward(images, labels)
+            label_mix, domains = (
+                (LabelMix(*mix),) if mix else (),
+                {"num_source": num_source} if num_source else {},
+            )
+            output: Output = forward(images, labels, *label_mix, **domains)
         backward(output.loss * (len(labels) * weight), is_last=is_last)
         # Without detach, the autograd graph would retain nodes of this step's stream during the next step.
         return output._replace(loss=output.loss.detach())
@@ -301,6 +317,29 @@ class TrainStep:
     def _normalise(self, images: Tensor, flip: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         last = self.channels_last
         return normalise(images, flip, mean=self._mean, std=self._std, channels_last=last, dtype=dtype)
+
+
+def _parts(
+    inputs: tuple[Tensor, ...], num_source: int, num_parts: int
+) -> list[tuple[tuple[Tensor, ...], int]]:
+    """Return the parts of a batch with their numbers of source images.
+
+    In a batch of two domains every part has the shares of the batch, as nearly as whole images allow, and its source
+    images are the last ones. The last parts have fewer images if the numbers are not divisible.
+    """
+    num_images = len(inputs[0])
+    if num_parts == 1:
+        return [(inputs, num_source)]
+    if not num_source:
+        return [(part, 0) for part in zip(*(x.chunk(num_parts) for x in inputs), strict=True)]
+    num_target = num_images - num_source
+    num_parts = min(num_parts, num_target, num_source)
+    targets = zip(*(x[:num_target].tensor_split(num_parts) for x in inputs), strict=True)
+    sources = zip(*(x[num_target:].tensor_split(num_parts) for x in inputs), strict=True)
+    return [
+        (tuple(map(torch.cat, zip(target, source, strict=True))), len(source[0]))
+        for target, source in zip(targets, sources, strict=True)
+    ]
 
 
 def _weight_per_image(world: World, global_batch_size: int | None, *, sums: bool) -> Callable[[int], float]:

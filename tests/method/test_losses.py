@@ -11,6 +11,7 @@ from fourds_dist.method.losses import (
     confidence_where_teacher_better,
     confidence_where_teacher_better_unlabelled,
     cross_entropy,
+    information_maximisation,
     kd_loss,
     kd_normalisation,
     pseudo_label_loss,
@@ -138,3 +139,26 @@ def test_pseudo_labels_are_confident_and_balanced() -> None:
     assert from_logits.grad is None
     none = pseudo_label_loss(from_logits, to_logits, torch.zeros(5, dtype=torch.bool), threshold=0.95)
     assert none == 0
+
+
+def test_information_maximisation_is_the_mean_entropy_minus_the_entropy_of_the_mean() -> None:
+    z = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    counted = torch.tensor([True, True, False, True, False, True])
+    p = z[counted].softmax(1)
+    mean = p.mean(0)
+    by_hand = -(p * p.log()).sum(1).mean() + (mean * mean.log()).sum()
+    torch.testing.assert_close(information_maximisation(z, counted), by_hand)
+
+
+def test_information_maximisation_is_lowest_for_sure_predictions_of_all_classes() -> None:
+    sure, everyone = 50 * torch.eye(4), torch.ones(4, dtype=torch.bool)
+    torch.testing.assert_close(information_maximisation(sure, everyone), -torch.tensor(4.0).log())
+    for useless in (sure[:1].expand(4, 4), torch.zeros(4, 4)):  # one class for all, or no class for any
+        torch.testing.assert_close(information_maximisation(useless, everyone), torch.tensor(0.0))
+    z = torch.full((4, 4), 1e4).triu().requires_grad_()  # probabilities of exactly 0
+    information_maximisation(z, everyone).backward()
+    assert z.grad is not None
+    assert torch.isfinite(z.grad).all()
+    loss = information_maximisation(z, ~everyone)
+    assert loss == 0
+    assert not torch.autograd.grad(loss, z)[0].any()

@@ -74,6 +74,9 @@ def test_a_run_without_any_target_label(data: Path, tmp_path: Path) -> None:
     told = notes(tmp_path / "free")
     assert sum("labels of its 'val' split are missing" in text for text in told) == 2  # of both stages
     assert sum("data.source_fraction=0.5: no training label" in text for text in told) == 2
+    assert sum("so method.domain_batch_norm=true, method.infomax_weight=1" in text for text in told) == 1
+    steps = [row for row in rows(tmp_path / "free") if row["event"] == "step" and row["stage"] == "distill"]
+    assert all({"student_infomax", "teacher_infomax"} <= set(row["losses"]) for row in steps)
     page = Path(report([Run(str(tmp_path / "free"))])).read_text()
     assert f"is estimated at {outcome.estimate} without labels" in page
     assert "The test images were not analysed: the test split has no labels." in page

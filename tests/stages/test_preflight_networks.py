@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from fourds_dist.stages.preflight import check_device
 from fourds_dist.stages.preflight_networks import check_networks, smallest_part
 from fourds_dist.stages.settings import Settings
+from tests.data.shards import write_dataset
 from tests.method import networks
 
 NETWORKS = "tests.method.networks"
@@ -168,6 +170,25 @@ def test_the_smallest_part_of_a_batch(
     size: int, workers: int, gradient_accumulation_steps: int, part: int
 ) -> None:
     given = settings(
+        distill_stage__global_batch_size=size,
+        launch__workers=workers,
+        step__gradient_accumulation_steps=gradient_accumulation_steps,
+    )
+    assert smallest_part("distill", given) == part
+
+
+@pytest.mark.parametrize(
+    ("size", "workers", "gradient_accumulation_steps", "part"),
+    [(16, 1, 1, 4), (16, 2, 1, 2), (16, 2, 4, 1), (20, 1, 2, 2), (16, 1, 8, 1)],
+)
+def test_the_smallest_part_of_a_batch_of_two_domains(
+    size: int, workers: int, gradient_accumulation_steps: int, part: int, tmp_path: Path
+) -> None:
+    given = settings(
+        source__url=write_dataset(tmp_path / "source", [6]),
+        target__url=write_dataset(tmp_path / "target", [6]),
+        data__source_fraction=0.25,
+        method__domain_batch_norm=True,
         distill_stage__global_batch_size=size,
         launch__workers=workers,
         step__gradient_accumulation_steps=gradient_accumulation_steps,

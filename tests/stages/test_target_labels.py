@@ -10,6 +10,7 @@ import pytest
 from fourds_dist.config.loading import load
 from fourds_dist.config.section import ConfigError
 from fourds_dist.config.stage_names import StageName
+from fourds_dist.method.presets import WITH_TARGET_LABELS, WITHOUT_TARGET_LABELS
 from fourds_dist.runs.accuracy import LABEL_FREE
 from fourds_dist.stages.run_identity import depends_on
 from fourds_dist.stages.settings import Settings
@@ -18,6 +19,8 @@ from fourds_dist.stages.target_labels import (
     computes_criteria,
     criterion,
     has_labels,
+    label_free_method,
+    method_of,
     source_fraction,
 )
 from tests.data.shards import write_dataset
@@ -85,6 +88,42 @@ def test_the_share_of_source_images(
     resolved = depends_on(given, "distill")
     assert resolved["data.source_fraction"] == fraction
     assert any(key.startswith("source.") for key in resolved) == (fraction > 0)
+
+
+@pytest.mark.parametrize(
+    ("target", "words", "is_free"),
+    [
+        ("bare", (), True),
+        ("bare", ("data.source_fraction=0",), True),
+        ("labelled", (), False),
+        ("labelled", ("target.labels_per_class=0",), True),
+        ("labelled", ("target.labels_per_class=1",), False),
+        ("one", (), False),
+        ("bare", ("method.preset=4ds_released",), False),
+        ("bare", ("method.preset=distillation",), False),
+    ],
+)
+def test_the_method(data: Path, target: str, words: tuple[str, ...], is_free: bool) -> None:
+    given = settings(data, target, "labelled", *words)
+    used = method_of(given)
+    expected = WITHOUT_TARGET_LABELS["4ds"] if is_free else WITH_TARGET_LABELS
+    assert {key: getattr(used, key) for key in WITH_TARGET_LABELS} == expected
+    resolved = depends_on(given, "distill")
+    assert {key: resolved[f"method.{key}"] for key in WITH_TARGET_LABELS} == expected
+    assert not any(key.startswith("method.") for key in depends_on(given, "source"))
+    line = label_free_method(given)
+    assert (line is not None) == is_free
+    assert line is None or "method.domain_batch_norm=true, method.infomax_weight=1" in line
+
+
+def test_given_keys_of_the_method_win_and_are_not_told(data: Path) -> None:
+    keys = {"domain_batch_norm": False, "infomax_weight": 0, "adapter_kd": "all"}
+    words = [f"method.{key}={str(value).lower()}" for key, value in keys.items()]
+    given = settings(data, "bare", "labelled", *words)
+    assert method_of(given) == given.method
+    assert label_free_method(given) is None
+    one, other = depends_on(given, "distill"), depends_on(settings(data, "labelled"), "distill")
+    assert all(one[key] == value for key, value in other.items() if key.startswith("method."))
 
 
 def test_data_that_cannot_be_read_count_as_labelled_for_the_identity(tmp_path: Path) -> None:

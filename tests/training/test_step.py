@@ -7,6 +7,7 @@ import inspect
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partialmethod
 from pathlib import Path
 from typing import Any, ClassVar
@@ -45,11 +46,17 @@ def make_batch(size: int, seed: int = 0, device: str = "cpu") -> Batch:
     )
 
 
-def make_task(preset: str = "4ds") -> FourDs:
+def of_two_domains(size: int, seed: int = 0, device: str = "cpu", *, num_source: int = 4) -> Batch:
+    batch = make_batch(size, seed, device)
+    batch.labels[: size - num_source] = -1
+    return replace(batch, num_source=num_source)
+
+
+def make_task(preset: str = "4ds", *, has_labels: bool = True) -> FourDs:
     torch.manual_seed(0)
     small = BackboneConfig(arch="resnet10", stem="small")
     networks = (build_backbone(small, 5) for _ in range(2))
-    config = MethodConfig.model_validate({"preset": preset})
+    config = MethodConfig.model_validate({"preset": preset}).for_target(has_labels=has_labels)
     return FourDs(*networks, teacher_stages=STAGES, student_stages=STAGES, config=config, image_size=32)
 
 
@@ -84,6 +91,38 @@ def test_no_value_is_read_back_from_the_device(
         with pytest.raises(RuntimeError):
             output.loss.item()  # what a read looks like
     assert len(gradients(task)) == sum(p.requires_grad for p in task.parameters())
+
+
+@pytest.mark.parametrize("gradient_accumulation_steps", [1, 2])
+def test_no_value_is_read_back_from_the_device_without_target_labels(
+    gradient_accumulation_steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_module, "_constants", batch_module._constants.__wrapped__)
+    with FakeTensorMode():
+        task = make_task(has_labels=False).train()
+        config = StepConfig(gradient_accumulation_steps=gradient_accumulation_steps)
+        step = TrainStep(task, CPU, config, **MEAN_STD)
+        output = step(of_two_domains(8, num_source=4))
+        assert "student_infomax" in output.losses
+    assert len(gradients(task)) == sum(p.requires_grad for p in task.parameters())
+
+
+def test_parts_of_a_batch_of_two_domains_have_images_of_both() -> None:
+    """Cross-entropy has the same weight as in one part, and every part normalises both domains."""
+    batch = of_two_domains(10)
+    inputs = (batch.images, batch.labels)
+    for num_parts, sizes in [(1, [(10, 4)]), (2, [(5, 2), (5, 2)]), (3, [(4, 2), (3, 1), (3, 1)])]:
+        parts = step_module._parts(inputs, batch.num_source, num_parts)
+        assert [(len(labels), num) for (_, labels), num in parts] == sizes
+        for index, joined in enumerate(inputs):
+            target = [part[index][:-num] for part, num in parts]
+            source = [part[index][-num:] for part, num in parts]
+            assert torch.equal(torch.cat([*target, *source]), joined)
+
+
+def test_few_images_of_a_domain_make_fewer_parts() -> None:
+    batch = of_two_domains(8, num_source=1)
+    assert [num for _, num in step_module._parts((batch.labels,), 1, 4)] == [1]
 
 
 @pytest.mark.parametrize("gradient_accumulation_steps", [1, 2])
@@ -200,7 +239,7 @@ def test_the_first_two_sizes_of_a_batch_are_captured_and_others_run_as_they_are(
     monkeypatch.setattr(CountedGraph, "captured", [])
     monkeypatch.setattr(CountedGraph, "replayed", [])
     monkeypatch.setattr(step_module, "CudaGraphStep", CountedGraph)
-    monkeypatch.setattr(TrainStep, "_why_not_captured", lambda self, inputs: None)
+    monkeypatch.setattr(TrainStep, "_why_not_captured", lambda self, inputs, num_source: None)
     task = make_plain()
     step = TrainStep(task, CPU, StepConfig(), **MEAN_STD)
     step._captures = True
@@ -220,7 +259,7 @@ def test_a_step_that_cannot_be_captured_runs_without_a_graph_and_logs_the_reason
 
     before = "teacher.3 (Peek): it waits" if found == "before" else None
     monkeypatch.setattr(step_module, "CudaGraphStep", refuse)
-    monkeypatch.setattr(TrainStep, "_why_not_captured", lambda self, inputs: before)
+    monkeypatch.setattr(TrainStep, "_why_not_captured", lambda self, inputs, num_source: before)
     task = make_plain()
     step = TrainStep(task, CPU, StepConfig(), **MEAN_STD)
     step._captures = True
@@ -243,13 +282,15 @@ def exact() -> Iterator[World]:
         yield World(0, 1, torch.device("cuda", torch.cuda.current_device()))
 
 
-def train(task: nn.Module, world: World, config: StepConfig, sizes: tuple[int, ...]) -> dict[str, Tensor]:
+def train(
+    task: nn.Module, world: World, config: StepConfig, sizes: tuple[int, ...], make: Any = make_batch
+) -> dict[str, Tensor]:
     """The task's state after a step of each size."""
     task.to(world.device).train()
     step = TrainStep(task, world, config, **MEAN_STD)
     optimizers = TaskOptimizers(task.parameter_groups(), OptimConfig(max_grad_norm=10.0), num_steps=100)  # pyright: ignore
     for seed, size in enumerate(sizes):
-        step(make_batch(size, seed, "cuda"))
+        step(make(size, seed, "cuda"))
         optimizers.step()
     return {name: x.double().cpu() for name, x in task.state_dict().items()}
 
@@ -266,6 +307,27 @@ def test_replayed_steps_train_as_plain_ones_do_also_when_batches_change_their_si
     for name, expected in plain.items():
         if name.endswith("num_batches_tracked"):
             assert int(replayed[name]) == int(expected) == len(sizes), name
+        error = float((replayed[name] - expected).norm())
+        assert error <= 1e-4 * float(expected.norm()) + 1e-6, name
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("gradient_accumulation_steps", [1, 2])
+def test_replayed_steps_without_target_labels_train_as_plain_ones(
+    gradient_accumulation_steps: int, exact: World
+) -> None:
+    config = StepConfig(
+        precision="float32",
+        cudnn_benchmark=False,
+        gradient_accumulation_steps=gradient_accumulation_steps,
+    )
+
+    def states(*, graph: bool) -> dict[str, Tensor]:
+        own = config.model_copy(update={"cuda_graph": graph})
+        return train(make_task(has_labels=False), exact, own, (8,) * 6, of_two_domains)
+
+    plain, replayed = states(graph=False), states(graph=True)
+    for name, expected in plain.items():
         error = float((replayed[name] - expected).norm())
         assert error <= 1e-4 * float(expected.norm()) + 1e-6, name
 

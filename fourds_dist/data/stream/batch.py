@@ -39,6 +39,9 @@ class Batch:
     draws: Draws | None = None
     """Random parameters of the augmentation that `augmented` will apply; None: no augmentation."""
 
+    num_source: int = 0
+    """Images of the source domain in a training batch of two domains; these are the last ones."""
+
     mixed: tuple[Int[Tensor, " B"], Float[Tensor, " B"]] | None = None
     """Labels of the partners of mixed images, and the images' own shares; None: no mixing."""
 

@@ -43,6 +43,7 @@ class BatchPlan:
         quarantines: (B,) quarantine of each sample's stream.
         may_replace: whether a neighbour replaces a broken sample (training) or the sample is left out (evaluation).
         draws: augmentation of the batch on its device, only with may_replace; None: none.
+        num_source: see `Batch`; only with may_replace, as no sample is left out then.
     """
 
     refs: Sequence[tuple[Block, int]]
@@ -51,6 +52,7 @@ class BatchPlan:
     quarantines: Sequence[Quarantine]
     may_replace: bool
     draws: Draws | None = None
+    num_source: int = 0
 
 
 def num_threads(world_size: int) -> int:
@@ -143,7 +145,7 @@ def _finish(plan: BatchPlan, images: Tensor, tasks: list[Future[list[ShownSample
         shown = list(good)
         images, flip = images[shown], flip[shown]
     labels = torch.tensor([sample.label for sample in good.values()], dtype=torch.int64)
-    batch = Batch(images, labels, flip, [sample.key for sample in good.values()], plan.draws)
+    batch = Batch(images, labels, flip, [sample.key for sample in good.values()], plan.draws, plan.num_source)
     if images.is_cuda or images.is_pinned():
         return batch.mapped(lambda x: x if x.is_cuda or x.is_pinned() else x.pin_memory())
     return batch

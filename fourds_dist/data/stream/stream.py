@@ -96,7 +96,8 @@ class TrainStream:
     """This rank's share of an endless sequence of global batches.
 
     Args:
-        splits: split of each domain; with two domains, "source" gets data.source_fraction of every batch.
+        splits: split of each domain; with two domains, "source" gets data.source_fraction of every batch,
+            whose last images these are.
         global_batch_size: images per step over all ranks.
         seed: seed of order and augmentation.
         budget: budget of cached decoded images; None: data.decoded_cache_mib for this stream alone.
@@ -130,10 +131,14 @@ class TrainStream:
         parts = [(domain, labelled_batches(domain.split, shares[domain.name])) for domain in self._domains]
         # Separate orders of labelled images are numbered after the domains, so the domains' orders keep their numbers.
         numbered = [(domain, *part[k]) for k in (0, 1) for domain, part in parts if k < len(part)]
-        self._streams = [
-            _BatchPartStream(domain, split, config, share, rank, world_size, (seed, number))
-            for number, (domain, split, share) in enumerate(numbered)
-        ]
+        # The source images of a batch are the last ones, a slice of fixed size (`Batch.num_source`).
+        self._streams = sorted(
+            (
+                _BatchPartStream(domain, split, config, share, rank, world_size, (seed, number))
+                for number, (domain, split, share) in enumerate(numbered)
+            ),
+            key=lambda stream: len(splits) > 1 and stream.domain_name == "source",
+        )
         first = self._domains[0]
         self.num_steps_per_epoch = first.split.num_samples // shares[first.name]
         self.wait_s = 0.0
@@ -219,8 +224,14 @@ class TrainStream:
                 stream.plan(step, next(drawn)) for stream, drawn in zip(self._streams, refs, strict=True)
             ]
             plan = parts[0] if len(parts) == 1 else _joined(parts)
-            yield replace(plan, draws=self._draws(step))
+            yield replace(plan, draws=self._draws(step), num_source=self._num_source(parts))
             step += 1
+
+    def _num_source(self, parts: list[BatchPlan]) -> int:
+        if len(self._domains) == 1:
+            return 0
+        pairs = zip(self._streams, parts, strict=True)
+        return sum(len(part.refs) for stream, part in pairs if stream.domain_name == "source")
 
     def _draws(self, step: int) -> Draws | None:
         """Draw the augmentation on the device of a step's batch."""
@@ -284,6 +295,7 @@ class _BatchPartStream:
         seed: tuple[int, ...],
     ) -> None:
         self.order = order_of(split, config, batch_size, seed)
+        self.domain_name = domain.name
         self._domain = domain
         self._config = config
         self._split = split

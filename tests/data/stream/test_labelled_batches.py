@@ -133,8 +133,9 @@ class TestLabelledFraction:
         assert s.num_steps_per_epoch == 90 // 12
         for batch in islice(s.batches(0), 9):
             assert (batch.labels[:6] < 0).all()
-            assert max(numbers_in(batch.images[6:10])) < 30  # of the source
             assert (batch.labels[6:] >= 0).all()
+            assert batch.num_source == 4
+            assert max(numbers_in(batch.images[-4:])) < 30
 
     def test_refused(self, folder, tmp_path):
         with pytest.raises(ValueError, match="labels_per_class=0 leaves no labelled images"):

@@ -117,7 +117,8 @@ def test_two_domains_share_batches_with_separate_orders(folder, tmp_path):
     def numbers(batch) -> tuple[list[int], list[int]]:
         """Images of the target, which come first, and of the source."""
         found = numbers_in(batch.images)
-        num_target = len(found) * 3 // 4
+        num_target = len(found) - batch.num_source
+        assert num_target == len(found) * 3 // 4
         return found[:num_target], found[num_target:]
 
     whole = [numbers(batch) for batch in islice(mixed(0, 1).batches(0), 14)]
