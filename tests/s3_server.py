@@ -28,6 +28,8 @@ class S3Server:
 
     endpoint: str
     """http://127.0.0.1:PORT"""
+    direct: str
+    """The same server without the relay: it answers ranges with status 200."""
     root: Path
     environment: dict[str, str]
     """What a process needs to reach it; set in this one while the fixture lives."""
@@ -78,7 +80,8 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     )
     relays = ExitStack()
     try:
-        endpoint = relays.enter_context(relay(_endpoint(process)))
+        direct = _endpoint(process)
+        endpoint = relays.enter_context(relay(direct))
         environment = {
             **s3.reaching(endpoint),
             "AWS_DEFAULT_REGION": "us-east-1",
@@ -96,7 +99,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
             # No other host takes these folders, so a driver need not wait long for a later writer of its lease.
             patch.setattr(lease, "SETTLE_S", 0.2)
             forget_connections()
-            yield S3Server(endpoint, root, environment)
+            yield S3Server(endpoint, direct, root, environment)
         forget_connections()
     finally:
         relays.close()
