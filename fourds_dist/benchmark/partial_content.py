@@ -7,6 +7,7 @@ relays to the server at URL, an http:// address, and prints its own.
 from __future__ import annotations
 
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Iterator
@@ -90,12 +91,18 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def relay(upstream: str) -> Iterator[str]:
-    """Relay to the server at `upstream` from threads of this process; yield the relay's address."""
+def relay(upstream: str, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """Relay to the server at `upstream` from threads of this process; yield the relay's address.
+
+    Args:
+        tls: serve https:// with this context.
+    """
     server = _Server(upstream)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 _HTTP_FAULT = re.compile(r"\bHttpError \{\s+kind: (\w+)")
 _STATUS = re.compile(r"\bStatus \{\s+status: (\d{3})")
 _BODY_FAULT = re.compile(r"\bkind: (Body|Decode)\b")
+_TLS_FAULT = re.compile(r"\bkind: InvalidData\b")
+_DETAIL = re.compile(r'(?:message|error): "([^"\n]*)"|^ +([A-Z]\w+),$', re.MULTILINE)
 """Fields of obstore's structured description of an error; its exception classes do not tell these faults apart."""
 _BUSY = (408, 429)
 
@@ -125,6 +127,10 @@ def _fault(error: Exception) -> Exception:
     text, _, description = str(error).partition("\n\nDebug source:")
     cause = one_line(RuntimeError(text))
     if found := _HTTP_FAULT.search(description):
+        details = [message or name for message, name in _DETAIL.findall(description)]
+        cause = f"{cause}: {details[-1]}" if details else cause
+        if found[1] == "Connect" and _TLS_FAULT.search(description):
+            return RefusedError(cause, is_final=True)  # a certificate that OpenSSL may accept
         if found[1] == "Timeout":
             return TimeoutError(cause)
         if found[1] == "Decode" or (found[1] == "Interrupted" and _BODY_FAULT.search(description)):

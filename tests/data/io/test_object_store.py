@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import fsspec.config
 import pytest
 
+from fourds_dist.benchmark.partial_content import relay
 from fourds_dist.data.io import object_store
 from fourds_dist.data.io import range_reader as module
 from fourds_dist.data.io.range_reader import DataError, RangeFetcher
@@ -199,6 +204,39 @@ def test_without_credentials_the_error_is_that_of_s3fs(url, s3_server, configure
         RangeFetcher(0.0).object(url)
 
 
+@pytest.mark.parametrize("is_authority", [False, True], ids=["leaf", "authority"])
+def test_a_certificate_in_AWS_CA_BUNDLE(
+    url, s3_server, configured, monkeypatch, tmp_path, is_authority
+) -> None:
+    """obstore refuses a server whose certificate is that of an authority, as `openssl req -x509` makes it."""
+    authority, leaf = _certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority if is_authority else leaf)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(authority))
+    with relay(s3_server.direct, context) as endpoint:
+        configured(endpoint_url=endpoint)
+        read(url)
+        assert uses_obstore(url) is not is_authority
+
+
+def test_a_failure_of_tls_is_judged_by_s3fs(url, s3_server, configured) -> None:
+    """The libraries for TLS accept other certificates; here the server speaks none."""
+    configured(endpoint_url=s3_server.endpoint.replace("http:", "https:"))
+    with pytest.raises(DataError, match=r"gave up.*SSL"):
+        RangeFetcher(0.0).object(url)
+    assert uses_obstore(url)
+
+
+def test_the_cause_of_a_lost_connection_is_told(url, configured) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+    configured(endpoint_url=endpoint)
+    fetcher = RangeFetcher(0.0)
+    with pytest.raises(DataError, match=rf"ConnectionError: .*{endpoint}.*Connection refused"):
+        fetcher.object(url)
+    assert fetcher.counts == {"connection": 1}
+
+
 def test_stopping_leaves_a_read_that_hangs(url, s3_server, configured) -> None:
     proxy = Proxy(s3_server.endpoint, {"hang": 1.0})
     with serving(proxy) as endpoint:
@@ -236,3 +274,28 @@ def _credentials(folder: Path, profile: str) -> Path:
     path = folder / "credentials"
     path.write_text(f"[{profile}]\naws_access_key_id = {s3.KEY}\naws_secret_access_key = {s3.SECRET}\n")
     return path
+
+
+def _certificates(folder: Path) -> tuple[Path, Path]:
+    """Return files with keys and certificates: of an authority, and of 127.0.0.1, signed by it."""
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in ("tests", "server")]
+    paths = [folder / f"{number}.pem" for number in range(2)]
+    now = datetime.now(UTC)
+    for path, key, name, is_authority in zip(paths, keys, names, (True, False), strict=True):
+        certificate = (
+            x509.CertificateBuilder(names[0], name, key.public_key(), x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.BasicConstraints(is_authority, None), critical=True)
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False)
+            .sign(keys[0], hashes.SHA256())
+        )
+        form = serialization.Encoding.PEM
+        private = key.private_bytes(form, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        path.write_bytes(private + certificate.public_bytes(form))
+    return paths[0], paths[1]

@@ -10,12 +10,16 @@ from typing import Any
 import fsspec.config
 import pytest
 import s3fs
+from aiobotocore.session import AioSession
 from botocore.httpsession import get_cert_path
+from botocore.loaders import create_loader
 
 from fourds_dist.data.io import s3_settings as module
 from fourds_dist.data.io.s3_settings import UnsupportedError, open_store
 
 region_of = module._region_of
+LOADER = create_loader()
+"""Botocore's description of S3, which takes long to read."""
 LOCAL = "http://127.0.0.1:9"
 KEYS = {"key": "a", "secret": "b"}
 
@@ -41,7 +45,10 @@ def offline(no_credentials, monkeypatch) -> None:
 
 
 def opened(bucket: str = "bucket", **settings: Any) -> Any:
-    return open_store(s3fs.S3FileSystem(skip_instance_cache=True, **settings), bucket, 7.0)
+    session = AioSession()
+    session.register_component("data_loader", LOADER)
+    fs = s3fs.S3FileSystem(skip_instance_cache=True, session=session, **settings)
+    return open_store(fs, bucket, 7.0)
 
 
 @pytest.mark.parametrize(
