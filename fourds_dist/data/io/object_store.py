@@ -29,13 +29,14 @@ from typing import TYPE_CHECKING, Any
 
 from fourds_dist.data.io.s3_settings import UnsupportedError, open_store
 from fourds_dist.io import extras
-from fourds_dist.io.error_text import error_line, one_line
+from fourds_dist.io.error_text import one_line
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
 log = logging.getLogger(__name__)
 
+_DESCRIPTION = "\n\nDebug source:"
 _HTTP_FAULT = re.compile(r"\bHttpError \{\s+kind: (\w+)")
 _STATUS = re.compile(r"\bStatus \{\s+status: (\d{3})")
 _BODY_FAULT = re.compile(r"\bkind: (Body|Decode)\b")
@@ -83,7 +84,7 @@ class Bucket:
 
         The future raises:
             RefusedError: s3fs has to read.
-            TimeoutError: the server was silent.
+            TimeoutError: the server was silent, or gave no connection.
             ConnectionError: the connection was refused or reset.
             IncompleteReadError: the connection ended within the body.
             OSError: the store is busy or failed (a 5xx).
@@ -107,11 +108,9 @@ class Bucket:
             return memoryview(obstore.get_range(store, key, start=start, end=stop))
         except UnsupportedError as error:
             raise RefusedError(str(error), is_final=True) from None
-        except (
-            FileNotFoundError,
-            ValueError,
-        ) as error:  # no such object, or a key that obstore does not accept
-            raise RefusedError(error_line(error), is_final=False) from None
+        # No such object, a key that obstore does not accept, or credentials that could not be refreshed.
+        except (FileNotFoundError, ValueError, obstore.exceptions.UnauthenticatedError) as error:
+            raise RefusedError(_cause(error), is_final=False) from None
         except obstore.exceptions.BaseError as error:
             raise _fault(error) from None
 
@@ -124,8 +123,7 @@ class Bucket:
 
 def _fault(error: Exception) -> Exception:
     """Return the exception for an error of obstore."""
-    text, _, description = str(error).partition("\n\nDebug source:")
-    cause = one_line(RuntimeError(text))
+    cause, description = _cause(error), str(error).partition(_DESCRIPTION)[2]
     if found := _HTTP_FAULT.search(description):
         details = [message or name for message, name in _DETAIL.findall(description)]
         cause = f"{cause}: {details[-1]}" if details else cause
@@ -140,6 +138,11 @@ def _fault(error: Exception) -> Exception:
     elif (found := _STATUS.search(description)) and (int(found[1]) >= 500 or int(found[1]) in _BUSY):
         return OSError(cause)
     return RefusedError(cause, is_final=True)
+
+
+def _cause(error: Exception) -> str:
+    """Return the message of an error of obstore in one line, without its description."""
+    return one_line(RuntimeError(str(error).partition(_DESCRIPTION)[0]))
 
 
 _buckets: dict[str, Bucket] = {}

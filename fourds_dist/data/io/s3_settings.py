@@ -162,8 +162,8 @@ def _http(fs: Any, config: Any, endpoint: SplitResult, silence_s: float) -> Any:
     """Return obstore's options of the HTTP client."""
     options: dict[str, Any] = {
         "allow_http": endpoint.scheme == "http",
-        "connect_timeout": timedelta(seconds=min(silence_s, config.connect_timeout)),
-        "read_timeout": timedelta(seconds=min(silence_s, config.read_timeout)),
+        "connect_timeout": timedelta(seconds=min(silence_s, config.connect_timeout or silence_s)),
+        "read_timeout": timedelta(seconds=min(silence_s, config.read_timeout or silence_s)),
         "timeout": LONGEST_REQUEST,
     }
     if config.proxies is not None:

@@ -18,9 +18,10 @@ import fsspec.config
 import pytest
 
 from fourds_dist.benchmark.partial_content import relay
-from fourds_dist.data.io import object_store
+from fourds_dist.data.io import object_store, s3_settings
 from fourds_dist.data.io import range_reader as module
 from fourds_dist.data.io.range_reader import DataError, RangeFetcher
+from fourds_dist.data.io.s3_settings import open_store
 from tests.data.conftest import S3Server, forget_connections
 from tests.data.faults import Proxy, serving
 from tests.harness import s3
@@ -196,6 +197,29 @@ def test_temporary_credentials_come_from_botocore(url, s3_server, configured, mo
     configured(endpoint_url=s3_server.endpoint)
     read(url)
     assert uses_obstore(url)
+
+
+def test_credentials_that_cannot_be_refreshed_are_asked_for_again(
+    url, s3_server, configured, monkeypatch
+) -> None:
+    """botocore may fail to reach the metadata service for a moment: the next read uses obstore again."""
+    configured(endpoint_url=s3_server.endpoint)
+    fs, path = module._located(url)
+    found = object_store.bucket_of(fs, path, 5.0)
+    assert found is not None
+    bucket, key = found
+    good, fails = open_store(fs, path.split("/")[0], 5.0).credential_provider, [True]
+
+    def refreshed() -> object:
+        if fails.pop() if fails else False:
+            raise RuntimeError("no answer from the metadata service")
+        return good()
+
+    monkeypatch.setattr(s3_settings, "_credentials", lambda fs: refreshed)
+    assert RangeFetcher(0.0).range(url, 0, 9, len(CONTENT)) == CONTENT[:9]  # with s3fs
+    assert not fails
+    assert bucket.uses_obstore
+    assert bucket.start(key, 0, 9).result(10) == CONTENT[:9]
 
 
 def test_without_credentials_the_error_is_that_of_s3fs(url, s3_server, configured, no_credentials) -> None:

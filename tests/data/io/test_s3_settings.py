@@ -137,6 +137,8 @@ def test_time_limits_and_retries() -> None:
     assert store.client_options["read_timeout"] == "3s"
     assert store.client_options["connect_timeout"] == "7s"
     assert store.retry_config["max_retries"] == 0
+    store = opened(endpoint_url=LOCAL, **KEYS, config_kwargs={"read_timeout": None})  # no limit of the user's
+    assert store.client_options["read_timeout"] == "7s"
     for given, retries in (
         ({"total_max_attempts": 1}, 0),
         ({"max_attempts": 4}, 4),
