@@ -10,7 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -259,6 +261,41 @@ def test_the_cause_of_a_lost_connection_is_told(url, configured) -> None:
     with pytest.raises(DataError, match=rf"ConnectionError: .*{endpoint}.*Connection refused"):
         fetcher.object(url)
     assert fetcher.counts == {"connection": 1}
+
+
+def test_a_read_that_trickles_ends_at_its_time_limit(url, configured, monkeypatch) -> None:
+    """Bytes come often enough for the read timeout, but too slowly."""
+    monkeypatch.setattr(module, "ANSWER_S", 0.3)
+    ended = threading.Event()
+
+    class Trickling(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(206)
+            for name, value in (
+                ("Content-Range", "bytes 0-999/5120"),
+                ("Content-Length", "1000"),
+                ("ETag", '"a"'),
+            ):
+                self.send_header(name, value)
+            self.send_header("Last-Modified", "Tue, 01 Jan 2030 00:00:00 GMT")
+            self.end_headers()
+            with suppress(OSError):
+                while not ended.wait(0.02):
+                    self.wfile.write(b"x")
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Trickling) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        configured(endpoint_url=f"http://127.0.0.1:{server.server_port}")
+        fetcher = RangeFetcher(0.0)
+        with pytest.raises(DataError, match="no answer within 0 s"):
+            fetcher.range(url, 0, 1000, len(CONTENT))
+        ended.set()
+        server.shutdown()
+    assert fetcher.counts == {"timeout": 1}
+    assert uses_obstore(url)
 
 
 def test_stopping_leaves_a_read_that_hangs(url, s3_server, configured) -> None:
