@@ -1,4 +1,4 @@
-"""A real S3 server for tests: rclone's, over HTTP, which checks signatures."""
+"""A real S3 server for tests: rclone's, over HTTP, which checks signatures; ranges are answered with status 206."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -15,6 +16,7 @@ from typing import Any
 import fsspec.config
 import pytest
 
+from fourds_dist.benchmark.partial_content import relay
 from fourds_dist.processes.parent_death import bound
 from fourds_dist.runs import lease
 from tests.harness import s3
@@ -26,6 +28,8 @@ class S3Server:
 
     endpoint: str
     """http://127.0.0.1:PORT"""
+    direct: str
+    """The same server without the relay: it answers ranges with status 200."""
     root: Path
     environment: dict[str, str]
     """What a process needs to reach it; set in this one while the fixture lives."""
@@ -74,8 +78,10 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         stderr=subprocess.PIPE,
         text=True,
     )
+    relays = ExitStack()
     try:
-        endpoint = _endpoint(process)
+        direct = _endpoint(process)
+        endpoint = relays.enter_context(relay(direct))
         environment = {
             **s3.reaching(endpoint),
             "AWS_DEFAULT_REGION": "us-east-1",
@@ -93,9 +99,10 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
             # No other host takes these folders, so a driver need not wait long for a later writer of its lease.
             patch.setattr(lease, "SETTLE_S", 0.2)
             forget_connections()
-            yield S3Server(endpoint, root, environment)
+            yield S3Server(endpoint, direct, root, environment)
         forget_connections()
     finally:
+        relays.close()
         process.terminate()
         try:
             process.wait(10)

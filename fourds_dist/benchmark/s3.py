@@ -1,4 +1,4 @@
-"""A local S3 server for benchmarks: rclone's, over HTTP."""
+"""A local S3 server for benchmarks: rclone's, over HTTP, behind a relay (see partial_content)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fourds_dist.benchmark import partial_content
 from fourds_dist.io.extras import install
 from fourds_dist.processes.parent_death import bound
 
@@ -46,11 +47,22 @@ def s3_server(data: Path, avoid: list[int]) -> Iterator[dict[str, str]]:
         server = subprocess.Popen(
             bound(command), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
+        relay: subprocess.Popen[str] | None = None
         try:
+            upstream = _endpoint(server)
+            relay = subprocess.Popen(
+                bound([sys.executable, "-m", partial_content.__name__, upstream]),
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            assert relay.stdout is not None
+            endpoint = relay.stdout.readline().strip()
+            if not endpoint:
+                raise RuntimeError("the relay before rclone did not start")
             others = os.sched_getaffinity(0) - set(avoid)
             if others:
                 os.sched_setaffinity(server.pid, others)
-            endpoint = _endpoint(server)
+                os.sched_setaffinity(relay.pid, others)
             yield dict(os.environ) | {
                 "AWS_ACCESS_KEY_ID": KEY,
                 "AWS_SECRET_ACCESS_KEY": SECRET,
@@ -64,8 +76,10 @@ def s3_server(data: Path, avoid: list[int]) -> Iterator[dict[str, str]]:
                 "AWS_ALLOW_HTTP": "true",
             }
         finally:
-            server.terminate()
-            server.wait(10)
+            for process in (relay, server):
+                if process is not None:
+                    process.terminate()
+                    process.wait(10)
 
 
 def _endpoint(server: subprocess.Popen[str]) -> str:

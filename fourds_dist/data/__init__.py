@@ -7,6 +7,7 @@
     stream/labelled_batches    a separate order of labelled images, for a minimum share of them in every batch
     stream/order               the order of samples: a pure function of (data, global batch, seed, epoch), read ahead
     io/range_reader            ranged reads with retries; io/disk_cache caches them on a node's disk
+    io/object_store            reads of S3 without Python's lock, with the settings of s3fs (io/s3_settings)
     stream/samples             encoded samples by position, with checksums
     stream/quarantine          broken samples are left out up to a budget
     decode/pixels              8-bit RGB of any image file; the model card contains this code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import islice
@@ -19,6 +20,7 @@ from fourds_dist.data import (
     evaluation_batches,
     open_split,
 )
+from fourds_dist.data.io import object_store
 from fourds_dist.data.io import range_reader as module
 from fourds_dist.data.stream.samples import EncodedSample, SampleReader
 from fourds_dist.training.checkpoint.learning_state import learning_state
@@ -87,12 +89,13 @@ def shown(stream: TrainStream, num_steps: int = NUM_STEPS) -> list[tuple[list[in
 
 @pytest.mark.parametrize("in_memory", [False, True], ids=["from disk", "in memory"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_batches_under_all_kinds_of_faults_are_those_without(proxied, local, seed, in_memory):
+def test_batches_under_all_kinds_of_faults_are_those_without(proxied, local, seed, in_memory, caplog):
     config = CONFIG.model_copy(update={"shuffle_mib": 256.0}) if in_memory else CONFIG
     url, proxy = proxied(ALL_KINDS, seed)
     disturbed = stream_of(url, config)
     assert shown(disturbed) == shown(stream_of(local, config))
     assert not disturbed.bad_samples
+    assert "is read with s3fs" not in caplog.text
     if not in_memory:
         assert min(proxy.faults[kind] for kind in ("refuse", "reset", "cut", "flip")) >= 3
 
@@ -106,10 +109,21 @@ KIND_OF = {
 }
 
 
+@pytest.fixture
+def without_obstore(monkeypatch) -> Iterator[None]:
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    object_store.is_installed.cache_clear()
+    yield
+    object_store.is_installed.cache_clear()
+
+
+@pytest.mark.parametrize("driver", ["obstore", "s3fs"])
 @pytest.mark.parametrize("kind", KIND_OF)
-def test_every_kind_is_counted(proxied, local, kind):
+def test_every_kind_is_counted(proxied, local, kind, driver, request, caplog):
     # A sample that is harmed at every try counts as broken: rare enough at this rate, whatever the order of requests.
-    # Of resets, only the second in a row is seen here, since aiohttp retries once on a connection that it had reused.
+    # Of resets, s3fs shows only the second in a row, since aiohttp retries once on a connection that it had reused.
+    if driver == "s3fs":
+        request.getfixturevalue("without_obstore")
     url, proxy = proxied({kind: {"hang": 0.04, "flip": 0.06, "reset": 0.5}.get(kind, 0.2)})
     split, fetcher = open_split(StreamConfig(url=url), "train"), CONFIG.fetcher(0)
     readers = {
@@ -128,11 +142,14 @@ def test_every_kind_is_counted(proxied, local, kind):
         assert faults / 2 <= counts["corrupt"] <= faults
         assert counts["retry"] == 0
     elif kind == "reset":
-        assert 2 <= counts["connection"] == counts["retry"] < faults
+        assert 2 <= counts["connection"] == counts["retry"] <= faults
+        assert (counts["retry"] == faults) == (driver == "obstore")
     elif kind == "hang":  # on a busy machine an answer that no fault holds up may also come too late
         assert counts["timeout"] == counts["retry"] >= faults
     else:
         assert counts[KIND_OF[kind]] == counts["retry"] == faults
+    assert object_store.is_installed() == (driver == "obstore")
+    assert "is read with s3fs" not in caplog.text
 
 
 def test_training_under_faults_ends_with_the_same_parameters(proxied, tmp_path):

@@ -35,7 +35,7 @@ _LOW_WATER = 0.9
 EXAMPLE_FOLDER = Path(tempfile.gettempdir(), "fourds-cache")
 """Folder that messages suggest as data.cache_dir."""
 
-Read = Callable[[str, int, int], bytes]
+Read = Callable[[str, int, int], bytes | memoryview]
 
 
 class CacheFolderError(ValueError):
@@ -124,7 +124,9 @@ class DiskCache:
             number += 1
         return stop
 
-    def _read_and_store(self, url: str, start: int, stop: int, object_bytes: int, read: Read) -> bytes:
+    def _read_and_store(
+        self, url: str, start: int, stop: int, object_bytes: int, read: Read
+    ) -> bytes | memoryview:
         """Return bytes start..stop and store their pages; the first and last page are read whole if they are cached."""
         first, last = start // PAGE_BYTES, (stop - 1) // PAGE_BYTES
         paths = {number: self._path(url, number, object_bytes) for number in range(first, last + 1)}
@@ -137,7 +139,7 @@ class DiskCache:
                 self._store(path, data[begin : begin + PAGE_BYTES])
         return data if (low, high) == (start, stop) else data[start - low : stop - low]
 
-    def _store(self, path: Path, data: bytes) -> None:
+    def _store(self, path: Path, data: bytes | memoryview) -> None:
         partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
         try:
             path.parent.mkdir(exist_ok=True)

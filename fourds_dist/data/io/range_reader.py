@@ -3,7 +3,7 @@
 A read that fails, hangs or returns too few bytes is retried, with exponentially growing, jittered pauses, until
 `retry_timeout_s` has passed since its start. Permanent faults (no such object, no permission, an object that is too
 short) are raised at once. Filesystems are opened per process and used from threads only, since s3fs does not survive a
-fork.
+fork. Objects on S3 are read with obstore where it is installed (see object_store), else with s3fs.
 
 Retries of the drivers are switched off for reads: the drivers do not count them, and those of s3fs and botocore
 multiply to 125 attempts of 15 s each. Every attempt has its own time limit here. Settings in the user's fsspec
@@ -18,12 +18,14 @@ import random
 import threading
 import time
 from collections import Counter
+from concurrent.futures import Future
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import fsspec.config
 from fsspec import AbstractFileSystem
 
+from fourds_dist.data.io import object_store
 from fourds_dist.io.error_text import error_line
 from fourds_dist.io.storage import locate
 
@@ -91,7 +93,7 @@ class RangeFetcher:
 
     def object(self, url: str) -> bytes:
         """Return a whole object; raise like `range`."""
-        return self._read_with_retries(url, 0, None)
+        return bytes(self._read_with_retries(url, 0, None))
 
     def stop(self) -> None:
         """Make active reads give up soon; later reads are not affected."""
@@ -116,7 +118,7 @@ class RangeFetcher:
         with self._lock:
             self.counts[kind] += amount
 
-    def _read_with_retries(self, url: str, start: int, stop: int | None) -> bytes:
+    def _read_with_retries(self, url: str, start: int, stop: int | None) -> bytes | memoryview:
         began, pause_s, stopped, num_short = time.monotonic(), FIRST_PAUSE_S, self._stopped, 0
         what = url if stop is None else f"{url}, bytes {start} to {stop}"
         while True:
@@ -147,7 +149,9 @@ class RangeFetcher:
             stopped.wait(pause_s * random.uniform(0.5, 1.5))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
-    def _try(self, what: str, url: str, start: int, stop: int | None, stopped: threading.Event) -> bytes:
+    def _try(
+        self, what: str, url: str, start: int, stop: int | None, stopped: threading.Event
+    ) -> bytes | memoryview:
         limit_s = ANSWER_S + (0 if stop is None else (stop - start) / SLOWEST_BYTES_PER_S)
         thread = threading.get_ident()
         self._active_reads[thread] = (what, time.monotonic() + limit_s + LOST_S)
@@ -158,14 +162,23 @@ class RangeFetcher:
 
     def _read(
         self, url: str, start: int, stop: int | None, limit_s: float, stopped: threading.Event
-    ) -> bytes:
+    ) -> bytes | memoryview:
         fs, path = _located(url)
         if not getattr(fs, "async_impl", False):
             data = fs.cat_file(path, start=start, end=stop)
-        else:
-            data = _within(limit_s, fs, path, start, stop, stopped)
-        assert isinstance(data, bytes)
-        return data
+            assert isinstance(data, bytes)
+            return data
+        found = object_store.bucket_of(fs, path, ANSWER_S) if _is_s3(url) else None
+        if found is None:
+            return _with_fsspec(fs, path, start, stop, limit_s, stopped)
+        bucket, key = found
+        try:
+            return _within(limit_s, bucket.start(key, start, stop), stopped)
+        except object_store.RefusedError as refusal:
+            data = _with_fsspec(fs, path, start, stop, limit_s, stopped)
+            if refusal.is_final:
+                bucket.leave(str(refusal))
+            return data
 
     def _refuse_if_shorter(self, url: str, stop: int) -> None:
         fs, path = _located(url)
@@ -180,11 +193,15 @@ class RangeFetcher:
             )
 
 
-def _within(
-    limit_s: float, fs: Any, path: str, start: int, stop: int | None, stopped: threading.Event
+def _with_fsspec(
+    fs: Any, path: str, start: int, stop: int | None, limit_s: float, stopped: threading.Event
 ) -> bytes:
-    """`fs.cat_file`, cancelled at its time limit or when `stopped` is set."""
     reading = asyncio.run_coroutine_threadsafe(fs._cat_file(path, start=start, end=stop), fs.loop)
+    return _within(limit_s, reading, stopped)
+
+
+def _within(limit_s: float, reading: Future[Any], stopped: threading.Event) -> Any:
+    """Return the result of a read, cancelled at its time limit or when `stopped` is set."""
     until = time.monotonic() + limit_s
     while True:
         try:
@@ -215,7 +232,7 @@ def read_object(url: str) -> bytes:
 @lru_cache(maxsize=4096)
 def _located(url: str) -> tuple[AbstractFileSystem, str]:
     """Return (file system, path), looked up once per URL."""
-    if url.partition("://")[0] not in ("s3", "s3a"):
+    if not _is_s3(url):
         return locate(url)
     from s3fs import S3FileSystem
 
@@ -224,3 +241,7 @@ def _located(url: str) -> tuple[AbstractFileSystem, str]:
     fs = S3FileSystem(config_kwargs=S3_CLIENT | given)
     fs.retries = 1  # retries of s3fs; no writer shares this instance, since its arguments are those of reads
     return fs, str(fs._strip_protocol(url))
+
+
+def _is_s3(url: str) -> bool:
+    return url.partition("://")[0] in ("s3", "s3a")
