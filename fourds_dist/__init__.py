@@ -27,7 +27,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fourds_dist.version import __version__ as __version__
+from fourds_dist.io.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from fourds_dist.api import fit

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from fourds_dist.io.error_text import format_error
 from fourds_dist.io.terminal import say
-from fourds_dist.version import __version__
+from fourds_dist.io.version import __version__
 
 COMMANDS = {
     "pack": "pack images into dataset folders of shards",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from fourds_dist.data.files.file_kinds import why_unread
+from fourds_dist.data.decode.file_kinds import why_unread
 from fourds_dist.data.files.frames import has_more_frames
 from fourds_dist.data.files.image_files import reason_of
 from fourds_dist.data.files.progress import OnProgress

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fourds_dist.data.files.file_kinds import is_image
+from fourds_dist.data.decode.file_kinds import is_image
 from fourds_dist.io.json_text import parse_json
 
 Cells = tuple[int, Sequence[object]]

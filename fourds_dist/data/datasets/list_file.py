@@ -25,7 +25,7 @@ from pathlib import Path
 from fourds_dist.data.datasets.domain import Domain
 from fourds_dist.data.datasets.folder import ImageFile, files_domain, grouped, with_splits
 from fourds_dist.data.datasets.rows import ListEntry, decoded, read_rows, read_text
-from fourds_dist.data.files.file_kinds import is_image
+from fourds_dist.data.decode.file_kinds import is_image
 from fourds_dist.data.files.progress import OnProgress
 from fourds_dist.data.format.class_list import ClassList, Label, deduced, number_of
 from fourds_dist.data.format.manifest import MANIFEST, first_repeated, read_manifest

@@ -21,8 +21,8 @@ from fourds_dist.data.datasets.example import Example
 from fourds_dist.data.datasets.files import check_images
 from fourds_dist.data.datasets.layouts import LAYOUTS, Layout, folder_of
 from fourds_dist.data.datasets.splits import stratified
+from fourds_dist.data.decode.file_kinds import is_left_by_system
 from fourds_dist.data.files.duplicates import equal_files, joined
-from fourds_dist.data.files.file_kinds import is_left_by_system
 from fourds_dist.data.files.image_files import ImageFiles, find_images, images_in
 from fourds_dist.data.files.progress import OnProgress
 from fourds_dist.io.names import composed

@@ -15,7 +15,7 @@ from pathlib import Path
 from fourds_dist.data.datasets.columns import FLAGS, one_hot, split_by_flags
 from fourds_dist.data.datasets.json_rows import json_table
 from fourds_dist.data.datasets.parquet_rows import ENDINGS, parquet_table
-from fourds_dist.data.files.file_kinds import is_image
+from fourds_dist.data.decode.file_kinds import is_image
 from fourds_dist.data.files.split_names import split_named, splits_of
 from fourds_dist.data.format.class_list import Label, as_label
 from fourds_dist.io.names import composed

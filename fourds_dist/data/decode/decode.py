@@ -23,10 +23,10 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from fourds_dist.data.decode.crop_box import Place, ResizeMode, crop_box
+from fourds_dist.data.decode.file_kinds import why_unread
 from fourds_dist.data.decode.grey import GreyRange
 from fourds_dist.data.decode.jpeg_header import jpeg_header
 from fourds_dist.data.decode.pixels import MOST_PIXELS, allow_pixels, rgb, too_large
-from fourds_dist.data.files.file_kinds import why_unread
 from fourds_dist.io.light_torchvision import torchvision
 
 ImageReadMode, decode_jpeg = torchvision.io.ImageReadMode, torchvision.io.decode_jpeg

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from fourds_dist.data.files.file_kinds import UNREAD_FORMATS, is_image, is_left_by_system, kind_of
+from fourds_dist.data.decode.file_kinds import UNREAD_FORMATS, is_image, is_left_by_system, kind_of
 from fourds_dist.data.format.manifest import MANIFEST
 from fourds_dist.io.names import shown
 

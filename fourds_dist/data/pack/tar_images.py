@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from PIL import Image, UnidentifiedImageError
 
+from fourds_dist.data.decode.file_kinds import other_kind, why_unread
 from fourds_dist.data.decode.grey import DEEP, Grey, joined, measured, to_json
 from fourds_dist.data.decode.pixels import FORMATS
 from fourds_dist.data.files import frames
-from fourds_dist.data.files.file_kinds import other_kind, why_unread
 from fourds_dist.data.pack.tar import Member, TarFault
 from fourds_dist.data.pack.webdataset_samples import IMAGES, MOST_LABEL_BYTES, OnFault, TarSample, name_parts
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fourds_dist.data.files.file_kinds import UNREAD_FORMATS, extension_of
+from fourds_dist.data.decode.file_kinds import UNREAD_FORMATS, extension_of
 from fourds_dist.data.format.class_list import ClassList, Label
 from fourds_dist.data.pack.label_field import LabelField
 from fourds_dist.data.pack.tar import Member, TarFault

@@ -13,11 +13,11 @@ from fourds_dist.data.decode import pixels
 from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.inference.metrics import wilson
 from fourds_dist.inference.student import Student
+from fourds_dist.io.version import __version__
 from fourds_dist.models.backbones import size_options
 from fourds_dist.models.hub import is_repository, repository_of
 from fourds_dist.models.timm_networks import REGISTRY, is_timm
 from fourds_dist.runs.accuracy import percent
-from fourds_dist.version import __version__
 
 if TYPE_CHECKING:
     from fourds_dist.inference.export.exported import Exported

@@ -10,7 +10,13 @@ import pytest
 
 from fourds_dist.data.datasets.folder import image_folder
 from fourds_dist.data.decode.decode import decode
-from fourds_dist.data.files.file_kinds import UNREAD_FORMATS, is_image, is_left_by_system, kind_of, other_kind
+from fourds_dist.data.decode.file_kinds import (
+    UNREAD_FORMATS,
+    is_image,
+    is_left_by_system,
+    kind_of,
+    other_kind,
+)
 from fourds_dist.io.names import composed
 from tests.data.deep_images import tiff
 
