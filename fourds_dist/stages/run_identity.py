@@ -72,7 +72,8 @@ def _resolved(settings: Settings, stage: StageName) -> dict[str, Any]:
     """Return the values of the keys that depend on the data's labels; as with labels, if the data cannot be read."""
     try:
         by, fraction = criterion(stage, settings), source_fraction(settings)
-        method = method_of(settings)
+        # The source stage does not see the target.
+        method = settings.method if stage == "source" else method_of(settings)
     except (ValueError, OSError):  # the preflight refuses such data with a clear message
         by, fraction = "accuracy", settings.data.source_fraction or 0.0
         method = settings.method.for_target(has_labels=True)
