@@ -167,6 +167,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             # Threads and processes that start from now on are bound, too.
             os.sched_setaffinity(0, all_cores[:number])
             stream = _stream(urls[source], options, num_bytes, decoders, device, cache)
+            if cache:  # cached images are compared with their checksums in a stream's first epoch
+                for _ in islice(stream.batches(0), stream.num_steps_per_epoch + 1):
+                    pass
             fed = timed(
                 prefetch_to_device(stream.batches(1), device),
                 train,
