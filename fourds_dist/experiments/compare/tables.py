@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -34,13 +36,29 @@ class ResultTable:
         return f"### {self.title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
     def show(self, console: Console) -> None:
-        """Print the table."""
-        table = RichTable(title=words(self.title), title_justify="left")
-        for number, column in enumerate(self.columns):
-            table.add_column(words(column), justify="right" if number else "left", no_wrap=not number)
-        for row in self.rows:
-            table.add_row(*map(words, row))
-        console.print(table)
+        """Print the table; columns for which the console is too narrow follow below, so no word is cut."""
+        for number, part in enumerate(self._parts(console.width)):
+            title = words(self.title) if number == 0 else None
+            table = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+            for column in part:
+                table.add_column(words(self.columns[column]), justify="right" if column else "left")
+            for row in self.rows:
+                table.add_row(*(words(row[column]) for column in part))
+            console.print(table)
+
+    def _parts(self, width: int) -> list[list[int]]:
+        """Return the columns of each table that is at most `width` wide; each begins with the first column."""
+        parts = [[0]]
+        for column in range(1, len(self.columns)):
+            if sum(map(self._width, [*parts[-1], column])) > width and len(parts[-1]) > 1:
+                parts.append([0])
+            parts[-1].append(column)
+        return parts
+
+    def _width(self, column: int) -> int:
+        """Return the width of a column whose cells are not wrapped, with its gap; headings are wrapped at spaces."""
+        cells = [row[column] for row in self.rows]
+        return max(map(cell_len, (*cells, *self.columns[column].split()))) + 2
 
 
 def tables(results: Results, *, most_pairs: int | None = None) -> list[ResultTable]:
@@ -60,6 +78,34 @@ def tables(results: Results, *, most_pairs: int | None = None) -> list[ResultTab
             _differences(results, r, brief=most_pairs is not None),
         )
     ]
+
+
+def headline(results: Results) -> str:
+    """Return a sentence for each regime: how far the method is from the best baseline; empty without results."""
+    lines = []
+    for regime in results.plan.config.regimes:
+        accuracies = {
+            method: over.value
+            for method in results.plan.config.methods
+            if (over := results.over_pairs(regime, method))
+        }
+        found = [
+            (method, baseline, difference)
+            for method, baseline in comparisons(results)
+            if method in accuracies
+            and baseline in accuracies
+            and (difference := results.difference(regime, method, baseline))
+        ]
+        if not found:
+            continue
+        method, baseline, difference = max(found, key=lambda each: (accuracies[each[0]], accuracies[each[1]]))
+        points = f"{abs(100 * difference.value):.1f} points{_interval(difference, _points)}"
+        where = "above" if difference.value >= 0 else "below"
+        lines.append(
+            f"{regime}: {_words(method)} has {_percent(accuracies[method])} %, {points} {where} the best baseline, "
+            f"{_words(baseline)} with {_percent(accuracies[baseline])} %."
+        )
+    return "\n".join(lines)
 
 
 def summary(results: Results) -> str:
