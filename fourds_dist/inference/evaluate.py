@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from fourds_dist.data.format.index import UNLABELLED
 from fourds_dist.inference.images import BATCH_SIZE, FileImages, ShardImages
 from fourds_dist.inference.metrics import ClassificationMetrics
 from fourds_dist.inference.student import Student
+from fourds_dist.io.tables import print_table
 from fourds_dist.io.terminal import words
 from fourds_dist.runs.accuracy import MOST_CLASSES
 
@@ -41,9 +41,6 @@ class Evaluation:
     def show(self, console: Console) -> None:
         """Print the table."""
         values = self.as_dict()
-        table = Table(title=words(f"{self.student.origin}\non {self.where}"), title_justify="left")
-        for column, justify in (("", "left"), ("value", "right"), ("95 % interval", "right")):
-            table.add_column(column, justify=justify)  # pyright: ignore[reportArgumentType]
         names = {
             "top1": "top-1 accuracy",
             "top5": "top-5 accuracy",
@@ -51,12 +48,14 @@ class Evaluation:
             "macro_f1": "macro F1",
             "ece": "ECE",
         }
+        rows = []
         for key, name in names.items():
             if key == "top5" and len(self.student.classes) <= 5:
                 continue
             low, high = values[key]["interval"]
-            table.add_row(name, f"{values[key]['value']:.1%}", f"{low:.1%} to {high:.1%}")
-        console.print(table)
+            rows.append((name, f"{values[key]['value']:.1%}", f"{low:.1%} to {high:.1%}"))
+        title = f"{self.student.origin}\non {self.where}"
+        print_table(console, title, ("", "value", "95 % interval"), rows)
         self._show_classes(console, values["per_class"])
         left_out = [
             f"{count} {what}"
@@ -77,18 +76,14 @@ class Evaluation:
         title = "by class"
         if len(shown) < len(by_recall):
             title = f"{len(shown)} classes with the lowest recall, of {len(by_recall)}"
-        table = Table(title=words(title), title_justify="left")
-        table.add_column("class")
-        for column in ("images", "recall", "95 % interval", "precision", "F1"):
-            table.add_column(column, justify="right")
+        rows = []
         for c in shown:
             low, high = c["recall"]["interval"]
             others = ["-" if c[key] is None else f"{c[key]:.1%}" for key in ("precision", "f1")]
             interval = f"{low:.1%} to {high:.1%}"
-            table.add_row(
-                words(c["class"]), str(c["num_images"]), f"{c['recall']['value']:.1%}", interval, *others
-            )
-        console.print(table)
+            rows.append((c["class"], str(c["num_images"]), f"{c['recall']['value']:.1%}", interval, *others))
+        columns = ("class", "images", "recall", "95 % interval", "precision", "F1")
+        print_table(console, title, columns, rows)
 
 
 def evaluate_student(

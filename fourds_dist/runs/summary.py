@@ -7,8 +7,8 @@ from typing import Any, Self
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
+from fourds_dist.io.tables import print_table
 from fourds_dist.io.terminal import words
 from fourds_dist.runs.accuracy import (
     FORMER_MEASURES,
@@ -92,13 +92,10 @@ class RunSummary:
 
     def show(self, console: Console) -> None:
         """Print the table."""
-        table = Table(title=words(f"{self.run}: accuracy on test splits"), title_justify="left")
-        table.add_column("network", no_wrap=True)
-        for column in ("params", "source", "target", "balanced", "macro F1", "img/s"):
-            table.add_column(column, justify="right")
-        for line in self.lines:
-            table.add_row(
-                words(line.network),
+        columns = ("network", "params", "source", "target", "balanced", "F1", "img/s")
+        rows = [
+            (
+                line.network,
                 f"{line.num_parameters / 1e6:.2f} M",
                 percent(line.source.value if line.source else None),
                 percent(line.target.value),
@@ -106,7 +103,9 @@ class RunSummary:
                 percent(line.target.macro_f1),
                 f"{line.target.images_per_s:.0f}",
             )
-        console.print(table)
+            for line in self.lines
+        ]
+        print_table(console, f"{self.run}: accuracy on test splits", columns, rows)
         self._show_estimates(console)
         self._show_classes(console)
         tested = self.lines[0].target
@@ -116,7 +115,7 @@ class RunSummary:
         workers = f"{self.num_workers} worker{'s' if self.num_workers > 1 else ''}"
         text = (
             f"{samples} images tested, each once{self._on_labels()}; chance {self.chance:.1%}; balanced (accuracy) and "
-            "macro F1: of the target; img/s: inference, per worker.\n"
+            "F1 (macro): of the target; img/s: inference, per worker.\n"
             f"{self._on_estimate()}Student of epoch {self.selected_epoch}, chosen on the validation split "
             f"by {self._selection()}; distilled at {self.train_images_per_s:.0f} images/s on {workers}."
         )
@@ -152,12 +151,8 @@ class RunSummary:
         if not any(line.estimate for line in self.lines):
             return
         title = "accuracy on the target, estimated without its labels"
-        table = Table(title=words(title), title_justify="left")
-        for column in ("network", "estimate", "measured"):
-            table.add_column(column, no_wrap=True, justify="left" if column == "network" else "right")
-        for line in self.lines:
-            table.add_row(words(line.network), str(line.estimate or "-"), percent(line.target.value))
-        console.print(table)
+        rows = [(line.network, str(line.estimate or "-"), percent(line.target.value)) for line in self.lines]
+        print_table(console, title, ("network", "estimate", "measured"), rows)
 
     def _show_classes(self, console: Console) -> None:
         """Print the student's results of each class, if there are few classes."""
@@ -167,11 +162,10 @@ class RunSummary:
         if not self.classes or not counted or counted[0] is None or len(counted[0]) != len(self.classes):
             return
         counts = ClassCounts(*np.array(counted[0]).T)
-        table = Table(title=words("student on the target, by class"), title_justify="left")
-        table.add_column("class")
-        for column in ("images", "recall", "precision", "F1"):
-            table.add_column(column, justify="right")
         columns = (counts.true, counts.recall, counts.precision, counts.f1)
-        for name, num, *values in zip(self.classes, *columns, strict=True):
-            table.add_row(words(name), str(num), *map(percent, values))
-        console.print(table)
+        rows = [
+            (name, str(num), *map(percent, values))
+            for name, num, *values in zip(self.classes, *columns, strict=True)
+        ]
+        headings = ("class", "images", "recall", "precision", "F1")
+        print_table(console, "student on the target, by class", headings, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def test_classes_named_like_markup_are_shown_as_they_are(
     evaluate_student(named, images).show(Console(width=120))
     out = capsys.readouterr().out
     assert "[bold]x[/bold]" in out
-    assert "│ [/] " in out
+    assert any(line.split()[:1] == ["[/]"] for line in out.splitlines())
     assert "[/red]" in out
 
 
@@ -71,10 +72,10 @@ def test_the_table_has_the_classes_with_the_lowest_recall(tmp_path: Path) -> Non
     evaluate_student(student, open_labelled(url, student.classes)).show(console)
     lines = [line.strip() for line in console.export_text().splitlines()]
     assert f"{MOST_CLASSES} classes with the lowest recall, of {num - 1}" in lines
-    rows = [line.split() for line in lines if line.startswith("│ c")]
+    rows = [line.split() for line in lines if re.match(r"c\d", line)]
     assert len(rows) == MOST_CLASSES
-    assert (rows[0][1], rows[0][3], rows[0][5]) == ("c0", "2", "50.0%")
-    assert any(line.startswith("│ top-5 accuracy") for line in lines)
+    assert tuple(rows[0][:3]) == ("c0", "2", "50.0%")
+    assert any(line.startswith("top-5 accuracy") for line in lines)
     assert lines[-1] == f"{num} images"
 
 

@@ -9,14 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table as RichTable
 
 from fourds_dist.experiments.compare.results import Result, Results
 from fourds_dist.experiments.compare.statistics import Mean
-from fourds_dist.io.terminal import words
+from fourds_dist.io.tables import print_table
 
 MOST_PAIRS = 3
 """The largest number of pairs with columns of their own on a terminal; Markdown has all pairs."""
@@ -36,29 +33,8 @@ class ResultTable:
         return f"### {self.title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
     def show(self, console: Console) -> None:
-        """Print the table; columns for which the console is too narrow follow below, so no word is cut."""
-        for number, part in enumerate(self._parts(console.width)):
-            title = words(self.title) if number == 0 else None
-            table = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-            for column in part:
-                table.add_column(words(self.columns[column]), justify="right" if column else "left")
-            for row in self.rows:
-                table.add_row(*(words(row[column]) for column in part))
-            console.print(table)
-
-    def _parts(self, width: int) -> list[list[int]]:
-        """Return the columns of each table that is at most `width` wide; each begins with the first column."""
-        parts = [[0]]
-        for column in range(1, len(self.columns)):
-            if sum(map(self._width, [*parts[-1], column])) > width and len(parts[-1]) > 1:
-                parts.append([0])
-            parts[-1].append(column)
-        return parts
-
-    def _width(self, column: int) -> int:
-        """Return the width of a column whose cells are not wrapped, with its gap; headings are wrapped at spaces."""
-        cells = [row[column] for row in self.rows]
-        return max(map(cell_len, (*cells, *self.columns[column].split()))) + 2
+        """Print the table."""
+        print_table(console, self.title, self.columns, self.rows)
 
 
 def tables(results: Results, *, most_pairs: int | None = None) -> list[ResultTable]:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from fourds_dist.data import DataConfig
@@ -27,7 +26,7 @@ from fourds_dist.inference.images import FileImages, ShardImages, open_labelled
 from fourds_dist.inference.loading import load_student
 from fourds_dist.inference.student import Student
 from fourds_dist.io.storage import check_writable, locate, read_text, translate_storage_errors, write_bytes
-from fourds_dist.io.terminal import words
+from fourds_dist.io.tables import print_table
 from fourds_dist.models.hub import is_repository
 from fourds_dist.runs.accuracy import percent
 
@@ -175,17 +174,12 @@ def _encoded(images: ShardImages | FileImages) -> dict[str, bytes]:
 
 def show(done: Sequence[Exported], console: Console) -> None:
     """Print the table of the comparison."""
-    table = Table(
-        title=words(f"compared with the student on {done[0].num_images} images"), title_justify="left"
-    )
-    table.add_column("file", no_wrap=True)
-    for column in ("size", "latency", "agreement", "accuracy", "logit error"):
-        table.add_column(column, justify="right")
+    rows = []
     for e in done:
         size, latency = f"{e.num_bytes / 1e6:.1f} MB", f"{e.latency_ms:.1f} ms"
-        shares = (percent(e.agreement), percent(e.accuracy))
-        table.add_row(words(e.file), size, latency, *shares, f"{e.error:.1e}")
-    console.print(table)
+        rows.append((e.file, size, latency, percent(e.agreement), percent(e.accuracy), f"{e.error:.1e}"))
+    columns = ("file", "size", "latency", "agreement", "accuracy", "logit error")
+    print_table(console, f"compared with the student on {done[0].num_images} images", columns, rows)
 
 
 def _some(images: ShardImages | FileImages, student: Student, most: int) -> tuple[Tensor, np.ndarray]:

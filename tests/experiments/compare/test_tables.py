@@ -61,26 +61,6 @@ def test_a_sentence_comes_first(known: Results) -> None:
     assert headline(Results(known.plan, {})) == ""
 
 
-@pytest.mark.parametrize("width", [40, 60, 80, 200])
-def test_no_word_is_cut_on_a_narrow_console(width: int) -> None:
-    columns = ("method", "mean over pairs", "estimated without labels", "images/s")
-    rows = [
-        ("mcc then distil", "66.6 [65.0, 68.2]", "~69.6, off by 3.2", "3574"),
-        ("adabn", "60.9", "-", "3287"),
-    ]
-    console = Console(width=width, record=True, file=io.StringIO())
-    ResultTable("zero: accuracy", columns, rows).show(console)
-    text = console.export_text()
-    assert max(map(len, text.splitlines())) <= width
-    for cell in (
-        *rows[0],
-        *rows[1],
-        *["estimated", "without", "labels", "mean", "over", "pairs", "images/s"],
-    ):
-        assert cell in text
-    assert text.count("zero: accuracy") == 1
-
-
 def test_without_labels_there_are_estimates(known: Results) -> None:
     cells = {
         cell: replace(r, estimate=(r.accuracy or 0) + 0.1, before=0.25) for cell, r in known.cells.items()
