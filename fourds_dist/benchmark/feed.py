@@ -161,15 +161,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 continue  # the cache holds images that CPUs decode
             cache = folder / "cache" if source == "cache" else None
             if cache and not cache.exists():
-                filling = _stream(urls[source], options, num_bytes, decoders, device, cache)
-                for _ in islice(filling.batches(0), filling.num_steps_per_epoch + 1):
-                    pass
+                _read_an_epoch(_stream(urls[source], options, num_bytes, decoders, device, cache))
             # Threads and processes that start from now on are bound, too.
             os.sched_setaffinity(0, all_cores[:number])
             stream = _stream(urls[source], options, num_bytes, decoders, device, cache)
             if cache:  # cached images are compared with their checksums in a stream's first epoch
-                for _ in islice(stream.batches(0), stream.num_steps_per_epoch + 1):
-                    pass
+                _read_an_epoch(stream)
             fed = timed(
                 prefetch_to_device(stream.batches(1), device),
                 train,
@@ -270,6 +267,11 @@ def _stream(
         seed=0,
         device=device,
     )
+
+
+def _read_an_epoch(stream: TrainStream) -> None:
+    for _ in islice(stream.batches(0), stream.num_steps_per_epoch + 1):
+        pass
 
 
 def _write(folder: Path, num_images: int, copies: int) -> int:

@@ -136,7 +136,8 @@ def _show(plan: ComparisonPlan, failures: dict[str, str], console: Console) -> N
     results, folder = read_results(plan), RunFolder(plan.url)
     missing = {str(cell) for cell in plan.runs if cell not in results.cells and cell not in results.stopped}
     failures = {t: why for t, why in _failures_before(plan).items() if t in missing} | failures
-    console.print(words(headline(results)))
+    first = headline(results)
+    console.print(words(first))
     for table in tables(results, most_pairs=MOST_PAIRS):
         table.show(console)
     console.print(words(summary(results)), soft_wrap=True)
@@ -146,9 +147,7 @@ def _show(plan: ComparisonPlan, failures: dict[str, str], console: Console) -> N
         console.print(words(remark), soft_wrap=True)
     left_out = "".join(f"- {remark}\n" for remark in remarks)
     text = "\n".join(table.markdown() for table in tables(results))
-    folder.write_text(
-        TABLE, f"# {plan.config.name}\n\n{headline(results)}\n\n{text}\n{summary(results)}\n{left_out}"
-    )
+    folder.write_text(TABLE, f"# {plan.config.name}\n\n{first}\n\n{text}\n{summary(results)}\n{left_out}")
     folder.write_text(CELLS, as_csv(results))
     folder.write_text(RESULTS, json.dumps(as_tree(results, failures), indent=2) + "\n")
     png = differences_png(results)

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from fourds_dist.io.terminal import words
+from fourds_dist.io.terminal import harmless, words
 
 GAP, EDGES = 2, 2
 """Spaces between columns, and at both edges together."""
@@ -23,8 +23,8 @@ def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequ
         rows: as many cells as columns.
     """
     widths = [
-        max(map(cell_len, (*heading.split(), *(row[number] for row in rows))))
-        for number, heading in enumerate(columns)
+        max((cell_len(harmless(text)) for text in (*heading.split(), *(row[k] for row in rows))), default=0)
+        for k, heading in enumerate(columns)
     ]
     for number, part in enumerate(_parts(widths, console.width)):
         table = Table(

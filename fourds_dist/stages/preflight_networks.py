@@ -288,10 +288,8 @@ def _check_step(stage: StageName, settings: Settings, task: Task, side_px: int) 
 def smallest_part(stage: StageName, settings: Settings) -> int:
     """Return the smallest number of images in a forward pass: a part of a worker's share of a batch, of one domain if
     both are normalised separately."""
-    size, num_parts = (
-        stage_config(stage, settings).global_batch_size,
-        settings.step.gradient_accumulation_steps,
-    )
+    size = stage_config(stage, settings).global_batch_size
+    num_parts = settings.step.gradient_accumulation_steps
     num_source = _num_source(settings, size) if stage == "distill" else 0
     shares = [_share(part, settings) for part in (size - num_source, num_source) if part > 0]
     if len(shares) == 2:

@@ -222,14 +222,15 @@ def distil_on_target(stage: StageRunner) -> None:
             before = load_teacher(stage, source_teacher(settings, stage.folder), classes)
         untouched[Network.TEACHER_SOURCE] = before
 
-    if (line := label_free_method(settings)) is not None:
+    method = method_of(settings)
+    if (line := label_free_method(settings.method, method)) is not None:
         stage.notify(line)
     task = FourDs(
         teacher,
         student,
         teacher_stages=stage_names(settings.teacher, teacher),
         student_stages=stage_names(settings.student, student),
-        config=method_of(settings),
+        config=method,
         image_size=settings.data.crop_px,
         student_untrained=is_untrained,
         inputs=stage.conversions,

@@ -78,9 +78,12 @@ def method_of(settings: Settings) -> MethodConfig:
     return settings.method.for_target(has_labels=not has_target or has_labels(settings.target, "train"))
 
 
-def label_free_method(settings: Settings) -> str | None:
-    """Return a line for the log about the values of null that differ from those with labels; None: there are none."""
-    given, used = settings.method, method_of(settings)
+def label_free_method(given: MethodConfig, used: MethodConfig) -> str | None:
+    """Return a line for the log about the values of null that differ from those with labels; None: there are none.
+
+    Args:
+        used: the method with the values that null stands for (`method_of`).
+    """
     values = {key: getattr(used, key) for key in WITH_TARGET_LABELS if getattr(given, key) is None}
     changed = {key: value for key, value in values.items() if value != WITH_TARGET_LABELS[key]}
     if not changed:

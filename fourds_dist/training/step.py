@@ -305,10 +305,8 @@ class TrainStep:
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=not captured
         ):
-            label_mix, domains = (
-                (LabelMix(*mix),) if mix else (),
-                {"num_source": num_source} if num_source else {},
-            )
+            label_mix = (LabelMix(*mix),) if mix else ()
+            domains = {"num_source": num_source} if num_source else {}
             output: Output = forward(images, labels, *label_mix, **domains)
         backward(output.loss * (len(labels) * weight), is_last=is_last)
         # Without detach, the autograd graph would retain nodes of this step's stream during the next step.

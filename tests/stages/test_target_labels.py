@@ -111,7 +111,7 @@ def test_the_method(data: Path, target: str, words: tuple[str, ...], is_free: bo
     resolved = depends_on(given, "distill")
     assert {key: resolved[f"method.{key}"] for key in WITH_TARGET_LABELS} == expected
     assert not any(key.startswith("method.") for key in depends_on(given, "source"))
-    line = label_free_method(given)
+    line = label_free_method(given.method, used)
     assert (line is not None) == is_free
     assert line is None or "method.domain_batch_norm=true, method.infomax_weight=1" in line
 
@@ -121,7 +121,7 @@ def test_given_keys_of_the_method_win_and_are_not_told(data: Path) -> None:
     words = [f"method.{key}={str(value).lower()}" for key, value in keys.items()]
     given = settings(data, "bare", "labelled", *words)
     assert method_of(given) == given.method
-    assert label_free_method(given) is None
+    assert label_free_method(given.method, method_of(given)) is None
     one, other = depends_on(given, "distill"), depends_on(settings(data, "labelled"), "distill")
     assert all(one[key] == value for key, value in other.items() if key.startswith("method."))
 

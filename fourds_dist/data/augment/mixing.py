@@ -1,8 +1,8 @@
 """Mixup and cutmix: the partner of every image, and the share of each image in a batch.
 
-The partner of an image is the image before it in its group, cyclically, so every image is a partner once. The
-groups are those of `stream.order.groups_of_rank`: the pairs do not depend on the number of workers. With several orders
-in a batch (two domains, labelled and unlabelled images), every order has its own groups.
+The partner of an image is the image before it in its group, cyclically, so every image is a partner once. The groups
+are those of `stream.order.groups_of_rank`: the pairs do not depend on the number of workers. With several orders in a
+batch (two domains, labelled and unlabelled images), every order has its own groups.
 
 Sources: mixup, Zhang et al., arXiv 1710.09412; cutmix, Yun et al., arXiv 1905.04899.
 """

@@ -117,7 +117,8 @@ class EngineBuffers:
         """
         largest = max(map(len, files))
         num = max(self.num, len(files))
-        size = max(self.size, min(2 * largest if largest > self.size else 0, RESERVED_BYTES // num))
+        wanted = self.size if largest <= self.size else min(2 * largest, RESERVED_BYTES // num)
+        size = max(self.size, wanted)
         if (num, size) == (self.num, self.size):
             return []
         self.num, self.size = num, size
@@ -173,9 +174,8 @@ class GpuDecoder:
         try:
             files = [encoded_tensor(images[i].data) for i in call]
             if copies := self._buffers.copies(files):
-                with suppress(
-                    RuntimeError
-                ):  # the file is broken, or memory is short: buffers grow one by one
+                # The file may be broken, or memory short: the buffers grow one by one then.
+                with suppress(RuntimeError):
                     self._decode_files(copies)
             decoded = self._decode_files(files)
             crop_resize(decoded, [images[i].place for i in call], [out[i] for i in call], sizes)

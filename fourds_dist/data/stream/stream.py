@@ -127,7 +127,10 @@ class TrainStream:
         self._decoded_px = config.resize_px if config.cache_decoded_gib else config.crop_px
         shares = _shares(splits, global_batch_size, config.source_fraction or 0.0)
         budget = budget or config.budget()
-        self._domains = [_Domain(name, split, config, budget) for name, split in splits.items()]
+        self._domains = [
+            _Domain(name, split, config, budget, is_source=len(splits) > 1 and name == "source")
+            for name, split in splits.items()
+        ]
         parts = [(domain, labelled_batches(domain.split, shares[domain.name])) for domain in self._domains]
         # Separate orders of labelled images are numbered after the domains, so the domains' orders keep their numbers.
         numbered = [(domain, *part[k]) for k in (0, 1) for domain, part in parts if k < len(part)]
@@ -137,7 +140,7 @@ class TrainStream:
                 _BatchPartStream(domain, split, config, share, rank, world_size, (seed, number))
                 for number, (domain, split, share) in enumerate(numbered)
             ),
-            key=lambda stream: len(splits) > 1 and stream.domain_name == "source",
+            key=lambda stream: stream.is_source,
         )
         first = self._domains[0]
         self.num_steps_per_epoch = first.split.num_samples // shares[first.name]
@@ -224,14 +227,10 @@ class TrainStream:
                 stream.plan(step, next(drawn)) for stream, drawn in zip(self._streams, refs, strict=True)
             ]
             plan = parts[0] if len(parts) == 1 else _joined(parts)
-            yield replace(plan, draws=self._draws(step), num_source=self._num_source(parts))
+            pairs = zip(self._streams, parts, strict=True)
+            num_source = sum(len(part.refs) for stream, part in pairs if stream.is_source)
+            yield replace(plan, draws=self._draws(step), num_source=num_source)
             step += 1
-
-    def _num_source(self, parts: list[BatchPlan]) -> int:
-        if len(self._domains) == 1:
-            return 0
-        pairs = zip(self._streams, parts, strict=True)
-        return sum(len(part.refs) for stream, part in pairs if stream.domain_name == "source")
 
     def _draws(self, step: int) -> Draws | None:
         """Draw the augmentation on the device of a step's batch."""
@@ -263,10 +262,16 @@ class TrainStream:
 
 
 class _Domain:
-    """Fetcher, reader, quarantine and disk cache of one domain's data."""
+    """Fetcher, reader, quarantine and disk cache of one domain's data.
 
-    def __init__(self, name: str, split: Split, config: DataConfig, budget: ByteBudget) -> None:
-        self.name, self.split = name, split
+    Args:
+        is_source: whether this is the source in batches of two domains.
+    """
+
+    def __init__(
+        self, name: str, split: Split, config: DataConfig, budget: ByteBudget, *, is_source: bool
+    ) -> None:
+        self.name, self.split, self.is_source = name, split, is_source
         self.disk_cache = config.disk_cache(split, config.resize_px)
         self.fetcher = config.fetcher(split.num_bytes, self.disk_cache)
         self.quarantine = Quarantine.of(split, config.max_bad_fraction)
@@ -295,7 +300,7 @@ class _BatchPartStream:
         seed: tuple[int, ...],
     ) -> None:
         self.order = order_of(split, config, batch_size, seed)
-        self.domain_name = domain.name
+        self.is_source = domain.is_source
         self._domain = domain
         self._config = config
         self._split = split

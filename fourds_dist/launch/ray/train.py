@@ -192,8 +192,9 @@ def _fit(
 
 
 def _starting_environment(on_gpu: bool) -> dict[str, dict[str, str]] | None:
-    """Return the runtime environment in which the workers' processes start; on CPUs None, which starts faster."""
-    return {"env_vars": hardware_queues(os.environ)} if on_gpu else None
+    """Return the runtime environment in which workers start; without variables None, which starts faster."""
+    variables = hardware_queues(os.environ) if on_gpu else {}
+    return {"env_vars": variables} if variables else None
 
 
 def _fit_until_stopped(
