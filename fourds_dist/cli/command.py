@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from fourds_dist.io.error_text import format_error
 from fourds_dist.io.names import write_any_name
 from fourds_dist.io.terminal import say
+from fourds_dist.processes.interrupt import repeat_ignored_interrupts
 
 if TYPE_CHECKING:
     from fourds_dist.config.section import ConfigSection
@@ -46,6 +47,7 @@ def run_command(
     An error is printed in one line; the parser's option `--traceback` raises the error instead.
     """
     write_any_name()
+    repeat_ignored_interrupts()
     options = _parsed(parser, arguments)
     try:
         return work(options) or 0
