@@ -17,6 +17,7 @@ BENCHMARKS = {
     "scaling": "training on several devices or processes",
     "sweep": "overhead of a sweep, measured with trials without training",
     "criteria": "regret of the label-free criteria in runs with hidden labels",
+    "advise": "picks and intervals of `fourds advise` against a finished comparison",
     "families": "families of timm: which can be teacher and student without named stages",
 }
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "pack": "pack images into dataset folders of shards",
     "train": "train the teacher on the source, then 4Ds on the target",
     "tune": "search the best values of keys with many runs",
+    "advise": "say which method to take, what it will reach and what it will cost",
     "compare": "compare methods on pairs of domains with several seeds",
     "report": "write the report of a run, or of several runs side by side",
     "evaluate": "evaluate a student on labelled images",

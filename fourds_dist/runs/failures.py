@@ -23,6 +23,7 @@ class StopKind(StrEnum):
     SWEEP_ENDED = "sweep_ended"
     BUDGET_HOURS = "budget_hours"
     BUDGET_EPOCHS = "budget_epochs"
+    BUDGET_TIME = "budget_time"
 
 
 _STOP_MESSAGES = {
@@ -35,6 +36,7 @@ _STOP_MESSAGES = {
     StopKind.SWEEP_ENDED: "the end of the sweep",
     StopKind.BUDGET_HOURS: "budget.hours",
     StopKind.BUDGET_EPOCHS: "budget.epochs",
+    StopKind.BUDGET_TIME: "the end of --budget",
 }
 
 

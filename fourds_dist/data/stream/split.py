@@ -1,14 +1,15 @@
 """One split of one domain: its shards by position, its classes, and which of its labels are used.
 
 Positions number the samples of a split through all shards in the manifest's order; ordering, reading and evaluation use
-these positions. This module chooses positions for labels_per_class, unlabelled and class_balance.
+these positions. This module chooses positions for train_images and the like, labels_per_class, unlabelled and
+class_balance.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -41,6 +42,16 @@ class StreamConfig(ConfigSection):
     packed_from: Annotated[str | None, PLACE] = None
     """The folder or list of images that is packed into `url` if `url` holds no data set yet. `train` sets this key when
     `url` names images."""
+
+    train_images: Annotated[int | None, WEIGHTS] = Field(default=None, ge=1)
+    """Number of training images to use, drawn by run.seed, the same share of every class; a smaller number uses some of
+    the images of a larger one. labels_per_class chooses among these images. null: all."""
+
+    val_images: Annotated[int | None, WEIGHTS] = Field(default=None, ge=1)
+    """Largest number of images of the validation split that are used, drawn as train_images. null: all."""
+
+    test_images: Annotated[int | None, WEIGHTS] = Field(default=None, ge=1)
+    """The same of the test split."""
 
     labels_per_class: Annotated[int | None, WEIGHTS] = Field(default=None, ge=0)
     """Number of training labels to use per class, drawn by run.seed; other images count as unlabelled. null: all."""
@@ -207,7 +218,8 @@ def open_split(config: StreamConfig, name: SplitName, *, seed: int = 0) -> Split
     """Return a split of a domain; read its manifest, and its shards' indices if samples are chosen by label.
 
     Args:
-        seed: decides which labels are used (labels_per_class) and which images are shown repeatedly (class_balance).
+        seed: decides which images are used (train_images, val_images, test_images), which labels (labels_per_class),
+            and which images are shown repeatedly (class_balance).
 
     Raises:
         ValueError: no such folder, manifest or split, no shards that match, or no training images left.
@@ -225,13 +237,17 @@ def open_split(config: StreamConfig, name: SplitName, *, seed: int = 0) -> Split
         grey_range=manifest.grey_range,
         max_side=manifest.max_side,
     )
+    if name != "train":
+        most = config.val_images if name == "val" else config.test_images
+        return _drawn(split, most, seed)
     needs_labels = (
         config.labels_per_class is not None
+        or config.train_images is not None
         or config.unlabelled == "drop"
         or config.class_balance > 0
         or config.labelled_fraction > 0
     )
-    return _chosen(split, config, seed) if name == "train" and needs_labels else split
+    return _chosen(split, config, seed) if needs_labels else split
 
 
 def check_same_classes(split: Split, other: Split) -> None:
@@ -291,12 +307,15 @@ def _how_to_pack(manifest: Manifest, name: SplitName) -> str:
 
 def _chosen(split: Split, config: StreamConfig, seed: int) -> Split:
     labels = labels_of(split)
+    shown = np.arange(len(labels))
+    if config.train_images is not None:
+        shown = _image_subset(labels, config.train_images, seed)
     label_mask = np.ones(len(labels), dtype=bool)
     if config.labels_per_class is not None:
-        label_mask = _label_subset(labels, config.labels_per_class, seed)
-    shown = np.arange(len(labels))
+        label_mask[:] = False
+        label_mask[shown] = _label_subset(labels[shown], config.labels_per_class, seed)
     if config.unlabelled == "drop":
-        shown = np.flatnonzero(label_mask & (labels != UNLABELLED))
+        shown = shown[(label_mask & (labels != UNLABELLED))[shown]]
     if config.class_balance:
         shown = _balanced(shown, labels, config.class_balance, seed)
     if not len(shown):
@@ -304,6 +323,8 @@ def _chosen(split: Split, config: StreamConfig, seed: int) -> Split:
             f"{split.url}: no training images are left, since all are unlabelled; set unlabelled=keep, or give labels"
         )
     choice = f"{split.fingerprint}?labels={config.labels_per_class},{config.unlabelled},{config.class_balance},{seed}"
+    if config.train_images is not None:
+        choice += f",images={config.train_images}"
     if config.labelled_fraction:
         choice += f",labelled={config.labelled_fraction}"
     shows_all = len(shown) == len(labels) and not config.class_balance
@@ -346,6 +367,28 @@ def load_index(split: Split, shard: int, read: Callable[[str], bytes] = read_obj
             f"in {expected.num_bytes}; index or pack the shards again"
         )
     return index
+
+
+def _drawn(split: Split, most: int | None, seed: int) -> Split:
+    """Return a split with at most so many images; None: all."""
+    if most is None or split.num_positions <= most:
+        return split
+    chosen = _image_subset(labels_of(split), most, seed)
+    return replace(split, fingerprint=f"{split.fingerprint}?images={most},{seed}", chosen=chosen)
+
+
+def _image_subset(labels: np.ndarray, num: int, seed: int) -> np.ndarray:
+    """Return `num` positions in ascending order, or all: the same share of every class, and of unlabelled images.
+
+    The images of each class are numbered at random, from 0. Those with the smallest (number + 0.5) / size of the class
+    are used, so that the positions of a smaller `num` are among those of a larger one.
+    """
+    order = generator(seed, len(labels)).permutation(len(labels))
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    _, inverse, counts = np.unique(labels[by_class], return_inverse=True, return_counts=True)
+    numbers = np.arange(len(labels)) - (np.cumsum(counts) - counts)[inverse]
+    ranked = by_class[np.argsort((numbers + 0.5) / counts[inverse], kind="stable")]
+    return np.sort(ranked[:num])
 
 
 def _label_subset(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:

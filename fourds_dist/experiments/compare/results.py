@@ -145,7 +145,7 @@ def read_results(plan: ComparisonPlan) -> Results:
         if source is not None and source.run_url not in sources:
             is_there = RunFolder(source.run_url).exists(RunFile.CONFIG)
             events = Run(source.run_url).events if is_there else []
-            sources[source.run_url] = _device_seconds(events, source, ["source"])
+            sources[source.run_url] = device_seconds(events, source, ["source"])
         cells[cell] = _result(settings, sources[source.run_url] if source else 0.0)
     return Results(plan, cells, stopped)
 
@@ -163,7 +163,7 @@ def _result(settings: Settings, source_s: float) -> Result:
     return Result(
         accuracy=student.target.value,
         validation_accuracy=summary.validation_accuracy,
-        train_s=_device_seconds(run.events, settings, [stage for stage in STAGES if stage != "source"]),
+        train_s=device_seconds(run.events, settings, [stage for stage in STAGES if stage != "source"]),
         source_s=source_s,
         images_per_s=summary.train_images_per_s,
         peak_memory_bytes=max(filter(None, peaks), default=None),
@@ -175,7 +175,7 @@ def _result(settings: Settings, source_s: float) -> Result:
     )
 
 
-def _device_seconds(events: Iterable[Event], settings: Settings, stages: Iterable[StageName]) -> float:
+def device_seconds(events: Iterable[Event], settings: Settings, stages: Iterable[StageName]) -> float:
     """Seconds of training in some stages times workers, from measurements between logging steps.
 
     A step that was repeated after a kill counts once.

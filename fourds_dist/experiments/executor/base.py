@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -100,18 +101,25 @@ class Executor(Protocol):
         ...
 
 
-def execute(settings: Settings, after_epoch: AfterEpoch | None = None, *, is_quiet: bool = False) -> Outcome:
+def execute(
+    settings: Settings,
+    after_epoch: AfterEpoch | None = None,
+    *,
+    until_s: float | None = None,
+    is_quiet: bool = False,
+) -> Outcome:
     """Execute a run in this process.
 
     Args:
         after_epoch: called at the end of each epoch; the run stops soon after it has returned a reason.
+        until_s: time in seconds since 1970 at which the run stops; None: at its end.
         is_quiet: do not show progress.
     """
     try:
         run(
             settings,
             wait_s=LEASE_WAIT_S,
-            observer=_observer(settings.run_url, after_epoch, is_quiet=is_quiet),
+            observer=_observer(settings.run_url, after_epoch, until_s, is_quiet=is_quiet),
         )
     except Stopped as stopped:
         is_early = stopped.reason.kind == StopKind.EARLY_STOPPING
@@ -126,13 +134,18 @@ def failure_text(error: Exception) -> str:
     return format_error(error).removeprefix("error: ")
 
 
-def _observer(url: str, after_epoch: AfterEpoch | None, *, is_quiet: bool) -> RunObserver:
-    if after_epoch is None:
-        return RunObserver(is_quiet=is_quiet)
+def _observer(
+    url: str, after_epoch: AfterEpoch | None, until_s: float | None = None, *, is_quiet: bool
+) -> RunObserver:
     reasons: list[StopReason] = []
 
     def sink(event: Event) -> None:
-        if isinstance(event, EpochEnded) and (reason := after_epoch(url, event)):
+        if after_epoch is not None and isinstance(event, EpochEnded) and (reason := after_epoch(url, event)):
             reasons.append(reason)
 
-    return RunObserver(sink, lambda: reasons[0] if reasons else None, is_quiet=is_quiet)
+    def stop_reason() -> StopReason | None:
+        if until_s is not None and time.time() > until_s:
+            return StopReason(StopKind.BUDGET_TIME)
+        return reasons[0] if reasons else None
+
+    return RunObserver(sink, stop_reason, is_quiet=is_quiet)

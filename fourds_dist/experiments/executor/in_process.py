@@ -10,13 +10,16 @@ class InProcess:
 
     Args:
         after_epoch: called at the end of each epoch of each run.
+        until_s: time in seconds since 1970 at which runs stop; None: at their end.
         is_quiet: do not show the progress of runs.
     """
 
     capacity = 1
 
-    def __init__(self, after_epoch: AfterEpoch | None = None, *, is_quiet: bool = False) -> None:
-        self._after_epoch, self._is_quiet = after_epoch, is_quiet
+    def __init__(
+        self, after_epoch: AfterEpoch | None = None, *, until_s: float | None = None, is_quiet: bool = False
+    ) -> None:
+        self._after_epoch, self._until_s, self._is_quiet = after_epoch, until_s, is_quiet
         self._ended: list[TaskResult] = []
 
     def start(self, task: RunTask) -> None:
@@ -25,7 +28,7 @@ class InProcess:
         Raises:
             KeyboardInterrupt: Ctrl-C or SIGTERM stopped the run.
         """
-        outcome = execute(task.settings, self._after_epoch, is_quiet=self._is_quiet)
+        outcome = execute(task.settings, self._after_epoch, until_s=self._until_s, is_quiet=self._is_quiet)
         if outcome.is_interrupted:
             raise KeyboardInterrupt
         self._ended.append(TaskResult(task, outcome))

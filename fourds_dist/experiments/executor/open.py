@@ -30,6 +30,7 @@ def open_executor(
     parallel: int | None,
     after_epoch: AfterEpoch | None = None,
     *,
+    until_s: float | None = None,
     is_quiet: bool = False,
 ) -> Iterator[Executor]:
     """Open an executor for the duration of the context; after Ctrl-C and SIGTERM its runs leave checkpoints.
@@ -38,13 +39,14 @@ def open_executor(
         settings: a run whose section `launch` gives the resources of every run.
         parallel: runs at once; None: as many as there is room for.
         after_epoch: called at the end of each epoch of each run; has to be picklable for `ray`.
+        until_s: time in seconds since 1970 at which runs in this process stop, as only this process could end them.
         is_quiet: runs in this process do not show their progress.
     """
     with ExitStack() as closing_later:
         executor: Executor
         match through:
             case "here":
-                executor = InProcess(after_epoch, is_quiet=is_quiet)
+                executor = InProcess(after_epoch, until_s=until_s, is_quiet=is_quiet)
             case "processes":
                 from fourds_dist.experiments.executor.process_pool import ProcessPool
 

@@ -67,6 +67,50 @@ def test_labels_of_each_class_are_drawn(folder: str) -> None:
     assert len({split.fingerprint for split in (*drawn, opened(folder))}) == 3
 
 
+def test_some_training_images_with_the_same_share_of_every_class(folder: str) -> None:
+    half = opened(folder, train_images=12)
+    labels = used_labels(half)
+    assert [labels.count(c) for c in (0, 1, 2, -1)] == [6, 3, 1, 2]
+    assert half.num_samples == 12
+    assert half.fingerprint not in (opened(folder).fingerprint, opened(folder, train_images=11).fingerprint)
+    positions = [set(opened(folder, 3, train_images=num).positions(np.arange(num))) for num in range(1, 25)]
+    assert all(small < large for small, large in pairwise(positions))
+    assert opened(folder, train_images=24).chosen is None
+    assert opened(folder, train_images=1000).num_samples == 24
+    assert set(opened(folder, 4, train_images=12).positions(np.arange(12))) != positions[11]
+
+
+def test_labels_are_drawn_among_the_images_that_are_used(folder: str) -> None:
+    few = opened(folder, train_images=12, labels_per_class=2)
+    labels = used_labels(few)
+    assert [labels.count(c) for c in (0, 1, 2, -1)] == [2, 2, 1, 7]
+    assert used_labels(opened(folder, train_images=12, labels_per_class=2, unlabelled="drop")) == [
+        0,
+        0,
+        1,
+        1,
+        2,
+    ]
+    whole = [opened(folder, labels_per_class=2, **choice).label_mask for choice in ({}, {"train_images": 24})]
+    assert whole[0] is not None
+    assert whole[1] is not None
+    assert whole[0].tolist() == whole[1].tolist()
+
+
+def test_evaluation_uses_at_most_some_images(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "set", [24], labels=LABELS)
+    val = open_split(StreamConfig(url=folder, val_images=12), "val")
+    labels = [LABELS[n] for n in val.positions(np.arange(val.num_samples))]
+    assert [labels.count(c) for c in (0, 1, 2, -1)] == [6, 3, 1, 2]
+    assert val.fingerprint != open_split(StreamConfig(url=folder), "val").fingerprint
+    all_of_them = open_split(StreamConfig(url=folder, val_images=24), "val")
+    assert (all_of_them.chosen, all_of_them.num_samples) == (None, 24)
+    sizes = [
+        open_split(StreamConfig(url=folder, test_images=5), name).num_samples for name in ("val", "test")
+    ]
+    assert sizes == [24, 5]
+
+
 def test_images_whose_labels_are_not_used_can_be_dropped(folder: str) -> None:
     labels = used_labels(opened(folder, labels_per_class=3, unlabelled="drop"))
     assert sorted(labels) == [0, 0, 0, 1, 1, 1, 2, 2]

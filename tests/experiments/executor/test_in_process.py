@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,15 @@ def test_ctrl_c_during_a_run_ends_the_command_with_a_checkpoint_of_the_run(
         executor.start(RunTask("x", settings))
     assert any(Path(settings.run_url, "source").iterdir())
     assert "epoch 1" not in capsys.readouterr().out
+
+
+def test_a_run_stops_at_the_end_of_its_time(tmp_path: Path) -> None:
+    settings = short_run(tmp_path)
+    executor = InProcess(until_s=time.time(), is_quiet=True)
+    executor.start(RunTask("x", settings))
+    result = executor.wait()
+    assert result is not None
+    assert result.outcome.stopped == StopReason(StopKind.BUDGET_TIME)
+    assert result.outcome.failure is not None
+    assert result.outcome.failure.startswith("stopped by the end of --budget at step 1")
+    assert not result.task.is_done
