@@ -5,10 +5,13 @@ import io
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+import torchvision
 from PIL import Image
 
 from fourds_dist.data.decode import decode as module
-from fourds_dist.data.decode.decode import decode, decoded_whole
+from fourds_dist.data.decode.crop_box import crop_box
+from fourds_dist.data.decode.decode import decode, decoded_whole, encoded_tensor
 
 
 def picture(width=96, height=64) -> Image.Image:
@@ -116,6 +119,26 @@ def test_pixels_of_the_wanted_size_are_left_as_they_are():
     assert (whole(data) == noise).all()
     corner = decode(data, resize_px=32, crop_px=24, place=(1.0, 0.0)).permute(1, 2, 0).numpy()
     assert (corner == noise[8:, :24]).all()
+
+
+@pytest.mark.parametrize("px", [48, 64, 96])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_crop_is_written_into_memory_of_the_caller(px, orientation):
+    """The memory of a batch's row and planes by colour hold what torchvision's and PyTorch's own functions return."""
+    noise = np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8)
+    image = Image.fromarray(noise).resize((96, 64), Image.Resampling.BICUBIC)
+    data = encoded(image, "JPEG", quality=93, exif=exif(orientation))
+    read = torchvision.io.decode_jpeg(encoded_tensor(data), mode="RGB", apply_exif_orientation=True)
+    top, left, tall, wide = crop_box(*read.shape[1:], resize_px=px, crop_px=px - 8, place=(0.3, 0.6))
+    crop_1CHW = read[None, :, top : top + tall, left : left + wide].contiguous(
+        memory_format=torch.channels_last
+    )
+    expected = F.interpolate(crop_1CHW, (px - 8, px - 8), mode="bilinear", antialias=True)[0]
+    row = torch.zeros(2, px - 8, px - 8, 3, dtype=torch.uint8)[1].permute(2, 0, 1)
+    for out in (row, torch.zeros(3, px - 8, px - 8, dtype=torch.uint8)):
+        assert decode(data, resize_px=px, crop_px=px - 8, place=(0.3, 0.6), out=out) is out
+        assert torch.equal(out, expected)
+    assert torch.equal(decode(data, resize_px=px, crop_px=px - 8, place=(0.3, 0.6)), expected)
 
 
 def test_large_jpegs_are_decoded_at_a_fraction_of_their_size():
