@@ -50,6 +50,8 @@ class ReportPage:
     facts: Sequence[tuple[str, str]]
     """(name, value) under the title."""
     sections: Sequence[ReportSection]
+    command: str = "python -m fourds_dist.report"
+    """Writes the page again."""
 
     def html(self) -> str:
         """Render the HTML file."""

@@ -9,14 +9,15 @@ from typing import Any
 
 from fourds_dist.config.loading import Draft, to_yaml
 from fourds_dist.config.trees import flatten
-from fourds_dist.experiments.advise.advisor import PAIRED, Advisor, Effect, Trained, span
+from fourds_dist.experiments.advise.advisor import PAIRED, Advisor
 from fourds_dist.experiments.advise.candidates import Candidate
+from fourds_dist.experiments.advise.clock import span
 from fourds_dist.experiments.advise.domains import DomainCounts, DomainGap
+from fourds_dist.experiments.advise.findings import Effect, Trained
 from fourds_dist.experiments.advise.forecast import CONFIDENCE, forecast
 from fourds_dist.experiments.advise.plan import AdvisePlan
 from fourds_dist.experiments.advise.race import Belief
 from fourds_dist.runs.estimate import Estimate
-from fourds_dist.stages.settings import Settings
 
 CLEAR = 1.0
 """Standard errors of a difference above which other settings replace the method's own."""
@@ -156,14 +157,13 @@ def advice_of(advisor: Advisor, device: str) -> Advice:
         ahead = 0.5 * (
             1 + math.erf((first.points - second.points) / math.hypot(first.sd, second.sd) / math.sqrt(2))
         )
-    full = plan.full(best).build(Settings)
     is_estimated = plan.target.val_labels == 0
     return Advice(
         best.name,
         "as they are" if settings is best else settings.name.partition(", ")[2],
         forecast([each.seen for each in own]),
         is_estimated,
-        1 / max(1, _num_classes(full)),
+        1 / plan.target.classes,
         ranking,
         tuple((candidate.name.partition(", ")[2], points, sd) for _, points, sd, candidate in tried),
         ahead,
@@ -234,11 +234,3 @@ def time_text(hours: float) -> str:
     if hours < 1 / 60:
         return f"{3600 * hours:.0f} seconds"
     return f"{60 * hours:.0f} minutes" if hours < 2 else f"{hours:.1f} hours"
-
-
-def _num_classes(run: Settings) -> int:
-    from fourds_dist.data.format.manifest import read_manifest
-    from fourds_dist.io.url import split_pattern
-
-    assert run.target.url is not None
-    return len(read_manifest(split_pattern(run.target.url)[0]).classes)

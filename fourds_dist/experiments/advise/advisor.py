@@ -10,15 +10,15 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from fourds_dist.config.stage_names import StageName
 from fourds_dist.experiments.advise.candidates import Candidate, Regime, variants
-from fourds_dist.experiments.advise.clock import BudgetClock
+from fourds_dist.experiments.advise.clock import BudgetClock, span
 from fourds_dist.experiments.advise.costs import Costs
-from fourds_dist.experiments.advise.domains import DomainGap, measure_gap
-from fourds_dist.experiments.advise.lengths import FullLength, Length
+from fourds_dist.experiments.advise.domains import measure_gap
+from fourds_dist.experiments.advise.findings import Effect, Findings, Trained
+from fourds_dist.experiments.advise.lengths import Length
 from fourds_dist.experiments.advise.plan import LENGTHS, AdvisePlan
 from fourds_dist.experiments.advise.race import (
     Belief,
@@ -61,46 +61,6 @@ PAIRED = 0.5
 
 class BudgetOverError(Exception):
     """The time for trainings is over."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A finished run of a candidate."""
-
-    candidate: Candidate
-    length: Length
-    seen: Observation
-    url: str
-
-
-@dataclass(frozen=True)
-class Effect:
-    """What a change does to the accuracy, in points, by leaving something out.
-
-    Args:
-        what: the change, as in "half of the labels".
-    """
-
-    what: str
-    points: float
-    sd: float
-
-
-@dataclass
-class Findings:
-    """What the runs have shown so far."""
-
-    gap: DomainGap | None = None
-    source: Length | None = None
-    trained: list[Trained] = field(default_factory=list)
-    effects: list[Effect] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
-    """Parts that the budget had no time for."""
-
-    def of(self, name: str) -> list[Trained]:
-        """Return the runs of a candidate, the shortest first."""
-        return sorted((t for t in self.trained if t.candidate.name == name), key=lambda t: t.length.shown)
 
 
 class Advisor:
@@ -175,8 +135,8 @@ class Advisor:
     def _trial_settings(self) -> Settings:
         """Return a run of a few steps in each stage, of the first method."""
         plan = self.plan
-        source = plan.source_length and _steps(plan.source_length, TRIAL_STEPS)
-        return plan.short(plan.candidates[0], _steps(plan.distill_length, TRIAL_STEPS), source, name="trial")
+        source = plan.source_length and plan.source_length.steps(TRIAL_STEPS)
+        return plan.short(plan.candidates[0], plan.distill_length.steps(TRIAL_STEPS), source, name="trial")
 
     def _trial(self) -> None:
         """Measure the cost of the stages; refuse a budget that is too small."""
@@ -227,7 +187,7 @@ class Advisor:
 
         self.findings.source = full.shortened(self._kept("source", longest))
         task = self._source_task(self.findings.source)
-        self._do([task], f"teacher on the source: {_amount(self.findings.source)}")
+        self._do([task], f"teacher on the source: {self.findings.source}")
         if failure := self.findings.failures.get(task.title):
             raise ValueError(failure)
         self.costs.learn(method, Run(task.url).events, task.settings)
@@ -237,9 +197,9 @@ class Advisor:
     def _source_task(self, length: Length) -> RunTask:
         plan = self.plan
         settings = plan.short(
-            plan.candidates[0], _steps(plan.distill_length, TRIAL_STEPS), length, name="source"
+            plan.candidates[0], plan.distill_length.steps(TRIAL_STEPS), length, name="source"
         )
-        return RunTask(f"teacher, {_amount(length)}", source_run(settings, join(plan.url, "runs")))
+        return RunTask(f"teacher, {length}", source_run(settings, join(plan.url, "runs")))
 
     def _look(self, run: Settings) -> None:
         """Compare the domains, and refuse a teacher that is no better than chance on the source."""
@@ -247,7 +207,7 @@ class Advisor:
         gap = self.findings.gap = measure_gap(run)
         if gap.on_source is None:
             return
-        chance = 1 / len(_classes(run))
+        chance = 1 / self.plan.target.classes
         error = math.sqrt(chance * (1 - chance) / max(1, gap.num_source))
         if gap.on_source <= chance + 2 * error:
             url = run.teacher.checkpoint
@@ -377,12 +337,10 @@ class Advisor:
     ) -> None:
         """Train candidates at one length, and read what they reach."""
         tasks = {
-            each.name: RunTask(
-                f"{each.title}, {_amount(length)}", self._settings_of(each, length, teacher_url)
-            )
+            each.name: RunTask(f"{each.title}, {length}", self._settings_of(each, length, teacher_url))
             for each in candidates
         }
-        self._do(list(tasks.values()), f"{title}: {_amount(length)}")
+        self._do(list(tasks.values()), f"{title}: {length}")
         for each in candidates:
             task = tasks[each.name]
             if (
@@ -466,31 +424,3 @@ class Advisor:
             self._lengths[key] = choose()
             self._folder.write_json(LENGTHS, self._lengths)
         return self._lengths[key]
-
-
-def span(seconds: float) -> str:
-    """Return a time as --budget takes it.
-
-    >>> span(45), span(600), span(5400)
-    ('45s', '10m', '1.5h')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f}s"
-    return f"{math.ceil(seconds / 60):.0f}m" if seconds < 5400 else f"{seconds / 3600:.3g}h"
-
-
-def _steps(full: FullLength, num: int) -> Length:
-    """Return a training of one epoch of so many steps."""
-    images = min(full.images, num * full.batch)
-    return Length(1, images, images / full.shown)
-
-
-def _amount(length: Length) -> str:
-    return f"{length.epochs} epoch{'s' if length.epochs > 1 else ''} of {length.images} images"
-
-
-def _classes(run: Settings) -> tuple[str, ...]:
-    from fourds_dist.data import open_split
-
-    domain = run.target if run.source.url is None else run.source
-    return open_split(domain, "val", seed=run.run.seed).classes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -62,3 +63,14 @@ class BudgetClock:
             ended.set()
             thread.join()
             self.write()
+
+
+def span(seconds: float) -> str:
+    """Return a time as --budget takes it.
+
+    >>> span(45), span(600), span(5400)
+    ('45s', '10m', '1.5h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f}s"
+    return f"{math.ceil(seconds / 60):.0f}m" if seconds < 5400 else f"{seconds / 3600:.3g}h"

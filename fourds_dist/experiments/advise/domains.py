@@ -45,6 +45,7 @@ class DomainCounts:
         smallest, largest: labelled training images of the smallest and the largest class.
     """
 
+    classes: int
     train: int
     val: int
     test: int
@@ -117,6 +118,7 @@ def count(domain: StreamConfig, seed: int) -> DomainCounts:
     test = manifest.num_samples("test")
     val_labels = min(sum(manifest.class_counts.get("val", ())), val.num_samples)
     return DomainCounts(
+        len(manifest.classes),
         train.num_samples,
         val.num_samples,
         test if domain.test_images is None else min(test, domain.test_images),

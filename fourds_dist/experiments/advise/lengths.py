@@ -29,6 +29,9 @@ class Length:
         """Images shown in all epochs."""
         return self.epochs * self.images
 
+    def __str__(self) -> str:
+        return f"{self.epochs} epoch{'s' if self.epochs > 1 else ''} of {self.images} images"
+
 
 @dataclass(frozen=True)
 class FullLength:
@@ -66,3 +69,8 @@ class FullLength:
         epochs = min(self.epochs, max(LEAST_EPOCHS, round(fraction * self.epochs)))
         images = min(self.images, max(self.batch, round(fraction * self.shown / epochs)))
         return Length(epochs, images, epochs * images / self.shown)
+
+    def steps(self, num: int) -> Length:
+        """Return a training of one epoch of so many steps, or of all images."""
+        images = min(self.images, num * self.batch)
+        return Length(1, images, images / self.shown)

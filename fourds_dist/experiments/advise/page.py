@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from fourds_dist.experiments.advise.advice import Advice, time_text
-from fourds_dist.experiments.advise.advisor import span
+from fourds_dist.experiments.advise.clock import span
 from fourds_dist.experiments.advise.domains import DomainCounts
 from fourds_dist.io.tables import print_table
 from fourds_dist.io.terminal import words
@@ -41,7 +41,8 @@ def page(advice: Advice, title: str, advised: str, command: str) -> ReportPage:
         _helps(advice),
         _missing(advice),
     ]
-    return ReportPage(title, " ".join(advice.sentences()), facts, [each for each in sections if each])
+    present = [each for each in sections if each]
+    return ReportPage(title, " ".join(advice.sentences()), facts, present, "python -m fourds_dist.advise")
 
 
 def _recommended(advice: Advice, advised: str, command: str) -> ReportSection:

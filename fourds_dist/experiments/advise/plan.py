@@ -231,6 +231,8 @@ def check_plan(plan: AdvisePlan) -> None:
     for name, counts in (("source", source), ("target", target)):
         if counts is None:
             continue
+        if counts.classes < 2:
+            raise ValueError(f"{name}: one class; a classifier needs at least two")
         numbers = (("training", counts.train, LEAST_TRAIN), ("validation", counts.val, LEAST_VAL))
         for what, num, least in numbers:
             if num < least:

@@ -89,7 +89,8 @@ def _page(plan: SweepPlan, trial_store: TrialStore, shares: dict[str, float]) ->
     ]
     if failures := _failures(trial_store):
         sections.append(ReportSection("failures", "What failed", tables=[failures]))
-    return ReportPage(config.name, verdict + ".", facts, sections)
+    again = f"python -m fourds_dist.tune --resume {plan.url}"
+    return ReportPage(config.name, verdict + ".", facts, sections, again)
 
 
 def _on_importance(shares: dict[str, float]) -> list[str]:

@@ -171,6 +171,12 @@ def test_a_teacher_that_is_no_better_than_chance(tmp_path: Path) -> None:
         answer(tmp_path, noise, methods=TWO, source_stage__optim__lr=1e-9)
 
 
+def test_one_class_is_refused(tmp_path: Path) -> None:
+    one = {name: write_dataset(tmp_path / name, [60], labels=[0] * 60, classes=("a",)) for name in ("a", "b")}
+    with pytest.raises(ValueError, match="one class; a classifier needs at least two"):
+        answer(tmp_path, one)
+
+
 @pytest.mark.parametrize(
     ("labels", "num", "message"),
     [
