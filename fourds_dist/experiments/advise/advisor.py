@@ -298,24 +298,26 @@ class Advisor:
             fewer = Length(2 * length.epochs, length.images // 2, length.fraction)
             asked.append(("half of the images", fewer, {}))
         for what, with_length, changes in asked:
-            if not self._has_room(best, length):
-                self.findings.left_out.append(what)
-                continue
             settings = self._settings_of(best, with_length, teacher_url, changes, tag=what)
-            self._measure_effect(what, base, settings)
+            if RunTask("", settings).is_done or self._has_room(best, length):
+                self._measure_effect(what, base, settings)
+            else:
+                self.findings.left_out.append(what)
         if teacher_url is None or self.findings.source is None:
             return
         what, shorter = "half of the teacher's training", plan.source_length
         assert shorter is not None
         source = shorter.shortened(self.findings.source.fraction / 2)
-        seconds = self.costs.seconds(best.name, {"source": source})
-        if source.shown >= self.findings.source.shown or not self._has_room(best, length, seconds):
-            self.findings.left_out.append(what)
-            return
         task = self._source_task(source)
-        self._do([task], "teacher with half of its training")
-        if task.title not in self.findings.failures:
-            self._measure_effect(what, base, self._settings_of(best, length, task.url, tag=what))
+        settings = self._settings_of(best, length, task.url, tag=what)
+        seconds = self.costs.seconds(best.name, {"source": source})
+        is_shorter = source.shown < self.findings.source.shown
+        if RunTask("", settings).is_done or (is_shorter and self._has_room(best, length, seconds)):
+            self._do([task], "teacher with half of its training")
+            if task.title not in self.findings.failures:
+                self._measure_effect(what, base, settings)
+        else:
+            self.findings.left_out.append(what)
 
     def _has_room(self, candidate: Candidate, length: Length, more_s: float = 0.0) -> bool:
         return (
