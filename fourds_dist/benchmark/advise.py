@@ -103,6 +103,7 @@ def run(options: argparse.Namespace) -> None:
     config, base = read_experiment(options.comparison, options.overrides, CompareConfig)
     base = with_absolute_base_paths(base, Path.cwd(), "the comparison")
     found: list[Case] = []
+    refused = 0
     for regime, changes in config.regimes.items():
         for source, target in config.all_pairs:
             pair = f"{source} -> {target}"
@@ -128,10 +129,23 @@ def run(options: argparse.Namespace) -> None:
             if options.no_priors:
                 asked = _without_priors(asked)
             say(f"{pair}, {regime}: {asked.config.budget_s:.0f} s")
-            found.append(_case(pair, regime, truth, full_s, advise(asked, Console(quiet=True))))
+            try:
+                advice = advise(asked, Console(quiet=True))
+            except ValueError as error:
+                say(f"{pair}, {regime}: no advice: {error}")
+                refused += 1
+                continue
+            found.append(_case(pair, regime, truth, full_s, advice))
             say(_row(found[-1]))
     if not found:
-        raise ValueError(f"{plan.url} has no case whose cells are all done; run the comparison first")
+        why = (
+            "none of its cases has advice"
+            if refused
+            else "it has no case whose cells are all done; run the comparison"
+        )
+        raise ValueError(f"{plan.url}: {why}")
+    if refused:
+        print(f"{refused} cases had no advice.")
     print(markdown(found))
     if options.json:
         options.json.write_text(json.dumps([asdict(each) for each in found], indent=2) + "\n")

@@ -53,7 +53,7 @@ def test_advice_on_the_pairs_of_a_comparison(
     }
     file.write_text(to_yaml(tree))
     runs = f"run.dir={tmp_path}/runs"
-    with pytest.raises(ValueError, match="has no case whose cells are all done; run the comparison first"):
+    with pytest.raises(ValueError, match="it has no case whose cells are all done; run the comparison"):
         run(options(str(file), runs))
     assert compare([str(file), runs]) == 0
     run(options(str(file), runs, "--share", "0.5", "--json", str(tmp_path / "cases.json")))

@@ -23,6 +23,10 @@ CLEAR = 1.0
 """Standard errors of a difference above which other settings replace the method's own."""
 
 
+CLEAR_LOSS = 1.5
+"""Standard errors above which a loss by leaving something out is named."""
+
+
 @dataclass(frozen=True)
 class Ranking:
     """A method of the race.
@@ -113,7 +117,7 @@ class Advice:
     def help_sentence(self) -> str:
         """Return what would help more, in one sentence."""
         losses = sorted(self.effects, key=lambda effect: effect.points)
-        clear = [effect for effect in losses if effect.points < -effect.sd]
+        clear = [effect for effect in losses if effect.points < -CLEAR_LOSS * effect.sd]
         if not self.effects:
             return "What would help more was not measured: the budget had no time for it."
         if not clear:
