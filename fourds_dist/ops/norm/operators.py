@@ -269,11 +269,12 @@ def _save(ctx, inputs, output) -> None:
 
 def _differentiate(ctx, g: Tensor, _):
     needs_x, _, _, needs_weight, needs_bias, needs_residual = ctx.needs_input_grad[:6]
-    _, _, _, weight, bias, _, _ = ctx.saved_tensors
+    saved = ctx.saved_tensors  # read once: activation checkpointing allows no more
+    weight, bias = saved[3:5]
     is_sum = ctx.activation == "none"  # then the gradient of the residual is g
     grad_x, grad_residual, grad_weight, grad_bias = _norm_act_backward(
         g,
-        *ctx.saved_tensors,
+        *saved,
         ctx.eps,
         ctx.activation,
         ctx.of_batch,
