@@ -75,8 +75,9 @@ def _norm(module: nn.Module, node: fx.Node) -> nn.BatchNorm2d | None:
     ):
         return None
     layer = module.get_submodule(str(node.target))
-    is_known = isinstance(layer, nn.BatchNorm2d) and own_activation(layer) is not None
-    return layer if is_known and not has_hooks(layer) else None
+    if not isinstance(layer, nn.BatchNorm2d) or own_activation(layer) is None or has_hooks(layer):
+        return None
+    return layer
 
 
 def _convolution(module: nn.Module, node: fx.Node) -> nn.Conv2d | None:

@@ -132,8 +132,7 @@ def _replace(norm: nn.BatchNorm2d) -> None:
     if activation is not None and not isinstance(norm, FusedBatchNorm2d):
         kind = type(norm)
         norm.__class__ = FusedBatchNorm2d if kind is nn.BatchNorm2d else _fused_norm(kind)
-        if activation != "none":
-            norm.activation = activation
+        norm.activation = activation  # pyright: ignore[reportArgumentType]
 
 
 @cache
