@@ -29,6 +29,7 @@ from fourds_dist.benchmark.step import NUM_CLASSES, compared, line_of, release
 from fourds_dist.benchmark.step import measure as measure_step
 from fourds_dist.benchmark.timing import Timing, device_name, table, time_call, usable_device
 from fourds_dist.cli.option_types import MOST, output_file, whole
+from fourds_dist.io.error_text import error_line
 from fourds_dist.models.backbones import BackboneConfig, build_backbone
 from fourds_dist.models.norm_folding import with_folded_norms
 from fourds_dist.models.norm_fusion import fuse_norms
@@ -131,6 +132,11 @@ def measure(
         times = {FLOOR: (floors[0], floors[1])}
         for form in forms:
             if (form == "fused" and reason) or (form == "cudnn" and device.type != "cuda"):
+                continue
+            try:
+                layer.both(form, residual=residual)()
+            except RuntimeError as error:  # cuDNN does not support every map
+                print(f"{form} does not run on {size} maps: {error_line(error)}")
                 continue
             forward = time_call(layer.forward(form, residual=residual), device, num_repeats)
             both = time_call(layer.both(form, residual=residual), device, num_repeats)

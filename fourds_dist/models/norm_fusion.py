@@ -147,7 +147,7 @@ def _fused_block(kind: type[nn.Module]) -> type[nn.Module]:
 
 def _fuse(module: nn.Module) -> int:
     """Fuse in a module and all below; return the number of BatchNorms that compute more."""
-    if isinstance(module, nn.BatchNorm2d):
+    if isinstance(module, nn.BatchNorm2d) or not any(isinstance(m, nn.BatchNorm2d) for m in module.modules()):
         return 0
     if WithFusedNorms in type(module).__bases__:  # of an earlier call; hooks may have come since
         module.__class__ = type(module).__bases__[1]

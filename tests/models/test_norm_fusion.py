@@ -16,6 +16,7 @@ from fourds_dist.models.norm_fusion import FusedBatchNorm2d, FusedNorms, WithFus
 from fourds_dist.ops import use_backend
 
 NETWORKS = {  # BatchNorms, and those followed by an activation or a sum
+    "resnet10": (12, 9),
     "resnet18": (20, 17),
     "resnet50": (53, 49),
     "resnext50_32x4d": (53, 49),
@@ -29,7 +30,7 @@ NETWORKS = {  # BatchNorms, and those followed by an activation or a sum
     "timm/efficientnet_b0": (49, 42),
     "timm/regnety_002": (44, 40),
 }
-QUICK = ("resnet18", "mobilenet_v3_small")
+QUICK = ("resnet10", "mobilenet_v3_small")
 
 
 def build(arch: str, seed: int = 0) -> nn.Module:
@@ -77,7 +78,8 @@ def test_networks_compute_the_same(arch: str) -> None:
     network, found = fused(plain)
     assert found == (NETWORKS[arch][0], *NETWORKS[arch])
     assert list(network.state_dict()) == list(plain.state_dict())
-    x = torch.randn(3, 3, 40, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    side = 72 if arch == "densenet121" else 40  # BatchNorm of few values would enlarge rounding
+    x = torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x = x.to(memory_format=torch.channels_last)
     same(values(network, x), values(plain, x), rtol=1e-7, atol=1e-9)
     plain.load_state_dict(network.state_dict())
@@ -86,7 +88,7 @@ def test_networks_compute_the_same(arch: str) -> None:
 
 def test_pytorchs_functions_give_pytorchs_bits() -> None:
     """As on CPUs, where no kernel serves."""
-    plain = build("resnet18")
+    plain = build("resnet10")
     network, _ = fused(plain)
     x = torch.randn(2, 3, 32, 32)
     same(values(network, x, backend="reference"), values(plain, x), rtol=0, atol=0)

@@ -81,7 +81,7 @@ def merge_statistics(
     places = p[:, None] * C + c[None, :]
     mean = tl.load(means + places, mask=inside, other=0.0)
     square = tl.load(squares + places, mask=inside, other=0.0)
-    total = num_rows.to(tl.float32)
+    total = tl.cast(num_rows, tl.float32)
     total_mean = tl.sum(counts * mean, 0) / total
     deviation = mean - total_mean[None, :]
     total_square = tl.sum(square + counts * deviation * deviation, 0)
@@ -234,7 +234,7 @@ def input_gradient(
     mean_h, mean_hn = shift, shift  # unused unless OF_BATCH
     if OF_BATCH:
         inverse = tl.rsqrt(tl.load(var + c, mask=c < C, other=1.0).to(tl.float32) + eps)
-        total = num_rows.to(tl.float32)
+        total = tl.cast(num_rows, tl.float32)
         mean_h = tl.load(grad_bias + c, mask=c < C, other=0.0) / total
         mean_hn = tl.load(grad_weight + c, mask=c < C, other=0.0) * inverse / total
     offsets = r[:, None] * C + c[None, :]

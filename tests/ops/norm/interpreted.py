@@ -15,12 +15,12 @@ from tests.ops.norm.cases import FEW_MODES, SHAPES, Case
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give several programs several tiles each."""
+    """Give two programs several tiles each."""
     assert fused.is_interpreted()
     for kernel in fused.PLACES:
-        monkeypatch.setitem(fused.PLACES, kernel, 256)
-        monkeypatch.setitem(fused.PROGRAMS_PER_PROCESSOR, kernel, 2)
-    monkeypatch.setattr(fused, "tile_columns", lambda n, inner=fused.tile_columns: min(inner(n), 16))
+        monkeypatch.setitem(fused.PLACES, kernel, 512)
+        monkeypatch.setitem(fused.PROGRAMS_PER_PROCESSOR, kernel, 1)
+    monkeypatch.setattr(fused, "tile_columns", lambda n, inner=fused.tile_columns: min(inner(n), 32))
 
 
 @pytest.mark.parametrize("case", FEW_MODES, ids=str)
@@ -68,13 +68,12 @@ def test_variance_beside_a_large_mean(ratio: float) -> None:
     torch.testing.assert_close(var.double(), exact_var, rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("activation", ["relu", "relu6", "hardswish", "silu"])
-def test_nan_and_infinity_pass_as_in_pytorch(value: float, training: bool, activation: str) -> None:
-    case = Case(activation, training=training, shape=(2, 3, 4, 4))
+def test_nan_and_infinity_pass_as_in_pytorch(training: bool, activation: str) -> None:
+    case = Case(activation, training=training, shape=(2, 5, 4, 4))
     inputs = cases.draw(case)
-    inputs.x[0, 1, 2, 3] = value
+    inputs.x[0, 1:4, 2, 3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
     with np.errstate(all="ignore"):
         got = cases.results(case, inputs, "fused")
     exact = cases.results(case, inputs, "reference", torch.float64)
@@ -82,8 +81,8 @@ def test_nan_and_infinity_pass_as_in_pytorch(value: float, training: bool, activ
         torch.testing.assert_close(
             got[name].double(), exact[name].double(), equal_nan=True, rtol=1e-4, atol=1e-5
         )
-    assert got["gradient of x"][:, [0, 2]].isfinite().all()
-    assert not (training and got["gradient of x"][:, 1].isfinite().any())
+    assert got["gradient of x"][:, [0, 4]].isfinite().all()
+    assert not (training and got["gradient of x"][:, 1:4].isfinite().any())
 
 
 def test_views_and_unaligned_addresses() -> None:

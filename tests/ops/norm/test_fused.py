@@ -84,8 +84,8 @@ def test_more_than_two_to_the_31_elements() -> None:
     assert large.numel() > 2**31
     got = batch_norm_act(large, None, None, training=True, activation="relu", backend="fused")
     expected = batch_norm_act(x, None, None, training=True, activation="relu", backend="fused")
-    assert torch.equal(got[-1:], expected)
-    assert torch.equal(got[:1], expected)
+    for part in (got[:1], got[-1:]):
+        torch.testing.assert_close(part, expected, rtol=2**-7, atol=1e-3)
 
 
 @pytest.mark.parametrize(
