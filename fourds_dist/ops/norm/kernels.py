@@ -5,7 +5,7 @@ num_programs-th tile of ROWS rows of a block of COLS columns, and holds its sums
 its last tile, so that warps exchange nothing between tiles. A second kernel adds the programs' partial results in a
 fixed order: results repeat bit for bit. All arithmetic is float32; `eager.py` defines the symbols.
 
-    kernel             reads                                writes                            tensors of a map
+    kernel             reads                                writes
     statistics         x                                    mean, squares per program
     normalise          x, residual                          y, bits
     sum_gradients      g, x, residual or bits               sums per program, h
