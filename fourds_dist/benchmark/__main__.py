@@ -10,6 +10,7 @@ import sys
 
 BENCHMARKS = {
     "ops": "Fourier operators: released form, half spectrum, fused kernels, and copies of the same bytes",
+    "norm": "BatchNorm with residual sum and activation: PyTorch, cuDNN, compiled, fused kernels, copies, and steps",
     "step": "training steps: images per second and peak memory",
     "profile": "time of a training step by kind of kernel and by kernel",
     "numerics": "bfloat16 against float32: loss curves and accuracies on the quickstart's images",

@@ -141,7 +141,7 @@ HEADING = (
 )
 
 
-def _size(text: str) -> str:
+def map_size(text: str) -> str:
     """Parse the option `--sizes`: channels, height and width of a map."""
     parts = text.split("x")
     if len(parts) != 3 or not all(part.isascii() and part.isdigit() and int(part[:9]) > 0 for part in parts):
@@ -156,7 +156,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", type=output_file, help="also write the rows to this file")
     parser.add_argument("--batch", type=whole(1, MOST), default=128)
-    parser.add_argument("--sizes", type=_size, nargs="+", default=list(SIZES), metavar="CxHxW")
+    parser.add_argument("--sizes", type=map_size, nargs="+", default=list(SIZES), metavar="CxHxW")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=list(DTYPES))
     parser.add_argument("--layouts", nargs="+", default=["nchw"], choices=list(FORMATS))
     parser.add_argument("--operators", nargs="+", default=list(OPERATORS), choices=list(OPERATORS))

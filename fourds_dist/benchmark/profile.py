@@ -18,9 +18,10 @@ from fourds_dist.benchmark.timing import device_name, table, usable_device
 from fourds_dist.cli.option_types import MOST, output_file, whole
 
 KINDS = {
-    "Fourier": r"^(fourier_mix|pooled_phase|phase_distance)(_backward)?$|^transpose$|fourds::|fft",
+    "Fourier": r"^(fourier_mix|pooled_phase|phase_distance)(_backward)?$|^transpose$|fourds::(four|pool|phase)|fft",
     "optimisers": r"fused_?(sgd|adam)|multi_tensor|foreach|optimizer",
-    "BatchNorm": r"batch_?norm|\bbn_(fw|bw)",
+    "BatchNorm": r"batch_?norm|\bbn_(fw|bw)|^(merge_)?(statistics|gradients)$|^(normalise|sum_gradients)$"
+    r"|^input_gradient$|fourds::(batch_statistics|norm_act)",
     "pooling": r"max_?pool|avg_?pool",
     "convolutions": r"conv|xmma|cutlass|gemm|winograd|[wd]grad|fprop|nchw|nhwc|aten::(add)?mm",
     "pointwise, copies": r"elementwise|copy|memcpy|memset|reduce|cat|fill|threshold|add|mul|where|softmax|relu",

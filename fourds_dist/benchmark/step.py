@@ -24,7 +24,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,7 @@ class Form:
     compile: bool = False
     two_streams: bool = False
     memory_saving: bool = True
+    norm: Literal["torch", "fused"] = "torch"
     augment: AugmentConfig = NOT_AUGMENTED
 
 
@@ -69,6 +70,8 @@ FORMS = {
     "ceiling-compiled": Form("no Fourier, bfloat16, compiled", fourier=False, compile=True),
     "fast-compiled": Form("4Ds, bfloat16, compiled", compile=True),
     "fast-two-streams": Form("4Ds, bfloat16, two streams", two_streams=True),
+    "ceiling-fused-norm": Form("no Fourier, bfloat16, fused norm", fourier=False, norm="fused"),
+    "fast-fused-norm": Form("4Ds, bfloat16, fused norm", norm="fused"),
     "fast-no-memory-saving": Form("4Ds, bfloat16, PyTorch's layers", memory_saving=False),
     "trivial-augment": Form("fast, TrivialAugment", augment=AugmentConfig(policy="trivial_augment")),
     "rand-augment": Form("fast, RandAugment", augment=AugmentConfig(policy="rand_augment")),
@@ -163,6 +166,7 @@ def build_step(
         compile=form.compile,
         cuda_graph=None if graph and not form.released else False,
         memory_saving=form.memory_saving,
+        norm=form.norm,
     )
     step = TrainStep(task, World(0, 1, device), config, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     optimizers = TaskOptimizers(task.parameter_groups(), OptimConfig(), num_steps=10**6)
@@ -240,9 +244,11 @@ def release() -> None:
 
 
 def compared(row: StepResult, others: dict[str, StepResult]) -> StepResult:
-    """Return the row with its ratios to rows of the same batch size; compiled rows use the compiled ceiling."""
-    released = others.get("released")
-    ceiling = others.get("ceiling-compiled" if FORMS[row.form].compile else "ceiling")
+    """Return the row with its ratios to rows of the same batch size; the ceiling has the same compilation and norms."""
+    released, form = others.get("released"), FORMS[row.form]
+    ceiling = others.get(
+        "ceiling-compiled" if form.compile else "ceiling-fused-norm" if form.norm == "fused" else "ceiling"
+    )
     figures = asdict(row)
     if released is not None:
         figures["speed_over_released"] = row.images_per_s / released.images_per_s

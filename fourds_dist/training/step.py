@@ -24,6 +24,7 @@ from fourds_dist.method.output import Output
 from fourds_dist.method.task import Task
 from fourds_dist.models.activation_checkpointing import checkpoint_blocks
 from fourds_dist.models.memory_saving import cast_frozen_weights, save_activation_memory
+from fourds_dist.models.norm_fusion import fuse_norms
 from fourds_dist.training.cuda_graph import CaptureError, CudaGraphStep, HangWatch, no_trace, why_not_captured
 from fourds_dist.training.distributed.world import World
 from fourds_dist.training.strategies.base import Strategy
@@ -74,6 +75,12 @@ class StepConfig(ConfigSection):
     """With several workers, `averaged` normalises by each worker's batch and averages the running statistics before
     evaluation and checkpoints; `synchronised` normalises by the global batch (GPUs only)."""
 
+    norm: Annotated[Literal["torch", "fused"], NUMERICS] = "torch"
+    """`fused`: BatchNorm computes the residual sum and the activation after it in the same passes over memory, with
+    equal results up to rounding. On NVIDIA GPUs with channels_last these are Triton kernels, compiled at the first
+    start; elsewhere PyTorch's functions. Excludes compile; no effect on synchronised BatchNorm. `torch`: PyTorch's
+    layers."""
+
     gradient_accumulation_steps: Annotated[int, NUMERICS] = Field(default=1, ge=1, le=65536)
     """Number of sequential parts of each worker's share of the batch, to save memory."""
 
@@ -95,6 +102,10 @@ class StepConfig(ConfigSection):
     def _check(self) -> StepConfig:
         if self.activation_checkpointing and self.compile:
             raise ValueError("compile does not go with activation_checkpointing; switch one of both off")
+        if self.norm == "fused" and self.compile:
+            raise ValueError(
+                "compile fuses BatchNorm itself and does not go with norm=fused; switch one of both off"
+            )
         return self
 
 
@@ -130,12 +141,15 @@ class TrainStep:
         shares: Strategy | ReplicatedWeights = strategy or ReplicatedWeights(world)
         if config.cuda_graph and not (on_gpu and shares.can_capture):
             raise ValueError(NO_CUDA_GRAPH)
+        self._notes: list[str] = []
         if self.autocast:
             cast_frozen_weights(torch.bfloat16, task)
         if on_gpu:
             torch.backends.cudnn.benchmark = config.cudnn_benchmark
             if config.memory_saving:
                 save_activation_memory(task)
+        if config.norm == "fused":
+            self._notes += _fuse_norms(task, config)
         if config.activation_checkpointing and not checkpoint_blocks(task):
             raise ValueError(
                 "step.activation_checkpointing: these networks have no lists of blocks; set "
@@ -143,7 +157,6 @@ class TrainStep:
             )
         self.device = world.device
         self.channels_last = config.channels_last and on_gpu
-        self._notes: list[str] = []
         self._mean, self._std = mean, std
         self._accumulation = config.gradient_accumulation_steps
         self._weight_per_image = _weight_per_image(world, global_batch_size, sums=shares.is_plain)
@@ -338,6 +351,15 @@ def _parts(
         (tuple(map(torch.cat, zip(target, source, strict=True))), len(source[0]))
         for target, source in zip(targets, sources, strict=True)
     ]
+
+
+def _fuse_norms(task: Task, config: StepConfig) -> list[str]:
+    """Fuse the task's BatchNorms, and return lines for the log if there are none to fuse."""
+    if config.batch_norm == "synchronised":
+        return ["step.norm=fused has no effect on synchronised BatchNorm, which runs by PyTorch's layers"]
+    if fuse_norms(task).replaced == 0:
+        return ["step.norm=fused finds no BatchNorm in these networks, which run unchanged"]
+    return []
 
 
 def _weight_per_image(world: World, global_batch_size: int | None, *, sums: bool) -> Callable[[int], float]:
