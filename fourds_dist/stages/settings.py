@@ -23,6 +23,7 @@ from fourds_dist.method import AdaptConfig, MethodConfig
 from fourds_dist.models.weights.networks import StudentConfig, TeacherConfig, student_names
 from fourds_dist.models.weights.published import is_published
 from fourds_dist.runs.accuracy import LABEL_FREE
+from fourds_dist.runs.layout import Network
 from fourds_dist.runs.run_folder import RunConfig
 from fourds_dist.stages.launch_config import LaunchConfig
 from fourds_dist.stages.sinks.tracking_config import TrackingConfig
@@ -130,9 +131,9 @@ class Settings(ConfigSection):
                     f"students: {names[number]} equals {names[nameless.index(student)]} in all keys but the name; "
                     "remove one of the two, or change it"
                 )
-        self.__dict__["student"] = first
+        object.__setattr__(self, "student", first)  # of a frozen section
         if len(self.students) == 1:
-            self.__dict__["students"] = ()
+            object.__setattr__(self, "students", ())
         return self
 
     @model_validator(mode="after")
@@ -191,6 +192,11 @@ class Settings(ConfigSection):
             return {"": self.student}
         return dict(zip(student_names(self.students), self.students, strict=True))
 
+    @property
+    def student_names(self) -> list[str]:
+        """The names of the students, also that of an only one."""
+        return student_names(self.students or (self.student,))
+
     def with_students(self, change: Callable[[str, StudentConfig], StudentConfig]) -> Settings:
         """Return the settings with changed students; `change` receives the name and the section of each."""
         changed = tuple(change(name, student) for name, student in self.named_students.items())
@@ -200,6 +206,15 @@ class Settings(ConfigSection):
     def run_url(self) -> str:
         """Return the path or URL of the run's folder."""
         return join(self.run.dir, self.run.name)
+
+
+def students_from_source(settings: Settings) -> dict[str, StudentConfig]:
+    """Return the students that the source stage trains, by their keys in metrics."""
+    return {
+        Network.STUDENT.of_student(name): student
+        for name, student in settings.named_students.items()
+        if student.start == "source"
+    }
 
 
 S = TypeVar("S", bound=ConfigSection)
