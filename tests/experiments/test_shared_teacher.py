@@ -16,6 +16,7 @@ from fourds_dist.config.section import ConfigSection
 from fourds_dist.config.trees import flatten
 from fourds_dist.experiments.shared_teacher import source_identity, source_run
 from fourds_dist.launch.run import run
+from fourds_dist.models.weights.networks import StudentConfig
 from fourds_dist.stages.settings import Settings
 from tests.experiments.compare.small import CHANGES, write_domains
 
@@ -25,7 +26,7 @@ OTHERS: dict[str, Any] = {
              "retry_timeout_s": 60, "cache_gib": 1, "decoded_cache_mib": 0, "max_bad_fraction": 0.5,
              "max_megapixels": 1.0},
     "teacher": {"stages": ["layer2"]},
-    "student": {"stages": ["layer2"]},
+    "student": {"stages": ["layer2"], "name": "other"},
     "source_stage": {"checkpoint_every_steps": 1,
                      "optim": {"adapter_lr": 0.5, "adapter_eps": 0.1, "adapter_weight_decay": 0.5}},
     "step": {"log_every_steps": 3, "max_nonfinite_steps": 2, "overlap_networks": False},
@@ -61,6 +62,8 @@ def changed(section: Any, key: str, annotation: Any) -> Any:
     options = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else ()
     other = next(o for o in (*options, not now if isinstance(now, bool) else 123) if o != now)
     other = next((value for end, value in ANOTHER.items() if options and end.endswith(f".{key}")), other)
+    if key == "students":
+        other = (StudentConfig(), StudentConfig(arch="resnet10"))
     return section.model_copy(update={name: other})
 
 
