@@ -17,6 +17,7 @@ from fourds_dist.method.task import Task
 from fourds_dist.models.activation_checkpointing import checkpoint_blocks
 from fourds_dist.models.backbones import BackboneConfig, stage_names
 from fourds_dist.models.feature_hooks import inspect_stages, what_is
+from fourds_dist.models.running_statistics import has_batch_norm
 from fourds_dist.models.weights.loading import check_writable, load_weights
 from fourds_dist.models.weights.metadata import NetworkMetadata
 from fourds_dist.models.weights.networks import build
@@ -76,6 +77,11 @@ def check_networks(settings: Settings, num_classes: int, classes: Sequence[str] 
     if settings.teacher.checkpoint is None and settings.source_stage.train != "all":
         side = settings.teacher.network_input(settings.data).image_px
         last_linear(networks["teacher"], num_classes, side, what="teacher")
+    if settings.method.preset == "adabn" and not has_batch_norm(networks["student"]):
+        raise ValueError(
+            f"method.preset=adabn adapts BatchNorm's statistics alone, and the student, {settings.student.arch}, has "
+            "no BatchNorm; use method.preset=4ds or distillation, or a student.arch with BatchNorm"
+        )
     if classes is not None:  # otherwise the networks have random weights here
         for name, network in networks.items():
             _check_values(network, name)

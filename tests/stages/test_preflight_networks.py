@@ -156,6 +156,17 @@ def test_first_weights_that_are_not_finite_are_refused_by_name() -> None:
         check_networks(given, 5, list("abcde"))
 
 
+def test_adabn_of_a_student_without_batch_norm_is_refused() -> None:
+    given = settings(
+        student="vit", student__stages=networks.VIT_STAGES[:2], method__preset="adabn", data__crop_px=16
+    )
+    with pytest.raises(
+        ValueError, match=r"method\.preset=adabn .*the student, tests\.method\.networks:vit, has no"
+    ):
+        check_networks(given, 5)
+    check_networks(settings(method__preset="adabn"), 5)
+
+
 def test_networks_of_another_number_of_classes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "convolutions", lambda num_classes: networks.Convolutions(7))
     with pytest.raises(ValueError, match="teacher: Convolutions has 7 outputs, the data have 5"):
