@@ -128,7 +128,7 @@ def _resnet10(num_classes: int) -> ResNet:
     return ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=num_classes)
 
 
-SMALL_VITS: dict[str, dict[str, int]] = {
+SMALL_VITS: dict[str, dict[str, Any]] = {
     "vit_mini_4": {"patch_size": 4, "num_layers": 6, "num_heads": 3, "hidden_dim": 96, "mlp_dim": 192},
     "vit_nano_4": {"patch_size": 4, "num_layers": 5, "num_heads": 2, "hidden_dim": 64, "mlp_dim": 128},
 }

@@ -16,6 +16,7 @@ from fourds_dist.method import AdaptTeacher, FourDs, SourceClassifiers
 from fourds_dist.method.task import Task
 from fourds_dist.models.activation_checkpointing import checkpoint_blocks
 from fourds_dist.models.backbones import BackboneConfig, stage_names
+from fourds_dist.models.class_names import check_class_names
 from fourds_dist.models.feature_hooks import inspect_stages, what_is
 from fourds_dist.models.running_statistics import has_batch_norm
 from fourds_dist.models.weights.loading import check_writable, load_weights
@@ -77,6 +78,8 @@ def check_networks(settings: Settings, num_classes: int, classes: Sequence[str] 
     if settings.teacher.checkpoint is None and settings.source_stage.train != "all":
         side = settings.teacher.network_input(settings.data).image_px
         last_linear(networks["teacher"], num_classes, side, what="teacher")
+        if settings.source_stage.train == "class_names" and classes is not None:
+            check_class_names(classes)
     if settings.method.preset == "adabn" and not has_batch_norm(networks["student"]):
         raise ValueError(
             f"method.preset=adabn adapts BatchNorm's statistics alone, and the student, {settings.student.arch}, has "

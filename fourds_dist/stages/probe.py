@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -19,6 +20,8 @@ from torch import nn
 from fourds_dist.data import evaluation_batches
 from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.models.backbones import stage_names
+from fourds_dist.models.class_names import check_class_names, check_same_tower, load_image_text_model
+from fourds_dist.runs.accuracy import Accuracy
 from fourds_dist.stages.network_inputs import predictor
 from fourds_dist.stages.runner import StageRunner, fingerprint_of
 from fourds_dist.stages.target_labels import criterion
@@ -28,6 +31,7 @@ from fourds_dist.training.evaluate import PlainImages
 from fourds_dist.training.linear_probe import (
     Features,
     Probe,
+    accuracy_of_layer,
     features,
     fit_last_layer,
     freeze_up_to,
@@ -57,6 +61,43 @@ def probe_teacher(stage: StageRunner, teacher: nn.Module) -> Probe:
         f"accuracy {probe.accuracy.value:.1%} on the source's validation split"
     )
     return probe
+
+
+def name_teacher(stage: StageRunner, teacher: nn.Module) -> Accuracy:
+    """Set the last layer of the teacher from the class names of the source; a collective call.
+
+    Returns:
+        The accuracy on the validation split of the source, whose images also give the mean norm of the embeddings.
+
+    Raises:
+        ValueError: class names that are no words, or a text model that is not that of the teacher's weights.
+    """
+    settings, world, config = stage.settings, stage.world, stage.settings.source_stage
+    classes, side = stage.split(settings.source, "train").classes, stage.inputs["teacher"].image_px
+    check_class_names(classes)
+    assert config.text_model is not None
+    layer = last_linear(teacher, len(classes), side, what="teacher")
+    model = load_image_text_model(config.text_model)
+    check_same_tower(model, teacher, layer, side)
+    teacher.to(world.device)
+    val = _features(stage, teacher, layer, "val")
+    projection_ED = model.projection(layer.in_features).to(world.device)
+    embeddings_KE = model.class_embeddings(classes, config.templates).to(world.device)
+    norm_N = (val.values @ projection_ED.T).norm(dim=1).double()
+    total, num = world.sum(torch.stack([norm_N.sum(), torch.tensor(len(norm_N)).to(norm_N)])).tolist()
+    if not num:
+        raise ValueError("the source's validation split has no labelled images to judge the class names by")
+    with torch.no_grad():
+        layer.weight.copy_(embeddings_KE @ projection_ED * (model.scale * num / total))
+        if layer.bias is not None:
+            layer.bias.zero_()
+    bias_K = torch.zeros(len(classes), device=world.device)
+    accuracy = accuracy_of_layer(val, layer.weight.detach(), bias_K, world)
+    stage.notify(
+        f"last layer of the teacher from {len(classes)} class names in {len(config.templates)} templates by "
+        f"{config.text_model}: accuracy {accuracy.value:.1%} on the source's validation split"
+    )
+    return accuracy
 
 
 def freeze_before_last_stage(stage: StageRunner, teacher: nn.Module) -> list[nn.Module]:

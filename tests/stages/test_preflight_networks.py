@@ -156,6 +156,30 @@ def test_first_weights_that_are_not_finite_are_refused_by_name() -> None:
         check_networks(given, 5, list("abcde"))
 
 
+def test_class_names_that_are_numbers_are_refused_beforehand() -> None:
+    given = settings(
+        source_stage__train="class_names",
+        source_stage__text_model="local-dir:clip",
+        data__grey_range=(0, 255),
+    )
+    with pytest.raises(ValueError, match=r"the class '0' of the source is not a word \(2 of 3"):
+        check_networks(given, 3, ["0", "ant", "17"])
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"train": "class_names"}, "train=class_names needs text_model"),
+        ({"train": "head", "text_model": "hf-hub:a/b"}, "no other value uses text_model"),
+        ({"templates": ("a photo",)}, r"each with \{\} once"),
+        ({"templates": ()}, "at least one text"),
+    ],
+)
+def test_keys_of_class_names_are_checked(keys: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings(**{f"source_stage__{key}": value for key, value in keys.items()})
+
+
 def test_adabn_of_a_student_without_batch_norm_is_refused() -> None:
     given = settings(
         student="vit", student__stages=networks.VIT_STAGES[:2], method__preset="adabn", data__crop_px=16
