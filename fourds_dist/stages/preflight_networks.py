@@ -24,6 +24,7 @@ from fourds_dist.models.weights.metadata import NetworkMetadata
 from fourds_dist.models.weights.networks import build
 from fourds_dist.stages.grey_ranges import grey_ranges_of
 from fourds_dist.stages.network_inputs import conversions, network_inputs
+from fourds_dist.stages.probe import text_model
 from fourds_dist.stages.settings import SECTION, Settings, stage_config
 from fourds_dist.stages.stages import stages_to_run
 from fourds_dist.stages.target_labels import method_of, source_fraction
@@ -78,8 +79,10 @@ def check_networks(settings: Settings, num_classes: int, classes: Sequence[str] 
     if settings.teacher.checkpoint is None and settings.source_stage.train != "all":
         side = settings.teacher.network_input(settings.data).image_px
         last_linear(networks["teacher"], num_classes, side, what="teacher")
-        if settings.source_stage.train == "class_names" and classes is not None:
-            check_class_names(classes)
+        if settings.source_stage.train == "class_names":
+            text_model(settings)
+            if classes is not None:
+                check_class_names(classes)
     if settings.method.preset == "adabn" and not has_batch_norm(networks["student"]):
         raise ValueError(
             f"method.preset=adabn adapts BatchNorm's statistics alone, and the student, {settings.student.arch}, has "

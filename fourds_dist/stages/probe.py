@@ -21,9 +21,12 @@ from fourds_dist.data import evaluation_batches
 from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.models.backbones import stage_names
 from fourds_dist.models.class_names import check_class_names, check_same_tower, load_image_text_model
+from fourds_dist.models.hub import is_repository
+from fourds_dist.models.timm_networks import FOLDER
 from fourds_dist.runs.accuracy import Accuracy
 from fourds_dist.stages.network_inputs import predictor
 from fourds_dist.stages.runner import StageRunner, fingerprint_of
+from fourds_dist.stages.settings import Settings
 from fourds_dist.stages.target_labels import criterion
 from fourds_dist.stages.train_streams import class_weights_of, train_splits
 from fourds_dist.stages.trial_step import call_on_blank_images
@@ -63,6 +66,23 @@ def probe_teacher(stage: StageRunner, teacher: nn.Module) -> Probe:
     return probe
 
 
+def text_model(settings: Settings) -> str:
+    """Return the image-text model whose text tower gives the last layer (source_stage.train=class_names).
+
+    Raises:
+        ValueError: neither source_stage.text_model nor the teacher names a repository or a folder.
+    """
+    given = settings.source_stage.text_model
+    names = (given,) if given is not None else (settings.teacher.start, settings.teacher.arch)
+    for name in names:
+        if is_repository(name) or name.startswith(FOLDER):
+            return name
+    raise ValueError(
+        f"source_stage.train=class_names: {' and '.join(names)} name no image-text model; set source_stage.text_model "
+        "to hf-hub:owner/name or local-dir:PATH, the model of open_clip with the teacher's weights as image tower"
+    )
+
+
 def name_teacher(stage: StageRunner, teacher: nn.Module) -> Accuracy:
     """Set the last layer of the teacher from the class names of the source; a collective call.
 
@@ -75,9 +95,9 @@ def name_teacher(stage: StageRunner, teacher: nn.Module) -> Accuracy:
     settings, world, config = stage.settings, stage.world, stage.settings.source_stage
     classes, side = stage.split(settings.source, "train").classes, stage.inputs["teacher"].image_px
     check_class_names(classes)
-    assert config.text_model is not None
+    name = text_model(settings)
     layer = last_linear(teacher, len(classes), side, what="teacher")
-    model = load_image_text_model(config.text_model)
+    model = load_image_text_model(name)
     check_same_tower(model, teacher, layer, side)
     teacher.to(world.device)
     val = _features(stage, teacher, layer, "val")
@@ -95,7 +115,7 @@ def name_teacher(stage: StageRunner, teacher: nn.Module) -> Accuracy:
     accuracy = accuracy_of_layer(val, layer.weight.detach(), bias_K, world)
     stage.notify(
         f"last layer of the teacher from {len(classes)} class names in {len(config.templates)} templates by "
-        f"{config.text_model}: accuracy {accuracy.value:.1%} on the source's validation split"
+        f"{name}: accuracy {accuracy.value:.1%} on the source's validation split"
     )
     return accuracy
 

@@ -47,19 +47,15 @@ class SourceStageConfig(StageConfig):
 
     text_model: Annotated[str | None, WEIGHTS] = None
     """train=class_names: the image-text model of open_clip that has the teacher's weights as image tower:
-    `hf-hub:owner/name`, or `local-dir:PATH` of a folder with open_clip_config.json and the weights."""
+    `hf-hub:owner/name`, or `local-dir:PATH` of a folder with open_clip_config.json and the weights. null: the
+    repository or folder of teacher.start or teacher.arch."""
 
     templates: Annotated[tuple[str, ...], WEIGHTS] = ("a photo of a {}.",)
     """train=class_names: texts about an image of a class, with {} in the place of its name. The embeddings of all texts
     of a class are averaged."""
 
     @model_validator(mode="after")
-    def _check_class_names(self) -> SourceStageConfig:
-        if (self.train == "class_names") != (self.text_model is not None):
-            raise ValueError(
-                f"train={self.train} with text_model={self.text_model}: train=class_names needs text_model, the "
-                "image-text model of the teacher's weights, and no other value uses text_model"
-            )
+    def _check_templates(self) -> SourceStageConfig:
         wrong = [template for template in self.templates if template.count("{}") != 1]
         if wrong or not self.templates:
             raise ValueError(

@@ -9,6 +9,7 @@ import pytest
 
 from fourds_dist.stages.preflight import check_device
 from fourds_dist.stages.preflight_networks import check_networks, smallest_part
+from fourds_dist.stages.probe import text_model
 from fourds_dist.stages.settings import Settings
 from tests.data.shards import write_dataset
 from tests.method import networks
@@ -169,15 +170,22 @@ def test_class_names_that_are_numbers_are_refused_beforehand() -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"train": "class_names"}, "train=class_names needs text_model"),
-        ({"train": "head", "text_model": "hf-hub:a/b"}, "no other value uses text_model"),
         ({"templates": ("a photo",)}, r"each with \{\} once"),
         ({"templates": ()}, "at least one text"),
     ],
 )
-def test_keys_of_class_names_are_checked(keys: dict, message: str) -> None:
+def test_templates_are_checked(keys: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         settings(**{f"source_stage__{key}": value for key, value in keys.items()})
+
+
+def test_a_text_model_is_asked_for_beforehand() -> None:
+    with pytest.raises(ValueError, match=r"name no image-text model; set source_stage\.text_model to hf-hub"):
+        check_networks(settings(source_stage__train="class_names"), 5)
+    given = settings(source_stage__train="class_names", teacher__start="hf-hub:a/b")
+    assert text_model(given) == "hf-hub:a/b"
+    with pytest.raises(ValueError, match=r"class_names: clip\.pt name no image-text model"):
+        text_model(settings(source_stage__text_model="clip.pt"))
 
 
 def test_adabn_of_a_student_without_batch_norm_is_refused() -> None:

@@ -97,7 +97,6 @@ def test_a_head_is_made_from_class_names(data: Path, tmp_path: Path) -> None:
         f"teacher={{arch: 'local-dir:{clip}', start: {clip}/open_clip_model.safetensors, image_px: {IMAGE_PX}, "
         "stages: [blocks.0, blocks.1]}",
         "source_stage.train=class_names",
-        f"source_stage.text_model=local-dir:{clip}",
         "source_stage.templates=['a photo of a {}.', 'a drawing of a {}.']",
         "run.until=source",
     )
