@@ -39,7 +39,7 @@ from fourds_dist.method.output import Output, Predictor
 from fourds_dist.method.phase_loss import circular_phase_loss, squared_phase_loss
 from fourds_dist.method.task import Task
 from fourds_dist.models.feature_hooks import FeatureHooks, inspect_stages
-from fourds_dist.models.running_statistics import preserved_running_statistics
+from fourds_dist.models.running_statistics import has_batch_norm, preserved_running_statistics
 
 
 class FourDs(Task):
@@ -257,8 +257,11 @@ class FourDs(Task):
     def _run_domains(
         self, network: nn.Module, hooks: FeatureHooks, images: Tensor, num_source: int
     ) -> tuple[Tensor, list[Tensor]]:
-        """Run a network once, or with method.domain_batch_norm once per domain (Eq. 33)."""
-        if not (self.config.domain_batch_norm and num_source):
+        """Run a network once, or with method.domain_batch_norm once per domain (Eq. 33).
+
+        One pass gives the same for a network without BatchNorm; the adapters have BatchNorm.
+        """
+        if not (num_source and self.config.domain_batch_norm and has_batch_norm(network, hooks.rewrite)):
             return self._run(network, hooks, images)
         num_target = len(images) - num_source
         z_target, maps_target = self._run(network, hooks, images[:num_target])
