@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ Config = str | os.PathLike[str] | Mapping[str, Any] | Settings | Run
 
 def fit(
     config: Config | None = None,
-    **sections: Mapping[str, Any] | ConfigSection | str | os.PathLike[str] | None,
+    **sections: Mapping[str, Any] | Sequence[Any] | ConfigSection | str | os.PathLike[str] | None,
 ) -> Run:
     """Run all unfinished stages and return the finished run.
 
@@ -28,8 +28,8 @@ def fit(
         config: path or URL of a YAML file, a mapping of sections, Settings, or a Run, whose configuration is used;
             None: the defaults, or the quickstart if there are no `sections`.
         sections: sections that override `config`: `launch={"workers": 4}`. `source` and `target` may be the path or URL
-            of their data, which may be image folders. Values may also be paths, and numbers and arrays of NumPy and
-            PyTorch.
+            of their data, which may be image folders. `students` is a list of sections. Values may also be paths, and
+            numbers and arrays of NumPy and PyTorch.
 
     >>> from fourds_dist import fit, load_student
     >>> few = {"labels_per_class": 20, "unlabelled": "drop"}
@@ -118,6 +118,8 @@ def _plain(key: str, value: Any) -> Any:
             return str.__str__(value)
         case os.PathLike():
             return os.fsdecode(value)
+        case ConfigSection():
+            return value.model_dump(mode="json", exclude_unset=True)
         case Mapping():
             return {str(name): _plain(f"{key}.{name}", inner) for name, inner in value.items()}
         case list() | tuple() | range():

@@ -15,6 +15,7 @@ from fourds_dist import api
 from fourds_dist.config.loading import dump
 from fourds_dist.config.section import ConfigError
 from fourds_dist.data import StreamConfig
+from fourds_dist.models.weights.networks import StudentConfig
 from fourds_dist.stages.launch_config import LaunchConfig
 from fourds_dist.stages.settings import Settings
 
@@ -69,6 +70,13 @@ def test_paths_numbers_and_sections_as_programs_have_them(settings_of) -> None:
     assert (settings.data.mean, settings.data.std) == ((0.0, 0.25, 0.5), (0.5, 0.5, 0.5))
     assert (settings.data.crop_px, settings.step.cuda_graph, settings.launch) == (16, False, INLINE)
     assert settings_of(target=Split.HERE, launch=INLINE).target.url == f"{here}/shards/here"
+
+
+def test_several_students_are_a_list_of_sections(settings_of) -> None:
+    students = [{"arch": "resnet10", "mean": np.array([0.0, 0.25, 0.5])}, StudentConfig(stem="small")]
+    settings = settings_of(source="s", target="t", students=students, launch=INLINE)
+    assert settings.student_names == ["resnet10", "resnet18"]
+    assert (settings.students[0].mean, settings.students[1].stem) == ((0.0, 0.25, 0.5), "small")
 
 
 def test_whatever_holds_a_configuration_is_one(settings_of, tmp_path: Path) -> None:

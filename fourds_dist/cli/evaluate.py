@@ -2,6 +2,7 @@
 
 python -m fourds_dist.evaluate runs/photos-to-sketches                       on the test split of its target
 python -m fourds_dist.evaluate runs/photos-to-sketches s3://bucket/paintings on another dataset folder
+python -m fourds_dist.evaluate runs/sizes --student resnet10             one of several students of a run
 python -m fourds_dist.evaluate student.onnx photos/                          on a folder with a sub-folder per class
 python -m fourds_dist.evaluate student.safetensors photos/ --json scores.json
 
@@ -20,6 +21,7 @@ from dataclasses import replace
 from fourds_dist.cli.command import ExitStatus, command_parser, run_command
 from fourds_dist.cli.image_options import ImageOptions, add_grey_range, add_max_megapixels
 from fourds_dist.cli.option_types import MOST_IMAGES, whole
+from fourds_dist.cli.student_options import add_student_name, load_named_student
 from fourds_dist.io.terminal import say
 
 MOST_NAMED = 10
@@ -44,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", metavar="FILE", help="also write the results to this path or URL; -: print only JSON"
     )
+    add_student_name(parser)
     add_grey_range(parser, "as the student was trained")
     add_max_megapixels(parser, "as in training")
     return parser
@@ -59,13 +62,12 @@ def _evaluate(options: argparse.Namespace) -> ExitStatus:
 
     from fourds_dist.inference.evaluate import evaluate_student
     from fourds_dist.inference.images import open_labelled
-    from fourds_dist.inference.loading import load_student
     from fourds_dist.io.storage import check_file, write_bytes
 
     image_options = ImageOptions.of(options)
     if options.json not in (None, "-"):
         check_file(options.json)
-    student = load_student(options.student)
+    student = load_named_student(options)
     student = replace(student, preprocessing=image_options.changed(student.preprocessing))
     data, key = options.data, "DATA"
     if data is None:

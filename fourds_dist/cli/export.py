@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from fourds_dist.cli.command import ExitStatus, command_parser, run_command
 from fourds_dist.cli.option_types import real
+from fourds_dist.cli.student_options import add_student_name, load_named_student
 from fourds_dist.io.terminal import say
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = command_parser("python -m fourds_dist.export", __doc__)
     parser.add_argument("student", metavar="STUDENT", help="run, checkpoint or .safetensors file")
+    add_student_name(parser)
     parser.add_argument("dest", metavar="DEST", nargs="?", help="folder or URL; not needed with --push")
     parser.add_argument(
         "--formats", default=DEFAULT, metavar="A,B", help=f"comma-separated (default: {DEFAULT})"
@@ -66,7 +68,6 @@ def _export(options: argparse.Namespace) -> ExitStatus:
 
     from fourds_dist.inference.export.export import check_request, export, show
     from fourds_dist.inference.export.push import Destination, check_push, push
-    from fourds_dist.inference.loading import load_student
 
     if options.dest is None and options.push is None:
         raise ValueError("give DEST, a folder or URL, or --push hf://owner/name")
@@ -79,7 +80,7 @@ def _export(options: argparse.Namespace) -> ExitStatus:
         check_request(dest, formats)
         if destination is not None:
             check_push(destination)
-        student = load_student(options.student)
+        student = load_named_student(options)
         done, refused = export(student, dest, formats, data=options.data, most_loss=options.max_loss)
         if done:
             show(done, Console())

@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from fourds_dist.cli.command import ExitStatus, command_parser, run_command
 from fourds_dist.cli.image_options import ImageOptions, add_grey_range, add_max_megapixels
+from fourds_dist.cli.student_options import add_student_name, load_named_student
 from fourds_dist.io.terminal import in_line, say
 
 
@@ -32,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", action="store_true", help="print a line of JSON per image instead of the table"
     )
+    add_student_name(parser)
     add_grey_range(parser, "as the student was trained")
     add_max_megapixels(parser, "as in training")
     return parser
@@ -44,13 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _predict(options: argparse.Namespace) -> ExitStatus:
     from fourds_dist.inference.images import open_files
-    from fourds_dist.inference.loading import load_student
 
     if options.top < 1:
         raise ValueError(f"--top {options.top}: give 1 or more")
     image_options = ImageOptions.of(options)
     images = open_files(options.files)
-    student = load_student(options.student)
+    student = load_named_student(options)
     student = replace(student, preprocessing=image_options.changed(student.preprocessing))
     width = max(len(in_line(str(path))) for path in images.paths)
     for prediction in student.ranked(images, options.top):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fourds_dist.config.loading import Draft, draft
+from fourds_dist.config.section import ConfigError
 from fourds_dist.config.trees import flatten
 from fourds_dist.experiments.config import ExperimentConfig
 from fourds_dist.io.storage import beside
@@ -48,6 +49,21 @@ def is_run_key(word: str, root: type[ExperimentConfig]) -> bool:
     return (nearest[0] if nearest else section) in Settings.model_fields
 
 
+def of_one_student(given: Draft) -> Settings:
+    """The settings of a run with one student.
+
+    Raises:
+        ConfigError: the run has several.
+    """
+    settings = given.build(Settings)
+    if settings.students:
+        raise ConfigError(
+            f"students has {len(settings.students)} entries, and sweeps, comparisons and advice measure one student a "
+            "run; vary student.arch as a key, or compare the students of one run by its report"
+        )
+    return settings
+
+
 def with_absolute_base_paths(base: Draft, folder: Path, where: str) -> Draft:
     """The same with every relative local path made absolute.
 
@@ -55,7 +71,7 @@ def with_absolute_base_paths(base: Draft, folder: Path, where: str) -> Draft:
         folder: what the paths are relative to.
         where: named in errors about these keys.
     """
-    settings = base.build(Settings)
+    settings = of_one_student(base)
     before = dict(flatten(settings.model_dump(mode="json")))
     after = dict(flatten(with_absolute_paths(settings, folder).model_dump(mode="json")))
     return base.changed({key: after[key] for key in after if after[key] != before[key]}, where)

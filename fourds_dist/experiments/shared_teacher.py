@@ -49,7 +49,7 @@ def source_run(settings: Settings, folder_url: str) -> Settings:
     Args:
         folder_url: parent folder of the run, whose name is the identity of the stage.
     """
-    student = settings.student
+    student = settings.student  # experiments have one
     if student.start != "source":
         student = student.model_copy(update={"start": "random"})
     name = f"source-{source_identity(settings)}"

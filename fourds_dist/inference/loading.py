@@ -1,6 +1,6 @@
 """Load a student from a run, a checkpoint or a file, at a path or URL.
 
-runs/photos                          run: the finished student
+runs/photos                          run: the finished student; of several the named one, or the best by validation
 runs/photos/distill/checkpoint-...   checkpoint: the best weights so far
 student.safetensors                  weights with metadata, from a run or an export
 student.pt2, student.onnx            exported programs
@@ -35,9 +35,11 @@ from fourds_dist.models.hub import fetch, is_repository, repository_of
 from fourds_dist.models.timm_networks import CONFIG_FILE, is_timm
 from fourds_dist.models.weights.loading import load_weights
 from fourds_dist.models.weights.published import PRETRAINED, class_titles, published_weights
-from fourds_dist.runs.layout import CHECKPOINT_STATE, RunFile, checkpoint_step
+from fourds_dist.runs.layout import CHECKPOINT_STATE, Network, RunFile, checkpoint_step
 from fourds_dist.stages.finished_run import Run, read_bytes
 from fourds_dist.training.checkpoint.learning_state import decode_state
+from fourds_dist.training.selection import best_network
+from fourds_dist.training.train_state import Best
 
 FORMATS = (".safetensors", ".pt2", ".onnx")
 STUDENT_FILES = (*(f"student{suffix}" for suffix in FORMATS), "student.int8.onnx")
@@ -46,8 +48,11 @@ MOST_HEADER_BYTES = 100 << 20
 """Largest header that the safetensors format allows."""
 
 
-def load_student(source: str | Path | Run) -> Student:
+def load_student(source: str | Path | Run, name: str | None = None) -> Student:
     """Load the student of a run, a checkpoint or a file, given by path or URL.
+
+    Args:
+        name: one of several students of a run or its checkpoint; None: the best one on the validation split.
 
     >>> student = load_student("runs/digits")
     >>> student.classes[:3]
@@ -56,18 +61,25 @@ def load_student(source: str | Path | Run) -> Student:
     '7'
 
     Raises:
-        ValueError: no such file or folder, an unsupported format, or a file without a student's metadata.
+        ValueError: no such file or folder, an unsupported format, a file without a student's metadata, or a name that
+            the run does not have.
     """
     if isinstance(source, Run):
-        return _of_run(source)
+        return _of_run(source, name)
     url = str(source).rstrip("/")
+    checkpoint = url.removesuffix(f"/{CHECKPOINT_STATE}")
+    if checkpoint_step(checkpoint.rpartition("/")[2]) is not None:
+        return _of_checkpoint(checkpoint, name)
+    if name is not None:
+        if url.endswith(FORMATS) or is_repository(url) or is_timm(url):
+            raise ValueError(
+                f"{url} is one student, so the name {name!r} selects nothing; leave out the name"
+            )
+        return _of_run(Run(url), name)
     if is_repository(url):
         return _of_repository(url)
     if is_timm(url):
         return _of_published(url)
-    checkpoint = url.removesuffix(f"/{CHECKPOINT_STATE}")
-    if checkpoint_step(checkpoint.rpartition("/")[2]) is not None:
-        return _of_checkpoint(checkpoint)
     if url.endswith(".safetensors"):
         return _of_safetensors(url)
     if url.endswith(".pt2"):
@@ -87,13 +99,26 @@ def load_student(source: str | Path | Run) -> Student:
     return _of_run(Run(url))
 
 
-def _of_run(run: Run) -> Student:
-    if not run.folder.exists(RunFile.STUDENT):
+def _of_run(run: Run, name: str | None = None) -> Student:
+    file = RunFile.STUDENT if name is None else RunFile.STUDENT.of_student(_known(run, name))
+    if not run.folder.exists(file):
         raise ValueError(
-            f"{run.url} has no {RunFile.STUDENT} yet: the run is not done; repeat its command to resume the run, or "
+            f"{run.url} has no {file} yet: the run is not done; repeat its command to resume the run, or "
             "give one of its checkpoints (distill/checkpoint-...)"
         )
-    return _of_safetensors(run.folder.path(RunFile.STUDENT))
+    return _of_safetensors(run.folder.path(file))
+
+
+def _known(run: Run, name: str) -> str:
+    """Return the name of a run's student in its files, where the name of an only student is empty.
+
+    Raises:
+        ValueError: the run has no student of this name.
+    """
+    names = run.settings.student_names
+    if name not in names:
+        raise ValueError(f"{run.url} has no student {name!r}; its students are {', '.join(names)}")
+    return name if len(names) > 1 else ""
 
 
 def _of_safetensors(url: str) -> Student:
@@ -135,27 +160,35 @@ def _of_published(arch: str) -> Student:
     return _of_network(network, arch, classes, preprocessing, description(config, classes, preprocessing, {}))
 
 
-def _of_checkpoint(url: str) -> Student:
-    state = decode_state(read_bytes(f"{url}/{CHECKPOINT_STATE}"), url)
+def _of_checkpoint(url: str, name: str | None = None) -> Student:
     run = Run(url.rpartition("/")[0].rpartition("/")[0])
-    weights = state["best"]["weights"] or {}
-    student_weights = {k.removeprefix("student."): v for k, v in weights.items() if k.startswith("student.")}
+    settings = run.settings
+    own_name = None if name is None else _known(run, name)
+    state = decode_state(read_bytes(f"{url}/{CHECKPOINT_STATE}"), url)
+    best, prefix, config = Best.of_state(state["best"]), "student.", settings.student
+    if settings.students and best.apart:
+        named = settings.named_students
+        key = Network.STUDENT.of_student(own_name) if own_name else best_network(best.apart)
+        number = list(named).index(key.partition("/")[2])
+        best, prefix = best.apart[key], f"students.{number}.student."
+        config = settings.students[number]
+    weights = best.weights or {}
+    student_weights = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     if not student_weights:
         raise ValueError(
             f"{url} holds no student with an evaluated epoch; give a checkpoint of distill/, or a later one"
         )
-    settings = run.settings
     target = open_split(settings.target, "train")
-    own = settings.student.network_input(settings.data)
+    own = config.network_input(settings.data)
     classes, preprocessing = target.classes, Preprocessing.of(settings.data, target.grey_range, own)
-    network = build_backbone(settings.student, len(classes), preprocessing.network_px)
+    network = build_backbone(config, len(classes), preprocessing.network_px)
     try:
         network.load_state_dict(student_weights)
     except RuntimeError as error:
         raise ValueError(
             f"{url} does not fit {RunFile.CONFIG} of its run: {str(error).splitlines()[-1].strip()}"
         ) from None
-    about = description(settings.student, classes, preprocessing, {"domain": str(settings.target.url)})
+    about = description(config, classes, preprocessing, {"domain": str(settings.target.url)})
     return _of_network(network, url, classes, preprocessing, about)
 
 

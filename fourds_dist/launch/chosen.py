@@ -147,7 +147,8 @@ def _values(
         crop = crop_of(settings.data.resize_px)
         values["data.crop_px"] = min(crop, settings.data.resize_px)
     is_small = values.get("data.crop_px", crop) <= SMALL_PX
-    for network, small in (("teacher", "resnet18"), ("student", "resnet10")):
+    networks = (("teacher", "resnet18"), ("student", "resnet10"))  # several students are as given
+    for network, small in networks[:1] if settings.students else networks:
         config = getattr(settings, network)
         is_given = getattr(config, "checkpoint", None) is not None or config.start not in ("random", "source")
         if is_small and not is_given:
@@ -208,7 +209,8 @@ def _in_folder(settings: Settings) -> dict[str, Any]:
         return {}
     former = held_settings(folder)
     values = dict(flatten(former.model_dump(mode="json")))
-    return {key: values[key] for key in _KEYS} if begun_stages(folder, former) else {}
+    keys = [key for key in _KEYS if not (former.students and key.startswith("student."))]
+    return {key: values[key] for key in keys} if begun_stages(folder, former) else {}
 
 
 _KEYS = (

@@ -16,7 +16,7 @@ from fourds_dist.io.terminal import say, words
 from fourds_dist.launch.image_inputs import pack_images
 from fourds_dist.launch.observer import RunObserver
 from fourds_dist.launch.torchrun import fit_to_launcher, leave_with_torchrun
-from fourds_dist.runs.layout import DONE, RunFile
+from fourds_dist.runs.layout import DONE, Network, RunFile, display_name
 from fourds_dist.runs.lease import held
 from fourds_dist.runs.run_folder import RunFolder, refuse_memory
 from fourds_dist.runs.summary import RunSummary
@@ -65,7 +65,9 @@ def train(settings: Settings) -> RunSummary | None:
     if is_main:
         console = Console()
         summary.show(console)
-        console.print(words(f"student: {folder.path(RunFile.STUDENT)}"), soft_wrap=True)
+        for name in summary.students or ("",):
+            path = folder.path(RunFile.STUDENT.of_student(name))
+            console.print(words(f"{display_name(Network.STUDENT.of_student(name))}: {path}"), soft_wrap=True)
         _show_report(folder, console, is_kept=was_done)
         if "mlflow" in settings.tracking.tools and not was_done:
             log_results(folder)

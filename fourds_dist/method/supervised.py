@@ -16,10 +16,11 @@ from fourds_dist.method.task import Task
 
 
 class SourceClassifiers(Task):
-    """Supervised training of the teacher and, with `student.start: source`, of the student.
+    """Supervised training of the teacher and, with `student.start: source`, of the students.
 
     Args:
-        networks: classifiers by name ("teacher", "student"); each has its own loss on the shared batch.
+        networks: classifiers by their keys in metrics ("teacher", "student"); each has its own loss on the
+            shared batch.
         inputs: see `Task.inputs`.
         frozen: modules of the networks that stay in evaluation mode.
     """
@@ -55,6 +56,28 @@ class SourceClassifiers(Task):
     def classifiers(self) -> list[nn.Module]:
         """Return the classifiers."""
         return list(self.networks.values())
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return the parameters by SGD: one group, or with several students one for each network by its key.
+
+        Gradients are clipped by group, so that a student learns as in a run of its own.
+        """
+        students = [name for name in self.networks if name != "teacher"]
+        if len(students) < 2:
+            return super().parameter_groups()
+        groups = {
+            name: [p for p in network.parameters() if p.requires_grad]
+            for name, network in self.networks.items()
+        }
+        return {name: parameters for name, parameters in groups.items() if parameters}
+
+    def selected_apart(self) -> dict[str, str]:
+        """Return the prefix of each network's weights, for several students without a teacher.
+
+        A teacher determines the best epoch of all networks, as beside one student.
+        """
+        is_one = "teacher" in self.networks or len(self.networks) == 1
+        return {} if is_one else {name: f"networks.{name}." for name in self.networks}
 
     def predictors(self) -> dict[str, Predictor]:
         """Return the classifiers by name."""

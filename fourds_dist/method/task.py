@@ -23,15 +23,15 @@ class Task(nn.Module):
     """
 
     student_stream: torch.cuda.Stream | None = None
-    """The CUDA stream on which the student runs in parallel to the teacher while a step is captured as a CUDA graph (a
+    """The CUDA stream on which the students run in parallel to the teacher while a step is captured as a CUDA graph (a
     graph frees no memory for another stream); None: the current stream."""
 
     class_weights: torch.Tensor | None
     """(K,) weights of the classes in cross-entropies; None: 1 for every class. Checkpoints do not hold the weights."""
 
     inputs: Mapping[str, InputConversion] = MappingProxyType({})
-    """Conversions from images of a batch to those of a network, by the network's name ("teacher", "student"), for the
-    networks that need one. If there are any, `forward` needs images in float32."""
+    """Conversions from images of a batch to those of a network, by the network's key in metrics ("teacher",
+    "student"), for the networks that need one. If there are any, `forward` needs images in float32."""
 
     def __init__(self, inputs: Mapping[str, InputConversion] | None = None) -> None:
         super().__init__()
@@ -55,12 +55,20 @@ class Task(nn.Module):
         return list(self.children())
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return the trainable parameters by optimiser: "student" (SGD), "adapters" (AdamW). Default: all by SGD."""
+        """Return the trainable parameters by optimiser: "adapters" (AdamW), others (SGD). Default: all by SGD."""
         return {"student": [p for p in self.parameters() if p.requires_grad]}
 
     def predictors(self) -> dict[str, Predictor]:
         """Return the functions from images to logits by name, for evaluation."""
         raise NotImplementedError
+
+    def selected_apart(self) -> dict[str, str]:
+        """Return predictor -> prefix of the names of its weights, for networks with a best epoch of their own.
+
+        The other weights are those of the epoch with the best mean over these networks. Default: one best epoch for all
+        weights.
+        """
+        return {}
 
     def log_values(self) -> dict[str, Tensor]:
         """Return further scalars to log, by name. Default: none."""

@@ -1,8 +1,8 @@
 """Analysis of a run's networks on the target's test images, and of the adapters.
 
-The networks are the student, the student before distillation, the teacher, and the teacher with adapters; all predict
-the same images. The analysis takes time and needs the data, so its result is stored in report/examination.npz; the
-report can then be rebuilt without the data and the networks.
+The networks are the student (of several the best one), this student before distillation, the teacher, and the teacher
+with adapters; all predict the same images. The analysis takes time and needs the data, so its result is stored in
+report/examination.npz; the report can then be rebuilt without the data and the networks.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from fourds_dist.runs.layout import Network, RunFile
 from fourds_dist.stages.finished_run import Run, read_bytes
 from fourds_dist.stages.network_inputs import conversions, network_inputs, predictor
 from fourds_dist.stages.stages import distilled_teacher
+from fourds_dist.stages.students import start_of
 
 STUDENT, BEFORE = Network.STUDENT.display_name, Network.STUDENT_BEFORE.display_name
 TEACHER, ADAPTED = Network.TEACHER.display_name, Network.TEACHER_ADAPTED.display_name
@@ -253,6 +254,9 @@ def _networks(run: Run, classes: tuple[str, ...]) -> tuple[FourDs, dict[str, Pre
     The student before distillation is not among them if its weights were random.
     """
     settings, folder, num_classes = run.settings, run.folder, len(classes)
+    name = run.main_student
+    config = settings.named_students[name]
+    settings = settings.model_copy(update={"student": config, "students": ()})  # the best of several
     inputs = conversions(settings)
     sides = {role: own.image_px for role, own in network_inputs(settings).items()}
     loading: dict[str, Any] = {"notify": lambda text: None}  # the run reported this text
@@ -272,18 +276,17 @@ def _networks(run: Run, classes: tuple[str, ...]) -> tuple[FourDs, dict[str, Pre
         **loading,
     )
     networks: dict[str, Predictor] = {TEACHER: predictor(deepcopy(teacher), inputs.get("teacher"))}
-    start = settings.student.start
-    start = folder.path(RunFile.STUDENT_SOURCE) if start == "source" else start
+    start = start_of(folder, name, config)
     if start != "random":
-        loading |= {"start": start, "key": "student.start", "run": expected(settings.student)}
-        before = build(settings.student, num_classes, image_size=sides["student"], **loading)
+        loading |= {"start": start, "key": "student.start", "run": expected(config)}
+        before = build(config, num_classes, image_size=sides["student"], **loading)
         networks[BEFORE] = predictor(before, inputs.get("student"))
-    student = build(settings.student, num_classes, image_size=sides["student"])
+    student = build(config, num_classes, image_size=sides["student"])
     task = FourDs(
         teacher,
         student,
         teacher_stages=stage_names(settings.teacher, teacher),
-        student_stages=stage_names(settings.student, student),
+        student_stages=stage_names(config, student),
         config=settings.method,
         image_size=settings.data.crop_px,
         inputs=inputs,

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -54,6 +54,24 @@ STYLE: dict[Any, Any] = {
 
 Line = tuple[Sequence[float], Sequence[float]]
 """(x, y)"""
+FAR = 6
+"""Ratio of the largest and the smallest x from which the x-axis of points is logarithmic."""
+PLACES: list[tuple[tuple[float, float], Any, Any]] = [
+    ((7, 3), "left", "bottom"),
+    ((7, -3), "left", "top"),
+    ((-7, 3), "right", "bottom"),
+    ((-7, -3), "right", "top"),
+]
+"""(offset in points, horizontal and vertical alignment) of a name beside its point, in the order of preference."""
+
+
+class Point(NamedTuple):
+    """A point with the interval of its y."""
+
+    x: float
+    y: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -114,6 +132,72 @@ def lines(
     legend(figure, axes)
     ends = ", ".join(f"{label} ends at {ys[-1]:.3g}" for label, (_, ys) in series.items() if len(ys))
     return finished(name, title, f"{title} by {x}: {ends}", figure)
+
+
+@mpl.rc_context(STYLE)
+def scatter(
+    name: str,
+    title: str,
+    points: Mapping[str, Point],
+    *,
+    x: str,
+    y: str,
+    percent: bool = False,
+    plain: Collection[str] = (),
+) -> Chart:
+    """Draw named points with intervals. The x-axis is logarithmic if the points are far apart.
+
+    Args:
+        percent: y is a proportion, shown in percent.
+        plain: names of points to compare the others with, drawn in grey.
+    """
+    figure, axes = blank(1.25 * HEIGHT_IN, width=1.6 * WIDTH_IN)
+    if max(p.x for p in points.values()) > FAR * min(p.x for p in points.values()) > 0:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    if percent:
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    for label, point in points.items():
+        reach = ([point.y - point.low], [point.high - point.y])
+        colour, marker = (SOFT, "s") if label in plain else (SERIES[0], "o")
+        axes.errorbar([point.x], [point.y], reach, fmt=marker, color=colour, elinewidth=1, capsize=2)
+    axes.margins(x=0.22, y=0.12)
+    if percent:
+        axes.set_ylim(top=min(1.02, axes.get_ylim()[1]))
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    _label(figure, axes, points)
+    listed = ", ".join(f"{label} {point.y:.3g} at {point.x:.3g}" for label, point in points.items())
+    return finished(name, title, f"{title}: {listed}", figure)
+
+
+def _label(figure: Figure, axes: Axes, points: Mapping[str, Point]) -> None:
+    """Write each point's name beside it, where it overlaps the fewest other names, points and intervals."""
+    figure.draw_without_rendering()  # the layout and the size of texts are known afterwards
+    taken: list[Bbox] = []
+    for point in points.values():
+        left, low = axes.transData.transform((point.x, point.y)) - 4
+        taken.append(Bbox.from_bounds(float(left), float(low), 8, 8))
+        (x, bottom), (_, top) = (axes.transData.transform((point.x, end)) for end in (point.low, point.high))
+        taken.append(Bbox.from_extents(x - 1, bottom, x + 1, top))
+    for label, point in points.items():
+        tried = []
+        for offset, side, above in PLACES:
+            text = axes.annotate(
+                cut(label, 30), (point.x, point.y), offset, textcoords="offset points", ha=side, va=above,
+                fontsize=8.5,
+            )  # fmt: skip
+            text.set_in_layout(False)
+            box = text.get_window_extent()
+            outside = not axes.bbox.x0 <= box.x0 <= box.x1 <= axes.bbox.x1
+            tried.append((outside + sum(box.overlaps(other) for other in taken), len(tried), text, box))
+        _, chosen, _, box = min(tried, key=lambda each: each[:2])
+        taken.append(box)
+        for _, number, text, _ in tried:
+            if number != chosen:
+                text.remove()
 
 
 @mpl.rc_context({**STYLE, "axes.grid": False})

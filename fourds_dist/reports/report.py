@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from fourds_dist.io.error_text import error_line
 from fourds_dist.io.storage import check_writable, plain, write_bytes
-from fourds_dist.reports import analysis_sections, sections
-from fourds_dist.reports.analysis import STUDENT, TEACHER, PredictionAnalysis, load_or_analyse
+from fourds_dist.reports import analysis_sections, sections, student_sizes
+from fourds_dist.reports.analysis import TEACHER, PredictionAnalysis, load_or_analyse
 from fourds_dist.reports.page import ReportPage, ReportSection
 from fourds_dist.reports.side_by_side import comparison
 from fourds_dist.runs.layout import REPORT_FOLDER, RunFile
 from fourds_dist.stages.finished_run import Run
+from fourds_dist.stages.settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def _page(run: Run, analysis: PredictionAnalysis | None, missing: str) -> Report
     settings = run.settings
     facts = [
         ("teacher", settings.teacher.arch),
-        ("student", settings.student.arch),
+        ("students" if settings.students else "student", ", ".join(_archs(settings))),
         ("method", settings.method.preset),
         ("target", str(settings.target.url)),
         ("workers", str(run.summary.num_workers if run.summary else settings.launch.workers)),
@@ -88,6 +89,7 @@ def _page(run: Run, analysis: PredictionAnalysis | None, missing: str) -> Report
         analysed = [ReportSection("classes", "Classes", [f"The test images were not analysed: {missing}."])]
     in_order = (
         sections.results(run),
+        student_sizes.students(run),
         *analysed,
         sections.learning(run),
         analysis_sections.adapters(run, analysis),
@@ -98,6 +100,11 @@ def _page(run: Run, analysis: PredictionAnalysis | None, missing: str) -> Report
     return ReportPage(run.name, verdict(run), facts, [section for section in in_order if section])
 
 
+def _archs(settings: Settings) -> list[str]:
+    """Return the names of several students, or the arch of one."""
+    return list(settings.named_students) if settings.students else [settings.student.arch]
+
+
 def verdict(run: Run) -> str:
     """Return the summary of a run in one or two sentences."""
     summary = run.summary
@@ -106,16 +113,19 @@ def verdict(run: Run) -> str:
         reached = f"; its last event is of step {last.step} of the {last.stage} stage" if last else ""
         return f"This run is not done{reached}. Repeat its command to resume the run."
     lines = {line.network: line for line in summary.lines}
-    student, teacher = lines[STUDENT], lines.get(TEACHER)
+    student, teacher = summary.student, lines.get(TEACHER)
+    if student is None:
+        return "The run's table has no student."
+    whose = f"best student's ({summary.best_student})" if summary.best_student else "student's"
     if student.target.value is None:
         if student.estimate is None:
             return "The target's test split has no labels, and without a source there is no estimate of the accuracy."
         return (
-            f"The student's accuracy on the target is estimated at {student.estimate} without labels, "
+            f"The {whose} accuracy on the target is estimated at {student.estimate} without labels, "
             f"{student.estimate.basis}."
         )
     accuracy = (
-        f"The student's accuracy on the target's test split is {student.target.value:.1%} (95 % interval "
+        f"The {whose} accuracy on the target's test split is {student.target.value:.1%} (95 % interval "
         f"{sections.interval(student.target)})"
     )
     if student.estimate is not None:

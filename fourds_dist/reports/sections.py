@@ -10,12 +10,12 @@ from typing import Any
 from fourds_dist.config.stage_names import STAGE_TITLES
 from fourds_dist.inference.metrics import wilson
 from fourds_dist.reports import charts
-from fourds_dist.reports.analysis import STUDENT
 from fourds_dist.reports.charts import Chart
 from fourds_dist.reports.page import ReportSection, ReportTable
 from fourds_dist.runs.accuracy import LABEL_FREE, MEASURE_NAMES, NOT_SHARES, Accuracy, measure_text, percent
 from fourds_dist.runs.events import EpochEnded, StageStarted, StepLogged
 from fourds_dist.runs.layout import RunFile, display_name
+from fourds_dist.runs.summary import RunSummary
 from fourds_dist.stages.finished_run import Curve, Logged, Run, curve, names_in
 
 STUDENT_RATIO = "student_ratio"
@@ -81,7 +81,7 @@ def results(run: Run) -> ReportSection:
     )
     columns = ("network", "parameters", *measured, "images/s")
     networks = [line.network for line in summary.lines]
-    strong = networks.index(STUDENT) if STUDENT in networks else None
+    strong = networks.index(summary.student.network) if summary.student else None
     selected = MEASURE_NAMES[summary.selected_by]
     loss = "" if summary.selected_by in LABEL_FREE else " and loss"
     value = measure_text(summary.selected_by, summary.validation_accuracy)
@@ -90,9 +90,9 @@ def results(run: Run) -> ReportSection:
         "" if tested.num_samples == tested.num_evaluated else f", {tested.num_samples} of them with a label"
     )
     words = [
-        f"Test split of the target: {tested.num_evaluated} images{labelled}; chance {summary.chance:.1%}. The student "
-        f"has the weights of epoch {summary.selected_epoch}, selected on the validation split by {selected}{loss} "
-        f"(validation {selected} {value}). images/s: inference on one worker."
+        f"Test split of the target: {tested.num_evaluated} images{labelled}; chance {summary.chance:.1%}. "
+        f"{_student(summary)} has the weights of epoch {summary.selected_epoch}, selected on the validation split by "
+        f"{selected}{loss} (validation {selected} {value}). images/s: inference on one worker."
     ]
     if summary.estimate:
         words.append(
@@ -103,6 +103,10 @@ def results(run: Run) -> ReportSection:
     return ReportSection(
         "result", "Results", words, [ReportTable(columns, rows, range(1, len(columns)), strong)]
     )
+
+
+def _student(summary: RunSummary) -> str:
+    return f"The best student, {summary.best_student}," if summary.best_student else "The student"
 
 
 def interval(accuracy: Accuracy) -> str:
@@ -118,11 +122,10 @@ def learning(run: Run) -> ReportSection | None:
     wanted: list[WantedChart] = []
     for stage in run.stages():
         steps, epochs, title = run.steps(stage), run.epochs(stage), STAGE_TITLES[stage].capitalize()
-        losses = curves(steps, lambda step: {"loss": step.loss, **step.losses})
         validation_losses = curves(epochs, lambda epoch: {k: v.loss for k, v in epoch.validation.items()})
         rates = curves(steps, lambda step: step.learning_rates)
         wanted += [
-            (f"{stage}-losses", f"{title}: training losses", losses, {"log": True}),
+            *_losses(stage, title, steps),
             (f"{stage}-accuracy", f"{title}: validation accuracy", accuracies(epochs), {"percent": True}),
             *_criteria(stage, title, epochs),
             (f"{stage}-validation-losses", f"{title}: validation loss", validation_losses, {"log": True}),
@@ -133,8 +136,11 @@ def learning(run: Run) -> ReportSection | None:
         "their weighted sum."
     ]
     steps = run.steps("distill")
-    if any(STUDENT_RATIO in step.method_values for step in steps):
-        ratio = {"student ratio": curve(steps, lambda step: step.method_values.get(STUDENT_RATIO))}
+    ratio = {
+        name: points for name, points in curves(steps, lambda step: step.method_values).items()
+        if name.startswith("student ratio")
+    }  # fmt: skip
+    if ratio:
         title = "Warm-up of an untrained student"
         wanted.append((STUDENT_RATIO, title, ratio, {"percent": True, "least": 0}))
         words.append(
@@ -144,6 +150,24 @@ def learning(run: Run) -> ReportSection | None:
         )
     drawn = line_charts(wanted)
     return ReportSection("learning", "Training curves", words, charts=drawn) if drawn else None
+
+
+def _losses(stage: str, title: str, steps: Sequence[StepLogged]) -> list[WantedChart]:
+    """Return a chart of the losses of a stage, and one for each of several students."""
+    by_student: dict[str, dict[str, Curve]] = {"": {"loss": curve(steps, lambda step: step.loss)}}
+    for name in names_in(step.losses for step in steps):
+        term, _, student = name.partition("/")
+        points = curve(steps, lambda step, name=name: step.losses.get(name))
+        by_student.setdefault(student, {})[display_name(term)] = points
+    return [
+        (
+            f"{stage}-losses-{student}" if student else f"{stage}-losses",
+            f"{title}: training losses" + (f" of student {student}" if student else ""),
+            found,
+            {"log": True},
+        )
+        for student, found in by_student.items()
+    ]
 
 
 def _criteria(stage: str, title: str, epochs: Sequence[EpochEnded]) -> list[WantedChart]:
@@ -206,9 +230,10 @@ def events(run: Run) -> ReportSection:
 def repeating(run: Run) -> ReportSection:
     """Return the commands to repeat the run and to use its student, and the configuration."""
     config, url = shlex.quote(run.folder.path(RunFile.CONFIG)), shlex.quote(run.url)
+    named = " --student NAME" if run.settings.students else ""
     use = (
-        f"python -m fourds_dist.evaluate {url}\npython -m fourds_dist.predict {url} IMAGE...\n"
-        f"python -m fourds_dist.export {url} DEST"
+        f"python -m fourds_dist.evaluate {url}{named}\npython -m fourds_dist.predict {url} IMAGE...{named}\n"
+        f"python -m fourds_dist.export {url} DEST{named}"
     )
     code = [
         ("Repeat the run", f"python -m fourds_dist.train {config} run.name={run.name}-again"),

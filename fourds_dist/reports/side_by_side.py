@@ -9,6 +9,7 @@ from fourds_dist.reports.analysis import ADAPTED, STUDENT, TEACHER
 from fourds_dist.reports.page import ReportPage, ReportSection, ReportTable
 from fourds_dist.reports.sections import WantedChart, accuracies, interval, line_charts
 from fourds_dist.runs.accuracy import percent
+from fourds_dist.runs.layout import Network, display_name, with_student
 from fourds_dist.stages.finished_run import Run, curve
 
 MOST_CURVES = 6
@@ -38,7 +39,8 @@ def _results(runs: Mapping[str, Run]) -> ReportSection:
             rows.append((name, "not done", *[""] * 8))
             continue
         lines = {line.network: line for line in run.summary.lines}
-        student = lines[STUDENT]
+        student = run.summary.student
+        assert student is not None
         teachers = (percent(lines[n].target.value) if n in lines else "-" for n in (TEACHER, ADAPTED))
         size, speed = f"{student.num_parameters / 1e6:.2f} M", f"{run.summary.train_images_per_s:.0f}"
         others = (student.target.mean_per_class, student.target.macro_f1)
@@ -53,7 +55,7 @@ def _results(runs: Mapping[str, Run]) -> ReportSection:
     table = ReportTable(("run", *measured, TEACHER, ADAPTED, *more), rows, range(1, 10))
     words = (
         "Top-1 accuracy of the networks on the target's test split; 95 % confidence interval, balanced accuracy and "
-        "macro F1 of the student."
+        "macro F1 of the student (of several students of one run the best one on the validation split)."
     )
     return ReportSection("results", "Results", [words], [table])
 
@@ -71,12 +73,20 @@ def _differences(runs: Mapping[str, Run]) -> ReportSection:
 def _curves(runs: Mapping[str, Run]) -> ReportSection | None:
     best = dict(list(runs.items())[:MOST_CURVES])
     measured = {name: accuracies(run.epochs("distill")) for name, run in best.items()}
+    students = {name: run.main_student for name, run in best.items()}
     losses = {
-        name: curve(run.steps("distill"), lambda s: s.losses.get("student_ce")) for name, run in best.items()
+        name: curve(
+            run.steps("distill"), lambda s, of=students[name]: s.losses.get(with_student("student_ce", of))
+        )
+        for name, run in best.items()
     }
     wanted: list[WantedChart] = [("all-student_ce", "Student: cross-entropy", losses, {"log": True})]
     for network in (STUDENT, ADAPTED):
-        by_run = {name: of_run[network] for name, of_run in measured.items() if network in of_run}
+        shown = {
+            name: display_name(Network.STUDENT.of_student(students[name])) if network == STUDENT else network
+            for name in measured
+        }
+        by_run = {name: of_run[shown[name]] for name, of_run in measured.items() if shown[name] in of_run}
         title = f"{network.capitalize()}: validation accuracy"
         wanted.append((f"all-accuracy-{network}".replace(" ", "-"), title, by_run, {"percent": True}))
     most = f" The best {MOST_CURVES} of {len(runs)} runs." if len(runs) > MOST_CURVES else ""
@@ -87,17 +97,16 @@ def _curves(runs: Mapping[str, Run]) -> ReportSection | None:
 
 def _accuracy(run: Run) -> float:
     """Return the student's accuracy on the target's test split, or its estimate; negative: none, or not done."""
-    lines = run.summary.lines if run.summary else ()
-    for line in lines:
-        if line.network == STUDENT:
-            estimated = line.estimate.value if line.estimate else -0.5
-            return estimated if line.target.value is None else line.target.value
-    return -1.0
+    student = run.summary.student if run.summary else None
+    if student is None:
+        return -1.0
+    estimated = student.estimate.value if student.estimate else -0.5
+    return estimated if student.target.value is None else student.target.value
 
 
 def _shown(run: Run) -> str:
     """Return the student's accuracy as text, or its estimate."""
-    student = next(line for line in run.summary.lines if line.network == STUDENT) if run.summary else None
+    student = run.summary.student if run.summary else None
     if student is None:
         return "-"
     return str(student.estimate or "-") if student.target.value is None else percent(student.target.value)

@@ -149,7 +149,7 @@ class EpochEnded(Event):
         loss: loss at the last logging step; `images_per_s` likewise.
         validation: network (`layout.Network`) -> results.
         num_evaluated: number of labelled images of the validation split; of all its images if none has a label.
-        is_best: whether the weights of this epoch are the best so far.
+        is_best: whether the weights of this epoch are the best so far; of several students, by their mean.
         left_s: estimated seconds of training until the end of the stage.
     """
 

@@ -14,6 +14,8 @@ teacher.safetensors  the teacher trained on the source
 teacher_adapted.safetensors the teacher adapted to the target (adapt.method)
 student_source.safetensors  the student trained on the source (student.start: source)
 student.safetensors, adapters.safetensors   the result
+student-NAME.safetensors, student_source-NAME.safetensors   the same of each student, in runs with `students`;
+                     student.safetensors is then the best one by validation
 summary.json         the final table; the last file of a run
 report.html, report/ the report, its pictures, and the predictions of the networks
 """
@@ -45,6 +47,15 @@ class RunFile(StrEnum):
     SUMMARY = "summary.json"
     REPORT = "report.html"
     EXAMINATION = "report/examination.npz"
+
+    def of_student(self, name: str) -> str:
+        """Return the name of a student's file; the name of a run's only student is empty.
+
+        >>> RunFile.STUDENT.of_student("resnet10"), RunFile.STUDENT.of_student("")
+        ('student-resnet10.safetensors', 'student.safetensors')
+        """
+        stem, suffix = self.value.rsplit(".", 1)
+        return f"{stem}-{name}.{suffix}" if name else self.value
 
 
 REPORT_FOLDER = "report"
@@ -100,6 +111,14 @@ class Network(StrEnum):
         """The name in tables, in summary.json and in reports."""
         return _DISPLAY_NAMES[self]
 
+    def of_student(self, name: str) -> str:
+        """Return the key of a student in metrics; the name of a run's only student is empty.
+
+        >>> Network.STUDENT.of_student("resnet10"), Network.STUDENT.of_student("")
+        ('student/resnet10', 'student')
+        """
+        return with_student(self.value, name)
+
 
 _DISPLAY_NAMES = {
     Network.TEACHER_SOURCE: "teacher before adapting",
@@ -110,10 +129,26 @@ _DISPLAY_NAMES = {
 }
 
 
+def with_student(key: str, name: str) -> str:
+    """Return the key of a student's value in metrics; the name of a run's only student is empty.
+
+    >>> with_student("student_ce", "resnet10")
+    'student_ce/resnet10'
+    """
+    return f"{key}/{name}" if name else key
+
+
 def display_name(key: str) -> str:
     """Return the display name of a network or parameter group, given its key in metrics.
 
     >>> display_name("teacher_adapted"), display_name("fusion_gate")
     ('teacher with adapters', 'fusion gate')
+    >>> display_name("student/vit_b"), display_name("student_before/vit_b"), display_name("student_ce/vit_b")
+    ('student vit_b', 'student vit_b before distillation', 'student ce vit_b')
     """
-    return Network(key).display_name if key in set(Network) else key.replace("_", " ")
+    key, _, name = key.partition("/")
+    shown = Network(key).display_name if key in set(Network) else key.replace("_", " ")
+    if not name:
+        return shown
+    role, _, rest = shown.partition(" ")
+    return " ".join(filter(None, (role, name, rest))) if key in set(Network) else f"{shown} {name}"

@@ -18,7 +18,7 @@ from fourds_dist.runs.events import (
     StepLogged,
     decode_lines,
 )
-from fourds_dist.runs.layout import Network, RunFile
+from fourds_dist.runs.layout import RunFile
 from fourds_dist.runs.run_folder import RunFolder
 from fourds_dist.runs.summary import NetworkResult, RunSummary
 from fourds_dist.stages.settings import Settings
@@ -60,8 +60,7 @@ class Run:
             )
 
     def __repr__(self) -> str:
-        lines = self.summary.lines if self.summary else ()
-        student = next((line for line in lines if line.network == Network.STUDENT.display_name), None)
+        student = self.summary.student if self.summary else None
         return f"Run({self.url!r}{_on_target(student)})"
 
     @property
@@ -102,6 +101,11 @@ class Run:
                 f"{self.folder.path(RunFile.SUMMARY)} is not a results table: the file was truncated or changed; "
                 "remove the file, and the same command of the run writes it again"
             ) from None
+
+    @property
+    def main_student(self) -> str:
+        """The name of the best of several students, or of the first until the run is done; empty for one student."""
+        return self.summary.best_student if self.summary else next(iter(self.settings.named_students))
 
     def stages(self) -> list[StageName]:
         """Return the stages that have started."""

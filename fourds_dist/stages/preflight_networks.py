@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fourds_dist.config.stage_names import StageName
 from fourds_dist.data.stream.order import num_partitions
-from fourds_dist.method import AdaptTeacher, FourDs, SourceClassifiers
+from fourds_dist.method import AdaptTeacher, FourDs, SourceClassifiers, StudentNetwork
 from fourds_dist.method.task import Task
 from fourds_dist.models.activation_checkpointing import checkpoint_blocks
 from fourds_dist.models.backbones import BackboneConfig, stage_names
@@ -21,12 +21,13 @@ from fourds_dist.models.feature_hooks import inspect_stages, what_is
 from fourds_dist.models.running_statistics import has_batch_norm
 from fourds_dist.models.weights.loading import check_writable, load_weights
 from fourds_dist.models.weights.metadata import NetworkMetadata
-from fourds_dist.models.weights.networks import build
+from fourds_dist.models.weights.networks import StudentConfig, TeacherConfig, build
 from fourds_dist.stages.grey_ranges import grey_ranges_of
-from fourds_dist.stages.network_inputs import conversions, network_inputs
+from fourds_dist.stages.network_inputs import conversions, network_configs, network_inputs
 from fourds_dist.stages.probe import text_model
-from fourds_dist.stages.settings import SECTION, Settings, stage_config
+from fourds_dist.stages.settings import SECTION, Settings, stage_config, students_from_source
 from fourds_dist.stages.stages import stages_to_run
+from fourds_dist.stages.students import students_by_key
 from fourds_dist.stages.target_labels import method_of, source_fraction
 from fourds_dist.stages.trial_step import (
     FAULTS,
@@ -48,7 +49,7 @@ _PROBABILITIES = {
 
 
 def check_networks(settings: Settings, num_classes: int, classes: Sequence[str] | None = None) -> None:
-    """Check that both networks can be built, fit their initial weights, have the configured stages, and can be trained.
+    """Check that all networks can be built, fit their initial weights, have the configured stages, and can be trained.
 
     Args:
         classes: class names of the data; None: the classes in files of weights are not checked.
@@ -57,15 +58,16 @@ def check_networks(settings: Settings, num_classes: int, classes: Sequence[str] 
         ValueError: the problem, with the network, the key and the remedy.
     """
     networks = _build(settings, num_classes, classes)
-    for name, network in networks.items():
-        check_writable(network, what=name)
-    configs = {"teacher": settings.teacher, "student": settings.student}
-    stages = {name: _stages(name, configs[name], network) for name, network in networks.items()}
-    if len(stages["teacher"]) != len(stages["student"]):
-        raise ValueError(
-            f"teacher has {len(stages['teacher'])} stages {stages['teacher']}, student {len(stages['student'])} "
-            f"{stages['student']}; name equally many under teacher.stages and student.stages"
-        )
+    for key, network in networks.items():
+        check_writable(network, what=_label(key))
+    configs = network_configs(settings)
+    stages = {key: _stages(_label(key), configs[key], network) for key, network in networks.items()}
+    for key, names in stages.items():
+        if len(names) != len(stages["teacher"]):
+            raise ValueError(
+                f"teacher has {len(stages['teacher'])} stages {stages['teacher']}, {_label(key)} {len(names)} {names}; "
+                f"name equally many under teacher.stages and {_label(key)}.stages"
+            )
     if settings.teacher.checkpoint is not None:
         load_weights(
             settings.teacher.checkpoint,
@@ -83,14 +85,15 @@ def check_networks(settings: Settings, num_classes: int, classes: Sequence[str] 
             text_model(settings)
             if classes is not None:
                 check_class_names(classes)
-    if settings.method.preset == "adabn" and not has_batch_norm(networks["student"]):
-        raise ValueError(
-            f"method.preset=adabn adapts BatchNorm's statistics alone, and the student, {settings.student.arch}, has "
-            "no BatchNorm; use method.preset=4ds or distillation, or a student.arch with BatchNorm"
-        )
+    for key, config in students_by_key(settings).items():
+        if settings.method.preset == "adabn" and not has_batch_norm(networks[key]):
+            raise ValueError(
+                f"method.preset=adabn adapts BatchNorm's statistics alone, and {_label(key)}, {config.arch}, has no "
+                "BatchNorm; use method.preset=4ds or distillation, or an arch of the student with BatchNorm"
+            )
     if classes is not None:  # otherwise the networks have random weights here
-        for name, network in networks.items():
-            _check_values(network, name)
+        for key, network in networks.items():
+            _check_values(network, _label(key))
     try:
         on_meta = {name: network.to("meta") for name, network in networks.items()}
         _check_tasks(settings, on_meta, stages, num_classes)
@@ -111,33 +114,46 @@ def _needs(
 
 
 def _build(settings: Settings, num_classes: int, classes: Sequence[str] | None) -> dict[str, nn.Module]:
-    """Return teacher and student, with their initial weights if the classes are given, else with random weights."""
-    trains_teacher = settings.teacher.checkpoint is None
-    starts = {
-        "teacher": settings.teacher.start if trains_teacher else "random",
-        "student": "random" if settings.student.start == "source" else settings.student.start,
-    }
+    """Return teacher and students by their keys, with their initial weights if the classes are given, else with random
+    weights."""
     networks: dict[str, nn.Module] = {}
-    for name, config in (("teacher", settings.teacher), ("student", settings.student)):
+    for key, config in network_configs(settings).items():
         try:
             network = build(
                 config,
                 num_classes,
-                start=starts[name] if classes is not None else "random",
-                key=f"{name}.start",
+                start=_start(config) if classes is not None else "random",
+                key=f"{config.role}.start",
                 image_size=config.network_input(settings.data).image_px,
                 run=_needs(settings, config, classes),
                 notify=lambda text: None,
             )
         except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+            raise ValueError(f"{_label(key)}: {error}") from None
         if settings.step.activation_checkpointing and not checkpoint_blocks(network):
             raise ValueError(
-                f"{name}: {config.arch} has no list of blocks that could run again; set "
+                f"{_label(key)}: {config.arch} has no list of blocks that could run again; set "
                 "step.activation_checkpointing=false"
             )
-        networks[name] = network
+        networks[key] = network
     return networks
+
+
+def _start(config: BackboneConfig) -> str:
+    """Return the weights with which the run builds a network, before it trains or loads others."""
+    if isinstance(config, TeacherConfig):
+        return config.start if config.checkpoint is None else "random"
+    assert isinstance(config, StudentConfig)
+    return "random" if config.start == "source" else config.start
+
+
+def _label(key: str) -> str:
+    """Return the section of a network in the configuration, given its key in metrics.
+
+    >>> _label("student"), _label("student/resnet10")
+    ('student', 'students.resnet10')
+    """
+    return key.replace("student/", "students.")
 
 
 def _stages(name: str, config: BackboneConfig, network: nn.Module) -> tuple[str, ...]:
@@ -151,10 +167,12 @@ def _check_tasks(
     settings: Settings, networks: dict[str, nn.Module], stages: dict[str, tuple[str, ...]], num_classes: int
 ) -> None:
     """Run a forward and backward pass of every task of the run, with the run's image size and batch size."""
-    sides = {name: own.image_px for name, own in network_inputs(settings).items()}
-    for name, network in networks.items():
-        side, key = sides[name], getattr(settings, name).size_key
-        found = inspect_stages(network, stages[name], side, what=name, key=key).num_classes
+    sides = {key: own.image_px for key, own in network_inputs(settings).items()}
+    configs = network_configs(settings)
+    for key, network in networks.items():
+        side, name = sides[key], _label(key)
+        size_key = configs[key].size_key.replace("student.", f"{name}.")
+        found = inspect_stages(network, stages[key], side, what=name, key=size_key).num_classes
         if found != num_classes:
             raise ValueError(
                 f"{name}: {type(network).__name__} has {found} outputs, the data have {num_classes} classes; its entry "
@@ -162,28 +180,25 @@ def _check_tasks(
             )
         _check_end(network, name, side)
     for stage in stages_to_run(settings):
-        for name in _trained(stage, settings):
-            _check_output(networks[name], name, sides[name], learns=stage != "adapt")
+        for key in _trained(stage, settings):
+            _check_output(networks[key], _label(key), sides[key], learns=stage != "adapt")
         task = _task(stage, settings, networks, stages)
         _check_step(stage, settings, task, settings.data.crop_px)
 
 
 def _trained(stage: StageName, settings: Settings) -> list[str]:
-    """Return the names of the networks that a stage trains."""
+    """Return the keys of the networks that a stage trains."""
     if stage == "source":
-        trains_teacher, trains_student = (
-            settings.teacher.checkpoint is None,
-            settings.student.start == "source",
-        )
-        return ["teacher"] * trains_teacher + ["student"] * trains_student
-    return ["teacher"] if stage == "adapt" else ["student"]
+        teacher = ["teacher"] if settings.teacher.checkpoint is None else []
+        return teacher + list(students_from_source(settings))
+    return ["teacher"] if stage == "adapt" else list(students_by_key(settings))
 
 
 def _task(
     stage: StageName, settings: Settings, networks: dict[str, nn.Module], stages: dict[str, tuple[str, ...]]
 ) -> Task:
     if stage == "source":
-        trained = {name: networks[name] for name in _trained(stage, settings)}
+        trained = {key: networks[key] for key in _trained(stage, settings)}
         return SourceClassifiers(trained, conversions(settings))
     if stage == "adapt":
         return AdaptTeacher(
@@ -195,12 +210,13 @@ def _task(
         )
     return FourDs(
         networks["teacher"],
-        networks["student"],
+        {
+            key: StudentNetwork(networks[key], stages[key], config.start == "random")
+            for key, config in students_by_key(settings).items()
+        },
         teacher_stages=stages["teacher"],
-        student_stages=stages["student"],
         config=settings.method,
         image_size=settings.data.crop_px,
-        student_untrained=settings.student.start == "random",
         inputs=conversions(settings),
     )
 

@@ -27,7 +27,7 @@ from fourds_dist.method.presets import WITH_TARGET_LABELS
 from fourds_dist.runs.layout import DONE, RunFile
 from fourds_dist.runs.run_folder import RunConfig, RunFolder
 from fourds_dist.stages.network_inputs import with_network_inputs
-from fourds_dist.stages.settings import SECTION, Settings
+from fourds_dist.stages.settings import SECTION, Settings, students_from_source
 from fourds_dist.stages.stages import from_source, stages_to_run
 from fourds_dist.stages.target_labels import criterion, method_of, source_fraction
 from fourds_dist.training.checkpoint.checkpoint_store import FolderStore
@@ -57,11 +57,12 @@ def depends_on(settings: Settings, stage: StageName, effects: Collection[Effect]
     values = dict(flatten(settings.model_dump(mode="json")))
     resolved = _resolved(settings, stage)  # null, auto and the value that they stand for are the same
     values |= resolved
-    excluded: list[str] = []
+    excluded = ["student."] if settings.students else ["students"]  # one of both holds all students
     if stage == "source":
+        values["students"] = [student for student in values["students"] if student["start"] == "source"]
         has_teacher = settings.teacher.checkpoint is not None
         excluded += ["teacher."] if has_teacher else ["teacher.checkpoint"]
-        excluded += [] if settings.student.start == "source" else ["student."]
+        excluded += [] if students_from_source(settings) else ["student"]
     elif resolved["data.source_fraction"] == 0:
         excluded += ["source."]
     keys = keys_with(Settings, effects, stage)
@@ -257,7 +258,7 @@ def _remedy(folder: RunFolder, former: Settings, settings: Settings, *, can_keep
     words = ["python", "-m", "fourds_dist.train", folder.path(RunFile.CONFIG), *given]
     takes = (
         " from the trained source stage"
-        if new.teacher != settings.teacher or new.student != settings.student
+        if new.teacher != settings.teacher or new.named_students != settings.named_students
         else ""
     )
     return f"repeat its values to resume that run, or start another run{takes}: {shlex.join(words)}"

@@ -112,7 +112,8 @@ class StageRunner:
         splits = train_splits(self.name, settings)
         stream = train_stream(self.name, settings, splits, world.rank, world.size, self._budget, world.device)
         identity = {
-            "networks": f"{settings.teacher.arch} -> {settings.student.arch}",
+            "networks": f"{settings.teacher.arch} -> "
+            + ", ".join(student.arch for student in settings.named_students.values()),
             "data": "+".join(s.fingerprint for s in splits.values()),
             "frozen weights": fingerprint_of([p for p in task.parameters() if not p.requires_grad]),
         }

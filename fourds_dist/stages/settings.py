@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import fsspec
 from pydantic import Field, model_validator
@@ -19,9 +20,10 @@ from fourds_dist.config.trees import flatten
 from fourds_dist.data import DataConfig, StreamConfig
 from fourds_dist.io.storage import is_url, join, plain
 from fourds_dist.method import AdaptConfig, MethodConfig
-from fourds_dist.models.weights.networks import StudentConfig, TeacherConfig
+from fourds_dist.models.weights.networks import StudentConfig, TeacherConfig, student_names
 from fourds_dist.models.weights.published import is_published
 from fourds_dist.runs.accuracy import LABEL_FREE
+from fourds_dist.runs.layout import Network
 from fourds_dist.runs.run_folder import RunConfig
 from fourds_dist.stages.launch_config import LaunchConfig
 from fourds_dist.stages.sinks.tracking_config import TrackingConfig
@@ -30,6 +32,8 @@ from fourds_dist.training.step import StepConfig
 
 SECTION: dict[StageName, str] = {"source": "source_stage", "adapt": "adapt_stage", "distill": "distill_stage"}
 """The section of each stage in the configuration, with its length and learning rates."""
+MOST_STUDENTS = 16
+"""Largest number of students of one run, whose networks share the memory of each device."""
 TARGET_STAGES: tuple[StageName, ...] = ("adapt", "distill")
 
 
@@ -88,6 +92,11 @@ class Settings(ConfigSection):
     student: Annotated[StudentConfig, EACH_SAYS.of("source", "distill")] = StudentConfig()
     """The small network."""
 
+    students: Annotated[tuple[StudentConfig, ...], WEIGHTS.of("source", "distill")] = ()
+    """Several small networks, trained in one run by one forward pass of the teacher: a list of sections as `student`,
+    `students: [{arch: resnet10}, {arch: mobilenet_v3_small}]`. A list of one is the same as `student`. Empty: the one
+    of `student`."""
+
     method: Annotated[MethodConfig, EACH_SAYS.of("distill")] = MethodConfig()
     """The distillation method."""
 
@@ -111,6 +120,40 @@ class Settings(ConfigSection):
 
     tracking: Annotated[TrackingConfig, LOG] = TrackingConfig()
     """Weights & Biases, TensorBoard, MLflow."""
+
+    @model_validator(mode="after")
+    def _check_students(self) -> Settings:
+        """Check `students`, and let `student` be the first of them; a list of one becomes `student`."""
+        if not self.students:
+            return self
+        first = self.students[0]
+        if "student" in self.model_fields_set and self.student != first:
+            raise ValueError(
+                "student and students are both given and differ: remove one of the two (the first entry of students "
+                f"has arch={first.arch}, student has arch={self.student.arch})"
+            )
+        if len(self.students) > MOST_STUDENTS:
+            raise ValueError(
+                f"students has {len(self.students)} entries; at most {MOST_STUDENTS} fit in one run"
+            )
+        given = [student.name.casefold() for student in self.students if student.name is not None]
+        for name in given:
+            if given.count(name) > 1:
+                raise ValueError(
+                    f"students: the name {name!r} is given twice; give each student a name of its own"
+                )
+        nameless = [student.model_copy(update={"name": None}) for student in self.students]
+        for number, student in enumerate(nameless):
+            if student in nameless[:number]:
+                names = student_names(self.students)
+                raise ValueError(
+                    f"students: {names[number]} equals {names[nameless.index(student)]} in all keys but the name; "
+                    "remove one of the two, or change it"
+                )
+        object.__setattr__(self, "student", first)  # of a frozen section
+        if len(self.students) == 1:
+            object.__setattr__(self, "students", ())
+        return self
 
     @model_validator(mode="after")
     def _check_mixture(self) -> Settings:
@@ -162,9 +205,38 @@ class Settings(ConfigSection):
         return self
 
     @property
+    def named_students(self) -> dict[str, StudentConfig]:
+        """The students by name; the name of a run's only student is empty."""
+        if not self.students:
+            return {"": self.student}
+        return dict(zip(student_names(self.students), self.students, strict=True))
+
+    @property
+    def student_names(self) -> list[str]:
+        """The names of the students, also that of an only one."""
+        return student_names(self.students or (self.student,))
+
+    def with_students(self, change: Callable[[str, StudentConfig], StudentConfig]) -> Settings:
+        """Return the settings with changed students; `change` receives the name and the section of each."""
+        changed = tuple(change(name, student) for name, student in self.named_students.items())
+        return self.model_copy(update={"student": changed[0], "students": changed if self.students else ()})
+
+    @property
     def run_url(self) -> str:
         """Return the path or URL of the run's folder."""
         return join(self.run.dir, self.run.name)
+
+
+def students_from_source(settings: Settings) -> dict[str, StudentConfig]:
+    """Return the students that the source stage trains, by their keys in metrics."""
+    return {
+        Network.STUDENT.of_student(name): student
+        for name, student in settings.named_students.items()
+        if student.start == "source"
+    }
+
+
+S = TypeVar("S", bound=ConfigSection)
 
 
 def stage_config(name: StageName, settings: Settings) -> StageConfig:
@@ -204,12 +276,13 @@ def with_absolute_paths(settings: Settings, base: Path) -> Settings:
             )
         return str(base / Path(path).expanduser())
 
-    def replaced(section: ConfigSection, *names: str) -> ConfigSection:
+    def replaced(section: S, *names: str) -> S:
         return section.model_copy(update={name: absolute(getattr(section, name)) for name in names})
 
     launch = settings.launch
     if not (builtin_config("deepspeed") / f"{launch.deepspeed}.yaml").exists():  # a file of the user
         launch = replaced(launch, "deepspeed")
+    settings = settings.with_students(lambda _, student: replaced(student, "start"))
     return settings.model_copy(
         update={
             "launch": launch,
@@ -218,6 +291,5 @@ def with_absolute_paths(settings: Settings, base: Path) -> Settings:
             "data": replaced(settings.data, "cache_dir"),
             "target": replaced(settings.target, "url", "packed_from"),
             "teacher": replaced(settings.teacher, "checkpoint", "start"),
-            "student": replaced(settings.student, "start"),
         }
     )

@@ -6,8 +6,6 @@ stage calls `run_stage`; `runner` has the shared parts of the stages.
 
 from __future__ import annotations
 
-import math
-import statistics
 import sys
 from collections.abc import Callable, Iterable
 from copy import deepcopy
@@ -19,26 +17,26 @@ from torch import nn
 from fourds_dist.config.stage_names import STAGES, StageName
 from fourds_dist.data.stream.network_input import NetworkInput
 from fourds_dist.io.storage import locate
-from fourds_dist.method import AdaptTeacher, FourDs, SourceClassifiers
-from fourds_dist.method.output import Predictor
-from fourds_dist.models.backbones import num_parameters, stage_names
+from fourds_dist.method import AdaptTeacher, FourDs, SourceClassifiers, StudentNetwork
+from fourds_dist.models.backbones import BackboneConfig, stage_names
 from fourds_dist.models.weights.loading import encode_weights
-from fourds_dist.models.weights.networks import build, build_initialised
-from fourds_dist.runs.accuracy import LABEL_FREE, MOST_CLASSES
-from fourds_dist.runs.estimate import Estimate
+from fourds_dist.models.weights.networks import build
 from fourds_dist.runs.events import Sink
-from fourds_dist.runs.layout import DONE, Network, RunFile, display_name
+from fourds_dist.runs.layout import DONE, Network, RunFile
 from fourds_dist.runs.run_folder import RunFolder
-from fourds_dist.runs.summary import NetworkResult, RunSummary
-from fourds_dist.stages.label_free import evaluate_label_free
 from fourds_dist.stages.network_inputs import described, predictor
 from fourds_dist.stages.probe import freeze_before_last_stage, name_teacher, probe_teacher
+from fourds_dist.stages.results import Trained, selection_of, write_results
 from fourds_dist.stages.runner import StageRunner
-from fourds_dist.stages.settings import Settings
+from fourds_dist.stages.settings import Settings, students_from_source
+from fourds_dist.stages.students import (
+    initial_students,
+    source_students,
+    start_of,
+    students_by_key,
+)
 from fourds_dist.stages.target_labels import (
-    computes_criteria,
     criterion,
-    has_labels,
     label_free_method,
     method_of,
 )
@@ -51,28 +49,19 @@ from fourds_dist.stages.teachers import (
 from fourds_dist.training.checkpoint.checkpoint_store import CheckpointStore
 from fourds_dist.training.distributed.world import World
 from fourds_dist.training.stop_signals import StopSignal, never
-from fourds_dist.training.train_state import Best
 
 SWITCH_INTERVAL_S = 1e-4
 """Seconds for which a decoding thread may hold the GIL while the training loop waits. The loop releases the GIL at
 every operation that it queues; with Python's default of 5 ms a step on two GPUs took 100 ms of the host's time."""
 
 
-ROLE = {
-    Network.TEACHER: "teacher",
-    Network.TEACHER_SOURCE: "teacher",
-    Network.STUDENT_BEFORE: "student",
-}
-"""Network before distillation -> its section in the configuration."""
-
-
 def stages_to_run(settings: Settings) -> tuple[StageName, ...]:
     """Return the stages of a run, up to `run.until`.
 
-    There is no source stage if the teacher is given and the student does not start from the source, and no adaptation
-    stage without `adapt.method`.
+    There is no source stage if the teacher is given and no student starts from the source, and no adaptation stage
+    without `adapt.method`.
     """
-    needs_source = settings.teacher.checkpoint is None or settings.student.start == "source"
+    needs_source = settings.teacher.checkpoint is None or bool(students_from_source(settings))
     needed = {"source": needs_source, "adapt": settings.adapt.method != "none", "distill": True}
     upto = list(needed)[: list(needed).index(settings.run.until) + 1]
     return tuple(stage for stage in STAGES if stage in upto and needed[stage])
@@ -87,13 +76,14 @@ def drop_checkpoints(folder: RunFolder, stages: Iterable[StageName] = STAGES) ->
 
 
 def from_source(settings: Settings, source_url: str) -> Settings:
-    """Return the settings with teacher and student from the source stage of another run, at `source_url`."""
-    folder, teacher, student = RunFolder(source_url), settings.teacher, settings.student
+    """Return the settings with teacher and students from the source stage of another run, at `source_url`."""
+    folder, teacher = RunFolder(source_url), settings.teacher
     if teacher.checkpoint is None:
         teacher = teacher.model_copy(update={"checkpoint": folder.path(RunFile.TEACHER)})
-    if student.start == "source":
-        student = student.model_copy(update={"start": folder.path(RunFile.STUDENT_SOURCE)})
-    return settings.model_copy(update={"teacher": teacher, "student": student})
+    settings = settings.with_students(
+        lambda name, student: student.model_copy(update={"start": start_of(folder, name, student)})
+    )
+    return settings.model_copy(update={"teacher": teacher})
 
 
 def run_stage(
@@ -133,7 +123,7 @@ def run_stage(
 
 
 def train_on_source(stage: StageRunner) -> None:
-    """Train the teacher (unless given) and the student (if it starts from the source) on the source shards."""
+    """Train the teacher (unless given) and the students that start from the source on the source shards."""
     settings, classes = stage.settings, stage.split(stage.settings.source, "train").classes
     networks: dict[str, nn.Module] = {}
     selected: dict[str, dict[str, Any]] = {}
@@ -157,25 +147,26 @@ def train_on_source(stage: StageRunner) -> None:
             selected[Network.TEACHER.value] = {"validation_accuracy": value}
         if layers == "last_stage":
             frozen = freeze_before_last_stage(stage, teacher)
-    if settings.student.start == "source":
-        side = stage.inputs["student"].image_px
-        networks[Network.STUDENT.value] = build(settings.student, len(classes), image_size=side)
+    networks |= source_students(stage, len(classes))
     trained = {k: v for k, v in networks.items() if layers in ("all", "last_stage") or k != Network.TEACHER}
     if trained:
         monitored = next(iter(trained))
         task = SourceClassifiers(trained, stage.conversions, frozen)
         best, _, _ = stage.fit(task, monitored, settings.source)
-        selected[monitored], epoch = _selected("source", stage, best), best.epoch
+        for key, own in (best.apart or {monitored: best}).items():
+            selected[key] = selection_of("source", stage, own)
+        epoch = best.epoch
     else:
         stage.end_without_training()
     if stage.world.is_main:
-        configs = {
-            Network.TEACHER: (settings.teacher, RunFile.TEACHER),
-            Network.STUDENT: (settings.student, RunFile.STUDENT_SOURCE),
+        configs: dict[str, tuple[BackboneConfig, str]] = {
+            Network.STUDENT.of_student(name): (config, RunFile.STUDENT_SOURCE.of_student(name))
+            for name, config in settings.named_students.items()
         }
-        for name, network in networks.items():
-            config, file = configs[Network(name)]
-            metadata = stage.about(config, classes, domain=settings.source.url, **selected.get(name, {}))
+        configs[Network.TEACHER] = (settings.teacher, RunFile.TEACHER)
+        for key, network in networks.items():
+            config, file = configs[key]
+            metadata = stage.about(config, classes, domain=settings.source.url, **selected.get(key, {}))
             stage.folder.write_bytes(file, encode_weights(network.state_dict(), metadata))
         first = next(iter(selected.values()))
         stage.folder.write_json(DONE["source"], {"epoch": epoch, **first})
@@ -195,7 +186,7 @@ def adapt_to_target(stage: StageRunner) -> None:
     )
     best, _, _ = stage.fit(task, "teacher", settings.target, reference=(Network.TEACHER_SOURCE, before))
     if stage.world.is_main:
-        selected = _selected("adapt", stage, best)
+        selected = selection_of("adapt", stage, best)
         metadata = stage.about(settings.teacher, classes, domain=settings.target.url, **selected)
         stage.folder.write_bytes(RunFile.TEACHER_ADAPTED, encode_weights(teacher.state_dict(), metadata))
         stage.folder.write_json(DONE["adapt"], {"epoch": best.epoch, **selected})
@@ -203,21 +194,11 @@ def adapt_to_target(stage: StageRunner) -> None:
 
 def distil_on_target(stage: StageRunner) -> None:
     """Distil on the target shards, then evaluate all networks on the test splits and write the results."""
-    settings, world = stage.settings, stage.world
-    classes = stage.split(settings.target, "train").classes
+    settings, classes = stage.settings, stage.split(stage.settings.target, "train").classes
     teacher = load_teacher(stage, distilled_teacher(settings, stage.folder), classes)
-    from_source = settings.student.start == "source"
-    start = stage.folder.path(RunFile.STUDENT_SOURCE) if from_source else settings.student.start
-    student, is_untrained = build_initialised(
-        settings.student,
-        len(classes),
-        start=start,
-        key="student.start",
-        image_size=stage.inputs["student"].image_px,
-        run=stage.needs(settings.student, classes),
-        notify=stage.notify,
-    )
-    untouched = {Network.TEACHER: deepcopy(teacher), Network.STUDENT_BEFORE: deepcopy(student)}
+    students = initial_students(stage, classes)
+    untouched: dict[str, nn.Module] = {Network.TEACHER: deepcopy(teacher)}
+    untouched |= {_before(key): deepcopy(student.network) for key, student in students.items()}
     if settings.adapt.method != "none":
         with torch.random.fork_rng(devices=[]):  # its random initial weights are replaced
             before = load_teacher(stage, source_teacher(settings, stage.folder), classes)
@@ -226,81 +207,29 @@ def distil_on_target(stage: StageRunner) -> None:
     method = method_of(settings)
     if (line := label_free_method(settings.method, method)) is not None:
         stage.notify(line)
+    configs = students_by_key(settings)
     task = FourDs(
         teacher,
-        student,
+        {
+            key: StudentNetwork(network, stage_names(configs[key], network), is_untrained)
+            for key, (network, is_untrained) in students.items()
+        },
         teacher_stages=stage_names(settings.teacher, teacher),
-        student_stages=stage_names(settings.student, student),
         config=method,
         image_size=settings.data.crop_px,
-        student_untrained=is_untrained,
         inputs=stage.conversions,
     )
     adapted_teacher = task.predictors()[Network.TEACHER_ADAPTED]
     reference = (Network.TEACHER_ADAPTED, adapted_teacher)
-    best, step, rates = stage.fit(task, Network.STUDENT, settings.target, reference=reference)
+    best, step, rates = stage.fit(task, next(iter(students)), settings.target, reference=reference)
 
-    predictors: dict[str, Predictor] = {
-        name: predictor(network.to(world.device).eval(), stage.conversions.get(ROLE[name]))
-        for name, network in untouched.items()
-    }
-    distilled = predictor(student, stage.conversions.get("student"))
-    predictors |= {Network.TEACHER_ADAPTED: adapted_teacher, Network.STUDENT: distilled}
-    estimates: dict[str, Estimate] = {}
-    if computes_criteria("distill", settings) or not has_labels(settings.target, "test"):
-        target, estimates = evaluate_label_free(stage, predictors, "test", step, reference=reference[0])
-    else:
-        target = stage.evaluate(predictors, settings.target, "test", step)
-    has_source = settings.source.url is not None
-    source = stage.evaluate(predictors, settings.source, "test", step) if has_source else {}
-    if not world.is_main:
-        return
-    selected = _selected("distill", stage, best)
-    metadata = stage.about(settings.student, classes, domain=settings.target.url, **selected)
-    stage.folder.write_bytes(RunFile.STUDENT, encode_weights(student.state_dict(), metadata))
-    adapted = {
-        name: value
-        for name, value in task.state_dict().items()
-        if name.startswith("adapters.") or (name.startswith("teacher.") and "running_" in name)
-    }
-    stage.folder.write_bytes(
-        RunFile.ADAPTERS, encode_weights(adapted, stage.about(settings.teacher, classes))
-    )
-    sizes: dict[str, int] = {name: num_parameters(net) for name, net in untouched.items()}
-    sizes |= {
-        Network.TEACHER_ADAPTED: sizes[Network.TEACHER] + num_parameters(task.adapters),
-        Network.STUDENT: num_parameters(student),
-    }
-    summary = RunSummary(
-        run=settings.run.name,
-        lines=tuple(
-            NetworkResult(
-                display_name(network),
-                sizes[network],
-                source.get(network),
-                target[network],
-                estimates.get(network),
-            )
-            for network in predictors
-        ),
-        chance=1 / len(classes),
-        selected_epoch=best.epoch,
-        validation_accuracy=best.accuracy if math.isfinite(best.accuracy) else None,
-        train_images_per_s=statistics.median(rates) if rates else 0.0,
-        num_workers=world.size,
-        selected_by=criterion("distill", settings),
-        classes=classes if len(classes) <= MOST_CLASSES else (),
-    )
-    stage.folder.write_json(RunFile.SUMMARY, summary.as_dict())
+    networks = {key: student.network for key, student in students.items()}
+    write_results(stage, task, networks, untouched, Trained(best, step, rates))
 
 
-def _selected(name: StageName, stage: StageRunner, best: Best) -> dict[str, Any]:
-    """Return the value that selected the best epoch, by its name in files of weights."""
-    by = criterion(name, stage.settings)
-    value = best.accuracy if math.isfinite(best.accuracy) else None
-    if by in LABEL_FREE:
-        return {"selected_by": by, "validation_value": value}
-    return {"validation_accuracy": value}
+def _before(key: str) -> str:
+    """Return the key of a student before distillation."""
+    return Network.STUDENT_BEFORE.of_student(key.partition("/")[2])
 
 
 RUN: dict[StageName, Callable[[StageRunner], None]] = {

@@ -17,13 +17,14 @@ from fourds_dist.config.effects import COURSE, WEIGHTS
 from fourds_dist.config.section import ConfigSection
 from fourds_dist.data import TrainStream
 from fourds_dist.method.task import Task
-from fourds_dist.runs.accuracy import LABEL_FREE, Accuracy, GivenMeasure, Measure
+from fourds_dist.runs.accuracy import Accuracy, GivenMeasure, Measure
 from fourds_dist.runs.events import Note, Sink, StageEnded, StageStarted, StageStopped
 from fourds_dist.training.checkpoint.checkpoint_store import CheckpointStore
 from fourds_dist.training.device_prefetch import prefetch_to_device
 from fourds_dist.training.distributed.world import World
 from fourds_dist.training.meter import Meter
 from fourds_dist.training.nonfinite_guard import NonfiniteGuard
+from fourds_dist.training.selection import best_after
 from fourds_dist.training.step import TrainStep
 from fourds_dist.training.stop_signals import Stopped, StopSignal, never
 from fourds_dist.training.strategies.base import Strategy
@@ -99,7 +100,8 @@ def fit(
     Args:
         strategy: has wrapped the task, for `train_step`.
         validate: evaluates the task's predictors on the validation split; a collective call.
-        monitored: predictor whose validation results determine the best weights.
+        monitored: predictor whose validation results determine the best weights; without effect if the task has
+            networks that are `selected_apart`.
         select_by: measure of the best weights; the loss decides between close epochs only with a measure of labels.
         uses_labels: whether the task receives accuracies of validation labels, or shares of agreement.
         identity: names of model and data; a checkpoint with another identity is refused.
@@ -171,12 +173,15 @@ def fit(
             with average.in_task():
                 accuracies = validate()
             task.train()
-            value, error = accuracies[monitored].measured(select_by)
-            loss, epoch = accuracies[monitored].loss_or_infinity, step // steps_per_epoch
-            if select_by in LABEL_FREE:
-                loss = None
-            train_state.best = train_state.best.after(
-                value, error, loss, step, epoch, lambda: average.replaced(strategy.weights())
+            train_state.best = best_after(
+                train_state.best,
+                accuracies,
+                monitored=monitored,
+                selected_apart=task.selected_apart(),
+                select_by=select_by,
+                step=step,
+                epoch=step // steps_per_epoch,
+                weights=lambda: average.replaced(strategy.weights()),
             )
             task.on_validation(_relative_accuracies(accuracies, uses_labels=uses_labels))
             guard.keep_buffers()
@@ -196,8 +201,7 @@ def fit(
 
     store.close()
     emit(StageEnded(step=train_state.step, peak_memory_bytes=_peak_memory_bytes(world)))
-    assert train_state.best.weights is not None
-    strategy.load_weights(train_state.best.weights)
+    strategy.load_weights(train_state.best.all_weights)
     strategy.unwrap()
     task.eval()
     return train_state.best

@@ -5,7 +5,7 @@
     optimizer    momentum and moments, by the parameter's name
     ranks        random state of every rank, and its BatchNorm statistics, which differ between ranks within an epoch
     average      moving average of the trainable parameters, with ema_decay only
-    best         accuracy, loss and weights of the best epoch so far
+    best         accuracy, loss and weights of the best epoch so far, also for each network that has its own
     identity     names of networks and data; a checkpoint with another identity is refused
 
 With the same number of ranks, each rank restores its statistics and random state, and the run equals the uninterrupted
@@ -15,7 +15,7 @@ one, bit for bit on CPUs in float32. With another number, all ranks use the mean
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,9 @@ class Best:
     """Highest accuracy of any epoch so far."""
     least: float = -math.inf
     """`peak` minus its standard error."""
+    apart: dict[str, Best] = field(default_factory=dict)
+    """The best epochs of networks that have their own (`Task.selected_apart`), by the network's key. `weights` then
+    excludes their weights, and `accuracy` is the mean over them."""
 
     def __post_init__(self) -> None:
         if self.peak < self.accuracy:  # an older checkpoint, without peak and least
@@ -85,6 +88,25 @@ class Best:
         else:
             is_better = accuracy >= self.least and loss < self.loss
         return Best(accuracy, step, epoch, weights(), loss, self.peak, self.least) if is_better else self
+
+    @property
+    def all_weights(self) -> dict[str, Tensor]:
+        """The weights of the best epoch; of networks with a best epoch of their own, those of that epoch."""
+        assert self.weights is not None
+        merged = dict(self.weights)
+        for own in self.apart.values():
+            merged |= own.weights or {}
+        return merged
+
+    def state(self) -> dict[str, Any]:
+        """Return plain values for a checkpoint."""
+        return {**vars(self), "apart": {name: own.state() for name, own in self.apart.items()}}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> Best:
+        """Return the result of `state`; of older checkpoints, which have no `apart`, too."""
+        apart = {name: cls.of_state(own) for name, own in state.get("apart", {}).items()}
+        return cls(**{**state, "apart": apart})
 
 
 @dataclass
@@ -125,7 +147,7 @@ def capture(
         "optimizer": optimizer,
         "ranks": ranks,
         **({} if averaged is None else {"average": averaged}),
-        "best": dict(vars(train_state.best)),
+        "best": train_state.best.state(),
     }
 
 
@@ -156,7 +178,7 @@ def resume(
     strategy.load_optimizer_state(state["optimizer"], state["step"])
     average.load(state.get("average"))
     _take_rank_state(task, state["ranks"], world)
-    return TrainState(state["step"], state["num_skipped"], Best(**state["best"]), len(state["ranks"]))
+    return TrainState(state["step"], state["num_skipped"], Best.of_state(state["best"]), len(state["ranks"]))
 
 
 def _take_rank_state(task: Task, ranks: list[dict[str, Any]], world: World) -> None:

@@ -9,7 +9,9 @@ import pytest
 from fourds_dist.config.section import ConfigError
 from fourds_dist.experiments.base_run import is_run_key, read_experiment, with_absolute_base_paths
 from fourds_dist.experiments.compare.config import CompareConfig
+from fourds_dist.experiments.compare.plan import read_plan as comparison_plan
 from fourds_dist.experiments.sweep.config import SweepConfig
+from fourds_dist.experiments.sweep.plan import read_plan as sweep_plan
 from fourds_dist.stages.settings import Settings
 
 SWEEP = """\
@@ -41,6 +43,20 @@ def test_file_changes_and_words_meet(tmp_path: Path, root: type, text: str) -> N
         ConfigError, match=r"'launch.worker' in override 'launch.worker=3'; did you mean 'launch.workers'"
     ):
         read_experiment(tmp_path / "experiment.yaml", ["launch.worker=3"], root)[1].build(Settings)
+
+
+@pytest.mark.parametrize(("root", "text"), [(SweepConfig, SWEEP), (CompareConfig, COMPARE)])
+def test_several_students_are_refused(tmp_path: Path, root: type, text: str) -> None:
+    (tmp_path / "run.yaml").write_text(
+        "students: [{ arch: resnet10 }, { arch: resnet18 }]\ntarget: { url: t }\n"
+    )
+    (tmp_path / "experiment.yaml").write_text(text)
+    make = sweep_plan if root is SweepConfig else comparison_plan
+    with pytest.raises(
+        ConfigError,
+        match=r"students has 2 entries, and sweeps, comparisons and advice measure one student a run",
+    ):
+        make(tmp_path / "experiment.yaml", [], folder=tmp_path)
 
 
 def test_a_misspelt_key_goes_where_the_nearest_name_is() -> None:

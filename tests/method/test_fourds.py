@@ -171,7 +171,7 @@ def test_evaluation_leaves_no_features_behind() -> None:
     for predict in task.predictors().values():
         predict(batch()[0])
     assert task._teacher_hooks.take() == []
-    assert task._student_hooks.take() == []
+    assert task.sides[0].hooks.take() == []
 
 
 def test_the_loss_is_the_weighted_sum_of_the_named_losses() -> None:

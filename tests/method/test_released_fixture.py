@@ -125,11 +125,11 @@ def test_authors_fixture(request: pytest.FixtureRequest, backend: str) -> None:
 
 def spy_on_phases(task: FourDs, seen: dict[str, list[Tensor]]) -> None:
     """Keep the stages that the phase loss compares."""
-    compare = task._phase_loss
+    compare = task.sides[0]._phase_loss
 
     def spying(stages_S: list[Tensor], stages_T: list[Tensor]) -> Tensor:
         seen["student"] = [h.detach() for h in stages_S]
         seen["teacher"] = [h.detach() for h in stages_T]
         return compare(stages_S, stages_T)
 
-    task._phase_loss = spying  # pyright: ignore[reportAttributeAccessIssue]
+    task.sides[0]._phase_loss = spying  # pyright: ignore[reportAttributeAccessIssue]

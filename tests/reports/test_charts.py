@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 from fourds_dist.reports import charts
-from fourds_dist.reports.charts import INK, LINE, SERIES, SOFT, Chart
+from fourds_dist.reports.charts import INK, LINE, SERIES, SOFT, Chart, Point
 
 PIXELS = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
+POINTS = {"a & b": Point(1.0, 0.5, 0.4, 0.6), "c": Point(9.0, 0.8, 0.7, 0.9)}
 DRAWN = {
+    "scatter": lambda: charts.scatter("f", "F", POINTS, x="ms", y="accuracy", percent=True, plain=("c",)),
     "lines": lambda: charts.lines(
         "a", "A", {"one": ([1, 2], [0.5, 0.25]), "two": ([1, 2], [0.1, 0.0])}, log=True
     ),
@@ -45,6 +47,22 @@ def test_the_svg_needs_nothing_else_and_the_png_has_content(kind: str) -> None:
 def test_text_alternatives_hold_the_numbers() -> None:
     assert "most frequent error: ant predicted as bee, 2 times" in DRAWN["confusion"]().words
     assert DRAWN["lines"]().words == "A by epoch: one ends at 0.25, two ends at 0"
+
+
+def test_names_of_points_overlap_neither_each_other_nor_points() -> None:
+    near = {f"name{i}": Point(10 + 0.5 * i, 0.9 + 0.001 * i, 0.8, 1.0) for i in range(4)}
+    chart = charts.scatter("n", "N", near, x="x", y="y")
+    root = ET.fromstring(chart.svg)
+    places = [
+        tuple(float(node.attrib[key]) for key in ("x", "y"))
+        for node in root.iter("{http://www.w3.org/2000/svg}text")
+        if (node.text or "").startswith("name")
+    ]
+    assert len(places) == len(near)
+    for i, (x, y) in enumerate(places):
+        for other_x, other_y in places[i + 1 :]:
+            assert abs(x - other_x) > 25 or abs(y - other_y) > 8
+    assert chart.words == "N: name0 0.9 at 10, name1 0.901 at 10.5, name2 0.902 at 11, name3 0.903 at 11.5"
 
 
 def test_a_sheet_shows_each_picture_upright_in_its_place() -> None:

@@ -94,6 +94,37 @@ def test_refused_before_the_start(given: Settings, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        (
+            {"arch": "convolutions", "stages": ("a",)},
+            r"teacher has 2 stages .*, students\.odd 1 \('a',\); .* teacher\.stages and students\.odd\.stages",
+        ),
+        ({"arch": "convolutions", "stages": ("a", "c")}, r"students\.odd: .* has no submodule 'c'"),
+        ({"arch": "convolutions", "stages": ("a", "head")}, r"students\.odd: stage 'head' returns"),
+        ({"arch": "ends_in_softmax"}, r"students\.odd: .*; name an entry point under students\.odd\.arch"),
+        (
+            {"arch": "of_grey_images", "image_px": 9},
+            r"students\.odd: Convolutions does not take images of 9 px .*students\.odd\.image_px",
+        ),
+        ({"arch": "nowhere"}, r"students\.odd: .*nowhere"),
+    ],
+)
+@pytest.mark.parametrize("start", ["random", "source"])
+def test_one_of_several_students_that_does_not_fit_is_refused_by_its_name(
+    odd: dict[str, Any], message: str, start: str
+) -> None:
+    good = {"arch": f"{NETWORKS}:convolutions", "stages": ("a", "b"), "start": start}
+    own = good | odd | {"arch": f"{NETWORKS}:{odd['arch']}", "name": "odd"}
+    tree = settings().model_dump(exclude={"student", "students"}, exclude_unset=True)
+    with pytest.raises(ValueError, match=message):
+        check_networks(Settings.model_validate({**tree, "students": (good, own)}), 5)
+    check_networks(
+        Settings.model_validate({**tree, "students": (good, {**good, "stem": "imagenet", "image_px": 12})}), 5
+    )
+
+
+@pytest.mark.parametrize(
     ("keys", "message"),
     [
         (

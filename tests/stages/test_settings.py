@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fourds_dist.config.loading import load
+from fourds_dist.config.loading import dump, load, parsed
 from fourds_dist.config.section import ConfigError
+from fourds_dist.models.weights.networks import StudentConfig, student_names
 from fourds_dist.stages.settings import Settings, relative_inputs, with_absolute_paths
 
 
@@ -86,3 +90,66 @@ def test_sections_that_need_each_other() -> None:
         None,
         ["adapt.method=mcc", "target.labels_per_class=0", "data.source_fraction=0.5", "source.url=s"],
     )
+
+
+TWO = "students=[{arch: resnet10}, {arch: timm/vit_tiny.in1k}]"
+
+
+def test_a_list_of_one_student_is_the_student() -> None:
+    listed = load(Settings, None, ["students=[{arch: resnet10, start: random}]"])
+    assert listed == load(Settings, None, ["student={arch: resnet10, start: random}"])
+    assert list(listed.named_students) == [""]
+    assert listed.student_names == ["resnet10"]
+
+
+def test_several_students_have_names_and_stay_through_the_file_of_a_run() -> None:
+    both = load(Settings, None, [TWO])
+    assert {name: student.arch for name, student in both.named_students.items()} == {
+        "resnet10": "resnet10",
+        "vit_tiny-in1k": "timm/vit_tiny.in1k",
+    }
+    assert both.student == both.students[0]
+    assert parsed(dump(both), "config.yaml").build(Settings) == both
+    sized = both.with_students(lambda name, student: student.model_copy(update={"image_px": len(name)}))
+    assert [student.image_px for student in sized.students] == [8, 13]
+    assert sized.student.image_px == 8
+    words = [
+        "students=[{arch: resnet10, name: a}, {arch: resnet10, stem: small}, {arch: resnet10, start: x}]"
+    ]
+    assert load(Settings, None, words).student_names == ["a", "resnet10", "resnet10-2"]
+    words = ["students=[{arch: resnet10}, {arch: resnet18, name: Resnet10}]"]
+    assert load(Settings, None, words).student_names == ["resnet10-2", "Resnet10"]
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b/a", "x.y:a", "A", "-", "a-2", "ä" * 3, "local-dir:/p/a/"]), max_size=8)
+)
+def test_names_of_students_are_unique_parts_of_file_names(archs: list[str]) -> None:
+    names = student_names([StudentConfig(arch=arch) for arch in archs])
+    assert len({name.casefold() for name in names}) == len(archs)
+    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([TWO, "student.arch=resnet18"], r"student and students are both given and differ: remove one"),
+        (["students=[{arch: resnet10}, {arch: resnet10}]"], r"resnet10-2 equals resnet10 in all keys"),
+        (["students=[{arch: a, name: x}, {arch: a, name: y}]"], r"y equals x in all keys but the name"),
+        (["students=[{arch: a, name: x}, {arch: b, name: X}]"], r"the name 'x' is given twice"),
+        (["students=[{arch: a, name: x/y}, {arch: b}]"], r"students\.0\.name: .*not 'x/y' \(from override"),
+        (["students=[{arch: a}, {ach: b}]"], r"students\.1\.ach: "),
+        (["students={arch: a}"], r"students: .*valid array"),
+        ([f"students=[{', '.join(f'{{arch: a{i}}}' for i in range(17))}]"], r"17 entries; at most 16"),
+    ],
+)
+def test_students_that_cannot_be_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(Settings, None, words)
+
+
+def test_paths_of_all_students_become_absolute(tmp_path: Path) -> None:
+    two = load(Settings, None, ["students=[{start: a.pt}, {arch: resnet10, start: source}]"])
+    found = with_absolute_paths(two, tmp_path)
+    assert [student.start for student in found.students] == [f"{tmp_path}/a.pt", "source"]
+    assert found.student == found.students[0]

@@ -28,12 +28,14 @@ from fourds_dist.training.strategies.optim import OptimConfig
 from fourds_dist.training.train_state import TrainState, capture, resume
 from fourds_dist.training.weight_average import WeightAverage
 from tests.ranks import run_ranks
-from tests.training.tiny import NUM_CLASSES, SIDE, tiny_four_ds
+from tests.training.tiny import NUM_CLASSES, SIDE, tiny_four_ds, tiny_students
 
 GLOBAL_BATCH_SIZE, NUM_STEPS = 12, 20
 ACCUMULATION = 2
 KINDS = ("ddp", "zero0", "zero1", "zero2", "zero3")
 ROUNDED = "ddp_bfloat16"
+SEVERAL = "-students"
+"""Ending of a strategy's name with which two students learn from the teacher."""
 DIVIDED = Path(__file__).with_name("zero3_divided.yaml")
 """ZeRO 3 that partitions small weights too; the default leaves those of a tiny network whole."""
 IDENTITY = {"data": "parity"}
@@ -75,7 +77,11 @@ def train(
 ) -> dict[str, Tensor]:
     """Final weights on every rank; on from `checkpoint` where it exists, and up to `until`, where it is left."""
     torch.manual_seed(0)
-    task = tiny_four_ds(dropout=0.0, batch_norm=False, preset="4ds_released")
+    if kind.endswith(SEVERAL):
+        kind = kind.removesuffix(SEVERAL)
+        task = tiny_students({"a": 4, "b": 6}, batch_norm=False, preset="4ds_released")
+    else:
+        task = tiny_four_ds(dropout=0.0, batch_norm=False, preset="4ds_released")
     task.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  (as a step on GPUs hands it over)
     optim = OptimConfig(schedule="cosine", warmup=0.1)
     strategy = make_strategy(
@@ -127,7 +133,7 @@ def train(
         num_classes=NUM_CLASSES,
         in_step_px=SIDE if strategy.in_step else None,
     )
-    assert found["student"].num_samples == sum((r + 1) * share for r, share in enumerate(shares))
+    assert next(iter(found.values())).num_samples == sum((r + 1) * share for r, share in enumerate(shares))
     strategy.unwrap()
     plain = task.state_dict()
     for key, value in weights.items():
@@ -175,9 +181,9 @@ def in_processes(ranks: int, folder: Path, jobs: list[Job]) -> None:
     run_ranks(_rank, (ranks, folder, jobs), num_ranks=ranks)
 
 
-def single() -> dict[str, Tensor]:
+def single(kind: str = "ddp") -> dict[str, Tensor]:
     """What one process ends with."""
-    return train("ddp", World(0, 1, torch.device("cpu")), [GLOBAL_BATCH_SIZE])
+    return train(kind, World(0, 1, torch.device("cpu")), [GLOBAL_BATCH_SIZE])
 
 
 def main() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import torch
 from torch import nn
 
-from fourds_dist.method import FourDs, MethodConfig
+from fourds_dist.method import FourDs, MethodConfig, StudentNetwork
 
 NUM_CLASSES, SIDE = 5, 8
 
@@ -44,3 +45,29 @@ def tiny_four_ds(
         image_size=SIDE,
         student_untrained=student_untrained,
     )
+
+
+def tiny_students(
+    widths: dict[str, int], *, batch_norm: bool = True, untrained: tuple[str, ...] = (), **method: object
+) -> FourDs:
+    """Several students of these widths, by name, of one teacher; the weights of each depend on its width alone."""
+    stages = ("layer1", "layer2")
+    teacher = seeded_network(8, batch_norm=batch_norm)
+    return FourDs(
+        teacher,
+        {
+            f"student/{name}" if len(widths) > 1 else "student": StudentNetwork(
+                seeded_network(width, batch_norm=batch_norm), stages, name in untrained
+            )
+            for name, width in widths.items()
+        },
+        teacher_stages=stages,
+        config=MethodConfig.model_validate(method),
+        image_size=SIDE,
+    )
+
+
+def seeded_network(width: int, *, batch_norm: bool = True) -> nn.Sequential:
+    """A network whose weights depend on its width alone."""
+    torch.manual_seed(width)
+    return tiny_network(width, batch_norm=batch_norm)

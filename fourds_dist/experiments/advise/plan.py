@@ -17,6 +17,7 @@ from fourds_dist.config.trees import flatten
 from fourds_dist.experiments.advise.candidates import Candidate, Regime, candidates
 from fourds_dist.experiments.advise.domains import DomainCounts, count
 from fourds_dist.experiments.advise.lengths import FullLength, Length
+from fourds_dist.experiments.base_run import of_one_student
 from fourds_dist.experiments.executor import Through
 from fourds_dist.io.storage import join, translate_storage_errors
 from fourds_dist.launch.chosen import with_images
@@ -77,7 +78,7 @@ class AdvisePlan:
     @cached_property
     def run(self) -> Settings:
         """The run at full length."""
-        return self.base.build(Settings)
+        return of_one_student(self.base)
 
     @property
     def url(self) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from fourds_dist.config.loading import Draft, draft
 from fourds_dist.config.section import ConfigError
 from fourds_dist.config.trees import flatten
-from fourds_dist.experiments.base_run import flat, is_run_key, read_experiment
+from fourds_dist.experiments.base_run import flat, is_run_key, of_one_student, read_experiment
 from fourds_dist.experiments.compare.config import Changes, CompareConfig, pair_name
 from fourds_dist.experiments.compare.early_stopping import EarlyStop, EarlyStopping, JudgedCell, read_stop
 from fourds_dist.experiments.shared_teacher import shared_sources
@@ -129,7 +129,7 @@ def make_plan(config: CompareConfig, base: Draft, folder: Path) -> ComparisonPla
     Raises:
         ConfigError: unknown keys, or invalid values.
     """
-    settings = with_absolute_paths(base.build(Settings), folder)
+    settings = with_absolute_paths(of_one_student(base), folder)
     url = join(settings.run.dir, config.name)
     cells = [
         Cell(regime, source, target, seed, method)
@@ -244,4 +244,4 @@ def _settings(cell: Cell, config: CompareConfig, base: Draft, url: str) -> Setti
     }
     given = base.changed(flat(config.regimes[cell.regime]), f"regimes.{cell.regime}")
     given = given.changed(flat(config.methods[cell.method]), f"methods.{cell.method}")
-    return given.changed(own, "the comparison").build(Settings)
+    return of_one_student(given.changed(own, "the comparison"))

@@ -11,7 +11,7 @@ from fourds_dist.experiments.compare.early_stopping import EarlyStop
 from fourds_dist.experiments.compare.plan import Cell, ComparisonPlan
 from fourds_dist.experiments.compare.statistics import Mean, mean_of, mean_over
 from fourds_dist.runs.events import Event, StageEnded, StageStarted, StepLogged
-from fourds_dist.runs.layout import Network, RunFile
+from fourds_dist.runs.layout import RunFile
 from fourds_dist.runs.run_folder import RunFolder
 from fourds_dist.stages.finished_run import Run
 from fourds_dist.stages.settings import Settings, stage_config
@@ -154,10 +154,8 @@ def _result(settings: Settings, source_s: float) -> Result:
     run = Run(settings.run_url)
     summary = run.summary
     assert summary is not None
-    student = next(line for line in summary.lines if line.network == Network.STUDENT.display_name)
-    before = next(
-        (line for line in summary.lines if line.network == Network.STUDENT_BEFORE.display_name), None
-    )
+    student, before = summary.student, summary.before
+    assert student is not None
     peaks = [event.peak_memory_bytes for event in run.events if isinstance(event, StageEnded)]
     device = next((e.device for e in run.events if isinstance(e, StageStarted)), "unknown device")
     return Result(

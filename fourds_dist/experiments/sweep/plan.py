@@ -12,7 +12,12 @@ from fourds_dist.config.effects import NO_RESULT, affected, effect_on
 from fourds_dist.config.loading import Draft
 from fourds_dist.config.section import ConfigError
 from fourds_dist.config.trees import flatten
-from fourds_dist.experiments.base_run import read_experiment, with_absolute_base_paths, with_packed_urls
+from fourds_dist.experiments.base_run import (
+    of_one_student,
+    read_experiment,
+    with_absolute_base_paths,
+    with_packed_urls,
+)
 from fourds_dist.experiments.executor import Through
 from fourds_dist.experiments.sweep.config import SweepConfig
 from fourds_dist.experiments.sweep.space import Params, Space, expanded, keys_of, label
@@ -61,7 +66,7 @@ class SweepPlan:
             own["run.seed"] = seed
         if name is not None:
             own |= {"run.name": name, "run.dir": f"{self.url}/trials", "tracking.group": self.config.name}
-        return self.base.changed(expanded(params), "the space").changed(own, "the sweep").build(Settings)
+        return of_one_student(self.base.changed(expanded(params), "the space").changed(own, "the sweep"))
 
     @cached_property
     def measure(self) -> Measure:
@@ -121,7 +126,7 @@ def make_plan(config: SweepConfig, base: Draft) -> SweepPlan:
     Raises:
         ConfigError: a space that does not fit the run.
     """
-    settings = base.build(Settings)
+    settings = of_one_student(base)
     if settings.run.until != "distill":
         raise ConfigError(
             f"run.until={settings.run.until}: a sweep compares students and adapted teachers, which come of the last "

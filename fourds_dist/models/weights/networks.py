@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from fourds_dist.config.effects import WEIGHTS
+from fourds_dist.config.effects import PLACE, WEIGHTS
 from fourds_dist.io.light_torchvision import torchvision
 from fourds_dist.models.backbones import BackboneConfig, build_backbone
 from fourds_dist.models.hub import is_repository
@@ -24,6 +27,9 @@ from fourds_dist.models.weights.names import MatchedTensors, match_tensors
 from fourds_dist.models.weights.published import converted, is_published, published_weights, pushed_student
 
 _log = logging.getLogger(__name__)
+
+MOST_LETTERS = 60
+"""Longest name of a student."""
 
 
 class TeacherConfig(BackboneConfig):
@@ -63,6 +69,34 @@ class StudentConfig(BackboneConfig):
 
     metadata: Annotated[Metadata, WEIGHTS] = "check"
     """As teacher.metadata, for a file under student.start."""
+
+    name: Annotated[str | None, PLACE] = Field(
+        default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=MOST_LETTERS
+    )
+    """Name of the student among several (`students`), in metrics, tables and files; null: the last part of arch, with
+    a number where it is not unique (resnet10, resnet10-2)."""
+
+
+def student_names(students: Sequence[StudentConfig]) -> list[str]:
+    """Return a unique name for each student: its own, or the last part of its arch.
+
+    >>> student_names([StudentConfig(arch="timm/vit_tiny.in1k"), StudentConfig(), StudentConfig(stem="small")])
+    ['vit_tiny-in1k', 'resnet18', 'resnet18-2']
+    """
+    taken = {student.name.casefold() for student in students if student.name}
+    names = []
+    for student in students:
+        name = student.name
+        if name is None:
+            stem = re.sub(r"[^A-Za-z0-9_-]+", "-", re.split(r"[/:]", student.arch.rstrip("/"))[-1]).strip(
+                "-_"
+            )
+            stem = stem[:MOST_LETTERS] or "student"
+            numbered = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+            name = next(each for each in numbered if each.casefold() not in taken)
+        taken.add(name.casefold())
+        names.append(name)
+    return names
 
 
 class InitialNetwork(NamedTuple):

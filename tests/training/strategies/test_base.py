@@ -13,6 +13,7 @@ from tests.training.parity import (
     KINDS,
     NUM_STEPS,
     ROUNDED,
+    SEVERAL,
     Job,
     distance,
     in_processes,
@@ -43,6 +44,20 @@ def test_zero_ends_where_one_process_ends_and_its_checkpoints_are_plain(tmp_path
     )  # bfloat16 rounds by 2^-9 of a gradient
     # ZeRO 3 on two ranks resumes as one process without DeepSpeed.
     rest = train("ddp", WORLD, [GLOBAL_BATCH_SIZE], tmp_path / "half.pt")
+    assert distance(rest, alone) < CLOSE
+
+
+def test_several_students_end_on_two_ranks_where_they_end_in_one_process(tmp_path: Path) -> None:
+    kinds = [f"{kind}{SEVERAL}" for kind in ("ddp", "zero1", "zero3")]
+    jobs: list[Job] = [(kind, kind, None, NUM_STEPS) for kind in kinds]
+    jobs.append(("half", kinds[1], "half.pt", NUM_STEPS // 2))
+    in_processes(2, tmp_path, jobs)
+    alone = single(f"ddp{SEVERAL}")
+    assert {"students.0.student.fc.weight", "students.1.fusion.squeeze.weight"} & set(alone)
+    for kind in kinds:
+        assert distance(weights(tmp_path, kind), alone) < CLOSE, kind
+    assert distance(weights(tmp_path, "half"), alone) > 100 * CLOSE
+    rest = train(f"ddp{SEVERAL}", WORLD, [GLOBAL_BATCH_SIZE], tmp_path / "half.pt")
     assert distance(rest, alone) < CLOSE
 
 
