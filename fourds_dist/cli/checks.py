@@ -188,6 +188,7 @@ def extras() -> Iterator[Finding]:
         "azure": (("adlfs",), "abfs://"),
         "export": (("onnx", "onnxscript", "onnxruntime"), "export to ONNX and int8"),
         "timm": (("timm",), "timm's networks"),
+        "clip": (("open_clip",), "teachers from class names"),
         "tensorboard": (("tensorboardX",), "TensorBoard"),
         "mlflow": (("mlflow",), "MLflow"),
         "hub": (("huggingface_hub",), "the Hugging Face hub"),

@@ -29,8 +29,8 @@ class MethodConfig(ConfigSection):
 
     domain_batch_norm: Annotated[bool | None, WEIGHTS] = None
     """Normalise the source and the target images of a batch separately in both networks, with running statistics of the
-    target alone; for batches with source images (data.source_fraction). null: true with preset `4ds` if no training
-    label of the target is used, else false."""
+    target alone; for batches with source images (data.source_fraction). Without effect on networks that have no
+    BatchNorm (ViT, ConvNeXt). null: true with preset `4ds` if no training label of the target is used, else false."""
 
     phase_loss: Annotated[Literal["circular", "squared", "none"], WEIGHTS] = "circular"
     """`circular`: amplitude-weighted 1 - cos, all stages weighted equally. `squared`: the released squared error of

@@ -37,7 +37,7 @@ from fourds_dist.method.student_side import (
 )
 from fourds_dist.method.task import Task
 from fourds_dist.models.feature_hooks import FeatureHooks, inspect_stages
-from fourds_dist.models.running_statistics import preserved_running_statistics
+from fourds_dist.models.running_statistics import has_batch_norm, preserved_running_statistics
 from fourds_dist.runs.layout import Network, with_student
 
 
@@ -247,8 +247,11 @@ class FourDs(Task):
     def _run_domains(
         self, network: nn.Module, hooks: FeatureHooks, images: Tensor, num_source: int
     ) -> Result:
-        """Run a network once, or with method.domain_batch_norm once per domain (Eq. 33)."""
-        if not (self.config.domain_batch_norm and num_source):
+        """Run a network once, or with method.domain_batch_norm once per domain (Eq. 33).
+
+        One pass gives the same for a network without BatchNorm; the adapters have BatchNorm.
+        """
+        if not (num_source and self.config.domain_batch_norm and has_batch_norm(network, hooks.rewrite)):
             return self._run(network, hooks, images)
         num_target = len(images) - num_source
         z_target, maps_target = self._run(network, hooks, images[:num_target])

@@ -1,6 +1,7 @@
 """Networks by name: torchvision's classifiers, timm's, and entry points; and the default names of their stages.
 
     resnet34                   a classifier of torchvision.models, or resnet10 (one basic block per stage)
+    vit_mini_4                 a small plain ViT with patches of 4 px, or vit_nano_4, for images of 16 to 64 px
     timm/convnext_atto         a model of timm, if timm is installed; hf-hub:owner/name, local-dir:PATH (timm_networks)
     package.module:function    a function that takes num_classes (and optionally image_size) and returns the network
 
@@ -20,6 +21,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -68,6 +70,8 @@ DEFAULT_STAGES: dict[str, tuple[str, ...]] = {
     "efficientnet_v2": _numbered("features.", 2, 3, 5, 7),
     "convnext": _numbered("features.", 1, 3, 5, 7),
     "swin": _numbered("features.", 1, 3, 5, 7),
+    "vit_mini": _numbered("encoder.layers.encoder_layer_", 0, 2, 3, 4),
+    "vit_nano": _numbered("encoder.layers.encoder_layer_", 0, 1, 2, 3),
     "vit_b": _numbered("encoder.layers.encoder_layer_", 2, 5, 8, 10),
     "vit_l": _numbered("encoder.layers.encoder_layer_", 5, 11, 17, 22),
     "vit_h": _numbered("encoder.layers.encoder_layer_", 7, 15, 23, 30),
@@ -87,9 +91,9 @@ class BackboneConfig(ConfigSection):
     """Name of the section in the configuration, for messages."""
 
     arch: Annotated[str, WEIGHTS] = "resnet18"
-    """Architecture: name of a classifier in torchvision.models, resnet10 (one basic block per stage), `timm/NAME`,
-    `hf-hub:owner/name`, `local-dir:PATH` (a folder with the files of such a repository), or an entry point
-    `package.module:function` that takes num_classes."""
+    """Architecture: name of a classifier in torchvision.models, resnet10 (one basic block per stage), vit_mini_4 or
+    vit_nano_4 (small ViTs for images of 16 to 64 px), `timm/NAME`, `hf-hub:owner/name`, `local-dir:PATH` (a folder with
+    the files of such a repository), or an entry point `package.module:function` that takes num_classes."""
 
     stem: Annotated[Literal["imagenet", "small"], WEIGHTS] = "imagenet"
     """`imagenet`: as published (stride 4). `small`: 3x3 convolution of stride 2 and no pooling, for images of 32 to 96
@@ -124,7 +128,22 @@ def _resnet10(num_classes: int) -> ResNet:
     return ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=num_classes)
 
 
-OWN_ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {"resnet10": _resnet10}
+SMALL_VITS: dict[str, dict[str, Any]] = {
+    "vit_mini_4": {"patch_size": 4, "num_layers": 6, "num_heads": 3, "hidden_dim": 96, "mlp_dim": 192},
+    "vit_nano_4": {"patch_size": 4, "num_layers": 5, "num_heads": 2, "hidden_dim": 64, "mlp_dim": 128},
+}
+"""Arguments of torchvision's VisionTransformer: plain ViTs for small images (0.46 and 0.17 million weights)."""
+
+
+def _small_vit(arch: str, num_classes: int, image_size: int = 224) -> nn.Module:
+    vit = torchvision.models.VisionTransformer
+    return vit(image_size=image_size, num_classes=num_classes, **SMALL_VITS[arch])
+
+
+OWN_ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "resnet10": _resnet10,
+    **{arch: partial(_small_vit, arch) for arch in SMALL_VITS},
+}
 
 
 def build_backbone(config: BackboneConfig, num_classes: int, image_size: int | None = None) -> nn.Module:
@@ -138,7 +157,10 @@ def build_backbone(config: BackboneConfig, num_classes: int, image_size: int | N
     """
     arch = config.arch
     if arch in OWN_ARCHITECTURES:
-        network = OWN_ARCHITECTURES[arch](num_classes)
+        options = size_options(arch, image_size)
+        if options and image_size is not None:
+            _check_patches(arch, int(arch.rpartition("_")[2]), image_size, config.size_key)
+        network = OWN_ARCHITECTURES[arch](num_classes, **options)
     elif timm_networks.is_timm(arch):
         network = timm_networks.build(arch, num_classes, image_size, key=config.size_key)
         _check_timm_patches(network, arch, image_size, config.size_key)

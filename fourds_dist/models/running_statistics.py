@@ -1,4 +1,5 @@
-"""BatchNorm's running statistics, unchanged during a forward pass in training mode."""
+"""Which networks normalise over the batch, and BatchNorm's running statistics, unchanged during a forward pass in
+training mode."""
 
 from __future__ import annotations
 
@@ -7,6 +8,11 @@ from contextlib import contextmanager
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def has_batch_norm(*modules: nn.Module) -> bool:
+    """Return whether the modules normalise over the images of a batch. LayerNorm and GroupNorm do not."""
+    return any(isinstance(part, _BatchNorm) for module in modules for part in module.modules())
 
 
 @contextmanager

@@ -16,12 +16,15 @@ from fourds_dist.method import AdaptTeacher, FourDs, SourceClassifiers, StudentN
 from fourds_dist.method.task import Task
 from fourds_dist.models.activation_checkpointing import checkpoint_blocks
 from fourds_dist.models.backbones import BackboneConfig, stage_names
+from fourds_dist.models.class_names import check_class_names
 from fourds_dist.models.feature_hooks import inspect_stages, what_is
+from fourds_dist.models.running_statistics import has_batch_norm
 from fourds_dist.models.weights.loading import check_writable, load_weights
 from fourds_dist.models.weights.metadata import NetworkMetadata
 from fourds_dist.models.weights.networks import StudentConfig, TeacherConfig, build
 from fourds_dist.stages.grey_ranges import grey_ranges_of
 from fourds_dist.stages.network_inputs import conversions, network_configs, network_inputs
+from fourds_dist.stages.probe import text_model
 from fourds_dist.stages.settings import SECTION, Settings, stage_config, students_from_source
 from fourds_dist.stages.stages import stages_to_run
 from fourds_dist.stages.students import students_by_key
@@ -78,6 +81,16 @@ def check_networks(settings: Settings, num_classes: int, classes: Sequence[str] 
     if settings.teacher.checkpoint is None and settings.source_stage.train != "all":
         side = settings.teacher.network_input(settings.data).image_px
         last_linear(networks["teacher"], num_classes, side, what="teacher")
+        if settings.source_stage.train == "class_names":
+            text_model(settings)
+            if classes is not None:
+                check_class_names(classes)
+    for key, config in students_by_key(settings).items():
+        if settings.method.preset == "adabn" and not has_batch_norm(networks[key]):
+            raise ValueError(
+                f"method.preset=adabn adapts BatchNorm's statistics alone, and {_label(key)}, {config.arch}, has no "
+                "BatchNorm; use method.preset=4ds or distillation, or an arch of the student with BatchNorm"
+            )
     if classes is not None:  # otherwise the networks have random weights here
         for key, network in networks.items():
             _check_values(network, _label(key))

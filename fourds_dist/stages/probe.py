@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -19,8 +20,13 @@ from torch import nn
 from fourds_dist.data import evaluation_batches
 from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.models.backbones import stage_names
+from fourds_dist.models.class_names import check_class_names, check_same_tower, load_image_text_model
+from fourds_dist.models.hub import is_repository
+from fourds_dist.models.timm_networks import FOLDER
+from fourds_dist.runs.accuracy import Accuracy
 from fourds_dist.stages.network_inputs import predictor
 from fourds_dist.stages.runner import StageRunner, fingerprint_of
+from fourds_dist.stages.settings import Settings
 from fourds_dist.stages.target_labels import criterion
 from fourds_dist.stages.train_streams import class_weights_of, train_splits
 from fourds_dist.stages.trial_step import call_on_blank_images
@@ -28,6 +34,7 @@ from fourds_dist.training.evaluate import PlainImages
 from fourds_dist.training.linear_probe import (
     Features,
     Probe,
+    accuracy_of_layer,
     features,
     fit_last_layer,
     freeze_up_to,
@@ -57,6 +64,60 @@ def probe_teacher(stage: StageRunner, teacher: nn.Module) -> Probe:
         f"accuracy {probe.accuracy.value:.1%} on the source's validation split"
     )
     return probe
+
+
+def text_model(settings: Settings) -> str:
+    """Return the image-text model whose text tower gives the last layer (source_stage.train=class_names).
+
+    Raises:
+        ValueError: neither source_stage.text_model nor the teacher names a repository or a folder.
+    """
+    given = settings.source_stage.text_model
+    names = (given,) if given is not None else (settings.teacher.start, settings.teacher.arch)
+    for name in names:
+        if is_repository(name) or name.startswith(FOLDER):
+            return name
+    raise ValueError(
+        f"source_stage.train=class_names: {' and '.join(names)} name no image-text model; set source_stage.text_model "
+        "to hf-hub:owner/name or local-dir:PATH, the model of open_clip with the teacher's weights as image tower"
+    )
+
+
+def name_teacher(stage: StageRunner, teacher: nn.Module) -> Accuracy:
+    """Set the last layer of the teacher from the class names of the source; a collective call.
+
+    Returns:
+        The accuracy on the validation split of the source, whose images also give the mean norm of the embeddings.
+
+    Raises:
+        ValueError: class names that are no words, or a text model that is not that of the teacher's weights.
+    """
+    settings, world, config = stage.settings, stage.world, stage.settings.source_stage
+    classes, side = stage.split(settings.source, "train").classes, stage.inputs["teacher"].image_px
+    check_class_names(classes)
+    name = text_model(settings)
+    layer = last_linear(teacher, len(classes), side, what="teacher")
+    model = load_image_text_model(name)
+    check_same_tower(model, teacher, layer, side)
+    teacher.to(world.device)
+    val = _features(stage, teacher, layer, "val")
+    projection_ED = model.projection(layer.in_features).to(world.device)
+    embeddings_KE = model.class_embeddings(classes, config.templates).to(world.device)
+    norm_N = (val.values @ projection_ED.T).norm(dim=1).double()
+    total, num = world.sum(torch.stack([norm_N.sum(), torch.tensor(len(norm_N)).to(norm_N)])).tolist()
+    if not num:
+        raise ValueError("the source's validation split has no labelled images to judge the class names by")
+    with torch.no_grad():
+        layer.weight.copy_(embeddings_KE @ projection_ED * (model.scale * num / total))
+        if layer.bias is not None:
+            layer.bias.zero_()
+    bias_K = torch.zeros(len(classes), device=world.device)
+    accuracy = accuracy_of_layer(val, layer.weight.detach(), bias_K, world)
+    stage.notify(
+        f"last layer of the teacher from {len(classes)} class names in {len(config.templates)} templates by "
+        f"{name}: accuracy {accuracy.value:.1%} on the source's validation split"
+    )
+    return accuracy
 
 
 def freeze_before_last_stage(stage: StageRunner, teacher: nn.Module) -> list[nn.Module]:

@@ -43,10 +43,29 @@ class SourceStageConfig(StageConfig):
     global_batch_size: Annotated[int, WEIGHTS] = Field(default=64, ge=1, le=MOST_IMAGES)
     """Images per optimiser step, summed over all workers."""
 
-    train: Annotated[Literal["all", "head", "last_stage"], WEIGHTS] = "all"
+    train: Annotated[Literal["all", "head", "last_stage", "class_names"], WEIGHTS] = "all"
     """Layers of the teacher that are trained. `head`: the last layer, by a linear probe: the frozen body sees each
     image once, for networks that know much but no classes (DINOv2, CLIP, SigLIP). `last_stage`: then also the layers
-    after the last but one of teacher.stages, for `epochs`. A student with `student.start: source` is trained whole."""
+    after the last but one of teacher.stages, for `epochs`. `class_names`: none; the last layer is made from the names
+    of the source's classes by the text tower of text_model. A student with `student.start: source` is trained whole."""
+
+    text_model: Annotated[str | None, WEIGHTS] = None
+    """train=class_names: the image-text model of open_clip that has the teacher's weights as image tower:
+    `hf-hub:owner/name`, or `local-dir:PATH` of a folder with open_clip_config.json and the weights. null: the
+    repository or folder of teacher.start or teacher.arch."""
+
+    templates: Annotated[tuple[str, ...], WEIGHTS] = ("a photo of a {}.",)
+    """train=class_names: texts about an image of a class, with {} in the place of its name. The embeddings of all texts
+    of a class are averaged."""
+
+    @model_validator(mode="after")
+    def _check_templates(self) -> SourceStageConfig:
+        wrong = [template for template in self.templates if template.count("{}") != 1]
+        if wrong or not self.templates:
+            raise ValueError(
+                f"templates={list(self.templates)}: give at least one text, each with {{}} once for the name of a class"
+            )
+        return self
 
 
 class Settings(ConfigSection):

@@ -25,7 +25,7 @@ from fourds_dist.runs.events import Sink
 from fourds_dist.runs.layout import DONE, Network, RunFile
 from fourds_dist.runs.run_folder import RunFolder
 from fourds_dist.stages.network_inputs import described, predictor
-from fourds_dist.stages.probe import freeze_before_last_stage, probe_teacher
+from fourds_dist.stages.probe import freeze_before_last_stage, name_teacher, probe_teacher
 from fourds_dist.stages.results import Trained, selection_of, write_results
 from fourds_dist.stages.runner import StageRunner
 from fourds_dist.stages.settings import Settings, students_from_source
@@ -141,13 +141,14 @@ def train_on_source(stage: StageRunner) -> None:
             notify=stage.notify,
         )
         if layers != "all" and not stage.has_checkpoint():
-            probe = probe_teacher(stage, teacher)
-            value, _ = probe.accuracy.measured(criterion("source", settings))
+            by_names = layers == "class_names"
+            accuracy = name_teacher(stage, teacher) if by_names else probe_teacher(stage, teacher).accuracy
+            value, _ = accuracy.measured(criterion("source", settings))
             selected[Network.TEACHER.value] = {"validation_accuracy": value}
         if layers == "last_stage":
             frozen = freeze_before_last_stage(stage, teacher)
     networks |= source_students(stage, len(classes))
-    trained = {k: v for k, v in networks.items() if layers != "head" or k != Network.TEACHER}
+    trained = {k: v for k, v in networks.items() if layers in ("all", "last_stage") or k != Network.TEACHER}
     if trained:
         monitored = next(iter(trained))
         task = SourceClassifiers(trained, stage.conversions, frozen)

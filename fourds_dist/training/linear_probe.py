@@ -140,7 +140,7 @@ def fit_last_layer(
     best: tuple[float, float, Accuracy, Tensor, Tensor] | None = None
     for l2 in L2:
         _minimise(weight, bias, train, num_images, world, l2, class_weights)
-        accuracy = _accuracy(val, weight.detach(), bias.detach(), world)
+        accuracy = accuracy_of_layer(val, weight.detach(), bias.detach(), world)
         value, _ = accuracy.measured(measure)
         if best is None or value > best[0]:
             best = (value, l2, accuracy, weight.detach().clone(), bias.detach().clone())
@@ -199,7 +199,8 @@ def _minimise(
 
 
 @torch.no_grad()
-def _accuracy(val: Features, weight: Tensor, bias: Tensor, world: World) -> Accuracy:
+def accuracy_of_layer(val: Features, weight: Tensor, bias: Tensor, world: World) -> Accuracy:
+    """Return the accuracy of a layer with this weight (K, D) and bias (K) on features of all ranks."""
     logits = val.values @ weight.T + bias
     predicted, labels = (tensor.cpu().numpy() for tensor in (logits.argmax(1), val.labels))
     counts = ClassCounts.of(labels, predicted, num_classes=len(bias))

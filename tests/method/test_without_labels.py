@@ -12,6 +12,7 @@ from fourds_dist.method import FourDs, MethodConfig
 from fourds_dist.method.label_mix import LabelMix
 from fourds_dist.method.losses import cross_entropy, information_maximisation, kd_loss
 from fourds_dist.method.presets import PRESETS, WITH_TARGET_LABELS, WITHOUT_TARGET_LABELS
+from tests.method.networks import VIT_STAGES, vit
 from tests.method.test_fourds import batch, make
 
 NUM_CLASSES = 4
@@ -116,6 +117,33 @@ def test_each_domain_is_normalised_separately_and_the_target_alone_updates_the_s
     torch.testing.assert_close(output.losses["phase"], mean)
     output.loss.backward()
     assert [n for n, p in task.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+@pytest.mark.parametrize("adapters", [True, False])
+def test_a_network_without_batch_norm_runs_once_for_both_domains(adapters: bool) -> None:
+    """LayerNorm normalises each image by itself. The adapters have BatchNorm, so the teacher then runs twice."""
+    images, labels = batch((-1, -1, -1, 0, 1))
+    outputs, calls = [], []
+    for by_domain in (True, False):
+        torch.manual_seed(0)
+        task = FourDs(
+            vit(5, 32),
+            vit(5, 32),
+            teacher_stages=VIT_STAGES,
+            student_stages=VIT_STAGES,
+            config=MethodConfig(domain_batch_norm=by_domain, adapters=adapters),
+            image_size=32,
+        ).train()
+        calls.append({"teacher": 0, "student": 0})
+        for name, count in ((name, calls[-1]) for name in calls[-1]):
+            task.get_submodule(name).register_forward_pre_hook(
+                lambda *_, name=name, count=count: count.update({name: count[name] + 1})
+            )
+        outputs.append(task(images, labels, num_source=2))
+    assert calls[0] == {"teacher": 2 if adapters else 1, "student": 1}
+    assert calls[1] == {"teacher": 1, "student": 1}
+    assert torch.equal(outputs[0].logits["student"], outputs[1].logits["student"])
+    assert torch.equal(outputs[0].logits["teacher"], outputs[1].logits["teacher"]) is not adapters
 
 
 def test_adapters_learn_from_the_student_on_labelled_images_alone() -> None:

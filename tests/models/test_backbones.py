@@ -15,7 +15,7 @@ from torch import nn
 
 from fourds_dist.io.extras import fix
 from fourds_dist.method import BackboneConfig, build_backbone
-from fourds_dist.models.backbones import DEFAULT_STAGES, stage_names
+from fourds_dist.models.backbones import DEFAULT_STAGES, SMALL_VITS, num_parameters, stage_names
 from fourds_dist.models.feature_hooks import inspect_stages
 from tests.method.networks import VIT, VIT_STAGES
 
@@ -23,6 +23,7 @@ VIT_OF_TIMM = ("blocks.2", "blocks.5", "blocks.8", "blocks.10")
 SMALL = BackboneConfig(arch="resnet10", stem="small")
 WITHOUT_STAGES = {"alexnet", "googlenet", "inception_v3", "maxvit_t", "squeezenet1_0", "squeezenet1_1"}
 OFFERED = [a for a in torchvision.models.list_models(module=torchvision.models) if a not in WITHOUT_STAGES]
+OFFERED += SMALL_VITS
 
 
 @pytest.mark.parametrize("arch", OFFERED)
@@ -71,6 +72,21 @@ def test_architectures_are_checked() -> None:
         build_backbone(BackboneConfig(arch="vgg11", stem="small"), 5)
     with pytest.raises(ValueError, match=r"patches of 16 px, and 70 is not a multiple; set data.crop_px=64"):
         build_backbone(BackboneConfig(arch="vit_b_16"), 5, 70)
+    with pytest.raises(ValueError, match=r"vit_nano_4 .*patches of 4 px, and 18 is not a multiple"):
+        build_backbone(BackboneConfig(arch="vit_nano_4"), 5, 18)
+
+
+@pytest.mark.parametrize(("arch", "millions"), [("vit_mini_4", 0.46), ("vit_nano_4", 0.17)])
+def test_small_vits_have_a_grid_of_the_size_of_the_image_over_four(arch: str, millions: float) -> None:
+    config = BackboneConfig(arch=arch)
+    network = build_backbone(config, 5, 24)
+    names = stage_names(config, network)
+    assert [stage.size for stage in inspect_stages(network, names, 24).stages] == [(6, 6)] * 4
+    blocks = [
+        name for name, _ in network.named_modules() if "encoder_layer_" in name and name.count(".") == 2
+    ]
+    assert names[-1] == blocks[-2]  # the last block's patches do not reach the class token
+    assert round(num_parameters(network) / 1e6, 2) == millions
 
 
 def test_a_vit_is_built_for_the_images_it_gets() -> None:

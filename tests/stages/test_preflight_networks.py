@@ -9,6 +9,7 @@ import pytest
 
 from fourds_dist.stages.preflight import check_device
 from fourds_dist.stages.preflight_networks import check_networks, smallest_part
+from fourds_dist.stages.probe import text_model
 from fourds_dist.stages.settings import Settings
 from tests.data.shards import write_dataset
 from tests.method import networks
@@ -185,6 +186,48 @@ def test_first_weights_that_are_not_finite_are_refused_by_name() -> None:
     given = settings(student="not_finite", data__grey_range=(0, 255))
     with pytest.raises(ValueError, match=r"student: Convolutions .* not finite in head\.weight"):
         check_networks(given, 5, list("abcde"))
+
+
+def test_class_names_that_are_numbers_are_refused_beforehand() -> None:
+    given = settings(
+        source_stage__train="class_names",
+        source_stage__text_model="local-dir:clip",
+        data__grey_range=(0, 255),
+    )
+    with pytest.raises(ValueError, match=r"the class '0' of the source is not a word \(2 of 3"):
+        check_networks(given, 3, ["0", "ant", "17"])
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"templates": ("a photo",)}, r"each with \{\} once"),
+        ({"templates": ()}, "at least one text"),
+    ],
+)
+def test_templates_are_checked(keys: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings(**{f"source_stage__{key}": value for key, value in keys.items()})
+
+
+def test_a_text_model_is_asked_for_beforehand() -> None:
+    with pytest.raises(ValueError, match=r"name no image-text model; set source_stage\.text_model to hf-hub"):
+        check_networks(settings(source_stage__train="class_names"), 5)
+    given = settings(source_stage__train="class_names", teacher__start="hf-hub:a/b")
+    assert text_model(given) == "hf-hub:a/b"
+    with pytest.raises(ValueError, match=r"class_names: clip\.pt name no image-text model"):
+        text_model(settings(source_stage__text_model="clip.pt"))
+
+
+def test_adabn_of_a_student_without_batch_norm_is_refused() -> None:
+    given = settings(
+        student="vit", student__stages=networks.VIT_STAGES[:2], method__preset="adabn", data__crop_px=16
+    )
+    with pytest.raises(
+        ValueError, match=r"method\.preset=adabn .*the student, tests\.method\.networks:vit, has no"
+    ):
+        check_networks(given, 5)
+    check_networks(settings(method__preset="adabn"), 5)
 
 
 def test_networks_of_another_number_of_classes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

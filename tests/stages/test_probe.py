@@ -13,9 +13,11 @@ from torch import nn
 
 from fourds_dist.config.section import ConfigError
 from fourds_dist.launch.run import run
+from fourds_dist.models.class_names import load_image_text_model
 from fourds_dist.reports.report import report
 from fourds_dist.stages import probe
 from fourds_dist.stages.finished_run import Run
+from tests.models.test_class_names import IMAGE_PX, write_model
 from tests.stages.test_stages import data, notes, rows, settings
 from tests.training.tiny import tiny_network
 
@@ -87,6 +89,28 @@ def test_features_are_computed_once_a_node(
         file.write_bytes(b"torn")
     run(settings(data, tmp_path, "run.name=third", *changes))
     assert torch.equal(load_file(tmp_path / "third" / "teacher.safetensors")["fc.weight"], first["fc.weight"])
+
+
+def test_a_head_is_made_from_class_names(data: Path, tmp_path: Path) -> None:
+    clip = write_model(tmp_path / "clip")
+    changes = (
+        f"teacher={{arch: 'local-dir:{clip}', start: {clip}/open_clip_model.safetensors, image_px: {IMAGE_PX}, "
+        "stages: [blocks.0, blocks.1]}",
+        "source_stage.train=class_names",
+        "source_stage.templates=['a photo of a {}.', 'a drawing of a {}.']",
+        "run.until=source",
+    )
+    run(settings(data, tmp_path, "run.name=named", *changes))
+    head = load_file(tmp_path / "named" / "teacher.safetensors")
+    model = load_image_text_model(f"local-dir:{clip}")
+    names = ("ant", "bee", "cat", "dog", "elk")
+    embeddings = model.class_embeddings(names, ("a photo of a {}.", "a drawing of a {}."))
+    expected = embeddings @ model.projection(32)
+    factor = head["head.weight"].norm() / expected.norm()  # the scale over the mean norm of the embeddings
+    torch.testing.assert_close(head["head.weight"], factor * expected)
+    assert not head["head.bias"].any()
+    (line,) = [text for text in notes(tmp_path / "named") if text.startswith("last layer")]
+    assert "from 5 class names in 2 templates" in line
 
 
 def test_a_network_without_a_linear_is_refused_beforehand(data: Path, tmp_path: Path) -> None:

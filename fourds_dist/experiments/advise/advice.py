@@ -86,6 +86,13 @@ class Advice:
         return self.ranking[1] if len(self.ranking) > 1 else None
 
     @property
+    def is_blind(self) -> bool:
+        """Whether no training of any method was above chance by twice the sampling error."""
+        best = max(accuracy for row in self.ranking for _, accuracy in row.accuracies)
+        num = max(1, self.target.val_labels or self.target.val)
+        return best <= self.chance + 2 * math.sqrt(self.chance * (1 - self.chance) / num)
+
+    @property
     def cost(self) -> float | None:
         """Price of the recommended run."""
         return None if self.price is None else self.price * self.hours
@@ -97,6 +104,12 @@ class Advice:
     def sentences(self) -> list[str]:
         """Return the answer in a few sentences."""
         best = self.ranking[0]
+        if self.is_blind:
+            return [
+                f"No method is above chance ({self.chance:.1%}) after {best.accuracies[-1][0]:.0%} of the full length: "
+                f"the trainings were too short to tell methods apart. Give more than --budget {span(self.budget_s)}. "
+                f"{best.title} is the method of our own tables for these labels."
+            ]
         of_what = "estimated without labels, " if self.is_estimated else ""
         found = [f"Use {best.title}{'' if self.settings == 'as they are' else f' with {self.settings}'}."]
         if self.expected is not None:

@@ -19,10 +19,10 @@ from fourds_dist.experiments.advise.costs import Costs
 from fourds_dist.experiments.advise.domains import measure_gap
 from fourds_dist.experiments.advise.findings import Effect, Findings, Trained
 from fourds_dist.experiments.advise.lengths import Length
+from fourds_dist.experiments.advise.observation import Observation
 from fourds_dist.experiments.advise.plan import LENGTHS, AdvisePlan
 from fourds_dist.experiments.advise.race import (
     Belief,
-    Observation,
     beliefs,
     plan_race,
     ranked,
@@ -342,16 +342,22 @@ class Advisor:
             each.name: RunTask(f"{each.title}, {length}", self._settings_of(each, length, teacher_url))
             for each in candidates
         }
+        pending = [task.url for task in tasks.values() if not task.is_done]
+        began_s, trained_s = time.monotonic(), 0.0
         self._do(list(tasks.values()), f"{title}: {length}")
+        wall_s = time.monotonic() - began_s
         for each in candidates:
             task = tasks[each.name]
-            if (
-                task.title in self.findings.failures
-                or (seen := self._observed(task.settings, length)) is None
-            ):
+            if task.title in self.findings.failures:
                 continue
-            self.costs.learn(each.name, Run(task.url).events, task.settings)
-            self.findings.trained.append(Trained(each, length, seen, task.url))
+            seen = self._observed(task.settings, length)
+            if seen is not None:
+                spans_s = self.costs.learn(each.name, Run(task.url).events, task.settings)
+                trained_s += spans_s if task.url in pending else 0.0
+                self.findings.trained.append(Trained(each, length, seen, task.url))
+        if pending and self._capacity == 1:  # the trial's also has the imports of the first run
+            overhead_s = max(0.1, (wall_s - trained_s) / len(pending))
+            self.costs.overhead_s = min(self.costs.overhead_s, overhead_s)
 
     def _settings_of(
         self,

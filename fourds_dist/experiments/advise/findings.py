@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fourds_dist.experiments.advise.candidates import Candidate
 from fourds_dist.experiments.advise.domains import DomainGap
 from fourds_dist.experiments.advise.lengths import Length
-from fourds_dist.experiments.advise.race import Observation
+from fourds_dist.experiments.advise.observation import Observation
 
 
 @dataclass(frozen=True)

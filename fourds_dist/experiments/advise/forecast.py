@@ -11,7 +11,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from fourds_dist.experiments.advise.race import Observation
+from fourds_dist.experiments.advise.observation import Observation
 from fourds_dist.runs.estimate import Estimate
 
 SLOPE, SLOPE_SD = 0.35, 0.3

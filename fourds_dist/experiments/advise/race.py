@@ -1,8 +1,8 @@
 """Successive halving over methods, from short trainings to longer ones; half of the methods leave after each round.
 
 What is known of a method's accuracy at full length is a normal distribution: the prior of `candidates`, updated by the
-accuracy of a short training. The error of that accuracy has the sampling of the validation images, the seed, and, for
-each halving of the length, a change of the difference to other methods.
+accuracy of a short training. The error of that accuracy has the sampling of the validation images, the seed, and a
+change of the difference to other methods that grows with what the training is still to gain.
 """
 
 from __future__ import annotations
@@ -12,38 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fourds_dist.experiments.advise.candidates import Candidate, Prior
+from fourds_dist.experiments.advise.forecast import forecast
+from fourds_dist.experiments.advise.observation import Observation
 
-RANK_SD_POINTS = 1.5
-"""Standard deviation of the change of a difference between two methods, for each doubling of the length."""
+RANK_SHARE = 0.3
+"""Standard deviation of the change of a difference between two methods until the full length, as a share of what the
+accuracy is still to gain: short trainings at chance say nothing about the order."""
 SEED_SD_POINTS = 0.7
 """Standard deviation of an accuracy over seeds."""
 LEAST_PRIOR_SD_POINTS = 1.5
-
-
-@dataclass(frozen=True)
-class Observation:
-    """A short training of a candidate.
-
-    Args:
-        accuracy: on the validation split, from 0 to 1, or an estimate of it.
-        sd: standard deviation of its error by the sampling of images.
-        fraction: length of the training, as a fraction of the full one.
-    """
-
-    accuracy: float
-    sd: float
-    fraction: float
-
-    @classmethod
-    def counted(cls, accuracy: float, num: int, fraction: float) -> Observation:
-        """Return the accuracy on `num` labelled images; its error is above 0 also if all of them are right.
-
-        >>> seen = Observation.counted(1.0, 98, 0.5)
-        >>> round(seen.sd, 4)
-        0.01
-        """
-        smooth = (accuracy * num + 1) / (num + 2)
-        return cls(accuracy, math.sqrt(smooth * (1 - smooth) / num), fraction)
 
 
 @dataclass(frozen=True)
@@ -86,8 +63,9 @@ def beliefs(candidates: Mapping[str, Prior], observed: Mapping[str, Observation]
 
 def error_points(seen: Observation) -> float:
     """Return the standard deviation of an observation about the accuracy at full length, up to a level of all."""
-    doublings = math.log2(1 / min(1.0, seen.fraction))
-    return math.sqrt((100 * seen.sd) ** 2 + SEED_SD_POINTS**2 + (RANK_SD_POINTS**2) * doublings)
+    expected = forecast([seen])
+    left = 0.0 if expected is None else 100 * abs(expected.value - seen.accuracy)
+    return math.hypot(100 * seen.sd, SEED_SD_POINTS, RANK_SHARE * left)
 
 
 def ranked(found: Mapping[str, Belief], among: Sequence[str]) -> list[str]:

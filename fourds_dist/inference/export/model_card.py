@@ -14,7 +14,7 @@ from fourds_dist.data.stream.preprocessing import Preprocessing
 from fourds_dist.inference.metrics import wilson
 from fourds_dist.inference.student import Student
 from fourds_dist.io.version import __version__
-from fourds_dist.models.backbones import size_options
+from fourds_dist.models.backbones import SMALL_VITS, size_options
 from fourds_dist.models.hub import is_repository, repository_of
 from fourds_dist.models.timm_networks import REGISTRY, is_timm
 from fourds_dist.runs.accuracy import percent
@@ -117,6 +117,9 @@ def build_code(student: Student) -> str:
     if arch == "resnet10":
         block = "torchvision.models.resnet.BasicBlock"
         code = f"network = torchvision.models.ResNet({block}, [1, 1, 1, 1], {options})"
+    elif arch in SMALL_VITS:
+        options = ", ".join([options, *(f"{key}={value}" for key, value in SMALL_VITS[arch].items())])
+        code = f"network = torchvision.models.VisionTransformer({options})"
     elif is_timm(arch):
         code = f'import timm\n\nnetwork = timm.create_model("{arch.removeprefix("timm/")}", {options})'
     elif ":" in arch:

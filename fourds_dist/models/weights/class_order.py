@@ -38,9 +38,21 @@ def reorder_classes(network: nn.Module, order: Sequence[int], image_size: int) -
 
 
 def last_layer(network: nn.Module, num_classes: int, image_size: int) -> list[str]:
-    """Return the names of the tensors with a row for each class in the layer that runs last."""
+    """Return the names of the tensors with a row for each class in the layer that runs last.
+
+    A module that contains other layers ends after these; its own parameters, such as the class token and the positions
+    of a ViT, are no layer.
+    """
     layers, _ = run_layers(network, torch.zeros(NUM_IMAGES, 3, image_size, image_size))
-    return list(_rows(network, [name for name, _ in layers[-1:]], num_classes))
+    names = [name for name, _ in layers]
+    for name in reversed(names):
+        rows = _rows(network, [name], num_classes)
+        contains_others = any(
+            other != name and f"{other}.".startswith(name and f"{name}.") for other in names
+        )
+        if rows or not contains_others:
+            return list(rows)
+    return []
 
 
 @torch.no_grad()

@@ -38,9 +38,9 @@ class TeacherConfig(BackboneConfig):
     role: ClassVar[str] = "teacher"
 
     arch: Annotated[str, WEIGHTS] = "resnet34"
-    """Architecture: name of a classifier in torchvision.models, resnet10 (one basic block per stage), `timm/NAME`,
-    `hf-hub:owner/name`, `local-dir:PATH` (a folder with the files of such a repository), or an entry point
-    `package.module:function` that takes num_classes."""
+    """Architecture: name of a classifier in torchvision.models, resnet10 (one basic block per stage), vit_mini_4 or
+    vit_nano_4 (small ViTs for images of 16 to 64 px), `timm/NAME`, `hf-hub:owner/name`, `local-dir:PATH` (a folder with
+    the files of such a repository), or an entry point `package.module:function` that takes num_classes."""
 
     checkpoint: Annotated[str | None, WEIGHTS] = None
     """Path or URL of a teacher trained on the source (.safetensors or a state dict), or hf://owner/name; the source

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fourds_dist.experiments.advise.forecast import forecast
-from fourds_dist.experiments.advise.race import Observation
+from fourds_dist.experiments.advise.observation import Observation
 
 SEEN = st.builds(Observation.counted, st.floats(0, 1), st.integers(10, 5000), st.floats(0.01, 1))
 

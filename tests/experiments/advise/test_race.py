@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fourds_dist.experiments.advise.candidates import Candidate, Prior
+from fourds_dist.experiments.advise.observation import Observation
 from fourds_dist.experiments.advise.race import (
-    Observation,
+    SEED_SD_POINTS,
     beliefs,
     error_points,
     plan_race,
@@ -44,10 +45,9 @@ def test_the_posterior_is_that_of_a_normal_model() -> None:
     priors = {"a": Prior(0, 3), "b": Prior(-2, 4), "c": Prior(-5, 2)}
     seen = {name: Observation(value, 0.02, 0.25) for name, value in (("a", 0.5), ("b", 0.55), ("c", 0.4))}
     found = beliefs(priors, seen)
-    error = error_points(seen["a"])
     rows, wanted = [], []
     for i, (name, prior) in enumerate(priors.items()):
-        own = np.eye(4)[i]
+        own, error = np.eye(4)[i], error_points(seen[name])
         rows += [own / prior.sd, (own + np.eye(4)[3]) / error]
         wanted += [prior.points / prior.sd, 100 * seen[name].accuracy / error]
     solution = np.linalg.lstsq(np.array(rows), np.array(wanted), rcond=None)[0]
@@ -57,7 +57,13 @@ def test_the_posterior_is_that_of_a_normal_model() -> None:
 def test_an_accuracy_of_a_shorter_training_says_less() -> None:
     errors = [error_points(Observation(0.5, 0.02, fraction)) for fraction in (1.0, 0.5, 0.25)]
     assert errors == sorted(errors)
-    assert errors[2] ** 2 - errors[1] ** 2 == pytest.approx(errors[1] ** 2 - errors[0] ** 2)
+    assert errors[0] == pytest.approx(math.hypot(2, SEED_SD_POINTS))
+
+
+def test_trainings_at_chance_leave_the_order_to_the_prior() -> None:
+    seen = {"a": Observation.counted(0.10, 1000, 0.05), "b": Observation.counted(0.14, 1000, 0.05)}
+    found = beliefs({"a": Prior(0, 2), "b": Prior(-2, 2)}, seen)
+    assert ranked(found, ["b", "a"]) == ["a", "b"]
 
 
 @given(st.integers(1, 12))

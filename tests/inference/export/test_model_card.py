@@ -118,6 +118,7 @@ ARCHITECTURES = {
     "resnet10": "small",
     "resnet18": "imagenet",
     "vit_b_32": "imagenet",
+    "vit_nano_4": "imagenet",
     "timm/vit_tiny_patch16_224": "imagenet",
     "timm/resnet10t": "imagenet",
     "tests.inference.export.test_model_card:sized": "imagenet",

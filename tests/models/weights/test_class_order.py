@@ -83,6 +83,18 @@ def test_a_network_without_such_a_layer_is_unchanged() -> None:
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+def test_parameters_of_a_network_beside_its_layers_are_no_last_layer() -> None:
+    """timm's ViTs have the class token and the positions in the network itself, which ends last."""
+    network = Convolutions(4)
+    network.cls_token = nn.Parameter(torch.zeros(1, 1, 8))
+    body = nn.Sequential(network)
+    assert last_layer(network, 4, 8) == ["head.weight", "head.bias"]
+    assert last_layer(body, 4, 8) == ["0.head.weight", "0.head.bias"]
+    assert last_layer(network, 5, 8) == []
+    network.bias_of_classes = nn.Parameter(torch.zeros(4))
+    assert last_layer(network, 4, 8) == ["bias_of_classes"]
+
+
 def test_the_last_layer_has_a_row_for_each_class() -> None:
     assert last_layer(Convolutions(4), 4, 8) == ["head.weight", "head.bias"]
     assert last_layer(Convolutions(4), 5, 8) == []
