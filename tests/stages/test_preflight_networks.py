@@ -224,7 +224,7 @@ def test_adabn_of_a_student_without_batch_norm_is_refused() -> None:
         student="vit", student__stages=networks.VIT_STAGES[:2], method__preset="adabn", data__crop_px=16
     )
     with pytest.raises(
-        ValueError, match=r"method\.preset=adabn .*the student, tests\.method\.networks:vit, has no"
+        ValueError, match=r"method\.preset=adabn .*and student, tests\.method\.networks:vit, has no"
     ):
         check_networks(given, 5)
     check_networks(settings(method__preset="adabn"), 5)
