@@ -53,6 +53,7 @@ class Advice:
         settings: its settings, as the part of a sentence: "as they are", or those that won.
         expected: accuracy on the target at full length; None: nothing was measured.
         is_estimated: accuracies are estimates without labels.
+        is_blind: no training of any method was above chance.
         chance: accuracy of guessing.
         ahead: probability that `best` is not below the runner-up.
         hours: device hours of the recommended run.
@@ -63,6 +64,7 @@ class Advice:
     settings: str
     expected: Estimate | None
     is_estimated: bool
+    is_blind: bool
     chance: float
     ranking: tuple[Ranking, ...]
     tried: tuple[tuple[str, float, float], ...]
@@ -84,13 +86,6 @@ class Advice:
     def runner_up(self) -> Ranking | None:
         """The second method; None if one method ran."""
         return self.ranking[1] if len(self.ranking) > 1 else None
-
-    @property
-    def is_blind(self) -> bool:
-        """Whether no training of any method was above chance by twice the sampling error."""
-        best = max(accuracy for row in self.ranking for _, accuracy in row.accuracies)
-        num = max(1, self.target.val_labels or self.target.val)
-        return best <= self.chance + 2 * math.sqrt(self.chance * (1 - self.chance) / num)
 
     @property
     def cost(self) -> float | None:
@@ -180,6 +175,7 @@ def advice_of(advisor: Advisor, device: str) -> Advice:
         "as they are" if settings is best else settings.name.partition(", ")[2],
         forecast([each.seen for each in own]),
         is_estimated,
+        advisor.is_blind,
         1 / plan.target.classes,
         ranking,
         tuple((candidate.name.partition(", ")[2], points, sd) for _, points, sd, candidate in tried),

@@ -97,8 +97,9 @@ class Advisor:
                 self._trial()
                 teacher_url = self._teacher()
                 self._race(teacher_url)
-                self._settings(teacher_url)
-                self._help(teacher_url)
+                if not self.is_blind:
+                    self._settings(teacher_url)
+                    self._help(teacher_url)
         except BudgetOverError:
             self.findings.left_out.append("the last run, which the end of the budget stopped")
         return self.findings
@@ -108,6 +109,13 @@ class Advisor:
         """The method with the highest expected accuracy; None before the first run."""
         raced = [each.name for each in self.plan.candidates if self.findings.of(each.name)]
         return ranked(self.beliefs(), raced)[0] if raced else None
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether no training of any method was above chance by twice the sampling error."""
+        chance, counts = 1 / self.plan.target.classes, self.plan.target
+        error = math.sqrt(chance * (1 - chance) / max(1, counts.val_labels or counts.val))
+        return all(each.seen.accuracy <= chance + 2 * error for each in self.findings.trained)
 
     def beliefs(self) -> dict[str, Belief]:
         """What is known of the methods."""
@@ -236,13 +244,12 @@ class Advisor:
         fractions: Sequence[float] = self._kept("race", lambda: list(race.fractions))
         running = list(plan.candidates)
         for number, fraction in enumerate(fractions):
-            if number:
-                keep = ranked(self.beliefs(), [each.name for each in running])[
-                    : sizes(len(plan.candidates))[number]
-                ]
-                running = [each for each in running if each.name in keep]
             if number and fraction <= fractions[number - 1]:
                 break  # the round before had the full length
+            if number and not (self.is_blind and self._fits(running, fraction, parallel)):
+                best = ranked(self.beliefs(), [each.name for each in running])
+                keep = best[: sizes(len(plan.candidates))[number]]
+                running = [each for each in running if each.name in keep]
             length = plan.distill_length.shortened(fraction)
             if not self._fits(running, fraction, parallel):
                 self.findings.left_out.append(f"round {number + 1} of the race")

@@ -15,9 +15,11 @@ from rich.console import Console
 
 from fourds_dist.config.loading import draft
 from fourds_dist.config.section import ConfigError
+from fourds_dist.experiments.advise import advisor
 from fourds_dist.experiments.advise.advice import Advice
 from fourds_dist.experiments.advise.advisor import Advisor
 from fourds_dist.experiments.advise.costs import Costs
+from fourds_dist.experiments.advise.race import RacePlan
 from fourds_dist.experiments.advise.run import advise
 from fourds_dist.runs.layout import RunFile
 from fourds_dist.stages.preflight import check
@@ -135,6 +137,22 @@ def test_a_question_goes_on_after_a_kill(tmp_path: Path, domains: dict[str, str]
 
 def _ask(folder: str, domains: dict[str, str]) -> None:
     answer(Path(folder), domains, methods=TWO)
+
+
+@pytest.mark.usefixtures("race_only")
+def test_trainings_at_chance_keep_all_methods_and_are_told_as_such(
+    tmp_path: Path, domains: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_rounds = RacePlan((0.5, 1.0), 0.0)
+    monkeypatch.setattr(advisor, "plan_race", lambda *args, **keys: two_rounds)
+    three = {**TWO, "distillation": {"method.preset": "distillation"}}
+    untrained = {"student__start": "random", "distill_stage__optim__lr": 1e-9}
+    advice = answer(tmp_path, domains, methods=three, **untrained)
+    assert advice.is_blind
+    assert [len(row.accuracies) for row in advice.ranking] == [2, 2, 2]
+    (sentence,) = advice.sentences()
+    assert sentence.startswith("No method is above chance (33.3%) after 100% of the full length")
+    assert sentence.endswith("4ds is the method of our own tables for these labels.")
 
 
 def test_a_budget_that_is_too_small_names_one_that_would_do(
