@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from fourds_dist.models.weights.loading import load_weights
 from fourds_dist.models.weights.metadata import NetworkMetadata
 from fourds_dist.runs.layout import RunFile
 from fourds_dist.runs.run_folder import RunFolder
+from fourds_dist.stages.grey_ranges import grey_ranges_of
 from fourds_dist.stages.network_inputs import predictor
 from fourds_dist.stages.runner import StageRunner
 from fourds_dist.stages.settings import Settings
@@ -36,16 +38,34 @@ def load_teacher(stage: StageRunner, url: str, classes: tuple[str, ...]) -> nn.M
     Raises:
         ValueError: weights that do not fit, or that are for other classes or other preprocessing.
     """
-    settings, side = stage.settings, stage.inputs["teacher"].image_px
+    return read_teacher(stage.settings, url, classes, stage.notify)
+
+
+def read_teacher(
+    settings: Settings, url: str, classes: tuple[str, ...], notify: Callable[[str], None]
+) -> nn.Module:
+    """Return the teacher of a configuration with all weights from a file; see `load_teacher`.
+
+    Args:
+        notify: receives lines on differences between the file and the run.
+    """
+    side = settings.teacher.network_input(settings.data).image_px
     teacher = build_backbone(settings.teacher, len(classes), side)
+    needed = NetworkMetadata.of_run(
+        settings.data,
+        settings.teacher,
+        classes,
+        has_source=settings.source.url is not None,
+        grey_ranges=grey_ranges_of(settings),
+    )
     load_weights(
         url,
         teacher,
         what="teacher.checkpoint",
-        run=stage.needs(settings.teacher, classes),
+        run=needed,
         metadata=settings.teacher.metadata,
         image_size=side,
-        notify=stage.notify,
+        notify=notify,
     )
     return teacher
 

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fourds_dist.config.loading import Draft, to_yaml
-from fourds_dist.config.trees import flatten
 from fourds_dist.experiments.advise.advisor import PAIRED, Advisor
 from fourds_dist.experiments.advise.candidates import Candidate
 from fourds_dist.experiments.advise.clock import span
@@ -159,7 +158,7 @@ def advice_of(advisor: Advisor, device: str) -> Advice:
     names = sorted(found, key=lambda name: -found[name].points)
     by_name = {each.name: each for each in plan.candidates}
     ranking = tuple(_ranking(advisor, by_name[name], found[name]) for name in names)
-    best = by_name[names[0]]
+    best = advisor.best
     own = findings.of(best.name)
     tried = _tried(findings.trained, own[-1])
     settings = best if not tried or tried[0][1] <= CLEAR * tried[0][2] else tried[0][3]
@@ -213,11 +212,6 @@ def chosen_candidate(advisor: Advisor, advice: Advice) -> Candidate:
         for each in [*advisor.plan.candidates, *(t.candidate for t in advisor.findings.trained)]
         if each.name == name
     )
-
-
-def changed_keys(candidate: Candidate) -> str:
-    """Return the keys of a method as words of a command."""
-    return " ".join(f"{key}={value}" for key, value in flatten(dict(candidate.changes)))
 
 
 def _ranking(advisor: Advisor, candidate: Candidate, belief: Belief) -> Ranking:

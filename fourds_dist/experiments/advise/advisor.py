@@ -41,7 +41,7 @@ from fourds_dist.stages.finished_run import Run
 from fourds_dist.stages.network_inputs import with_network_inputs
 from fourds_dist.stages.preflight import check
 from fourds_dist.stages.settings import Settings
-from fourds_dist.stages.stages import from_source, stages_to_run
+from fourds_dist.stages.stages import from_source
 
 TRIAL_STEPS = 6
 """Steps of each stage of the trial."""
@@ -105,17 +105,22 @@ class Advisor:
         return self.findings
 
     @property
-    def best(self) -> str | None:
+    def best(self) -> Candidate | None:
         """The method with the highest expected accuracy; None before the first run."""
-        raced = [each.name for each in self.plan.candidates if self.findings.of(each.name)]
-        return ranked(self.beliefs(), raced)[0] if raced else None
+        raced = {each.name: each for each in self.plan.candidates if self.findings.of(each.name)}
+        return raced[ranked(self.beliefs(), list(raced))[0]] if raced else None
 
     @property
     def is_blind(self) -> bool:
         """Whether no training of any method was above chance by twice the sampling error."""
-        chance, counts = 1 / self.plan.target.classes, self.plan.target
-        error = math.sqrt(chance * (1 - chance) / max(1, counts.val_labels or counts.val))
-        return all(each.seen.accuracy <= chance + 2 * error for each in self.findings.trained)
+        counts = self.plan.target
+        most = self._most_by_chance(counts.val_labels or counts.val)
+        return all(each.seen.accuracy <= most for each in self.findings.trained)
+
+    def _most_by_chance(self, num_images: int) -> float:
+        """Return the accuracy of guessing plus twice its sampling error."""
+        chance = 1 / self.plan.target.classes
+        return chance + 2 * math.sqrt(chance * (1 - chance) / max(1, num_images))
 
     def beliefs(self) -> dict[str, Belief]:
         """What is known of the methods."""
@@ -127,7 +132,7 @@ class Advisor:
         """Return the lengths of the stages of a candidate on the target, at a fraction of the full ones."""
         plan = self.plan
         found: dict[StageName, Length] = {}
-        if plan.full(candidate).build(Settings).adapt.method != "none":
+        if plan.adapts(candidate):
             found["adapt"] = plan.adapt_length.shortened(fraction)
         found["distill"] = plan.distill_length.shortened(fraction)
         return found
@@ -136,7 +141,7 @@ class Advisor:
         """Return the predicted seconds of a run at full length, with its source stage."""
         lengths = self.lengths(candidate, 1.0)
         full = self.plan.source_length
-        if full is not None and "source" in stages_to_run(self.plan.full(candidate).build(Settings)):
+        if full is not None and self.plan.has_source_stage:
             return self.costs.training_s(candidate.name, {"source": full.shortened(1.0), **lengths})
         return self.costs.training_s(candidate.name, lengths)
 
@@ -163,7 +168,7 @@ class Advisor:
     def _refuse_small_budget(self) -> None:
         plan, method = self.plan, self.plan.candidates[0].name
         least_s = self.clock.spent_s
-        if plan.source_length is not None and self._has_source_stage():
+        if plan.source_length is not None and plan.has_source_stage:
             least_s += self.costs.seconds(method, {"source": plan.source_length.shortened(0.0)})
         least_s += sum(self.costs.seconds(each.name, self.lengths(each, 0.0)) for each in plan.candidates)
         needed_s = 1.25 * least_s  # rounds after the first, and the page
@@ -173,13 +178,10 @@ class Advisor:
                 f"this machine; give at least --budget {span(needed_s)}"
             )
 
-    def _has_source_stage(self) -> bool:
-        return "source" in stages_to_run(self.plan.full(self.plan.candidates[0]).build(Settings))
-
     def _teacher(self) -> str | None:
         """Train teacher and student on the source, as long as the budget allows; return the URL of that run."""
         plan = self.plan
-        if plan.source_length is None or not self._has_source_stage():
+        if plan.source_length is None or not plan.has_source_stage:
             self._look(plan.run)
             return None
         full, method = plan.source_length, plan.candidates[0].name
@@ -215,9 +217,7 @@ class Advisor:
         gap = self.findings.gap = measure_gap(run)
         if gap.on_source is None:
             return
-        chance = 1 / self.plan.target.classes
-        error = math.sqrt(chance * (1 - chance) / max(1, gap.num_source))
-        if gap.on_source <= chance + 2 * error:
+        if gap.on_source <= self._most_by_chance(gap.num_source):
             url = run.teacher.checkpoint
             remedy = (
                 "check that its classes are in the order of the data's, and that teacher.mean, teacher.std and "
@@ -228,7 +228,7 @@ class Advisor:
             )
             raise ValueError(
                 f"the teacher ({url}) has {gap.on_source:.1%} on the source's validation split, and chance is "
-                f"{chance:.1%}; {remedy}"
+                f"{1 / self.plan.target.classes:.1%}; {remedy}"
             )
 
     def _race(self, teacher_url: str | None) -> None:
@@ -275,26 +275,25 @@ class Advisor:
 
     def _settings(self, teacher_url: str | None) -> None:
         """Try other values of the best method's most telling keys."""
-        if self.best is None:
+        best = self.best
+        if best is None:
             return
-        best = next(each for each in self.plan.candidates if each.name == self.best)
         length = self.findings.of(best.name)[-1].length
         settings = self.plan.full(best).build(Settings)
-        wanted = variants(best, settings)
+        known = wanted = variants(best, settings)
         one_s = self.costs.seconds(best.name, self.lengths(best, length.fraction))
         room = int(0.6 * self.clock.left_s * max(1, self._capacity) / one_s) if one_s else len(wanted)
         done = [each for each in wanted if self._all_done([each], length.fraction)]
         wanted = list({each.name: each for each in [*done, *wanted[:room]]}.values())
-        if len(wanted) < len(variants(best, settings)):
+        if len(wanted) < len(known):
             self.findings.left_out.append("some other settings of the best method")
         self._train(wanted, length, teacher_url, f"other settings of {best.title}")
 
     def _help(self, teacher_url: str | None) -> None:
         """Measure what labels, images and the teacher are worth, by leaving some out."""
-        if self.best is None:
+        plan, best = self.plan, self.best
+        if best is None:
             return
-        plan = self.plan
-        best = next(each for each in plan.candidates if each.name == self.best)
         base = self.findings.of(best.name)[-1]
         length, counts = base.length, plan.target
         asked: list[tuple[str, Length, dict[str, Any]]] = []

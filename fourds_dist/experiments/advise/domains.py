@@ -17,13 +17,11 @@ from fourds_dist.experiments.advise.candidates import Regime
 from fourds_dist.inference.images import ShardImages
 from fourds_dist.io.url import split_pattern
 from fourds_dist.method.label_mix import UNLABELLED
-from fourds_dist.models.backbones import build_backbone
-from fourds_dist.models.weights.loading import load_weights
-from fourds_dist.models.weights.metadata import NetworkMetadata
 from fourds_dist.runs.estimate import Estimate
-from fourds_dist.stages.network_inputs import conversions, network_inputs, predictor
+from fourds_dist.stages.network_inputs import conversions, predictor
 from fourds_dist.stages.settings import Settings
 from fourds_dist.stages.target_labels import has_labels
+from fourds_dist.stages.teachers import read_teacher
 from fourds_dist.training.criteria import DrawnPredictions, estimated_accuracy
 
 MOST_IMAGES = 512
@@ -135,8 +133,15 @@ def measure_gap(settings: Settings) -> DomainGap:
     Raises:
         ValueError: weights that do not fit.
     """
-    target = _look(settings, settings.target)
-    source = None if settings.source.url is None else _look(settings, settings.source)
+    assert settings.teacher.checkpoint is not None
+    classes = open_split(settings.target, "val", seed=settings.run.seed).classes
+    network = read_teacher(
+        settings, settings.teacher.checkpoint, classes, lambda text: None
+    )  # the runs report it
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    teacher = predictor(network, conversions(settings).get("teacher")).to(device).eval()
+    target = _look(settings, settings.target, teacher)
+    source = None if settings.source.url is None else _look(settings, settings.source, teacher)
     amplitude = amplitude_within = phase = phase_within = separability = on_source = None
     estimate = None
     if source is not None:
@@ -205,34 +210,10 @@ def domain_accuracy(source: Float[np.ndarray, "N D"], target: Float[np.ndarray, 
     return float(cross_val_score(classifier, features, domain, cv=folds, scoring="balanced_accuracy").mean())
 
 
-def teacher_of(settings: Settings, classes: tuple[str, ...]) -> nn.Module:
-    """Return the teacher of teacher.checkpoint, from images of a batch to logits, in evaluation mode.
-
-    Raises:
-        ValueError: weights that do not fit.
-    """
-    assert settings.teacher.checkpoint is not None
-    side = network_inputs(settings)["teacher"].image_px
-    teacher = build_backbone(settings.teacher, len(classes), side)
-    load_weights(
-        settings.teacher.checkpoint,
-        teacher,
-        what="teacher.checkpoint",
-        run=NetworkMetadata.of_run(
-            settings.data, settings.teacher, classes, has_source=settings.source.url is not None
-        ),
-        metadata=settings.teacher.metadata,
-        image_size=side,
-        notify=lambda text: None,  # the runs report it
-    )
-    return predictor(teacher, conversions(settings).get("teacher")).eval()
-
-
-def _look(settings: Settings, domain: StreamConfig) -> _Seen:
+def _look(settings: Settings, domain: StreamConfig, teacher: nn.Module) -> _Seen:
     images = ShardImages(open_split(domain, "val", seed=settings.run.seed)).thinned(MOST_IMAGES)
     preprocessing = Preprocessing.of(settings.data, images.split.grey_range)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    teacher = teacher_of(settings, images.split.classes).to(device)
+    device = next(teacher.parameters()).device
     parts: list[tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray]] = []
     for pixels, labels in _batches(images, preprocessing):
         logits, features = _predictions(teacher, preprocessing.normalised(pixels.to(device)))

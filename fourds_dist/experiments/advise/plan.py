@@ -24,6 +24,7 @@ from fourds_dist.launch.chosen import with_images
 from fourds_dist.launch.run import settings_of
 from fourds_dist.runs.run_folder import RunFolder
 from fourds_dist.stages.settings import Settings, with_absolute_paths
+from fourds_dist.stages.stages import stages_to_run
 
 FILE, SPENT, LENGTHS, ADVICE, ADVISED = (
     "advise.yaml",
@@ -134,6 +135,15 @@ class AdvisePlan:
         stage = self.run.source_stage
         return self.source and FullLength(stage.epochs, self.source.train, stage.global_batch_size)
 
+    @cached_property
+    def has_source_stage(self) -> bool:
+        """Whether the teacher or the student is trained on the source first."""
+        return self.source is not None and "source" in stages_to_run(self.run)
+
+    def adapts(self, candidate: Candidate) -> bool:
+        """Return whether a candidate adapts the teacher before distillation."""
+        return candidate.changes.get("adapt.method", self.run.adapt.method) != "none"
+
     def full(self, candidate: Candidate) -> Draft:
         """Return the run of a candidate at full length, as given."""
         return self.base.changed(self._adaptation(candidate) | dict(candidate.changes), candidate.name)
@@ -184,7 +194,7 @@ class AdvisePlan:
 
     def _adaptation(self, candidate: Candidate) -> dict[str, Any]:
         """Return the length of the adaptation stage of a two-stage method, where it is not given."""
-        if candidate.changes.get("adapt.method", self.run.adapt.method) == "none":
+        if not self.adapts(candidate):
             return {}
         length = self.adapt_length
         values = {"adapt_stage.epochs": length.epochs, "adapt_stage.global_batch_size": length.batch}
