@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ from fourds_dist.runs.run_folder import RunFolder
 from fourds_dist.stages.sinks.tracked_values import flat_values
 
 FOLDER = "tensorboard"
+FLUSH_S = 30.0
+"""Longest time between two writes to the disk while steps are logged."""
 
 
 class TensorBoard:
@@ -32,34 +35,47 @@ class TensorBoard:
         self._path = self._scratch or path
         self._text = settings_text
         self._writer: Any = None
+        self._flushed = 0.0
 
     def __call__(self, event: Event) -> None:
         """Write one event at its step."""
         if self._writer is None:
-            self._writer = self._opened(event.step)
+            self._writer = self._opened()
+            if event.step:
+                self._hide_from(event.step + 1, event.time)
+            self._write(event.step, event.time, summary=_summary("configuration", self._text))
         for name, value in flat_values(event).items():
             if name in ("step", "time"):
                 continue
-            if isinstance(value, str):
-                self._writer.add_text(name, value, event.step, event.time)
-            else:
-                self._writer.add_scalar(name, value, event.step, event.time)
+            self._write(event.step, event.time, summary=_summary(name, value))
         ends = isinstance(event, StageEnded | StageStopped)
+        if not isinstance(event, StepLogged) or time.monotonic() - self._flushed > FLUSH_S:
+            self._writer.flush()
+            self._flushed = time.monotonic()
         if ends:
             self._writer.close()
-        elif not isinstance(event, StepLogged):
-            self._writer.flush()
         if self._scratch is not None and not isinstance(event, StepLogged | StageStarted):
             self._upload(self._scratch, is_last=ends)
 
-    def _opened(self, step: int) -> Any:
-        from tensorboardX import SummaryWriter
+    def _opened(self) -> Any:
+        # SummaryWriter passes events through a queue to another thread, and its flush() does not wait for them. This
+        # sink has a thread of its own (`Background`) and writes the file there.
+        from tensorboardX.event_file_writer import EventsWriter
 
+        Path(self._path).mkdir(parents=True, exist_ok=True)
         # The name of a file has whole seconds; the suffix distinguishes two starts within one.
-        suffix = f".{uuid.uuid4().hex[:8]}"
-        writer = SummaryWriter(self._path, purge_step=step + 1 if step else None, filename_suffix=suffix)
-        writer.add_text("configuration", self._text, step)
-        return writer
+        return EventsWriter(str(Path(self._path, "events")), f".{uuid.uuid4().hex[:8]}")
+
+    def _write(self, step: int, at: float, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event as Record
+
+        self._writer.write_event(Record(step=step, wall_time=at, **content))
+
+    def _hide_from(self, step: int, at: float) -> None:
+        """Make TensorBoard hide what earlier files hold of this step and later ones."""
+        from tensorboardX.proto.event_pb2 import SessionLog
+
+        self._write(step, at, session_log=SessionLog(status=SessionLog.START))
 
     def _upload(self, scratch: str, *, is_last: bool) -> None:
         for file in sorted(Path(scratch).iterdir()):
@@ -68,6 +84,12 @@ class TensorBoard:
             fs.put_file(str(file), path)
         if is_last:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _summary(name: str, value: float | str) -> Any:
+    from tensorboardX import summary
+
+    return summary.text(name, value) if isinstance(value, str) else summary.scalar(name, value)
 
 
 def starter(folder: RunFolder, stage: str, settings_text: str) -> Callable[[], TensorBoard]:

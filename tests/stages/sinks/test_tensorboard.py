@@ -57,7 +57,7 @@ def test_events_are_read_back(place: str, tmp_path: Path) -> None:
     sink = starter(RunFolder(url), "source", "run: {}")()
     for event in (step(2), step(4), EPOCH, Note(step=4, stage="source", text="slow disk")):
         sink(event)
-    assert scalars(f"{url}/tensorboard/source")["loss"][:2] == [(2, 1.0), (4, 2.0)]  # before the stage ends
+    assert scalars(f"{url}/tensorboard/source")["loss"] == [(2, 1.0), (4, 2.0), (4, 2.5)]  # before it ends
     sink(StageEnded(step=4, stage="source", peak_memory_bytes=None))
     found = scalars(f"{url}/tensorboard/source")
     assert found["lr/teacher"] == [(2, pytest.approx(0.1)), (4, pytest.approx(0.1))]
@@ -70,9 +70,12 @@ def test_events_are_read_back(place: str, tmp_path: Path) -> None:
 
 def test_a_resumed_stage_replaces_the_steps_that_run_again(tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path))
-    starter(folder, "source", "")()(step(4))
-    starter(folder, "source", "")()(EPOCH)
+    killed, resumed = (starter(folder, "source", "")() for _ in range(2))
+    killed(step(4))
+    resumed(EPOCH)
     assert any(
         record.session_log.status == record.session_log.START and record.step == 5
         for record in records(str(tmp_path / "tensorboard" / "source"))
     )
+    for sink in (killed, resumed):
+        sink(StageEnded(step=4, stage="source", peak_memory_bytes=None))
