@@ -67,15 +67,14 @@ class TensorBoard:
         return EventsWriter(str(Path(self._path, "events")), f".{uuid.uuid4().hex[:8]}")
 
     def _write(self, step: int, at: float, **content: Any) -> None:
-        from tensorboardX.proto.event_pb2 import Event as Record
+        from tensorboardX.proto import event_pb2
 
-        self._writer.write_event(Record(step=step, wall_time=at, **content))
+        records: Any = event_pb2  # its classes are made at import
+        self._writer.write_event(records.Event(step=step, wall_time=at, **content))
 
     def _hide_from(self, step: int, at: float) -> None:
         """Make TensorBoard hide what earlier files hold of this step and later ones."""
-        from tensorboardX.proto.event_pb2 import SessionLog
-
-        self._write(step, at, session_log=SessionLog(status=SessionLog.START))
+        self._write(step, at, session_log={"status": "START"})
 
     def _upload(self, scratch: str, *, is_last: bool) -> None:
         for file in sorted(Path(scratch).iterdir()):
