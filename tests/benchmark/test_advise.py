@@ -11,7 +11,7 @@ import pytest
 from fourds_dist.benchmark.advise import Case, add_arguments, markdown, run
 from fourds_dist.cli.compare import main as compare
 from fourds_dist.config.loading import to_yaml
-from fourds_dist.experiments.advise.advisor import Advisor
+from fourds_dist.experiments.advise import advisor
 from tests.experiments.advise.small import RUN, write_domains
 
 
@@ -39,8 +39,8 @@ def options(*words: str) -> argparse.Namespace:
 def test_advice_on_the_pairs_of_a_comparison(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for part in ("_settings", "_help"):
-        monkeypatch.setattr(Advisor, part, lambda self, teacher_url: None)
+    for part in ("try_settings", "measure_help"):
+        monkeypatch.setattr(advisor, part, lambda trainings, best: None)
     domains = write_domains(tmp_path)
     file = tmp_path / "comparison.yaml"
     tree = {

@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fourds_dist.config.loading import Draft, to_yaml
-from fourds_dist.experiments.advise.advisor import PAIRED, Advisor
+from fourds_dist.experiments.advise.advisor import Advisor
 from fourds_dist.experiments.advise.candidates import Candidate
 from fourds_dist.experiments.advise.clock import span
 from fourds_dist.experiments.advise.domains import DomainCounts, DomainGap
 from fourds_dist.experiments.advise.findings import Effect, Trained
 from fourds_dist.experiments.advise.forecast import CONFIDENCE, forecast
+from fourds_dist.experiments.advise.help import PAIRED
 from fourds_dist.experiments.advise.plan import AdvisePlan
 from fourds_dist.experiments.advise.race import Belief
 from fourds_dist.runs.estimate import Estimate
@@ -179,7 +180,7 @@ def advice_of(advisor: Advisor, device: str) -> Advice:
         ranking,
         tuple((candidate.name.partition(", ")[2], points, sd) for _, points, sd, candidate in tried),
         ahead,
-        advisor.full_seconds(best) / 3600,
+        advisor.trainings.full_seconds(best) / 3600,
         plan.config.price,
         tuple(findings.effects),
         findings.gap,
@@ -217,7 +218,7 @@ def chosen_candidate(advisor: Advisor, advice: Advice) -> Candidate:
 def _ranking(advisor: Advisor, candidate: Candidate, belief: Belief) -> Ranking:
     accuracies = tuple((t.seen.fraction, t.seen.accuracy) for t in advisor.findings.of(candidate.name))
     return Ranking(
-        candidate.name, candidate.title, accuracies, belief, advisor.full_seconds(candidate) / 3600
+        candidate.name, candidate.title, accuracies, belief, advisor.trainings.full_seconds(candidate) / 3600
     )
 
 

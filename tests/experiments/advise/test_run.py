@@ -17,7 +17,6 @@ from fourds_dist.config.loading import draft
 from fourds_dist.config.section import ConfigError
 from fourds_dist.experiments.advise import advisor
 from fourds_dist.experiments.advise.advice import Advice
-from fourds_dist.experiments.advise.advisor import Advisor
 from fourds_dist.experiments.advise.costs import Costs
 from fourds_dist.experiments.advise.race import RacePlan
 from fourds_dist.experiments.advise.run import advise
@@ -33,8 +32,8 @@ TWO = {"4ds": {"method.preset": "4ds"}, "cross_entropy": {"method.preset": "cros
 @pytest.fixture
 def race_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Advice ends after the race of methods."""
-    for part in ("_settings", "_help"):
-        monkeypatch.setattr(Advisor, part, lambda self, teacher_url: None)
+    for part in ("try_settings", "measure_help"):
+        monkeypatch.setattr(advisor, part, lambda trainings, best: None)
 
 
 def answer(*args: Any, **keys: Any) -> Advice:
