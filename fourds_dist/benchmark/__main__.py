@@ -16,6 +16,7 @@ BENCHMARKS = {
     "numerics": "bfloat16 against float32: loss curves and accuracies on the quickstart's images",
     "data": "data path: images per second from storage to the device",
     "scaling": "training on several devices or processes",
+    "host": "all of the scaling of one host with several GPUs, within a time limit",
     "sweep": "overhead of a sweep, measured with trials without training",
     "criteria": "regret of the label-free criteria in runs with hidden labels",
     "advise": "picks and intervals of `fourds advise` against a finished comparison",
