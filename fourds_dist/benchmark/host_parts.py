@@ -42,7 +42,7 @@ def _strong(host: Host) -> Iterator[Row]:
 
 
 def _zero1(host: Host) -> Iterator[Row]:
-    words = ("--batch", str(host.options.batches[0]), "--strategies", "ddp", "zero1")
+    words = ("--batch", str(host.options.batches[0]), "--strategies", "ddp", "zero1", "--through", "torchrun")
     yield from host.scaling("zero1", *words, workers=host.workers[-1:])
 
 
