@@ -24,6 +24,7 @@ A slow network between GPUs of one host: NCCL_P2P_DISABLE=1 NCCL_SHM_DISABLE=1 N
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import subprocess
 import sys
@@ -174,6 +175,12 @@ def _spawned(rank: int, scenario: ScalingCase, folder: str) -> None:
         dist.init_process_group(backend, init_method=group, rank=rank, world_size=scenario.workers)
     device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
     work(scenario, World(rank, scenario.workers, device), folder)
+    _leave_group()
+
+
+def _leave_group() -> None:
+    """End the process group. DeepSpeed's engine is a cycle that holds groups, whose threads would abort the exit."""
+    gc.collect()
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -218,4 +225,4 @@ def _num_parameters(arch: str, image_px: int) -> int:
 if __name__ == "__main__":  # torchrun's workers
     (given,) = sys.argv[1:]
     work(ScalingCase(**json.loads((Path(given) / "job.json").read_text())), World.join(), given)
-    dist.destroy_process_group()
+    _leave_group()
