@@ -179,7 +179,7 @@ def _spawned(rank: int, scenario: ScalingCase, folder: str) -> None:
 
 
 def _leave_group() -> None:
-    """End the process group. DeepSpeed's engine is a cycle that holds groups, whose threads would abort the exit."""
+    """End the process group, after a DeepSpeed engine that may hold its groups: their threads could abort the exit."""
     gc.collect()
     if dist.is_initialized():
         dist.destroy_process_group()
