@@ -17,13 +17,14 @@ from typing import Any
 import psutil
 from safetensors.torch import save_file
 
-from fourds_dist.benchmark.photos import photos_by_all_cores, write_folder
+from fourds_dist.benchmark.photos import NUM_CLASSES, photos_by_all_cores, write_folder
 from fourds_dist.cli.pack import main as pack
 from fourds_dist.config.loading import to_yaml
 from fourds_dist.models.backbones import BackboneConfig, build_backbone
 from fourds_dist.processes.parent_death import bound
 
-NUM_CLASSES = 10
+UNSHOWN = ("rounds", "is_captured")
+"""Fields of `benchmark scaling` that are not in the rows."""
 Row = dict[str, Any]
 
 
@@ -77,7 +78,9 @@ class Host:
             try:
                 yield process
             finally:
-                below = processes_below(process.pid)
+                below: list[psutil.Process] = []
+                with suppress(psutil.NoSuchProcess):
+                    below = psutil.Process(process.pid).children(recursive=True)
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 for each in below:
@@ -100,39 +103,21 @@ class Host:
             raise PartFailedError("failed: " + " | ".join(lines[-4:]))
 
     def scaling(self, name: str, *words: str, workers: list[int] | None = None) -> list[Row]:
-        """Return the rows of `benchmark scaling`."""
+        """Return the rows of `benchmark scaling` through torchrun, unless the words give another launcher."""
         options, file = self.options, self.folder / f"{name}.json"
-        numbers = [str(num) for num in workers or self.workers]
-        networks = [
+        numbers = (str(num) for num in workers or self.workers)
+        networks = (
             "--teacher",
             options.teacher,
             "--student",
             options.student,
             "--image-px",
             str(options.image_px),
-        ]
-        command = [
-            "fourds_dist.benchmark",
-            "scaling",
-            "--workers",
-            *numbers,
-            *networks,
-            "--json",
-            str(file),
-            *words,
-        ]
-        self.do(name, command)
-        kept = (
-            "scaling",
-            "strategy",
-            "workers",
-            "batch_per_worker",
-            "images_per_s",
-            "efficiency",
-            "host_share",
         )
-        kept += ("communication_share", "exposed_share", "peak_bytes_per_worker")
-        return [{key: row[key] for key in kept} for row in json.loads(file.read_text())["rows"]]
+        common = ("--workers", *numbers, *networks, "--through", "torchrun", "--json", str(file))
+        self.do(name, ["fourds_dist.benchmark", "scaling", *common, *words])
+        rows = json.loads(file.read_text())["rows"]
+        return [{key: value for key, value in row.items() if key not in UNSHOWN} for row in rows]
 
     def run_config(
         self, name: str, *, epochs: int, batch: int, images: int, workers: int, gpus: float = 1
@@ -157,10 +142,3 @@ class Host:
         file = self.folder / f"{name}.yaml"
         file.write_text(to_yaml(tree))
         return file
-
-
-def processes_below(pid: int) -> list[psutil.Process]:
-    """Return all processes below one that exist at the moment."""
-    with suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).children(recursive=True)
-    return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +14,10 @@ import psutil
 import torch
 from safetensors.torch import load_file
 
-from fourds_dist.benchmark.host_commands import Host, PartFailedError, Row, processes_below
+from fourds_dist.benchmark.host_commands import Host, PartFailedError, Row
 from fourds_dist.config.loading import to_yaml
 from fourds_dist.experiments.compare.results import device_seconds
-from fourds_dist.runs.events import EpochEnded, StepLogged, decode_lines
+from fourds_dist.runs.events import EpochEnded, decode_lines
 from fourds_dist.runs.layout import RunFile
 from fourds_dist.stages.finished_run import Run
 
@@ -29,7 +30,7 @@ SWEEP_EPOCHS = 4
 
 def _weak(host: Host) -> Iterator[Row]:
     for batch in host.options.batches:
-        yield from host.scaling(f"weak-{batch}", "--batch", str(batch), "--through", "torchrun")
+        yield from host.scaling(f"weak-{batch}", "--batch", str(batch))
 
 
 def _small(host: Host) -> Iterator[Row]:
@@ -42,7 +43,7 @@ def _strong(host: Host) -> Iterator[Row]:
 
 
 def _zero1(host: Host) -> Iterator[Row]:
-    words = ("--batch", str(host.options.batches[0]), "--strategies", "ddp", "zero1", "--through", "torchrun")
+    words = ("--batch", str(host.options.batches[0]), "--strategies", "ddp", "zero1")
     yield from host.scaling("zero1", *words, workers=host.workers[-1:])
 
 
@@ -70,11 +71,9 @@ def _shards(host: Host) -> Iterator[Row]:
         str(workers),
     ]
     host.do("shards", [*torchrun, "-m", "fourds_dist.train", str(file), "launch.runner=inline"])
-    steps = [
-        event for event in Run(str(host.folder / "runs" / "shards")).events if isinstance(event, StepLogged)
-    ]
+    steps = Run(str(host.folder / "runs" / "shards")).steps("distill")
     half = steps[len(steps) // 2 :]
-    speed = sorted(event.images_per_s for event in half)[len(half) // 2]
+    speed = statistics.median(event.images_per_s for event in half)
     synthetic = [
         row["images_per_s"]
         for row in host.rows
@@ -85,14 +84,14 @@ def _shards(host: Host) -> Iterator[Row]:
         "batch_per_worker": batch,
         "images_per_s": speed,
         "of_synthetic": speed / synthetic[0] if synthetic else None,
-        "data_wait": sum(event.shares.data_wait for event in half) / len(half),
+        "data_wait": statistics.fmean(event.shares.data_wait for event in half),
     }
 
 
 def _sweep(host: Host) -> Iterator[Row]:
     options, num_gpus = host.options, torch.cuda.device_count()
     share = 1 / TRIALS_PER_GPU if num_gpus else 1.0
-    slots = TRIALS_PER_GPU * num_gpus or max(1, (os.cpu_count() or 1))
+    slots = TRIALS_PER_GPU * num_gpus or (os.cpu_count() or 1)
     images, batch = options.images // 4, options.small_batch * 2
     config = host.run_config("trial", epochs=SWEEP_EPOCHS, batch=batch, images=images, workers=1, gpus=share)
     tree = {
@@ -146,16 +145,19 @@ def _kill(host: Host) -> Iterator[Row]:
 
 def _kill_a_worker(host: Host, process: subprocess.Popen[bytes], metrics: Path) -> None:
     """Kill a training worker by SIGKILL in the third epoch, when the run has checkpoints."""
+    from fourds_dist.launch.ray.ray_private import (
+        training_workers,
+    )  # the parts without Ray need no import of Ray
+
     while process.poll() is None and host.left_s > 0:
         time.sleep(0.05)
         lines = metrics.read_text().splitlines() if metrics.exists() else []
         if sum(isinstance(event, EpochEnded) for event in decode_lines(lines)) < 2:
             continue
-        for each in processes_below(process.pid):
+        for worker in training_workers(process.pid):
             with suppress(psutil.NoSuchProcess):
-                if "RayTrainWorker" in " ".join(each.cmdline()):
-                    each.kill()
-                    return
+                worker.kill()
+                return
     raise PartFailedError("the run ended before a worker could be killed")
 
 

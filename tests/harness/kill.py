@@ -81,8 +81,10 @@ class LocalCluster:
 
     def worker_pids(self) -> list[int]:
         """Training workers of this cluster, and of no other on the machine."""
+        from fourds_dist.launch.ray.ray_private import WORKER_TITLE
+
         raylets = {info.process.pid for node in self._nodes for info in node.all_processes.get("raylet", ())}
-        return [pid for pid, parent, name in _processes() if parent in raylets and "RayTrainWorker" in name]
+        return [pid for pid, parent, name in _processes() if parent in raylets and WORKER_TITLE in name]
 
     def kill_worker(self, rng: random.Random) -> bool:
         """kill -9 of one; False if there is none at the moment."""

@@ -16,7 +16,7 @@ from fourds_dist.experiments.advise.findings import Effect, Trained
 from fourds_dist.experiments.advise.forecast import CONFIDENCE, forecast
 from fourds_dist.experiments.advise.help import PAIRED
 from fourds_dist.experiments.advise.plan import AdvisePlan
-from fourds_dist.experiments.advise.race import Belief
+from fourds_dist.experiments.advise.race import Belief, ranked
 from fourds_dist.runs.estimate import Estimate
 
 CLEAR = 1.0
@@ -150,16 +150,16 @@ def advice_of(advisor: Advisor, device: str) -> Advice:
         ValueError: the budget ended before any method was trained.
     """
     plan, findings = advisor.plan, advisor.findings
-    if advisor.best is None:
+    best = advisor.best
+    if best is None:
         raise ValueError(
             f"--budget {span(plan.config.budget_s)} is too small: it ended before any method was trained; repeat the "
             "command with a larger one, which resumes"
         )
     found = advisor.beliefs()
-    names = sorted(found, key=lambda name: -found[name].points)
+    names = ranked(found, list(found))
     by_name = {each.name: each for each in plan.candidates}
     ranking = tuple(_ranking(advisor, by_name[name], found[name]) for name in names)
-    best = advisor.best
     own = findings.of(best.name)
     tried = _tried(findings.trained, own[-1])
     settings = best if not tried or tried[0][1] <= CLEAR * tried[0][2] else tried[0][3]

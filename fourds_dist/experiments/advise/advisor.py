@@ -56,7 +56,7 @@ class Advisor:
                 self._race()
                 if not self.is_blind and (best := self.best) is not None:
                     try_settings(self.trainings, best)
-                    measure_help(self.trainings, self.best or best)
+                    measure_help(self.trainings, best)
         except BudgetOverError:
             self.findings.left_out.append("the last run, which the end of the budget stopped")
 

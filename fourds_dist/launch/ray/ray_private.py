@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import psutil
 from ray._private import worker
 from ray.train.v2._internal.exceptions import (
     CollectiveTimeoutError,
@@ -18,17 +19,21 @@ from fourds_dist.runs.run_folder import RunFolder
 
 __all__ = [
     "CHECKPOINT_LIST",
+    "WORKER_TITLE",
     "CollectiveTimeoutError",
     "UserExceptionWithTraceback",
     "WorkerHealthCheckFailedError",
     "WorkerHealthCheckTimeoutError",
     "listed_checkpoints",
     "started_this_cluster",
+    "training_workers",
     "without_warning",
 ]
 
 CHECKPOINT_LIST = "checkpoint_manager_snapshot.json"
 """Ray Train's list of the checkpoints of a stage, in the stage's folder."""
+WORKER_TITLE = "RayTrainWorker"
+"""Part of the command line of Ray Train's worker processes: the name of their actor's class."""
 
 
 def listed_checkpoints(stage: RunFolder) -> list[str]:
@@ -45,6 +50,17 @@ def listed_checkpoints(stage: RunFolder) -> list[str]:
         ]
     except (UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{stage.path(CHECKPOINT_LIST)} is truncated or corrupt") from error
+
+
+def training_workers(pid: int) -> list[psutil.Process]:
+    """Return Ray Train's workers below a process; one that leaves meanwhile hides no other."""
+    found: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if WORKER_TITLE in " ".join(process.cmdline()):
+                    found.append(process)
+    return found
 
 
 def started_this_cluster() -> bool:

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from fourds_dist.cli.train import main
+from fourds_dist.launch.ray.ray_private import training_workers
 from fourds_dist.launch.run import QUICKSTART
 from fourds_dist.processes.parent_death import bound
 from fourds_dist.runs.events import StageStarted, decode_lines
@@ -37,7 +38,7 @@ def kill_a_worker(metrics: Path, killed: list[int], over: threading.Event) -> No
     while not killed and not over.wait(0.05):
         if not (metrics.parent / "source" / "checkpoint-00000005" / "state.pt").exists():
             continue
-        for worker in training_workers()[:1]:
+        for worker in training_workers(os.getpid())[:1]:
             with suppress(psutil.NoSuchProcess):
                 worker.suspend()
                 if is_in_the_middle(metrics):
@@ -45,16 +46,6 @@ def kill_a_worker(metrics: Path, killed: list[int], over: threading.Event) -> No
                     killed.append(worker.pid)
                 else:
                     worker.resume()
-
-
-def training_workers() -> list[psutil.Process]:
-    """Training workers below this process; one that leaves meanwhile hides no other."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            if "RayTrainWorker" in " ".join(process.cmdline()):
-                found.append(process)
-    return found
 
 
 def is_in_the_middle(metrics: Path) -> bool:

@@ -10,6 +10,7 @@ from ray._private import worker
 from ray.exceptions import RayError
 from ray.train.v2._internal import constants
 from ray.train.v2._internal.execution.checkpoint import checkpoint_manager
+from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
 
 from fourds_dist.launch.ray import ray_private
 
@@ -18,6 +19,10 @@ def test_the_list_of_checkpoints() -> None:
     assert constants.CHECKPOINT_MANAGER_SNAPSHOT_FILENAME == ray_private.CHECKPOINT_LIST
     assert "checkpoint_results" in checkpoint_manager._CheckpointManagerState.model_fields
     assert "checkpoint_dir_name" in checkpoint_manager._TrainingResultState.model_fields
+
+
+def test_the_title_of_a_worker() -> None:
+    assert RayTrainWorker.__name__ == ray_private.WORKER_TITLE
 
 
 def test_the_node_of_this_process() -> None:
