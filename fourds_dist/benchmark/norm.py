@@ -37,7 +37,7 @@ from fourds_dist.ops.norm import batch_norm_act, fused
 
 SIZES = ("64x112x112", "64x56x56", "128x28x28", "256x14x14", "512x7x7")
 FORMS = ("torch", "cudnn", "compiled", "eager", "fused")
-STEP_ROWS = ("ceiling", "ceiling-fused-norm", "fast", "fast-fused-norm")
+STEP_ROWS = ("ceiling-torch-norm", "ceiling", "fast-torch-norm", "fast")
 FLOOR = "floor (copies)"
 FORWARD_MAPS, BACKWARD_MAPS = (3, 4), (5, 6)
 """Maps that are read or written, without and with a residual."""

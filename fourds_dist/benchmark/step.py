@@ -59,19 +59,19 @@ class Form:
     compile: bool = False
     two_streams: bool = False
     memory_saving: bool = True
-    norm: Literal["torch", "fused"] = "torch"
+    norm: Literal["torch", "fused"] | None = None
     augment: AugmentConfig = NOT_AUGMENTED
 
 
 FORMS = {
-    "released": Form("released form, float32", released=True, memory_saving=False),
+    "released": Form("released form, float32", released=True, memory_saving=False, norm="torch"),
     "ceiling": Form("no Fourier, bfloat16", fourier=False),
     "fast": Form("4Ds, bfloat16"),
     "ceiling-compiled": Form("no Fourier, bfloat16, compiled", fourier=False, compile=True),
     "fast-compiled": Form("4Ds, bfloat16, compiled", compile=True),
     "fast-two-streams": Form("4Ds, bfloat16, two streams", two_streams=True),
-    "ceiling-fused-norm": Form("no Fourier, bfloat16, fused norm", fourier=False, norm="fused"),
-    "fast-fused-norm": Form("4Ds, bfloat16, fused norm", norm="fused"),
+    "ceiling-torch-norm": Form("no Fourier, bfloat16, PyTorch's norm", fourier=False, norm="torch"),
+    "fast-torch-norm": Form("4Ds, bfloat16, PyTorch's norm", norm="torch"),
     "fast-no-memory-saving": Form("4Ds, bfloat16, PyTorch's layers", memory_saving=False),
     "trivial-augment": Form("fast, TrivialAugment", augment=AugmentConfig(policy="trivial_augment")),
     "rand-augment": Form("fast, RandAugment", augment=AugmentConfig(policy="rand_augment")),
@@ -247,7 +247,7 @@ def compared(row: StepResult, others: dict[str, StepResult]) -> StepResult:
     """Return the row with its ratios to rows of the same batch size; the ceiling has the same compilation and norms."""
     released, form = others.get("released"), FORMS[row.form]
     ceiling = others.get(
-        "ceiling-compiled" if form.compile else "ceiling-fused-norm" if form.norm == "fused" else "ceiling"
+        "ceiling-compiled" if form.compile else "ceiling-torch-norm" if form.norm == "torch" else "ceiling"
     )
     figures = asdict(row)
     if released is not None:

@@ -60,6 +60,8 @@ class CudaGraphStep:
         device: torch.device,
         beside: CudaGraphStep | None = None,
     ) -> None:
+        if device.index is None:
+            device = torch.device(device.type, torch.cuda.current_device())
         self._inputs = tuple(x.to(device, copy=True) for x in inputs)
         with no_trace(module, device):
             stream = torch.cuda.Stream(device)

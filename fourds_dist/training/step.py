@@ -75,11 +75,11 @@ class StepConfig(ConfigSection):
     """With several workers, `averaged` normalises by each worker's batch and averages the running statistics before
     evaluation and checkpoints; `synchronised` normalises by the global batch (GPUs only)."""
 
-    norm: Annotated[Literal["torch", "fused"], NUMERICS] = "torch"
+    norm: Annotated[Literal["torch", "fused"] | None, NUMERICS] = None
     """`fused`: BatchNorm computes the residual sum and the activation after it in the same passes over memory, with
     equal results up to rounding. On NVIDIA GPUs with channels_last these are Triton kernels, compiled at the first
     start; elsewhere PyTorch's functions. Excludes compile; no effect on synchronised BatchNorm. `torch`: PyTorch's
-    layers."""
+    layers. null: fused on NVIDIA GPUs with channels_last, without compile."""
 
     gradient_accumulation_steps: Annotated[int, NUMERICS] = Field(default=1, ge=1, le=65536)
     """Number of sequential parts of each worker's share of the batch, to save memory."""
@@ -97,6 +97,13 @@ class StepConfig(ConfigSection):
     def uses_bfloat16(self, device: torch.device) -> bool:
         """Return whether networks on a device run under autocast in bfloat16."""
         return self.precision == "bfloat16" or (self.precision == "auto" and device.type == "cuda")
+
+    def fuses_norms(self, device: torch.device) -> bool:
+        """Return whether BatchNorms on a device compute what follows them."""
+        if self.norm is not None:
+            return self.norm == "fused"
+        on_nvidia = device.type == "cuda" and torch.version.hip is None
+        return on_nvidia and self.channels_last and not self.compile
 
     @model_validator(mode="after")
     def _check(self) -> StepConfig:
@@ -148,7 +155,7 @@ class TrainStep:
             torch.backends.cudnn.benchmark = config.cudnn_benchmark
             if config.memory_saving:
                 save_activation_memory(task)
-        if config.norm == "fused":
+        if config.fuses_norms(world.device):
             self._notes += _fuse_norms(task, config)
         if config.activation_checkpointing and not checkpoint_blocks(task):
             raise ValueError(
@@ -354,12 +361,13 @@ def _parts(
 
 
 def _fuse_norms(task: Task, config: StepConfig) -> list[str]:
-    """Fuse the task's BatchNorms, and return lines for the log if there are none to fuse."""
+    """Fuse the task's BatchNorms; return a line for the log if `fused` was asked for and has no effect."""
+    why_not = None
     if config.batch_norm == "synchronised":
-        return ["step.norm=fused has no effect on synchronised BatchNorm, which runs by PyTorch's layers"]
-    if fuse_norms(task).replaced == 0:
-        return ["step.norm=fused finds no BatchNorm in these networks, which run unchanged"]
-    return []
+        why_not = "has no effect on synchronised BatchNorm, which runs by PyTorch's layers"
+    elif fuse_norms(task).replaced == 0:
+        why_not = "finds no BatchNorm in these networks, which run unchanged"
+    return [f"step.norm=fused {why_not}"] if why_not and config.norm == "fused" else []
 
 
 def _weight_per_image(world: World, global_batch_size: int | None, *, sums: bool) -> Callable[[int], float]:

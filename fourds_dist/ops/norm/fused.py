@@ -21,9 +21,9 @@ MOST_PROGRAMS = 1024
 """Programs whose partial results one program of the merging kernels holds."""
 MERGED_COLUMNS = 8
 
-PLACES = {"statistics": 2048, "normalise": 4096, "sum_gradients": 2048, "input_gradient": 2048}
+PLACES = {"statistics": 4096, "normalise": 2048, "sum_gradients": 2048, "input_gradient": 2048}
 """Elements of a tile. A thread holds 1/128 of them for each map and sum of the kernel, in registers."""
-PROGRAMS_PER_PROCESSOR = {"statistics": 7, "normalise": 8, "sum_gradients": 7, "input_gradient": 8}
+PROGRAMS_PER_PROCESSOR = {"statistics": 4, "normalise": 6, "sum_gradients": 6, "input_gradient": 8}
 NUM_WARPS = 4
 
 

@@ -172,7 +172,7 @@ def sum_gradients(
         v = tl.load(x + begin * C + offsets, mask=inside, other=0.0).to(tl.float32)
         h = tl.load(g + begin * C + offsets, mask=inside, other=0.0).to(tl.float32)
         v -= m[None, :]
-        h = _before(h, v, residual, bits, scale, shift, begin, r, c, inside, C, ACTIVATION)
+        h = _before(h, v, residual, bits, scale, shift, begin, num_rows, r, c, inside, C, COLS, ACTIVATION)
         if h_out is not None:
             tl.store(h_out + begin * C + offsets, h.to(h_out.dtype.element_ty), mask=inside)
         sum_h += h
@@ -245,7 +245,7 @@ def input_gradient(
         v = h
         if OF_BATCH or (bits is None and ACTIVATION != "none"):
             v = tl.load(x + begin * C + offsets, mask=inside, other=0.0).to(tl.float32) - m[None, :]
-        h = _before(h, v, residual, bits, scale, shift, begin, r, c, inside, C, ACTIVATION)
+        h = _before(h, v, residual, bits, scale, shift, begin, num_rows, r, c, inside, C, COLS, ACTIVATION)
         if h_out is not None:
             tl.store(h_out + begin * C + offsets, h.to(h_out.dtype.element_ty), mask=inside)
         if grad_x is not None:
@@ -272,16 +272,26 @@ def _channel(mean, var, weight, bias, eps, c, C: tl.constexpr):
 
 @triton.jit
 def _before(
-    g, centred, residual, bits, scale, shift, begin, r, c, inside, C: tl.constexpr, ACTIVATION: tl.constexpr
+    g,
+    centred,
+    residual,
+    bits,
+    scale,
+    shift,
+    begin,
+    num_rows,
+    r,
+    c,
+    inside,
+    C: tl.constexpr,
+    COLS: tl.constexpr,
+    ACTIVATION: tl.constexpr,
 ):
     """Return h = g act'(z), from the bits or from z."""
     h = g
     if ACTIVATION != "none":
         if bits is not None:
-            row_bytes: tl.constexpr = (C + 7) // 8
-            places = begin * row_bytes + r[:, None] * row_bytes + (c // 8)[None, :]
-            passes = tl.load(bits + places, mask=inside, other=0).to(tl.int32) >> (c % 8)[None, :]
-            h = tl.where((passes & 1) != 0, g, 0.0)
+            h = tl.where(_unpack(bits, begin, r, num_rows, C, COLS) != 0, g, 0.0)
         else:
             z = centred * scale[None, :] + shift[None, :]
             if residual is not None:
@@ -295,6 +305,19 @@ def _before(
             else:
                 h = tl.where(_passes(z, ACTIVATION), g, 0.0)
     return h
+
+
+@triton.jit
+def _unpack(bits, begin, r, num_rows, C: tl.constexpr, COLS: tl.constexpr):
+    """Return the bits of a tile, one per place. Each byte is read once, by the thread that holds its eight places."""
+    row_bytes: tl.constexpr = (C + 7) // 8
+    byte = tl.program_id(1) * (COLS // 8) + tl.arange(0, COLS // 8)
+    inside = (begin + r < num_rows)[:, None] & (byte < row_bytes)[None, :]
+    places = begin * row_bytes + r[:, None] * row_bytes + byte[None, :]
+    places = tl.max_contiguous(places, [1, 1])  # else threads load neighbours and exchange them
+    packed = tl.load(bits + places, mask=inside, other=0).to(tl.int32)
+    spread = (packed[:, :, None] >> tl.arange(0, 8)[None, None, :]) & 1
+    return tl.reshape(spread, (r.shape[0], COLS))
 
 
 @triton.jit
