@@ -11,7 +11,8 @@ The engine has a buffer for each image of a call. It allocates a larger one for 
 allocation waits for the training step: the first 150 batches take two to four times as long. So padded copies of one
 file are decoded first, which makes all buffers larger at once (`EngineBuffers`).
 
-GPU memory: the images of a call, at most CALL_BYTES or one image, the crops of the batches, and RESERVED_BYTES.
+GPU memory: the images of NUM_CALLERS calls, each at most CALL_BYTES or one image, the crops of the batches, and
+RESERVED_BYTES.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from torch import Tensor
 
 from fourds_dist.data.decode.crop_box import Place, crop_box
 from fourds_dist.data.decode.decode import IMAGES_PER_TASK, Encoded, Sizes, encoded_tensor
-from fourds_dist.data.decode.jpeg_header import JpegHeader, has_plain_scan, jpeg_header
+from fourds_dist.data.decode.jpeg_header import JpegHeader, jpeg_header, plain_header
 from fourds_dist.data.decode.pixels import MOST_PIXELS
 from fourds_dist.data.decode.threads import Pool
 from fourds_dist.io.light_torchvision import torchvision
@@ -38,7 +39,9 @@ from fourds_dist.ops.nvrtc import Block, Kernel, load
 
 log = logging.getLogger(__name__)
 
-CALL_BYTES = 512 << 20
+NUM_CALLERS = 3
+"""Threads that call a decoder: one has the engine, another crops its images, the third reads the headers of its files."""
+CALL_BYTES = 256 << 20
 """Decoded images of one call of the engine, in bytes."""
 RESERVED_BYTES = 256 << 20
 """Largest sum of the engine's buffers that are reserved for encoded files."""
@@ -96,11 +99,10 @@ def engine_header(data: bytes | memoryview, most_pixels: int | None = None) -> J
     Args:
         most_pixels: see `decode`.
     """
-    header = jpeg_header(data)
+    header = plain_header(data)
     if header is None or not header.suits_jpeg_engine or bytes(data[-2:]) != b"\xff\xd9":
         return None
-    fits = 0 < header.num_pixels <= (most_pixels or MOST_PIXELS)
-    return header if fits and has_plain_scan(data, header) else None
+    return header if 0 < header.num_pixels <= (most_pixels or MOST_PIXELS) else None
 
 
 class EngineBuffers:
@@ -132,7 +134,7 @@ class EngineBuffers:
 class GpuDecoder:
     """Decodes with the signature of `decode_into`, into rows on the device.
 
-    Two threads may call it: while the engine decodes the images of one, the other reads the headers of its own.
+    NUM_CALLERS threads may call it: the engine decodes the images of one while the others read headers and crop.
 
     Args:
         rest: decodes on the CPU what the engine cannot.
@@ -154,11 +156,14 @@ class GpuDecoder:
         there between calls.
         """
         messages: list[str | None] = [None] * len(images)
-        calls = _calls([engine_header(image.data, sizes.most_pixels) for image in images])
-        with self._engine_lock, torch.cuda.stream(self.stream):
-            self.stream.synchronize()
-            decoded = [i for call in calls for i in self._decode(call, images, out, sizes)]
-            rest = sorted(set(range(len(images))) - set(decoded))
+        headers = [engine_header(image.data, sizes.most_pixels) for image in images]
+        with torch.cuda.stream(self.stream):
+            decoded: set[int] = set()
+            for call in _calls(headers):
+                shapes = [(header.height, header.width) for i in call if (header := headers[i])]
+                table_N8 = crop_table(shapes, [images[i].place for i in call], [out[i] for i in call], sizes)
+                decoded.update(self._decode(call, images, table_N8, sizes.crop_px))
+            rest = [i for i in range(len(images)) if i not in decoded]
             rows, of_rest = self._decode_on_cpu([images[i] for i in rest], sizes)
             for i, row_CHW, message in zip(rest, rows, of_rest, strict=True):
                 messages[i] = message
@@ -168,27 +173,33 @@ class GpuDecoder:
         return messages
 
     def _decode(
-        self, call: list[int], images: Sequence[Encoded], out: Sequence[Tensor], sizes: Sizes
+        self, call: list[int], images: Sequence[Encoded], table_N8: Int[Tensor, "N 8"], crop_px: int
     ) -> list[int]:
         """Decode images on the GPU; return those that were decoded. One bad image fails a call, so halves follow."""
         try:
-            files = [encoded_tensor(images[i].data) for i in call]
-            if copies := self._buffers.copies(files):
-                # The file may be broken, or memory short: the buffers grow one by one then.
-                with suppress(RuntimeError):
-                    self._decode_files(copies)
-            decoded = self._decode_files(files)
-            crop_resize(decoded, [images[i].place for i in call], [out[i] for i in call], sizes)
-            self.stream.synchronize()  # `decoded` is reused by the next call
+            decoded = self._decode_files([encoded_tensor(images[i].data) for i in call])
+            on_device = crop_resize(decoded, table_N8, crop_px)
+            self.stream.synchronize()  # the engine may overwrite both tensors' memory once they are freed
+            del decoded, on_device
         except RuntimeError as error:  # also out of memory
             self._report(error)
             if len(call) == 1:
                 return []
-            halves = call[: len(call) // 2], call[len(call) // 2 :]
-            return [i for half in halves for i in self._decode(half, images, out, sizes)]
+            half = len(call) // 2
+            parts = (call[:half], table_N8[:half]), (call[half:], table_N8[half:])
+            return [i for part, table in parts for i in self._decode(part, images, table, crop_px)]
         return call
 
     def _decode_files(self, files: list[Tensor]) -> list[Tensor]:
+        with self._engine_lock:
+            self.stream.synchronize()
+            if copies := self._buffers.copies(files):
+                # The file may be broken, or memory short: the buffers grow one by one then.
+                with suppress(RuntimeError):
+                    self._decode_at_once(copies)
+            return self._decode_at_once(files)
+
+    def _decode_at_once(self, files: list[Tensor]) -> list[Tensor]:
         decoded = torchvision.io.decode_jpeg(files, mode=torchvision.io.ImageReadMode.RGB, device=self.device)
         assert isinstance(decoded, list)
         return decoded
@@ -231,38 +242,46 @@ def _calls(headers: Sequence[JpegHeader | None]) -> list[list[int]]:
 
 
 def crop_resize(
-    images: Sequence[UInt8[Tensor, "3 _ _"]],
-    places: Sequence[Place],
-    out: Sequence[UInt8[Tensor, "3 _ _"]],
-    sizes: Sizes,
-) -> None:
+    images: Sequence[UInt8[Tensor, "3 _ _"]], table_N8: Int[Tensor, "N 8"], crop_px: int
+) -> Int[Tensor, "N 8"]:
     """Write `decode.crop_resized` of images of any sizes on a GPU into rows in channels-last memory; asynchronous.
 
     Args:
-        places: place of each crop, see `crop_box`.
-        out: h = w = crop_px.
+        table_N8: see `crop_table`.
+
+    Returns:
+        The table on the device, whose memory the kernel reads until it has ended.
+
+    Raises:
+        RuntimeError: an image has another size than in the table.
     """
-    crops_N8 = crop_table(images, places, out, sizes).pin_memory().to(out[0].device, non_blocking=True)
-    blocks_per_image = -(-(sizes.crop_px**2) // NUM_THREADS)
-    _kernel(out[0].device)(len(images) * blocks_per_image, crops_N8, sizes.crop_px, blocks_per_image)
+    if [list(image.shape[1:]) for image in images] != table_N8[:, 2:4].tolist():
+        raise RuntimeError("the engine decoded an image to another size than its header says")
+    table_N8[:, 0] = torch.tensor([image.data_ptr() for image in images])
+    on_device = table_N8.pin_memory().to(images[0].device, non_blocking=True)
+    blocks_per_image = -(-(crop_px**2) // NUM_THREADS)
+    _kernel(images[0].device)(len(images) * blocks_per_image, on_device, crop_px, blocks_per_image)
+    return on_device
 
 
 def crop_table(
-    images: Sequence[Tensor], places: Sequence[Place], out: Sequence[Tensor], sizes: Sizes
+    shapes: Sequence[tuple[int, int]], places: Sequence[Place], out: Sequence[UInt8[Tensor, "3 _ _"]], sizes: Sizes
 ) -> Int[Tensor, "N 8"]:
-    """Return the fields of the kernel's `Crop` for every image."""
-    rows: list[tuple[int, ...]] = []
-    for image, place, target in zip(images, places, out, strict=True):
-        height, width = image.shape[1:]
-        box = crop_box(
-            height,
-            width,
-            resize_px=sizes.resize_px,
-            crop_px=sizes.crop_px,
-            place=place,
-            resize_mode=sizes.resize_mode,
+    """Return the fields of the kernel's `Crop` for every image, without the addresses of the images.
+
+    Args:
+        shapes: (height, width) of every image.
+        places: place of each crop, see `crop_box`.
+        out: rows of the crops, h = w = crop_px, in channels-last memory.
+    """
+    resize_px, crop_px, resize_mode = sizes.resize_px, sizes.crop_px, sizes.resize_mode
+    rows = [
+        (
+            *(0, target.data_ptr(), *shape),
+            *crop_box(*shape, resize_px=resize_px, crop_px=crop_px, place=place, resize_mode=resize_mode),
         )
-        rows.append((image.data_ptr(), target.data_ptr(), height, width, *box))
+        for shape, place, target in zip(shapes, places, out, strict=True)
+    ]
     return torch.tensor(rows, dtype=torch.int64)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -69,8 +69,35 @@ def jpeg_header(data: bytes | memoryview) -> JpegHeader | None:
 
     Pillow reads the size, too, but holds Python's lock for as long as all other work on a training image takes.
     """
+    return _header(data, _segments(data))
+
+
+def plain_header(data: bytes | memoryview) -> JpegHeader | None:
+    """Return `jpeg_header` of a file with all components in one scan and all tables that they use; None for others.
+
+    A JPEG engine decodes files that lack tables, with arbitrary pixels; libjpeg refuses them.
+    """
+    segments = list(_segments(data))
+    header = _header(data, segments)
+    if header is None:
+        return None
+    quantization: set[int] = set()
+    huffman: set[int] = set()
+    for marker, begin, end in segments:
+        if marker == _DQT:
+            quantization |= _quantization_tables(bytes(data[begin:end]))
+        elif marker == _DHT:
+            huffman |= _huffman_tables(bytes(data[begin:end]))
+        elif marker == _SOS:
+            num_components, needed = _scan(bytes(data[begin:end]))
+            is_plain = num_components == header.num_components and needed <= huffman
+            return header if is_plain and quantization.issuperset(header.quantization) else None
+    return None
+
+
+def _header(data: bytes | memoryview, segments: Iterable[tuple[int, int, int]]) -> JpegHeader | None:
     adobe_transform, orientation = None, 1
-    for marker, begin, end in _segments(data):
+    for marker, begin, end in segments:
         if marker in _FRAMES:
             return _frame(bytes(data[begin:end]), marker == _BASELINE, adobe_transform, orientation)
         if marker == _APP1 and bytes(data[begin : begin + 6]) == _EXIF:
@@ -78,28 +105,6 @@ def jpeg_header(data: bytes | memoryview) -> JpegHeader | None:
         elif marker == _APP14 and bytes(data[begin : begin + 5]) == _ADOBE and end - begin >= 12:
             adobe_transform = data[begin + 11]
     return None
-
-
-def has_plain_scan(data: bytes | memoryview, header: JpegHeader) -> bool:
-    """Whether all components are in one scan and all tables that they use are defined.
-
-    A JPEG engine decodes files that lack tables, with arbitrary pixels; libjpeg refuses them.
-    """
-    quantization: set[int] = set()
-    huffman: set[int] = set()
-    for marker, begin, end in _segments(data):
-        if marker == _DQT:
-            quantization |= _quantization_tables(bytes(data[begin:end]))
-        elif marker == _DHT:
-            huffman |= _huffman_tables(bytes(data[begin:end]))
-        elif marker == _SOS:
-            num_components, needed = _scan(bytes(data[begin:end]))
-            return (
-                num_components == header.num_components
-                and needed <= huffman
-                and quantization.issuperset(header.quantization)
-            )
-    return False
 
 
 def _segments(data: bytes | memoryview) -> Iterator[tuple[int, int, int]]:

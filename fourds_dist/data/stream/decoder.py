@@ -91,10 +91,10 @@ class Decoder:
         """Images of a call; None: a whole batch."""
         self._gpu: GpuDecoder | None = None
         if options.gpu is not None:
-            from fourds_dist.data.decode.gpu import GpuDecoder
+            from fourds_dist.data.decode.gpu import NUM_CALLERS, GpuDecoder
 
             self._decode = self._gpu = GpuDecoder(options.gpu, self._decode, pool)
-            self.pool, self.images_per_task = decoding_pool(2), None
+            self.pool, self.images_per_task = decoding_pool(NUM_CALLERS), None
 
     def close(self) -> None:
         """End the threads that wait for the GPU; the caller closes its own pool."""

@@ -34,8 +34,7 @@ SAMPLE_TRIES = 4
 are broken then. A broken sample is replaced, but a broken index ends the run: indices are read more often."""
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedSample:
+class EncodedSample(NamedTuple):
     """One encoded image with its label and its decoding context."""
 
     key: str
@@ -176,11 +175,12 @@ class SampleReader:
                 slot = slots[number]
                 assert slot is not None
                 found[of_shard[number]] = CachedSample(keys[number], labels[number], slot, self)
-            missing = np.flatnonzero(~cached[of_shard])
+            missing = np.flatnonzero(~cached[of_shard]).tolist()
+            places, rows_of_shard = of_shard.tolist(), rows[of_shard].tolist()
             for nth, data in self._read_rows(shard, index, rows[of_shard[missing]]):
-                number = int(missing[nth])
-                checked = self._checked(shard, index, int(rows[of_shard[number]]), data)
-                found[of_shard[number]] = (
+                number = missing[nth]
+                checked = self._checked(shard, index, rows_of_shard[number], data)
+                found[places[number]] = (
                     BrokenSample(keys[number], checked)
                     if isinstance(checked, str)
                     else EncodedSample(
@@ -258,22 +258,23 @@ class SampleReader:
 
     def _read_rows(self, shard: int, index: IndexRows, rows: np.ndarray) -> Iterator[tuple[int, memoryview]]:
         """Yield (number in `rows`, bytes) of rows of one shard; neighbouring rows share a ranged read."""
-        starts, stops = index.offsets[rows], index.offsets[rows] + index.sizes[rows]
-        ascending = np.argsort(starts, kind="stable")
+        starts = index.offsets[rows].tolist()
+        stops = (index.offsets[rows] + index.sizes[rows]).tolist()
+        ascending = sorted(range(len(starts)), key=starts.__getitem__)
         url, object_bytes = self._split.shard_url(shard), self._split.shards[shard].num_bytes
         begin = 0
         for end in range(1, len(ascending) + 1):
-            last = ascending[end - 1]
-            if end < len(ascending) and starts[ascending[end]] - stops[last] <= LARGEST_GAP_BYTES:
+            if end < len(ascending) and starts[ascending[end]] - stops[ascending[end - 1]] <= LARGEST_GAP_BYTES:
                 continue
-            low, high = int(starts[ascending[begin]]), int(stops[ascending[begin:end]].max())
+            together = ascending[begin:end]
+            low, high = starts[together[0]], max(stops[number] for number in together)
             if high > object_bytes:
                 raise DataError(
                     f"{url} has {object_bytes} bytes, but its index names byte {high}; index the shard again"
                 )
             data = memoryview(self._ranges.range(url, low, high, object_bytes) if high > low else b"")
-            for number in ascending[begin:end]:
-                yield int(number), data[starts[number] - low : stops[number] - low]
+            for number in together:
+                yield number, data[starts[number] - low : stops[number] - low]
             begin = end
 
     def _checked(self, shard: int, index: IndexRows, row: int, data: memoryview) -> memoryview | str:

@@ -124,16 +124,23 @@ def test_images_that_are_copied_fit_into_a_call(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_table_has_the_crops_of_the_cpu() -> None:
-    image, row = torch.zeros(3, 100, 150, dtype=torch.uint8), torch.zeros(56, 56, 3, dtype=torch.uint8)
-    table = crop_table([image], [(0.0, 1.0)], [row.permute(2, 0, 1)], SIZES)
-    assert table.tolist() == [[image.data_ptr(), row.data_ptr(), 100, 150, 0, 19, 88, 131]]
+    row = torch.zeros(56, 56, 3, dtype=torch.uint8)
+    table = crop_table([(100, 150)], [(0.0, 1.0)], [row.permute(2, 0, 1)], SIZES)
+    assert table.tolist() == [[0, row.data_ptr(), 100, 150, 0, 19, 88, 131]]
+
+
+def test_an_image_of_another_size_than_its_header_says_is_not_cropped() -> None:
+    """The kernel would read beyond the image."""
+    row, image = torch.zeros(3, 56, 56, dtype=torch.uint8), torch.zeros(3, 100, 149, dtype=torch.uint8)
+    table = crop_table([(100, 150)], [(0.0, 1.0)], [row], SIZES)
+    with pytest.raises(RuntimeError, match="another size than its header says"):
+        crop_resize([image], table, 56)
 
 
 @pytest.mark.parametrize("place", [(0.3, 0.8), (0.3, 0.8, 0.75, 1.33, *(0.5, 1.2) * 10)])
 def test_the_kernel_gets_the_boxes_of_every_kind_of_crop(place: tuple[float, ...]) -> None:
-    image = torch.zeros(3, 90, 120, dtype=torch.uint8)
     sizes = Sizes(resize_px=64, crop_px=56, resize_mode="shortest_side")
-    table = crop_table([image], [place], [torch.zeros(3, 56, 56, dtype=torch.uint8)], sizes)
+    table = crop_table([(90, 120)], [place], [torch.zeros(3, 56, 56, dtype=torch.uint8)], sizes)
     box = crop_box(90, 120, resize_px=64, crop_px=56, place=place, resize_mode="shortest_side")
     assert table[0, 2:].tolist() == [90, 120, *box]
 
@@ -175,7 +182,8 @@ def test_the_kernel_resizes_as_pytorch() -> None:
     images = [torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=generator) for shape in shapes]
     places = [(0.1 * i, 1 - 0.2 * i) for i in range(len(images))]
     rows = torch.empty(len(images), 56, 56, 3, dtype=torch.uint8, device=DEVICE)
-    crop_resize([image.to(DEVICE) for image in images], places, list(rows.permute(0, 3, 1, 2)), SIZES)
+    table = crop_table(shapes, places, list(rows.permute(0, 3, 1, 2)), SIZES)
+    crop_resize([image.to(DEVICE) for image in images], table, SIZES.crop_px)
     for image, place, row in zip(images, places, rows.permute(0, 3, 1, 2).cpu(), strict=True):
         expected = crop_resized(image, resize_px=64, crop_px=56, place=place)
         assert (row.int() - expected.int()).abs().max() <= 1, image.shape
