@@ -1,7 +1,8 @@
 """Relay before an S3 server that gives ranged reads the status 206, as S3 does.
 
 rclone's server answers them with 200, which obstore refuses. `python -m fourds_dist.benchmark.partial_content URL`
-relays to the server at URL, an http:// address, and prints its own.
+relays to the server at URL, an http:// address, and prints its own. With a port as a second argument, further processes
+share the address of the first.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
+    allow_reuse_port = True
 
-    def __init__(self, upstream: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, upstream: str, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.upstream = urlsplit(upstream).netloc
         self.connections: set[socket.socket] = set()
 
@@ -109,6 +111,6 @@ def relay(upstream: str, tls: ssl.SSLContext | None = None) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    running = _Server(sys.argv[1])
+    running = _Server(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0)
     print(f"http://127.0.0.1:{running.server_port}", flush=True)
     running.serve_forever()

@@ -17,6 +17,8 @@ from fourds_dist.benchmark import partial_content
 from fourds_dist.io.extras import install
 from fourds_dist.processes.parent_death import bound
 
+NUM_RELAYS = 4
+"""Processes of the relay, so that the reader under test is slower than its server."""
 KEY, SECRET = "benchmark-key-0000", "benchmark-secret-000000000000"
 
 
@@ -47,22 +49,15 @@ def s3_server(data: Path, avoid: list[int]) -> Iterator[dict[str, str]]:
         server = subprocess.Popen(
             bound(command), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
-        relay: subprocess.Popen[str] | None = None
+        relays: list[subprocess.Popen[str]] = []
         try:
             upstream = _endpoint(server)
-            relay = subprocess.Popen(
-                bound([sys.executable, "-m", partial_content.__name__, upstream]),
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            assert relay.stdout is not None
-            endpoint = relay.stdout.readline().strip()
-            if not endpoint:
-                raise RuntimeError("the relay before rclone did not start")
+            endpoint = _relay(relays, upstream)
+            for _ in range(NUM_RELAYS - 1):
+                _relay(relays, upstream, endpoint.rpartition(":")[2])
             others = os.sched_getaffinity(0) - set(avoid)
-            if others:
-                os.sched_setaffinity(server.pid, others)
-                os.sched_setaffinity(relay.pid, others)
+            for process in (server, *relays) if others else ():
+                os.sched_setaffinity(process.pid, others)
             yield dict(os.environ) | {
                 "AWS_ACCESS_KEY_ID": KEY,
                 "AWS_SECRET_ACCESS_KEY": SECRET,
@@ -76,10 +71,20 @@ def s3_server(data: Path, avoid: list[int]) -> Iterator[dict[str, str]]:
                 "AWS_ALLOW_HTTP": "true",
             }
         finally:
-            for process in (relay, server):
-                if process is not None:
-                    process.terminate()
-                    process.wait(10)
+            for process in (*relays, server):
+                process.terminate()
+                process.wait(10)
+
+
+def _relay(relays: list[subprocess.Popen[str]], *arguments: str) -> str:
+    """Start a relay, add it to `relays`, and return its address."""
+    command = bound([sys.executable, "-m", partial_content.__name__, *arguments])
+    relays.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    output = relays[-1].stdout
+    assert output is not None
+    if not (endpoint := output.readline().strip()):
+        raise RuntimeError("the relay before rclone did not start")
+    return endpoint
 
 
 def _endpoint(server: subprocess.Popen[str]) -> str:
