@@ -38,6 +38,7 @@ from fourds_dist.cli.option_types import MOST, real, whole
 from fourds_dist.data import Batch, DataConfig, StreamConfig, TrainStream, open_split
 from fourds_dist.training.device_prefetch import prefetch_to_device
 from fourds_dist.training.distributed.world import World
+from fourds_dist.training.garbage import rare_collections
 from fourds_dist.training.step import StepConfig, TrainStep
 from fourds_dist.training.strategies.optim import OptimConfig, TaskOptimizers
 
@@ -184,6 +185,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     return {"fixed": asdict(fixed), "rows": [asdict(row) for row in rows], "num_classes": NUM_CLASSES}
 
 
+@rare_collections()
 def timed(
     batches: Iterator[Batch],
     use: Callable[[Batch], object],

@@ -22,6 +22,7 @@ from fourds_dist.runs.events import Note, Sink, StageEnded, StageStarted, StageS
 from fourds_dist.training.checkpoint.checkpoint_store import CheckpointStore
 from fourds_dist.training.device_prefetch import prefetch_to_device
 from fourds_dist.training.distributed.world import World
+from fourds_dist.training.garbage import rare_collections
 from fourds_dist.training.meter import Meter
 from fourds_dist.training.nonfinite_guard import NonfiniteGuard
 from fourds_dist.training.selection import best_after
@@ -77,6 +78,7 @@ class LoopHooks:
     restart_notes: Callable[[], list[str]] = list
 
 
+@rare_collections()
 def fit(
     task: Task,
     train_step: TrainStep,

@@ -1,0 +1,39 @@
+"""Garbage collections are rare while training, and as before afterwards."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+
+from fourds_dist.training.garbage import FACTOR, rare_collections
+
+
+class Node:
+    """An object that a cycle may keep alive."""
+
+
+def cycle() -> weakref.ref[Node]:
+    node = Node()
+    node.self = node  # pyright: ignore[reportAttributeAccessIssue]
+    return weakref.ref(node)
+
+
+def test_thresholds_and_objects_are_as_before_afterwards() -> None:
+    before = gc.get_threshold()
+    with pytest.raises(KeyError), rare_collections():
+        assert gc.get_threshold() == (FACTOR * before[0], *before[1:])
+        assert gc.get_freeze_count() > 0
+        raise KeyError
+    assert gc.get_threshold() == before
+    assert gc.get_freeze_count() == 0
+
+
+def test_cycles_of_the_time_within_are_collected() -> None:
+    earlier = cycle()
+    with rare_collections():
+        assert earlier() is None
+        inside = cycle()
+        gc.collect()
+        assert inside() is None
