@@ -13,7 +13,7 @@ from collections import Counter
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from fourds_dist.benchmark.step import FORMS, WARM_UP_STEPS, build_step
+from fourds_dist.benchmark.step import FORMS, WARM_UP_STEPS, build_step, known_architectures
 from fourds_dist.benchmark.timing import device_name, table, usable_device
 from fourds_dist.cli.option_types import MOST, output_file, whole
 
@@ -22,6 +22,8 @@ KINDS = {
     "optimisers": r"fused_?(sgd|adam)|multi_tensor|foreach|optimizer",
     "BatchNorm": r"batch_?norm|\bbn_(fw|bw)|^(merge_)?(statistics|gradients)$|^(normalise|sum_gradients)$"
     r"|^input_gradient$|fourds::(batch_statistics|norm_act)",
+    "LayerNorm": r"layer_?norm|gammabeta",
+    "attention": r"flash|fmha|attention|softmax",
     "pooling": r"max_?pool|avg_?pool",
     "convolutions": r"conv|xmma|cutlass|gemm|winograd|[wd]grad|fprop|nchw|nhwc|aten::(add)?mm",
     "pointwise, copies": r"elementwise|copy|memcpy|memset|reduce|cat|fill|threshold|add|mul|where|softmax|relu",
@@ -36,11 +38,20 @@ def kind_of(kernel: str) -> str:
 
 
 def kernel_times(
-    form: str, batch: int, image_size: int, device: torch.device, num_steps: int
+    form: str,
+    batch: int,
+    image_size: int,
+    device: torch.device,
+    num_steps: int,
+    networks: tuple[str, str] = ("resnet34", "resnet18"),
 ) -> Counter[str]:
-    """Return the milliseconds of every kernel in a step, summed over its calls."""
+    """Return the milliseconds of every kernel in a step, summed over its calls.
+
+    Args:
+        networks: architectures of teacher and student.
+    """
     on_gpu = device.type == "cuda"
-    run = build_step(FORMS[form], batch, image_size, device)
+    run = build_step(FORMS[form], batch, image_size, device, networks=networks)
     for _ in range(WARM_UP_STEPS):
         run()
     with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
@@ -65,6 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", type=usable_device, default="cuda" if torch.cuda.is_available() else "cpu"
     )
     parser.add_argument("--row", default="fast", choices=list(FORMS))
+    parser.add_argument("--teacher", default="resnet34", help="architecture")
+    parser.add_argument("--student", default="resnet18", help="architecture")
     parser.add_argument("--batch", type=whole(1, MOST), default=256)
     parser.add_argument("--image-size", type=whole(1, MOST), default=224, help="side in pixels")
     parser.add_argument("--steps", type=whole(1, MOST), default=5, help="steps to take the mean of")
@@ -75,12 +88,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Profile and print both tables."""
     device = torch.device(options.device)
-    times = kernel_times(options.row, options.batch, options.image_size, device, options.steps)
+    known_architectures(options.teacher, options.student)
+    networks = (options.teacher, options.student)
+    times = kernel_times(options.row, options.batch, options.image_size, device, options.steps, networks)
     total = sum(times.values())
     kinds: Counter[str] = Counter()
     for kernel, ms in times.items():
         kinds[kind_of(kernel)] += ms
-    print(f"{FORMS[options.row].shown}, batch {options.batch}: {total:.2f} ms per step in kernels")
+    pair = f"{options.teacher} -> {options.student}"
+    print(f"{FORMS[options.row].shown}, {pair}, batch {options.batch}: {total:.2f} ms per step in kernels")
     print(f"{device_name(device)}, PyTorch {torch.__version__}")
     rows = [[kind, f"{ms:.3f}", f"{100 * ms / total:.1f}"] for kind, ms in kinds.most_common()]
     print(table(("kind", "ms", "%"), rows) + "\n")
@@ -94,6 +110,7 @@ def run(options: argparse.Namespace) -> None:
             "device": device_name(device),
             "torch": torch.__version__,
             "row": options.row,
+            "networks": networks,
             "batch": options.batch,
         }
         record |= {"kinds_ms": dict(kinds.most_common()), "kernels_ms": dict(times.most_common())}

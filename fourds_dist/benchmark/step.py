@@ -36,13 +36,13 @@ from fourds_dist.data.augment.config import AugmentConfig
 from fourds_dist.data.stream.batch import Batch
 from fourds_dist.method import BackboneConfig, FourDs, MethodConfig, build_backbone
 from fourds_dist.method.adapter import FourierAdapter
+from fourds_dist.models.backbones import stage_names
 from fourds_dist.models.feature_hooks import FeatureHooks
 from fourds_dist.ops import use_backend
 from fourds_dist.training.distributed.world import World
 from fourds_dist.training.step import StepConfig, TrainStep
 from fourds_dist.training.strategies.optim import OptimConfig, TaskOptimizers
 
-STAGES = ("layer1", "layer2", "layer3", "layer4")
 NUM_CLASSES = 65
 NUM_ROUNDS = 3
 WARM_UP_STEPS = 4
@@ -130,17 +130,23 @@ class FourDsOnTwoStreams(FourDs):
         return own
 
 
-def build_task(form: Form, image_size: int) -> FourDs:
-    """Build the task of a variant."""
+def build_task(form: Form, image_size: int, teacher: str = "resnet34", student: str = "resnet18") -> FourDs:
+    """Build the task of a variant.
+
+    Args:
+        teacher, student: architectures.
+    """
+    configs = [BackboneConfig(arch=arch) for arch in (teacher, student)]
+    networks = [build_backbone(config, NUM_CLASSES, image_size) for config in configs]
+    stages = [stage_names(*pair) for pair in zip(configs, networks, strict=True)]
     preset = "4ds_released" if form.released else "4ds"
     config = MethodConfig.model_validate(
         {"preset": preset} | ({} if form.fourier else {"phase_loss": "none"})
     )
     task = (FourDsOnTwoStreams if form.two_streams else FourDs)(
-        build_backbone(BackboneConfig(arch="resnet34"), NUM_CLASSES),
-        build_backbone(BackboneConfig(arch="resnet18"), NUM_CLASSES),
-        teacher_stages=STAGES,
-        student_stages=STAGES,
+        *networks,
+        teacher_stages=stages[0],
+        student_stages=stages[1],
         config=config,
         image_size=image_size,
     )
@@ -151,15 +157,22 @@ def build_task(form: Form, image_size: int) -> FourDs:
 
 
 def build_step(
-    form: Form, batch: int, image_size: int, device: torch.device, *, graph: bool = True
+    form: Form,
+    batch: int,
+    image_size: int,
+    device: torch.device,
+    *,
+    graph: bool = True,
+    networks: tuple[str, str] = ("resnet34", "resnet18"),
 ) -> Callable[[], None]:
     """Return a training step with its optimisers, as a call without arguments.
 
     Args:
         graph: False: no CUDA graph in any variant.
+        networks: architectures of teacher and student.
     """
     torch.manual_seed(0)
-    task = build_task(form, image_size).to(device)
+    task = build_task(form, image_size, *networks).to(device)
     config = StepConfig(
         precision="float32" if form.released else "auto",
         channels_last=not form.released,

@@ -23,6 +23,16 @@ LANES = 32
 PAIR_FROM = 28  # smallest even size with two warps per block in the backward of fourier_mix
 TILE = 64  # of the transposition
 ALIGNMENT_BYTES = 16
+BLOCK_CHANNELS = {
+    "fourier_mix": {14: 16, 28: 8, 56: 8},
+    "fourier_mix_backward": {14: 16, 28: 8, 56: 4},
+    "pooled_phase": {14: 16, 28: 8, 56: 8},
+    "pooled_phase_backward": {14: 16, 28: 8, 56: 8},
+    "phase_distance": {14: 16, 28: 8, 56: 8},
+    "phase_distance_backward": {14: 16, 28: 8, 56: 8},
+}
+"""Channels of a block that reads bfloat16 maps in channels_last memory directly, by kernel and even size. Other maps in
+channels_last memory of even sizes are transposed before and after."""
 
 
 def why_not(operator: str, x_BCHW: Tensor, cells: tuple[int, int] = (1, 1)) -> str | None:
@@ -44,7 +54,7 @@ def why_not(operator: str, x_BCHW: Tensor, cells: tuple[int, int] = (1, 1)) -> s
 
 def fourier_mix(h_BCHW: Tensor, a_BCHW: Tensor, mix_2: Tensor) -> Tensor:
     """See `eager.fourier_mix`."""
-    h, a = (stored(x, h_BCHW) for x in (h_BCHW, a_BCHW))
+    h, a = (stored("fourier_mix", x, h_BCHW) for x in (h_BCHW, a_BCHW))
     out = torch.empty_like(h)
     launch("fourier_mix", "fourier_mix", h, h, a, mix_2.float().contiguous(), out)
     return laid_out(out, h_BCHW)
@@ -54,10 +64,10 @@ def fourier_mix_backward(
     g_BCHW: Tensor, h_BCHW: Tensor, a_BCHW: Tensor, mix_2: Tensor, need_h: bool, need_a: bool, need_mix: bool
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """See `eager.fourier_mix_backward`. The gradient of the weights is the sum of one partial sum per block."""
-    h, a, g = (stored(x, h_BCHW) for x in (h_BCHW, a_BCHW, g_BCHW))
+    h, a, g = (stored("fourier_mix_backward", x, h_BCHW) for x in (h_BCHW, a_BCHW, g_BCHW))
     grad_h = torch.empty_like(h) if need_h else None
     grad_a = torch.empty_like(a) if need_a else None
-    partial_sums = torch.empty(num_blocks(h), 2, dtype=torch.float32, device=h.device)
+    partial_sums = torch.empty(num_blocks(h, block_channels("fourier_mix_backward", h)), 2, dtype=torch.float32, device=h.device)
     launch(
         *("fourier_mix", "fourier_mix_backward", h),
         *(g, h, a, mix_2.float().contiguous()),
@@ -73,7 +83,7 @@ def fourier_mix_backward(
 
 def pooled_phase(h_BCHW: Tensor, output_size: tuple[int, int]) -> Tensor:
     """See `eager.pooled_phase`."""
-    h = stored(h_BCHW, h_BCHW)
+    h = stored("pooled_phase", h_BCHW, h_BCHW)
     pooled = torch.empty(*h.shape[:2], *output_size, dtype=torch.float32, device=h.device)
     launch("pooled_phase", "pooled_phase", h, h, pooled, cells=output_size)
     return pooled
@@ -81,7 +91,7 @@ def pooled_phase(h_BCHW: Tensor, output_size: tuple[int, int]) -> Tensor:
 
 def pooled_phase_backward(g_BCUV: Tensor, h_BCHW: Tensor) -> Tensor:
     """See `eager.pooled_phase_backward`."""
-    h, g = stored(h_BCHW, h_BCHW), g_BCUV.float().contiguous()
+    h, g = stored("pooled_phase_backward", h_BCHW, h_BCHW), g_BCUV.float().contiguous()
     grad_h = torch.empty_like(h)
     launch("pooled_phase", "pooled_phase_backward", h, g, h, grad_h, cells=(g.shape[2], g.shape[3]))
     return laid_out(grad_h, h_BCHW)
@@ -89,7 +99,9 @@ def pooled_phase_backward(g_BCUV: Tensor, h_BCHW: Tensor) -> Tensor:
 
 def phase_distance(h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
     """See `eager.phase_distance`."""
-    student, teacher = (stored(x, h_student_BCHW) for x in (h_student_BCHW, h_teacher_BCHW))
+    student, teacher = (
+        stored("phase_distance", x, h_student_BCHW) for x in (h_student_BCHW, h_teacher_BCHW)
+    )
     distance = torch.empty(student.shape[:2], dtype=torch.float32, device=student.device)
     launch("phase_distance", "phase_distance", student, student, teacher, distance)
     return distance
@@ -97,7 +109,9 @@ def phase_distance(h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
 
 def phase_distance_backward(g_BC: Tensor, h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
     """See `eager.phase_distance_backward`."""
-    student, teacher = (stored(x, h_student_BCHW) for x in (h_student_BCHW, h_teacher_BCHW))
+    student, teacher = (
+        stored("phase_distance_backward", x, h_student_BCHW) for x in (h_student_BCHW, h_teacher_BCHW)
+    )
     grad_student = torch.empty_like(student)
     g = g_BC.float().contiguous()
     launch("phase_distance", "phase_distance_backward", student, g, student, teacher, grad_student)
@@ -109,18 +123,30 @@ def stored_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype in STORED else torch.float32
 
 
-def stored(x_BCHW: Tensor, like_BCHW: Tensor) -> Tensor:
-    """Return `x_BCHW` in the form that the kernels for maps like `like_BCHW` read: dtype, dense, aligned address.
+def block_channels(kernel: str, x_BCHW: Tensor) -> int:
+    """Return the channels of a block of a kernel that reads maps like `x_BCHW` as they are in channels_last memory; 0: a
+    block has the maps of one warp, from planes."""
+    channels = BLOCK_CHANNELS[kernel].get(x_BCHW.shape[-1], 0)
+    reads = x_BCHW.dtype == torch.bfloat16 and is_channels_last(x_BCHW)
+    return channels if channels and reads and x_BCHW.shape[1] % channels == 0 else 0
 
-    Kernels for odd sizes also read channels_last maps; for even sizes those maps are transposed to planes.
+
+def stored(kernel: str, x_BCHW: Tensor, like_BCHW: Tensor) -> Tensor:
+    """Return `x_BCHW` in the form that a kernel for maps like `like_BCHW` reads: dtype, dense, aligned address.
+
+    Kernels for odd sizes, and those of BLOCK_CHANNELS, also read channels_last maps; for others those maps are
+    transposed to planes.
     """
     x = x_BCHW.to(stored_dtype(like_BCHW.dtype))
-    if x.shape[-1] % 2 and is_channels_last(like_BCHW):
-        return x.contiguous(memory_format=torch.channels_last)
+    if block_channels(kernel, like_BCHW) or (x.shape[-1] % 2 and is_channels_last(like_BCHW)):
+        return _aligned(x.contiguous(memory_format=torch.channels_last))
     if is_channels_last(x) and x.shape[1] % 2 == 0:
         planes = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         return transposed(x, planes, x.shape[2] * x.shape[3], x.shape[1])
-    x = x.contiguous()
+    return _aligned(x.contiguous())
+
+
+def _aligned(x: Tensor) -> Tensor:
     return x if x.data_ptr() % ALIGNMENT_BYTES == 0 else x.clone()
 
 
@@ -151,10 +177,14 @@ def maps_per_warp(size: int) -> int:
     return LANES if size % 2 else LANES // (size // 2)
 
 
-def num_blocks(x_BCHW: Tensor) -> int:
-    """Return the number of blocks for all maps; the warps of a block share its maps."""
+def num_blocks(x_BCHW: Tensor, channels: int) -> int:
+    """Return the number of blocks for all maps; the warps of a block share its maps.
+
+    Args:
+        channels: see `block_channels`.
+    """
     num_maps = x_BCHW.shape[0] * x_BCHW.shape[1]
-    return -(-num_maps // maps_per_warp(x_BCHW.shape[-1]))
+    return -(-num_maps // (channels or maps_per_warp(x_BCHW.shape[-1])))
 
 
 def launch(
@@ -169,19 +199,25 @@ def launch(
     if like_BCHW.numel() == 0:
         return
     num_maps, size = like_BCHW.shape[0] * like_BCHW.shape[1], like_BCHW.shape[-1]
+    channels, is_last = block_channels(name, like_BCHW), is_channels_last(like_BCHW)
     with torch.cuda.device(like_BCHW.device):
-        kernel = build(operator, size, like_BCHW.dtype, cells, like_BCHW.device.index)[name]
-        layout = (like_BCHW.shape[1] * is_channels_last(like_BCHW),) if size % 2 else ()
-        kernel(num_blocks(like_BCHW), *tensors, num_maps, *(int(flag) for flag in flags), *layout)
+        kernel = build(operator, size, like_BCHW.dtype, cells, like_BCHW.device.index, channels)[name]
+        layout = like_BCHW.shape[1] * is_last
+        kernel(num_blocks(like_BCHW, channels), *tensors, num_maps, *(int(flag) for flag in flags), layout)
 
 
 @lru_cache(maxsize=256)
 def build(
-    operator: str, size: int, dtype: torch.dtype, cells: tuple[int, int], device_index: int
+    operator: str,
+    size: int,
+    dtype: torch.dtype,
+    cells: tuple[int, int],
+    device_index: int,
+    channels: int = 0,
 ) -> dict[str, nvrtc.Kernel]:
-    """Return the operator's two kernels for one size, dtype and device."""
+    """Return the operator's two kernels for one size, dtype, device and number of channels (`block_channels`)."""
     with torch.cuda.device(device_index):
-        return nvrtc.load(source(operator, size, dtype, cells), blocks(operator, size))
+        return nvrtc.load(source(operator, size, dtype, cells, channels), blocks(operator, size, channels))
 
 
 @lru_cache(maxsize=256)
@@ -196,7 +232,9 @@ def build_error(
     return None
 
 
-def source(operator: str, size: int, dtype: torch.dtype, cells: tuple[int, int]) -> str:
+def source(
+    operator: str, size: int, dtype: torch.dtype, cells: tuple[int, int], channels: int = 0
+) -> str:
     """Return the CUDA source of an operator's kernels for one size: constants, then the files in the order of use."""
     if operator == "transpose":
         files = ["transpose.cu"]
@@ -208,6 +246,7 @@ def source(operator: str, size: int, dtype: torch.dtype, cells: tuple[int, int])
         [
             f"constexpr int N = {size}, U = {cells[0]}, V = {cells[1]};",
             f"constexpr int SPECTRUM_SCALE = {1 if size % 2 else 2}, PAIR_FROM = {PAIR_FROM};",
+            f"constexpr int CHANNELS = {channels};",
             (SOURCES / "storage.cuh").read_text(encoding="utf-8"),
             f"typedef {STORED[dtype]} stored;",
             *((SOURCES / name).read_text(encoding="utf-8") for name in files),
@@ -215,8 +254,12 @@ def source(operator: str, size: int, dtype: torch.dtype, cells: tuple[int, int])
     )
 
 
-def blocks(operator: str, size: int) -> dict[str, nvrtc.Block]:
-    """Return the blocks of the kernels, with shared memory for the maps of a warp and intermediate results."""
+def blocks(operator: str, size: int, channels: int = 0) -> dict[str, nvrtc.Block]:
+    """Return the blocks of the kernels, with shared memory for the maps of their warps and intermediate results.
+
+    Args:
+        channels: see `block_channels`.
+    """
     if operator == "transpose":
         return {operator: nvrtc.Block(256)}
     row = 4 * LANES
@@ -233,7 +276,8 @@ def blocks(operator: str, size: int) -> dict[str, nvrtc.Block]:
         max(2 * row, count * plane + more) for count, more in zip(planes, extra, strict=True)
     )
     num_warps = 2 if operator == "fourier_mix" and size % 2 == 0 and size >= PAIR_FROM else 1
+    groups = channels // maps_per_warp(size) if channels else 1
     return {
-        operator: nvrtc.Block(LANES, forward),
-        f"{operator}_backward": nvrtc.Block(LANES * num_warps, backward),
+        operator: nvrtc.Block(LANES * groups, forward * groups),
+        f"{operator}_backward": nvrtc.Block(LANES * num_warps * groups, backward * groups),
     }

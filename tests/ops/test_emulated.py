@@ -23,16 +23,22 @@ class Emulated:
     """An operator's two kernels for one size, as functions that take tensors and integers."""
 
     def __init__(
-        self, operator: str, size: int, cells: tuple[int, int], folder: Path, dtype=torch.float32
+        self,
+        operator: str,
+        size: int,
+        cells: tuple[int, int],
+        folder: Path,
+        dtype=torch.float32,
+        block_channels: int = 0,
     ) -> None:
-        self.blocks = fused.blocks(operator, size)
+        self.blocks, self.block_channels = fused.blocks(operator, size, block_channels), block_channels
         calls = "\n".join(
             f'extern "C" void run_{name}(int num_blocks, int num_threads, void** x, int* n) '
-            f"{{ launch({name}, num_blocks, num_threads, {self.parameters(name, size)}); }}"
+            f"{{ launch({name}, num_blocks, num_threads, {self.parameters(name)}); }}"
             for name in self.blocks
         )
         source = folder / f"{operator}{size}{dtype}.cpp"
-        source.write_text(f'#include "{HEADER}"\n{fused.source(operator, size, dtype, cells)}\n{calls}\n')
+        source.write_text(f'#include "{HEADER}"\n{fused.source(operator, size, dtype, cells, block_channels)}\n{calls}\n')
         library = source.with_suffix(".so")
         command = [
             "g++",
@@ -49,8 +55,8 @@ class Emulated:
         subprocess.run(command, check=True)
         self.library = ctypes.CDLL(str(library))
 
-    def parameters(self, name: str, size: int) -> str:
-        """The kernel's arguments, in its order: tensors, then integers (an odd size takes one more, the layout)."""
+    def parameters(self, name: str) -> str:
+        """The kernel's arguments, in its order: tensors, then integers, of which the layout is the last."""
         stored, real = "(stored*)", "(float*)"
         kinds = {
             "fourier_mix": [stored, stored, real, stored],
@@ -60,7 +66,7 @@ class Emulated:
             "phase_distance": [stored, stored, real],
             "phase_distance_backward": [real, stored, stored, stored],
         }[name]
-        num_integers = (3 if name == "fourier_mix_backward" else 1) + size % 2
+        num_integers = 4 if name == "fourier_mix_backward" else 2
         return ", ".join(
             [*(f"{kind}x[{i}]" for i, kind in enumerate(kinds)), *(f"n[{i}]" for i in range(num_integers))]
         )
@@ -72,7 +78,7 @@ class Emulated:
         integers = (like.shape[0] * like.shape[1], *flags, channels)
         run = getattr(self.library, f"run_{name}")
         run(
-            fused.num_blocks(like),
+            fused.num_blocks(like, self.block_channels),
             self.blocks[name].num_threads,
             pointers,
             (ctypes.c_int * len(integers))(*integers),
@@ -89,7 +95,7 @@ def test_fourier_mix(size: int, tmp_path: Path) -> None:
     mix = torch.tensor([0.3, 0.7])
     kernels = Emulated("fourier_mix", size, (1, 1), tmp_path)
     out, grad_h, grad_a = (torch.full_like(h, torch.nan) for _ in range(3))
-    sums = torch.full((fused.num_blocks(h), 2), torch.nan)
+    sums = torch.full((fused.num_blocks(h, 0), 2), torch.nan)
     kernels("fourier_mix", h, h, a, mix, out)
     kernels("fourier_mix_backward", h, g, h, a, mix, grad_h, grad_a, sums, flags=(1, 1))
     exact = [x.double() for x in (g, h, a, mix)]
@@ -139,11 +145,65 @@ def test_bfloat16_pixel_by_pixel(size: int, tmp_path: Path) -> None:
     assert relative(out, eager.fourier_mix(h.double(), a.double(), mix.double())) < 4e-3
 
 
+DIRECT = [(14, 16), *(pytest.param(*n, marks=pytest.mark.slow) for n in ((14, 8), (28, 8), (56, 4)))]
+"""Sizes of maps, and channels of a block that reads them in channels_last memory."""
+
+
+def last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("size", "block_channels"), DIRECT)
+def test_fourier_mix_of_maps_in_channels_last_memory(size: int, block_channels: int, tmp_path: Path) -> None:
+    h, a, g = (last(x) for x in draw_maps((2, 32, size, size), torch.bfloat16, seed=size))
+    mix = torch.tensor([0.3, 0.7])
+    kernels = Emulated("fourier_mix", size, (1, 1), tmp_path, torch.bfloat16, block_channels)
+    out, grad_h, grad_a = (torch.full_like(h, torch.nan) for _ in range(3))
+    sums = torch.full((fused.num_blocks(h, block_channels), 2), torch.nan)
+    kernels("fourier_mix", h, h, a, mix, out, channels=32)
+    kernels("fourier_mix_backward", h, g, h, a, mix, grad_h, grad_a, sums, flags=(1, 1), channels=32)
+    exact = [x.double() for x in (g, h, a, mix)]
+    assert relative(out, eager.fourier_mix(*exact[1:])) < 4e-3
+    expected = eager.fourier_mix_backward(*exact, need_h=True, need_a=True, need_mix=True)
+    for x, y, bound in zip((grad_h, grad_a, sums.sum(0)), expected, (1e-2, 4e-3, 1e-4), strict=True):
+        assert y is not None
+        assert relative(x, y) < bound
+    grad_h, grad_a = (torch.full_like(h, 7.0) for _ in range(2))
+    kernels("fourier_mix_backward", h, g, h, a, mix, grad_h, grad_a, sums, flags=(0, 1), channels=32)
+    assert bool((grad_h == 7).all())
+    assert relative(grad_a, expected[1]) < 4e-3
+
+
+@pytest.mark.parametrize(("size", "block_channels"), DIRECT)
+def test_phases_of_maps_in_channels_last_memory(size: int, block_channels: int, tmp_path: Path) -> None:
+    student, teacher, _ = draw_maps((2, 32, size, size), torch.bfloat16, seed=size)
+    teacher[:, 1] = 1.3
+    student, teacher = last(student), last(teacher)
+    distance, grad = torch.full((2, 32), torch.nan), torch.full_like(student, torch.nan)
+    g = torch.randn(2, 32, generator=torch.Generator().manual_seed(1))
+    kernels = Emulated("phase_distance", size, (1, 1), tmp_path, torch.bfloat16, block_channels)
+    kernels("phase_distance", student, student, teacher, distance, channels=32)
+    kernels("phase_distance_backward", student, g, student, teacher, grad, channels=32)
+    assert relative(distance, eager.phase_distance(student.double(), teacher.double())) < 1e-5
+    expected = eager.phase_distance_backward(g.double(), student.double(), teacher.double())
+    assert relative(grad, expected) < 1e-2
+    assert not grad[:, 1].any()
+
+    cells = cells_of(size)
+    kernels = Emulated("pooled_phase", size, cells, tmp_path, torch.bfloat16, block_channels)
+    pooled, grad = torch.full((2, 32, *cells), torch.nan), torch.full_like(student, torch.nan)
+    g = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(1))
+    kernels("pooled_phase", student, student, pooled, channels=32)
+    kernels("pooled_phase_backward", student, g, student, grad, channels=32)
+    assert float((pooled - eager.pooled_phase(student.double(), cells)).abs().max()) < 1e-4
+    assert relative(grad, eager.pooled_phase_backward(g.double(), student.double())) < 1e-2
+
+
 @pytest.mark.parametrize("operator", [*OPERATORS, "transpose"])
 def test_nvrtc_accepts_the_kernels(operator: str) -> None:
     try:
         nvrtc.compiler()
     except RuntimeError as error:
         pytest.skip(str(error))
-    for size, dtype in ((7, torch.float32), (28, torch.bfloat16)):
-        assert nvrtc.compile_source(fused.source(operator, size, dtype, (7, 7)), "sm_80")
+    for size, dtype, channels in ((7, torch.float32, 0), (28, torch.bfloat16, 0), (14, torch.bfloat16, 16)):
+        assert nvrtc.compile_source(fused.source(operator, size, dtype, (7, 7), channels), "sm_80")

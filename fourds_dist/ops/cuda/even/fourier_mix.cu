@@ -5,8 +5,10 @@
 // bins from shared memory too: a lane has two neighbouring bins of every row, and its share of row 0.
 
 constexpr bool PAIR = N >= PAIR_FROM;
-// Blocks that fit into the shared memory of an H100, as a bound on registers; other sizes would spill under such bounds.
-constexpr int FORWARD_BLOCKS = N == 56 ? 11 : N == 28 ? 20 : 1, BACKWARD_BLOCKS = N == 56 ? 5 : N == 28 ? 10 : 1;
+// Blocks of one warp, or of one pair, that fit into the shared memory of an H100, as a bound on registers; other sizes
+// would spill under such bounds.
+constexpr int SMALL = CHANNELS ? 20 : 1;
+constexpr int FORWARD_BLOCKS = N == 56 ? 11 : N == 28 ? 20 : SMALL, BACKWARD_BLOCKS = N == 56 ? 5 : N == 28 ? 10 : SMALL;
 
 // The spectrum of the result overwrites that of h, with real and imaginary parts exchanged.
 __device__ __forceinline__ void mix_row_zero(Bin* x, const Bin* a, float w0, float w1, int l) {
@@ -22,15 +24,25 @@ __device__ __forceinline__ void mix_row_zero(Bin* x, const Bin* a, float w0, flo
     }
 }
 
-extern "C" __global__ void __launch_bounds__(32, FORWARD_BLOCKS) fourier_mix(
-    const stored* h, const stored* a, const float* weights, stored* out, int num_maps) {
+extern "C" __global__ void __launch_bounds__(32 * GROUPS, blocks_of(FORWARD_BLOCKS)) fourier_mix(
+    const stored* h, const stored* a, const float* weights, stored* out, int num_maps, int channels) {
     extern __shared__ float4 shared[];
-    float4* plane = shared;
+    constexpr int SHARE = PLANE + PLANE / 2 + MAPS * N / 2;
     const Lane lane(num_maps);
+    float4* plane = shared + lane.group * SHARE;
     float2* amplitudes = reinterpret_cast<float2*>(plane + PLANE) + lane.slot * (ROWS * PITCH);  // |A|, but for row 0
     Bin* row_zero_a = reinterpret_cast<Bin*>(plane + PLANE + PLANE / 2) + lane.slot * N;
 
-    stage(plane, a, num_maps);
+    auto stage_maps = [&](const stored* x) {
+        if constexpr (CHANNELS) {
+            __syncthreads();
+            Tile<32 * GROUPS>(shared, SHARE, channels).load(x);
+            __syncthreads();
+        } else {
+            __syncwarp(), stage(plane, x, num_maps);
+        }
+    };
+    stage_maps(a);
 #pragma unroll 1
     for (int pass = 0; pass < 6; ++pass) {
         Line z;
@@ -43,7 +55,7 @@ extern "C" __global__ void __launch_bounds__(32, FORWARD_BLOCKS) fourier_mix(
         } else {
             load_row(z, plane, lane);
         }
-        if (pass == 1) __syncwarp(), stage(plane, h, num_maps);
+        if (pass == 1) stage_maps(h);
         dft<N>(z.re, z.im);
         if (columns) columns_to_rows(z, plane, lane);
         if (pass == 1 && lane.active) {
@@ -74,7 +86,11 @@ extern "C" __global__ void __launch_bounds__(32, FORWARD_BLOCKS) fourier_mix(
             }
             __syncwarp();
         }
-        if (pass == 5) store_columns_exchanged(z, out, lane);
+        if (pass == 5) store_maps(z, out, plane, lane);
+    }
+    if constexpr (CHANNELS) {
+        __syncthreads();
+        Tile<32 * GROUPS>(shared, SHARE, channels).store(out);
     }
 }
 
@@ -110,19 +126,28 @@ enum Task { A, H, G, GRAD_H, GRAD_A, NUM_TASKS };  // each is two transforms of 
 // Three planes of shared memory allow five blocks at 56x56, too few warps to hide their latencies. On large maps two
 // warps therefore work on the same maps: first H and A in parallel, then G alone, then the pointwise work on the three
 // spectra with alternate rows, then GRAD_H and GRAD_A in parallel.
-extern "C" __global__ void __launch_bounds__(PAIR ? 64 : 32, BACKWARD_BLOCKS) fourier_mix_backward(
+constexpr int BACKWARD_WARPS = PAIR ? 2 : 1, BACKWARD_THREADS = 32 * GROUPS * BACKWARD_WARPS;
+
+extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, blocks_of(BACKWARD_BLOCKS)) fourier_mix_backward(
     const stored* g, const stored* h, const stored* a, const float* weights, stored* grad_h, stored* grad_a,
-    float* partial_sums, int num_maps, int need_h, int need_a) {
+    float* partial_sums, int num_maps, int need_h, int need_a, int channels) {
     extern __shared__ float4 shared[];
-    float4 *plane_a = shared, *plane_h = shared + PLANE, *plane_g = shared + 2 * PLANE;
-    const Lane lane(num_maps);
+    const Lane lane(num_maps, BACKWARD_WARPS);
+    float4* plane_a = shared + lane.group * 3 * PLANE;
+    float4 *plane_h = plane_a + PLANE, *plane_g = plane_a + 2 * PLANE;
     // Warps are assigned to schedulers in turn. The block's number selects the warp that processes G, so that all
     // schedulers get this work.
-    const bool second = PAIR && threadIdx.x / 32 != (unsigned(blockIdx.x) * 2654435761u >> 31);
+    const bool second = PAIR && threadIdx.x / 32 % 2 != (unsigned(blockIdx.x) * 2654435761u >> 31);
     WeightSums sums = {};
 
-    if (!PAIR || second) stage(plane_a, a, num_maps);
-    if (!second) stage(plane_h, h, num_maps), stage(plane_g, g, num_maps);
+    auto tile = [&](int plane) { return Tile<BACKWARD_THREADS>(shared + plane * PLANE, 3 * PLANE, channels); };
+    if constexpr (CHANNELS) {
+        tile(0).load(a), tile(1).load(h), tile(2).load(g);
+        __syncthreads();
+    } else {
+        if (!PAIR || second) stage(plane_a, a, num_maps);
+        if (!second) stage(plane_h, h, num_maps), stage(plane_g, g, num_maps);
+    }
 
 #pragma unroll 1
     for (int step = 0; step < 2 * (PAIR ? 3 : int(NUM_TASKS)); ++step) {
@@ -142,7 +167,7 @@ extern "C" __global__ void __launch_bounds__(PAIR ? 64 : 32, BACKWARD_BLOCKS) fo
             dft<N>(z.re, z.im);
             if (first_pass && !back) columns_to_rows(z, plane, lane);
             if (first_pass == back) store_row(z, plane, lane);
-            if (!first_pass && back) store_columns_exchanged(z, task == GRAD_H ? grad_h : grad_a, lane);
+            if (!first_pass && back) store_maps(z, task == GRAD_H ? grad_h : grad_a, plane, lane);
             __syncwarp();
         }
         if (task == G && !first_pass) {
@@ -168,13 +193,16 @@ extern "C" __global__ void __launch_bounds__(PAIR ? 64 : 32, BACKWARD_BLOCKS) fo
         }
     }
 
-    constexpr int THREADS = PAIR ? 64 : 32;
-    float* scratch = reinterpret_cast<float*>(plane_g);  // not read after the pointwise work
-    scratch[threadIdx.x] = sums.al, scratch[THREADS + threadIdx.x] = sums.m;
+    float* scratch = reinterpret_cast<float*>(shared + 2 * PLANE);  // spectra of g, not read after the pointwise work
+    scratch[threadIdx.x] = sums.al, scratch[BACKWARD_THREADS + threadIdx.x] = sums.m;
     __syncthreads();
     if (threadIdx.x < 2) {
         float sum = 0.f;
-        for (int i = 0; i < THREADS; ++i) sum += scratch[THREADS * threadIdx.x + i];
+        for (int i = 0; i < BACKWARD_THREADS; ++i) sum += scratch[BACKWARD_THREADS * threadIdx.x + i];
         partial_sums[2 * blockIdx.x + threadIdx.x] = sum * FULL_SCALE;
+    }
+    if constexpr (CHANNELS) {
+        if (need_h) tile(1).store(grad_h);
+        if (need_a) tile(0).store(grad_a);
     }
 }

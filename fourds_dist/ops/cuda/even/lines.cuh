@@ -10,31 +10,38 @@
 //
 // The inverse has the same steps in reverse. An inverse DFT is a DFT with real and imaginary parts exchanged, so all
 // passes of a kernel use the code of one transform: kernels loop over passes to fit into the instruction cache.
+//
+// Maps in planes: a block has the maps of one warp. Maps in channels_last memory: a block has CHANNELS neighbouring
+// channels of one image, so that its threads read and write whole vectors of channels, and its warps have MAPS of them each.
 
 constexpr int ROWS = N / 2;
 constexpr int MAPS = 32 / ROWS;          // maps of a warp
 constexpr int PITCH = ROWS | 1;          // of a row in shared memory, in float4 (two bins); odd, so no bank conflicts
 constexpr int PLANE = MAPS * ROWS * PITCH;  // of the warp's maps, in float4
 constexpr float FULL_SCALE = 1.f / (SPECTRUM_SCALE * N * N);
+constexpr int GROUPS = CHANNELS ? CHANNELS / MAPS : 1;  // of maps in a block, each of one warp or two
+constexpr int blocks_of(int single) { return single < GROUPS ? 1 : single / GROUPS; }
 
 struct Lane {
-    int slot;     // which of the warp's maps
+    int group;    // which of the block's groups of maps
+    int slot;     // which of the group's maps
     int row;      // which row, and which pair of columns
     int map;      // which map of the tensor
     bool active;  // whether there is such a map
 
-    __device__ Lane(int num_maps) {
+    __device__ Lane(int num_maps, int warps_of_group = 1) {
+        group = threadIdx.x / 32 / warps_of_group;
         slot = threadIdx.x % 32 / ROWS;
         row = threadIdx.x % 32 % ROWS;
-        map = blockIdx.x * MAPS + slot;
+        map = (blockIdx.x * GROUPS + group) * MAPS + slot;
         active = slot < MAPS && map < num_maps;
     }
     __device__ float4* own_row(float4* plane) const { return plane + (slot * ROWS + row) * PITCH; }
     __device__ float4* own_columns(float4* plane) const { return plane + slot * ROWS * PITCH + row; }
     __device__ Bin* row_zero(float4* plane) const { return reinterpret_cast<Bin*>(plane + slot * ROWS * PITCH); }
     __device__ long long own_pixels() const { return (long long)map * (N * N) + 2 * row; }
-    __device__ const stored* staged_pixels(const float4* plane) const {
-        return reinterpret_cast<const stored*>(plane) + slot * (N * N) + 2 * row;
+    __device__ stored* staged_pixels(float4* plane) const {
+        return reinterpret_cast<stored*>(plane) + slot * (N * N) + 2 * row;
     }
 };
 
@@ -68,6 +75,61 @@ __device__ __forceinline__ void wait_for_stage() {
     wait_for_groups<LATER>();
     __syncwarp();
 }
+
+// The block's maps in channels_last memory, bfloat16. A thread has two neighbouring pixels of VECTOR channels: in memory
+// one vector for each pixel, in shared memory one word for each channel, so that lanes access neighbouring words.
+constexpr int VECTOR = CHANNELS && CHANNELS < 8 ? CHANNELS : 8;
+
+struct alignas(2 * VECTOR) Vector {
+    unsigned word[VECTOR / 2];
+};
+
+__device__ __forceinline__ unsigned low_halves(unsigned a, unsigned b) { return (a & 0xffffu) | b << 16; }
+__device__ __forceinline__ unsigned high_halves(unsigned a, unsigned b) { return a >> 16 | (b & 0xffff0000u); }
+
+template <int THREADS>
+struct Tile {
+    float4* planes;   // of the first group
+    int share;        // float4 from one group's planes to the next group's
+    int channels;     // of the tensor
+    long long first;  // pixel of the tensor
+
+    __device__ Tile(float4* planes, int share, int channels) : planes(planes), share(share), channels(channels) {
+        const int blocks_of_image = channels / (GROUPS * MAPS);
+        first = (long long)(blockIdx.x / blocks_of_image) * (N * N) * channels + blockIdx.x % blocks_of_image * CHANNELS;
+    }
+    __device__ unsigned& pixels(int channel, int pair) const {
+        return reinterpret_cast<unsigned*>(planes + channel / MAPS * share)[channel % MAPS * (N * N / 2) + pair];
+    }
+    __device__ void load(const stored* x) const {
+#pragma unroll 2
+        for (int i = threadIdx.x; i < N * N / 2 * (CHANNELS / VECTOR); i += THREADS) {
+            const int channel = i % (CHANNELS / VECTOR) * VECTOR, pair = i / (CHANNELS / VECTOR);
+            const stored* from = x + first + (long long)(2 * pair) * channels + channel;
+            const Vector one = *reinterpret_cast<const Vector*>(from);
+            const Vector other = *reinterpret_cast<const Vector*>(from + channels);
+#pragma unroll
+            for (int j = 0; j < VECTOR / 2; ++j) {
+                pixels(channel + 2 * j, pair) = low_halves(one.word[j], other.word[j]);
+                pixels(channel + 2 * j + 1, pair) = high_halves(one.word[j], other.word[j]);
+            }
+        }
+    }
+    __device__ void store(stored* x) const {
+#pragma unroll 2
+        for (int i = threadIdx.x; i < N * N / 2 * (CHANNELS / VECTOR); i += THREADS) {
+            const int channel = i % (CHANNELS / VECTOR) * VECTOR, pair = i / (CHANNELS / VECTOR);
+            stored* to = x + first + (long long)(2 * pair) * channels + channel;
+            Vector one, other;
+#pragma unroll
+            for (int j = 0; j < VECTOR / 2; ++j) {
+                const unsigned even = pixels(channel + 2 * j, pair), odd = pixels(channel + 2 * j + 1, pair);
+                one.word[j] = low_halves(even, odd), other.word[j] = high_halves(even, odd);
+            }
+            *reinterpret_cast<Vector*>(to) = one, *reinterpret_cast<Vector*>(to + channels) = other;
+        }
+    }
+};
 
 __device__ __forceinline__ void columns_to_rows(const Line& z, float4* plane, const Lane& lane) {
     __syncwarp();
@@ -161,17 +223,28 @@ __device__ __forceinline__ void rows_to_columns_exchanged(Line& z, float4* plane
     load_columns_exchanged(z, plane, lane);
 }
 
+// The first of the lane's pixels, of a tensor in planes, or staged.
+__device__ __forceinline__ const stored* own_pixels(const stored* tensor, float4* plane, const Lane& lane) {
+    return CHANNELS ? lane.staged_pixels(plane) : tensor + lane.own_pixels();
+}
+
+// `x`: see `own_pixels`.
 __device__ __forceinline__ void store_columns_exchanged(const Line& z, stored* x, const Lane& lane) {
     if (!lane.active) return;
-    x += lane.own_pixels();
 #pragma unroll
     for (int r = 0; r < N; ++r) store_pair(x + r * N, z.im[r], z.re[r]);
+}
+
+// Write the maps of the warp to a tensor, or into the plane from which the columns were loaded, for `Tile::store`.
+__device__ __forceinline__ void store_maps(const Line& z, stored* x, float4* plane, const Lane& lane) {
+    if (CHANNELS) __syncwarp();
+    store_columns_exchanged(z, CHANNELS ? lane.staged_pixels(plane) : x + lane.own_pixels(), lane);
 }
 
 // Return the sum over the lanes of one map on each of these lanes, in a fixed order.
 __device__ __forceinline__ float map_sum(float v, float* scratch, const Lane& lane) {
     __syncwarp();
-    scratch[threadIdx.x] = v;
+    scratch[threadIdx.x % 32] = v;
     __syncwarp();
     float sum = 0.f;
     if (lane.active)

@@ -32,24 +32,37 @@ __device__ __forceinline__ float amplitude_sum(const Line& z, const Lane& lane) 
     return lane.active ? sum : 0.f;
 }
 
+constexpr int SHARE = 2 * PLANE + 8;  // of a warp: two planes, and one number per lane
+
 // A constant offset does not matter without DC: subtracting the first pixel makes a constant map exactly zero.
-__device__ __forceinline__ float first_pixel(const stored* x, const Lane& lane) {
-    return lane.active ? load_pair(x + (long long)lane.map * (N * N)).x : 0.f;
+__device__ __forceinline__ void load_without_offset(Line& z, const stored* x, const Lane& lane) {
+    const float first_pixel = lane.active ? load_pair(x - 2 * lane.row).x : 0.f;
+    load_columns(z, x, lane, first_pixel);
 }
 
-extern "C" __global__ void __launch_bounds__(32) phase_distance(
-    const stored* student, const stored* teacher, float* distance, int num_maps) {
+__device__ __forceinline__ void stage_both(
+    float4* shared, const stored* student, const stored* teacher, int channels) {
+    if constexpr (CHANNELS) {
+        Tile<32 * GROUPS>(shared, SHARE, channels).load(teacher);
+        Tile<32 * GROUPS>(shared + PLANE, SHARE, channels).load(student);
+        __syncthreads();
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(32 * GROUPS) phase_distance(
+    const stored* student, const stored* teacher, float* distance, int num_maps, int channels) {
     extern __shared__ float4 shared[];
-    float4 *plane_t = shared, *plane_s = shared + PLANE;
-    float* scratch = reinterpret_cast<float*>(shared + 2 * PLANE);
     const Lane lane(num_maps);
+    float4 *plane_t = shared + lane.group * SHARE, *plane_s = plane_t + PLANE;
+    float* scratch = reinterpret_cast<float*>(plane_t + 2 * PLANE);
+    stage_both(shared, student, teacher, channels);
     float total = 0.f;
     Line z = {};
 #pragma unroll 1
     for (int pass = 0; pass < 4; ++pass) {
         float4* plane = pass < 2 ? plane_t : plane_s;
         const stored* x = pass < 2 ? teacher : student;
-        if (pass % 2 == 0) load_columns(z, x + lane.own_pixels(), lane, first_pixel(x, lane));
+        if (pass % 2 == 0) load_without_offset(z, own_pixels(x, plane, lane), lane);
         if (pass % 2 == 1) load_row(z, plane, lane);
         dft<N>(z.re, z.im);
         if (pass % 2 == 0) columns_to_rows(z, plane, lane);
@@ -65,19 +78,20 @@ extern "C" __global__ void __launch_bounds__(32) phase_distance(
     if (lane.active && lane.row == 0) distance[lane.map] = total < DEAD ? 0.f : sum / total;
 }
 
-extern "C" __global__ void __launch_bounds__(32) phase_distance_backward(
-    const float* g, const stored* student, const stored* teacher, stored* grad_student, int num_maps) {
+extern "C" __global__ void __launch_bounds__(32 * GROUPS) phase_distance_backward(
+    const float* g, const stored* student, const stored* teacher, stored* grad_student, int num_maps, int channels) {
     extern __shared__ float4 shared[];
-    float4 *plane_t = shared, *plane_s = shared + PLANE;
-    float* scratch = reinterpret_cast<float*>(shared + 2 * PLANE);
     const Lane lane(num_maps);
+    float4 *plane_t = shared + lane.group * SHARE, *plane_s = plane_t + PLANE;
+    float* scratch = reinterpret_cast<float*>(plane_t + 2 * PLANE);
+    stage_both(shared, student, teacher, channels);
     float scale = 0.f;
     Line z = {};
 #pragma unroll 1
     for (int pass = 0; pass < 6; ++pass) {
         float4* plane = pass < 2 ? plane_t : plane_s;
         const stored* x = pass < 2 ? teacher : student;
-        if (pass == 0 || pass == 2) load_columns(z, x + lane.own_pixels(), lane, first_pixel(x, lane));
+        if (pass == 0 || pass == 2) load_without_offset(z, own_pixels(x, plane, lane), lane);
         if (pass == 1 || pass == 3) load_row(z, plane, lane);
         if (pass == 5) rows_to_columns_exchanged(z, plane, lane);
         dft<N>(z.re, z.im);
@@ -108,6 +122,10 @@ extern "C" __global__ void __launch_bounds__(32) phase_distance_backward(
             }
             put_together_exchanged(z, lane);
         }
-        if (pass == 5) store_columns_exchanged(z, grad_student, lane);
+        if (pass == 5) store_maps(z, grad_student, plane, lane);
+    }
+    if constexpr (CHANNELS) {
+        __syncthreads();
+        Tile<32 * GROUPS>(shared + PLANE, SHARE, channels).store(grad_student);
     }
 }

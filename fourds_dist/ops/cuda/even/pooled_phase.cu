@@ -5,17 +5,27 @@ constexpr float CELL_SHARE = 1.f / (CELL_ROWS * CELL_COLUMNS);
 
 __device__ constexpr int mirror(int l) { return (N - l) % N; }
 
+__device__ __forceinline__ void stage_maps(float4* shared, const stored* h, int channels) {
+    if constexpr (CHANNELS) {
+        Tile<32 * GROUPS>(shared, PLANE, channels).load(h);
+        __syncthreads();
+    }
+}
+
 // Lane k sums the phases of row k and of its mirror N - k (the negated phases) over the columns of the cells.
-extern "C" __global__ void __launch_bounds__(32) pooled_phase(const stored* h, float* pooled, int num_maps) {
+extern "C" __global__ void __launch_bounds__(32 * GROUPS) pooled_phase(
+    const stored* h, float* pooled, int num_maps, int channels) {
     extern __shared__ float4 shared[];
     const Lane lane(num_maps);
+    float4* plane = shared + lane.group * PLANE;
+    stage_maps(shared, h, channels);
     Line z = {};
 #pragma unroll 1
     for (int pass = 0; pass < 2; ++pass) {
-        if (pass == 0) load_columns(z, h + lane.own_pixels(), lane);
-        if (pass == 1) load_row(z, shared, lane);
+        if (pass == 0) load_columns(z, own_pixels(h, plane, lane), lane);
+        if (pass == 1) load_row(z, plane, lane);
         dft<N>(z.re, z.im);
-        if (pass == 0) columns_to_rows(z, shared, lane);
+        if (pass == 0) columns_to_rows(z, plane, lane);
     }
     take_apart(z, lane);
 
@@ -40,7 +50,7 @@ extern "C" __global__ void __launch_bounds__(32) pooled_phase(const stored* h, f
     }
 
     __syncwarp();
-    float* rows = reinterpret_cast<float*>(shared) + lane.slot * (N * V);
+    float* rows = reinterpret_cast<float*>(plane) + lane.slot * (N * V);
     if (lane.active) {
         const int other_row = lane.row == 0 ? ROWS : N - lane.row;
 #pragma unroll
@@ -58,18 +68,20 @@ extern "C" __global__ void __launch_bounds__(32) pooled_phase(const stored* h, f
 }
 
 // The gradient of a bin is that of its cell minus that of its mirror's cell.
-extern "C" __global__ void __launch_bounds__(32) pooled_phase_backward(
-    const float* g, const stored* h, stored* grad_h, int num_maps) {
+extern "C" __global__ void __launch_bounds__(32 * GROUPS) pooled_phase_backward(
+    const float* g, const stored* h, stored* grad_h, int num_maps, int channels) {
     extern __shared__ float4 shared[];
     const Lane lane(num_maps);
+    float4* plane = shared + lane.group * PLANE;
+    stage_maps(shared, h, channels);
     Line z = {};
 #pragma unroll 1
     for (int pass = 0; pass < 4; ++pass) {
-        if (pass == 0) load_columns(z, h + lane.own_pixels(), lane);
-        if (pass == 1) load_row(z, shared, lane);
-        if (pass == 3) rows_to_columns_exchanged(z, shared, lane);
+        if (pass == 0) load_columns(z, own_pixels(h, plane, lane), lane);
+        if (pass == 1) load_row(z, plane, lane);
+        if (pass == 3) rows_to_columns_exchanged(z, plane, lane);
         dft<N>(z.re, z.im);
-        if (pass == 0) columns_to_rows(z, shared, lane);
+        if (pass == 0) columns_to_rows(z, plane, lane);
         if (pass == 1) {
             take_apart(z, lane);
             float own[V] = {}, other[V] = {};
@@ -94,6 +106,10 @@ extern "C" __global__ void __launch_bounds__(32) pooled_phase_backward(
             if (lane.row == 0) z.re[0] = z.im[0] = z.re[ROWS] = z.im[ROWS] = 0.f;
             put_together_exchanged(z, lane);
         }
-        if (pass == 3) store_columns_exchanged(z, grad_h, lane);
+        if (pass == 3) store_maps(z, grad_h, plane, lane);
+    }
+    if constexpr (CHANNELS) {
+        __syncthreads();
+        Tile<32 * GROUPS>(shared, PLANE, channels).store(grad_h);
     }
 }
