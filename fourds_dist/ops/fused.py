@@ -21,18 +21,19 @@ STORED = {torch.float32: "float", torch.bfloat16: "bfloat16"}
 SOURCES = Path(__file__).parent / "cuda"
 LANES = 32
 PAIR_FROM = 28  # smallest even size with two warps per block in the backward of fourier_mix
-TILE = 64  # of the transposition
+TILE, VECTOR = 64, 8  # of the transposition
+TRANSPOSITIONS = ("transpose", "transpose_vectors")
 ALIGNMENT_BYTES = 16
 BLOCK_CHANNELS = {
-    "fourier_mix": {14: 16, 28: 8, 56: 8},
-    "fourier_mix_backward": {14: 16, 28: 8, 56: 4},
-    "pooled_phase": {14: 16, 28: 8, 56: 8},
-    "pooled_phase_backward": {14: 16, 28: 8, 56: 8},
-    "phase_distance": {14: 16, 28: 8, 56: 8},
-    "phase_distance_backward": {14: 16, 28: 8, 56: 8},
+    "fourier_mix": {14: 16, 28: 16},
+    "fourier_mix_backward": {14: 16, 28: 8},
+    "pooled_phase": {14: 16, 28: 8},
+    "pooled_phase_backward": {14: 16, 28: 8},
+    "phase_distance": {14: 16, 28: 16},
+    "phase_distance_backward": {14: 16, 28: 8},
 }
-"""Channels of a block that reads bfloat16 maps in channels_last memory directly, by kernel and even size. Other maps in
-channels_last memory of even sizes are transposed before and after."""
+"""Channels of a block that reads bfloat16 maps in channels_last memory directly, by kernel and size of the maps. Other
+maps of even sizes in channels_last memory are transposed before and after."""
 
 
 def why_not(operator: str, x_BCHW: Tensor, cells: tuple[int, int] = (1, 1)) -> str | None:
@@ -67,7 +68,9 @@ def fourier_mix_backward(
     h, a, g = (stored("fourier_mix_backward", x, h_BCHW) for x in (h_BCHW, a_BCHW, g_BCHW))
     grad_h = torch.empty_like(h) if need_h else None
     grad_a = torch.empty_like(a) if need_a else None
-    partial_sums = torch.empty(num_blocks(h, block_channels("fourier_mix_backward", h)), 2, dtype=torch.float32, device=h.device)
+    partial_sums = torch.empty(
+        num_blocks(h, block_channels("fourier_mix_backward", h)), 2, dtype=torch.float32, device=h.device
+    )
     launch(
         *("fourier_mix", "fourier_mix_backward", h),
         *(g, h, a, mix_2.float().contiguous()),
@@ -99,9 +102,7 @@ def pooled_phase_backward(g_BCUV: Tensor, h_BCHW: Tensor) -> Tensor:
 
 def phase_distance(h_student_BCHW: Tensor, h_teacher_BCHW: Tensor) -> Tensor:
     """See `eager.phase_distance`."""
-    student, teacher = (
-        stored("phase_distance", x, h_student_BCHW) for x in (h_student_BCHW, h_teacher_BCHW)
-    )
+    student, teacher = (stored("phase_distance", x, h_student_BCHW) for x in (h_student_BCHW, h_teacher_BCHW))
     distance = torch.empty(student.shape[:2], dtype=torch.float32, device=student.device)
     launch("phase_distance", "phase_distance", student, student, teacher, distance)
     return distance
@@ -124,11 +125,25 @@ def stored_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def block_channels(kernel: str, x_BCHW: Tensor) -> int:
-    """Return the channels of a block of a kernel that reads maps like `x_BCHW` as they are in channels_last memory; 0: a
-    block has the maps of one warp, from planes."""
-    channels = BLOCK_CHANNELS[kernel].get(x_BCHW.shape[-1], 0)
-    reads = x_BCHW.dtype == torch.bfloat16 and is_channels_last(x_BCHW)
-    return channels if channels and reads and x_BCHW.shape[1] % channels == 0 else 0
+    """Return the channels of a block, for a kernel that reads maps like `x_BCHW` from channels_last memory; 0: the maps
+    are in planes, and a block has those of one warp."""
+    if x_BCHW.dtype != torch.bfloat16 or not is_channels_last(x_BCHW):
+        return 0
+    return _block_channels(kernel, x_BCHW.shape[-1], x_BCHW.shape[1], x_BCHW.device)
+
+
+@lru_cache(maxsize=1024)
+def _block_channels(kernel: str, size: int, num_channels: int, device: torch.device) -> int:
+    channels = BLOCK_CHANNELS[kernel].get(size, 0)
+    if not channels or num_channels % channels:
+        return 0
+    block = blocks(kernel.removesuffix("_backward"), size, channels)[kernel]
+    return channels if block.shared_bytes <= shared_bytes(device) else 0
+
+
+def shared_bytes(device: torch.device) -> int:
+    """Return the largest shared memory of a block on a GPU, in bytes."""
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
 
 
 def stored(kernel: str, x_BCHW: Tensor, like_BCHW: Tensor) -> Tensor:
@@ -166,8 +181,11 @@ def is_channels_last(x_BCHW: Tensor) -> bool:
 def transposed(x_BCHW: Tensor, into_BCHW: Tensor, num_rows: int, num_columns: int) -> Tensor:
     """Write to `into_BCHW` the transposes of the num_rows x num_columns matrices, one per image, of `x_BCHW`."""
     tiles = -(-num_rows // TILE) * -(-num_columns // TILE)
+    has_vectors = x_BCHW.dtype == torch.bfloat16 and num_rows % VECTOR == num_columns % VECTOR == 0
+    is_aligned = all(x.data_ptr() % ALIGNMENT_BYTES == 0 for x in (x_BCHW, into_BCHW))
+    operator = "transpose_vectors" if has_vectors and is_aligned else "transpose"
     with torch.cuda.device(x_BCHW.device):
-        kernel = build("transpose", 1, x_BCHW.dtype, (1, 1), x_BCHW.device.index)["transpose"]
+        kernel = build(operator, 1, x_BCHW.dtype, (1, 1), x_BCHW.device.index)["transpose"]
         kernel(x_BCHW.shape[0] * tiles, x_BCHW, into_BCHW, num_rows, num_columns)
     return into_BCHW
 
@@ -232,12 +250,10 @@ def build_error(
     return None
 
 
-def source(
-    operator: str, size: int, dtype: torch.dtype, cells: tuple[int, int], channels: int = 0
-) -> str:
+def source(operator: str, size: int, dtype: torch.dtype, cells: tuple[int, int], channels: int = 0) -> str:
     """Return the CUDA source of an operator's kernels for one size: constants, then the files in the order of use."""
-    if operator == "transpose":
-        files = ["transpose.cu"]
+    if operator in TRANSPOSITIONS:
+        files = [f"{operator}.cu"]
     elif size % 2:
         files = ["dft.cuh", "bins.cuh", "odd/maps.cuh", f"odd/{operator}.cu"]
     else:
@@ -260,8 +276,8 @@ def blocks(operator: str, size: int, channels: int = 0) -> dict[str, nvrtc.Block
     Args:
         channels: see `block_channels`.
     """
-    if operator == "transpose":
-        return {operator: nvrtc.Block(256)}
+    if operator in TRANSPOSITIONS:
+        return {"transpose": nvrtc.Block(256)}
     row = 4 * LANES
     if size % 2:
         plane = row * size * size

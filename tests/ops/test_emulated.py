@@ -3,6 +3,7 @@
 import ctypes
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,9 @@ class Emulated:
             for name in self.blocks
         )
         source = folder / f"{operator}{size}{dtype}.cpp"
-        source.write_text(f'#include "{HEADER}"\n{fused.source(operator, size, dtype, cells, block_channels)}\n{calls}\n')
+        kernels = fused.source(operator, size, dtype, cells, block_channels)
+        kernels = kernels.replace("    __shared__ ", "    static ")  # one array for all threads
+        source.write_text(f'#include "{HEADER}"\n{kernels}\n{calls}\n')
         library = source.with_suffix(".so")
         command = [
             "g++",
@@ -59,6 +62,7 @@ class Emulated:
         """The kernel's arguments, in its order: tensors, then integers, of which the layout is the last."""
         stored, real = "(stored*)", "(float*)"
         kinds = {
+            "transpose": [stored, stored],
             "fourier_mix": [stored, stored, real, stored],
             "fourier_mix_backward": [stored, stored, stored, real, stored, stored, real],
             "pooled_phase": [stored, real],
@@ -74,15 +78,13 @@ class Emulated:
     def __call__(
         self, name: str, like: Tensor, *tensors: Tensor, flags: tuple[int, ...] = (), channels: int = 0
     ) -> None:
-        pointers = (ctypes.c_void_p * len(tensors))(*(x.data_ptr() for x in tensors))
         integers = (like.shape[0] * like.shape[1], *flags, channels)
-        run = getattr(self.library, f"run_{name}")
-        run(
-            fused.num_blocks(like, self.block_channels),
-            self.blocks[name].num_threads,
-            pointers,
-            (ctypes.c_int * len(integers))(*integers),
-        )
+        self.run(name, fused.num_blocks(like, self.block_channels), tensors, integers)
+
+    def run(self, name: str, num_blocks: int, tensors: Sequence[Tensor], integers: Sequence[int]) -> None:
+        pointers = (ctypes.c_void_p * len(tensors))(*(x.data_ptr() for x in tensors))
+        numbers = (ctypes.c_int * len(integers))(*integers)
+        getattr(self.library, f"run_{name}")(num_blocks, self.blocks[name].num_threads, pointers, numbers)
 
 
 def cells_of(size: int) -> tuple[int, int]:
@@ -171,6 +173,7 @@ def test_fourier_mix_of_maps_in_channels_last_memory(size: int, block_channels: 
     grad_h, grad_a = (torch.full_like(h, 7.0) for _ in range(2))
     kernels("fourier_mix_backward", h, g, h, a, mix, grad_h, grad_a, sums, flags=(0, 1), channels=32)
     assert bool((grad_h == 7).all())
+    assert expected[1] is not None
     assert relative(grad_a, expected[1]) < 4e-3
 
 
@@ -199,7 +202,29 @@ def test_phases_of_maps_in_channels_last_memory(size: int, block_channels: int, 
     assert relative(grad, eager.pooled_phase_backward(g.double(), student.double())) < 1e-2
 
 
-@pytest.mark.parametrize("operator", [*OPERATORS, "transpose"])
+def test_blocks_fit_into_the_shared_memory_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cuda", 7)
+    for num_bytes, expected in ((227 << 10, 16), (99 << 10, 0)):
+        monkeypatch.setattr(fused, "shared_bytes", lambda _, num_bytes=num_bytes: num_bytes)
+        fused._block_channels.cache_clear()
+        assert fused._block_channels("phase_distance", 28, 128, device) == expected
+        assert fused._block_channels("phase_distance_backward", 28, 128, device) == 8
+        assert fused._block_channels("phase_distance", 28, 120, device) == 0
+    fused._block_channels.cache_clear()
+
+
+@pytest.mark.parametrize("operator", fused.TRANSPOSITIONS)
+@pytest.mark.parametrize(("num_rows", "num_columns"), [(64, 64), (8, 136), (136, 72)])
+def test_transpositions(operator: str, num_rows: int, num_columns: int, tmp_path: Path) -> None:
+    kernels = Emulated(operator, 1, (1, 1), tmp_path, torch.bfloat16)
+    x = torch.randn(3, num_rows, num_columns, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    y = torch.full((3, num_columns, num_rows), torch.nan, dtype=torch.bfloat16)
+    tiles = -(-num_rows // fused.TILE) * -(-num_columns // fused.TILE)
+    kernels.run("transpose", 3 * tiles, (x, y), (num_rows, num_columns))
+    assert torch.equal(y, x.mT)
+
+
+@pytest.mark.parametrize("operator", [*OPERATORS, *fused.TRANSPOSITIONS])
 def test_nvrtc_accepts_the_kernels(operator: str) -> None:
     try:
         nvrtc.compiler()

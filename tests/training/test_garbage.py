@@ -22,10 +22,22 @@ def cycle() -> weakref.ref[Node]:
 
 def test_thresholds_and_objects_are_as_before_afterwards() -> None:
     before = gc.get_threshold()
-    with pytest.raises(KeyError), rare_collections():
+    with rare_collections():
         assert gc.get_threshold() == (FACTOR * before[0], *before[1:])
         assert gc.get_freeze_count() > 0
-        raise KeyError
+    assert gc.get_threshold() == before
+    assert gc.get_freeze_count() == 0
+
+
+@rare_collections()
+def fail() -> None:
+    raise KeyError
+
+
+def test_an_error_restores_them_too() -> None:
+    before = gc.get_threshold()
+    with pytest.raises(KeyError):
+        fail()
     assert gc.get_threshold() == before
     assert gc.get_freeze_count() == 0
 

@@ -40,7 +40,7 @@ from fourds_dist.ops.nvrtc import Block, Kernel, load
 log = logging.getLogger(__name__)
 
 NUM_CALLERS = 3
-"""Threads that call a decoder: one has the engine, another crops its images, the third reads the headers of its files."""
+"""Threads that call a decoder: one has the engine, another crops its images, a third reads headers."""
 CALL_BYTES = 256 << 20
 """Decoded images of one call of the engine, in bytes."""
 RESERVED_BYTES = 256 << 20
@@ -265,7 +265,10 @@ def crop_resize(
 
 
 def crop_table(
-    shapes: Sequence[tuple[int, int]], places: Sequence[Place], out: Sequence[UInt8[Tensor, "3 _ _"]], sizes: Sizes
+    shapes: Sequence[tuple[int, int]],
+    places: Sequence[Place],
+    out: Sequence[UInt8[Tensor, "3 _ _"]],
+    sizes: Sizes,
 ) -> Int[Tensor, "N 8"]:
     """Return the fields of the kernel's `Crop` for every image, without the addresses of the images.
 

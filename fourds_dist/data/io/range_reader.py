@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from concurrent.futures import Future
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fsspec.config
@@ -198,7 +199,7 @@ class RangeFetcher:
 
 def _read_file(path: str, start: int, stop: int | None) -> bytes:
     """Read a local file. fsspec takes several times as long, with Python's lock held."""
-    with open(path, "rb", buffering=0) as file:
+    with Path(path).open("rb", buffering=0) as file:
         file.seek(start)
         return file.read() if stop is None else file.read(stop - start)
 

@@ -264,7 +264,10 @@ class SampleReader:
         url, object_bytes = self._split.shard_url(shard), self._split.shards[shard].num_bytes
         begin = 0
         for end in range(1, len(ascending) + 1):
-            if end < len(ascending) and starts[ascending[end]] - stops[ascending[end - 1]] <= LARGEST_GAP_BYTES:
+            if (
+                end < len(ascending)
+                and starts[ascending[end]] - stops[ascending[end - 1]] <= LARGEST_GAP_BYTES
+            ):
                 continue
             together = ascending[begin:end]
             low, high = starts[together[0]], max(stops[number] for number in together)
