@@ -117,7 +117,7 @@ class EngineBuffers:
 
         They are copies of one file, padded with zeros: decoders ignore what follows the end of an image.
         """
-        largest = max(map(len, files))
+        largest = max(file.numel() for file in files)
         num = max(self.num, len(files))
         wanted = self.size if largest <= self.size else min(2 * largest, RESERVED_BYTES // num)
         size = max(self.size, wanted)

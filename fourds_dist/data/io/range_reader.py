@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import threading
 import time
 from collections import Counter
 from concurrent.futures import Future
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fsspec.config
@@ -199,9 +199,11 @@ class RangeFetcher:
 
 def _read_file(path: str, start: int, stop: int | None) -> bytes:
     """Read a local file. fsspec takes several times as long, with Python's lock held."""
-    with Path(path).open("rb", buffering=0) as file:
-        file.seek(start)
-        return file.read() if stop is None else file.read(stop - start)
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(file, (os.fstat(file).st_size if stop is None else stop) - start, start)
+    finally:
+        os.close(file)
 
 
 def _with_fsspec(
