@@ -185,7 +185,7 @@ def transposed(x_BCHW: Tensor, into_BCHW: Tensor, num_rows: int, num_columns: in
     is_aligned = all(x.data_ptr() % ALIGNMENT_BYTES == 0 for x in (x_BCHW, into_BCHW))
     operator = "transpose_vectors" if has_vectors and is_aligned else "transpose"
     with torch.cuda.device(x_BCHW.device):
-        kernel = build(operator, 1, x_BCHW.dtype, (1, 1), x_BCHW.device.index)["transpose"]
+        kernel = build(operator, "transpose", 1, x_BCHW.dtype, (1, 1), x_BCHW.device.index)
         kernel(x_BCHW.shape[0] * tiles, x_BCHW, into_BCHW, num_rows, num_columns)
     return into_BCHW
 
@@ -219,7 +219,7 @@ def launch(
     num_maps, size = like_BCHW.shape[0] * like_BCHW.shape[1], like_BCHW.shape[-1]
     channels, is_last = block_channels(name, like_BCHW), is_channels_last(like_BCHW)
     with torch.cuda.device(like_BCHW.device):
-        kernel = build(operator, size, like_BCHW.dtype, cells, like_BCHW.device.index, channels)[name]
+        kernel = build(operator, name, size, like_BCHW.dtype, cells, like_BCHW.device.index, channels)
         layout = like_BCHW.shape[1] * is_last
         kernel(num_blocks(like_BCHW, channels), *tensors, num_maps, *(int(flag) for flag in flags), layout)
 
@@ -227,15 +227,20 @@ def launch(
 @lru_cache(maxsize=256)
 def build(
     operator: str,
+    name: str,
     size: int,
     dtype: torch.dtype,
     cells: tuple[int, int],
     device_index: int,
     channels: int = 0,
-) -> dict[str, nvrtc.Kernel]:
-    """Return the operator's two kernels for one size, dtype, device and number of channels (`block_channels`)."""
+) -> nvrtc.Kernel:
+    """Return kernel `name` of `operator` for one size, dtype, device and number of channels (`block_channels`).
+
+    The other kernel of the source is not loaded: with these channels its block may not fit into shared memory.
+    """
+    block = blocks(operator, size, channels)[name]
     with torch.cuda.device(device_index):
-        return nvrtc.load(source(operator, size, dtype, cells, channels), blocks(operator, size, channels))
+        return nvrtc.load(source(operator, size, dtype, cells, channels), {name: block})[name]
 
 
 @lru_cache(maxsize=256)
@@ -244,7 +249,8 @@ def build_error(
 ) -> str | None:
     """Return the error of `build`, or None."""
     try:
-        build(operator, size, dtype, cells, device_index)
+        for name in blocks(operator, size):
+            build(operator, name, size, dtype, cells, device_index)
     except RuntimeError as error:
         return str(error)
     return None

@@ -213,6 +213,13 @@ def test_blocks_fit_into_the_shared_memory_of_the_gpu(monkeypatch: pytest.Monkey
     fused._block_channels.cache_clear()
 
 
+@pytest.mark.parametrize("kernel", list(fused.BLOCK_CHANNELS))
+def test_blocks_fit_into_the_shared_memory_of_an_h100(kernel: str) -> None:
+    operator = kernel.removesuffix("_backward")
+    for size, channels in ((14, 0), (28, 0), (56, 0), (64, 0), *fused.BLOCK_CHANNELS[kernel].items()):
+        assert fused.blocks(operator, size, channels)[kernel].shared_bytes <= 227 * 1024
+
+
 @pytest.mark.parametrize("operator", fused.TRANSPOSITIONS)
 @pytest.mark.parametrize(("num_rows", "num_columns"), [(64, 64), (8, 136), (136, 72)])
 def test_transpositions(operator: str, num_rows: int, num_columns: int, tmp_path: Path) -> None:

@@ -152,8 +152,8 @@ class GpuDecoder:
     def __call__(self, images: Sequence[Encoded], out: Sequence[Tensor], sizes: Sizes) -> list[str | None]:
         """See `decode_into`. The rows are complete when the call returns.
 
-        `out` is memory of `stream`: the engine does not wait for kernels that are queued there, so nothing is queued
-        there between calls.
+        The engine does not wait for kernels of `stream`, which owns the memory: memory is freed only once the kernels
+        that use it have ended.
         """
         messages: list[str | None] = [None] * len(images)
         headers = [engine_header(image.data, sizes.most_pixels) for image in images]
