@@ -98,7 +98,7 @@ def keys_with(root: type[ConfigSection], effects: Collection[Effect], stage: str
     return [
         key
         for key, affects in affected(root).items()
-        if effect_on(root, key) in effects and (stage is None or stage in affects.stages)
+        if (affects.effect or Effect.WEIGHTS) in effects and (stage is None or stage in affects.stages)
     ]
 
 

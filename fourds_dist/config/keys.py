@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
@@ -62,6 +64,12 @@ def fields_of(
         yield prefix + name, field, section
         if section is not None:
             yield from fields_of(section, f"{prefix}{name}.")
+
+
+@cache
+def sections_of(root: type[ConfigSection]) -> Mapping[str, type[ConfigSection] | None]:
+    """Return dotted key -> section, or None for a key that is no section, of every key."""
+    return MappingProxyType({key: section for key, _, section in fields_of(root)})
 
 
 def plain_value(value: Any) -> Any:

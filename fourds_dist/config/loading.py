@@ -13,7 +13,6 @@ import difflib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,9 +20,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from fourds_dist.config.keys import fields_of
+from fourds_dist.config.keys import sections_of
 from fourds_dist.config.section import ConfigError, ConfigSection
-from fourds_dist.config.trees import flatten, read_tree, set_key, shown_value, tree_of
+from fourds_dist.config.trees import copied, flatten, read_tree, set_key, shown_value, tree_of
 
 S = TypeVar("S", bound=ConfigSection)
 
@@ -38,7 +37,7 @@ class Draft:
 
     def changed(self, changes: Mapping[str, Any], where: str) -> Draft:
         """Return a copy with changed dotted keys; errors about these keys name `where`."""
-        tree, origin = deepcopy(self.tree), dict(self.origin)
+        tree, origin = copied(self.tree), dict(self.origin)
         for key, value in changes.items():
             set_key(tree, key, value)
             origin[key] = where
@@ -146,7 +145,7 @@ def as_words(settings: ConfigSection, keys: Iterable[str]) -> list[str]:
 
 
 def _refuse_unknown_keys(root: type[ConfigSection], tree: dict[str, Any], origin: dict[str, str]) -> None:
-    valid = {key: (field, section) for key, field, section in fields_of(root)}
+    valid = sections_of(root)
 
     def walk(node: dict[str, Any], prefix: str) -> None:
         for name, value in node.items():
@@ -155,7 +154,7 @@ def _refuse_unknown_keys(root: type[ConfigSection], tree: dict[str, Any], origin
                 nearest = _nearest(key, list(valid))
                 hint = f"did you mean {nearest!r}?" if nearest else "--help lists every key"
                 raise ConfigError(f"unknown key {key!r} in {_where(key, origin)}; {hint}")
-            if valid[key][1] is not None and isinstance(value, dict):
+            if valid[key] is not None and isinstance(value, dict):
                 walk(value, f"{key}.")
 
     walk(tree, "")

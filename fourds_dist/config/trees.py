@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import lru_cache, partial
 from typing import Any
 
 from fourds_dist.config.section import ConfigError
@@ -21,6 +22,10 @@ MOST_DEPTH = 50
 
 MOST_CHARACTERS = 300
 """Characters of a value that an error shows."""
+
+
+_parsed = lru_cache(maxsize=64)(partial(parsed_yaml, most_merged=MOST_VALUES))
+"""The parser, with the values of its last texts: sweeps and comparisons read one file and one value many times."""
 
 
 def read_tree(path: str, seen: tuple[str, ...] = ()) -> tuple[dict[str, Any], dict[str, str]]:
@@ -58,14 +63,14 @@ def tree_of(text: str, where: str) -> Any:
         ConfigError: the text is not YAML, has values that are not plain, or exceeds a bound.
     """
     try:
-        tree = parsed_yaml(text, most_merged=MOST_VALUES)
+        tree = _parsed(text)
     except MergeError as error:
         raise ConfigError(f"{where} {error}; write fewer of them") from None
     except RecursionError:
         raise ConfigError(f"{where} is nested too deeply") from None
     except Exception as error:  # YAMLError, or an error of the parser in numbers, dates and keys
         raise ConfigError(f"{where} is not YAML: {one_line(error, MOST_CHARACTERS)}") from None
-    return _plain_values(tree, where)
+    return _plain_values(tree, where)  # a copy: callers change trees in place
 
 
 def _plain_values(tree: Any, where: str) -> Any:
@@ -108,6 +113,13 @@ def _plain_values(tree: Any, where: str) -> Any:
         return f": {key[1:MOST_CHARACTERS]}" if key else ""
 
     return plain(tree, "", 0)
+
+
+def copied(tree: Any) -> Any:
+    """Return a copy of a tree of plain values, which shares no section and no list with it."""
+    if isinstance(tree, dict):
+        return {name: copied(value) for name, value in tree.items()}
+    return [copied(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def set_key(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -16,13 +16,20 @@ FACTOR = 100
 
 @contextmanager
 def rare_collections() -> Iterator[None]:
-    """Collect rarely, and only objects that are made from now on."""
+    """Collect rarely, and only objects that are made from now on.
+
+    In a process that has frozen objects itself, these stay frozen, and no others are frozen: Python can release only
+    all of them.
+    """
     threshold, *others = gc.get_threshold()
+    has_frozen = gc.get_freeze_count() > 0
     gc.collect()
-    gc.freeze()
+    if not has_frozen:
+        gc.freeze()
     gc.set_threshold(FACTOR * threshold, *others)
     try:
         yield
     finally:
         gc.set_threshold(threshold, *others)
-        gc.unfreeze()
+        if not has_frozen:
+            gc.unfreeze()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fourds_dist.config.keys import describe
-from tests.config.sections import Car
+from fourds_dist.config.keys import describe, sections_of
+from tests.config.sections import Car, Engine
 
 
 def test_every_key_is_described() -> None:
@@ -12,3 +12,12 @@ def test_every_key_is_described() -> None:
     assert table["name"] == ("str | null", "null", "Its name.")
     assert table["gears"][0] == "[float, ...]"
     assert all(meaning for _, _, meaning in table.values())
+
+
+def test_sections_stand_before_their_keys() -> None:
+    sections = sections_of(Car)
+    assert sections["engine"] is Engine
+    assert sections["engine.power"] is None
+    names = list(sections)
+    assert names.index("engine") < names.index("engine.power")
+    assert set(names) == {"engine"} | {key for key, *_ in describe(Car)}

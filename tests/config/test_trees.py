@@ -9,6 +9,7 @@ import pytest
 
 from fourds_dist.config.loading import load
 from fourds_dist.config.section import ConfigError, ConfigSection
+from fourds_dist.config.trees import copied, set_key, tree_of
 from tests.config.sections import Car, Engine
 
 
@@ -45,6 +46,28 @@ def test_merge_keys_fill_in_what_is_not_given(tmp_path: Path) -> None:
     car = load(Car, path)
     path.write_text("engine: { <<: [ { power: 2.0 }, { power: 3.0 } ] }\n<<: { wheels: 3 }\n")
     assert load(Car, path) == car.model_copy(update={"wheels": 3})
+
+
+def test_a_text_that_is_read_again_is_not_what_was_made_of_it_before() -> None:
+    text = "engine: { power: 2.0, gears: [1, { ratio: 2 }] }\n"
+    first = tree_of(text, "one")
+    set_key(first, "engine.power", 3.0)
+    first["engine"]["gears"][1]["ratio"] = 3
+    assert tree_of(text, "two") == {"engine": {"power": 2.0, "gears": [1, {"ratio": 2}]}}
+    for where in ("one", "two"):  # and errors name where they are
+        with pytest.raises(ConfigError, match=f"^{where} is not YAML"):
+            tree_of("a: [", where)
+        with pytest.raises(ConfigError, match=f"^{where}: a is read as a datetime"):
+            tree_of("a: 2001-01-01T00:00:00Z", where)
+
+
+def test_a_copy_shares_nothing() -> None:
+    tree = {"engine": {"power": 2.0}, "gears": [1, {"ratio": [2]}], "name": None}
+    copy = copied(tree)
+    assert copy == tree
+    copy["engine"]["power"] = 3.0
+    copy["gears"][1]["ratio"].append(3)
+    assert tree == {"engine": {"power": 2.0}, "gears": [1, {"ratio": [2]}], "name": None}
 
 
 def _merges() -> Iterator[str]:

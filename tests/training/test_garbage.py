@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,6 +13,16 @@ from fourds_dist.training.garbage import FACTOR, rare_collections
 
 class Node:
     """An object that a cycle may keep alive."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_frozen() -> Iterator[None]:
+    """Objects are collected as in a process that has frozen none, as the process of the tests has."""
+    had_frozen = gc.get_freeze_count() > 0
+    gc.unfreeze()
+    yield
+    if had_frozen:
+        gc.freeze()
 
 
 def cycle() -> weakref.ref[Node]:
@@ -49,3 +60,26 @@ def test_cycles_of_the_time_within_are_collected() -> None:
         inside = cycle()
         gc.collect()
         assert inside() is None
+
+
+def test_what_the_process_has_frozen_itself_stays_frozen() -> None:
+    gc.collect()
+    kept = cycle()
+    gc.freeze()
+    with rare_collections(), rare_collections():
+        earlier = cycle()
+        gc.collect()
+        assert earlier() is None
+    gc.collect()
+    assert kept() is not None
+    gc.unfreeze()
+    gc.collect()
+    assert kept() is None
+
+
+def test_one_within_another_releases_no_objects() -> None:
+    with rare_collections():
+        with rare_collections():
+            assert gc.get_freeze_count() > 0
+        assert gc.get_freeze_count() > 0
+    assert gc.get_freeze_count() == 0
