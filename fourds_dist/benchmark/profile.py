@@ -13,7 +13,7 @@ from collections import Counter
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from fourds_dist.benchmark.step import FORMS, WARM_UP_STEPS, build_step, known_architectures
+from fourds_dist.benchmark.step import FORMS, NETWORKS, WARM_UP_STEPS, build_step, known_architectures
 from fourds_dist.benchmark.timing import device_name, table, usable_device
 from fourds_dist.cli.option_types import MOST, output_file, whole
 
@@ -43,15 +43,15 @@ def kernel_times(
     image_size: int,
     device: torch.device,
     num_steps: int,
-    networks: tuple[str, str] = ("resnet34", "resnet18"),
+    archs: tuple[str, str],
 ) -> Counter[str]:
     """Return the milliseconds of every kernel in a step, summed over its calls.
 
     Args:
-        networks: architectures of teacher and student.
+        archs: architectures of teacher and student.
     """
     on_gpu = device.type == "cuda"
-    run = build_step(FORMS[form], batch, image_size, device, networks=networks)
+    run = build_step(FORMS[form], batch, image_size, device, archs=archs)
     for _ in range(WARM_UP_STEPS):
         run()
     with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
@@ -76,8 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", type=usable_device, default="cuda" if torch.cuda.is_available() else "cpu"
     )
     parser.add_argument("--row", default="fast", choices=list(FORMS))
-    parser.add_argument("--teacher", default="resnet34", help="architecture")
-    parser.add_argument("--student", default="resnet18", help="architecture")
+    parser.add_argument("--teacher", default=NETWORKS[0], help="architecture")
+    parser.add_argument("--student", default=NETWORKS[1], help="architecture")
     parser.add_argument("--batch", type=whole(1, MOST), default=256)
     parser.add_argument("--image-size", type=whole(1, MOST), default=224, help="side in pixels")
     parser.add_argument("--steps", type=whole(1, MOST), default=5, help="steps to take the mean of")
@@ -89,13 +89,13 @@ def run(options: argparse.Namespace) -> None:
     """Profile and print both tables."""
     device = torch.device(options.device)
     known_architectures(options.teacher, options.student)
-    networks = (options.teacher, options.student)
-    times = kernel_times(options.row, options.batch, options.image_size, device, options.steps, networks)
+    archs = (options.teacher, options.student)
+    times = kernel_times(options.row, options.batch, options.image_size, device, options.steps, archs)
     total = sum(times.values())
     kinds: Counter[str] = Counter()
     for kernel, ms in times.items():
         kinds[kind_of(kernel)] += ms
-    pair = f"{options.teacher} -> {options.student}"
+    pair = " -> ".join(archs)
     print(f"{FORMS[options.row].shown}, {pair}, batch {options.batch}: {total:.2f} ms per step in kernels")
     print(f"{device_name(device)}, PyTorch {torch.__version__}")
     rows = [[kind, f"{ms:.3f}", f"{100 * ms / total:.1f}"] for kind, ms in kinds.most_common()]
@@ -110,7 +110,7 @@ def run(options: argparse.Namespace) -> None:
             "device": device_name(device),
             "torch": torch.__version__,
             "row": options.row,
-            "networks": networks,
+            "networks": archs,
             "batch": options.batch,
         }
         record |= {"kinds_ms": dict(kinds.most_common()), "kernels_ms": dict(times.most_common())}

@@ -43,6 +43,8 @@ from fourds_dist.training.distributed.world import World
 from fourds_dist.training.step import StepConfig, TrainStep
 from fourds_dist.training.strategies.optim import OptimConfig, TaskOptimizers
 
+NETWORKS = ("resnet34", "resnet18")
+"""Architectures of teacher and student."""
 NUM_CLASSES = 65
 NUM_ROUNDS = 3
 WARM_UP_STEPS = 4
@@ -130,13 +132,13 @@ class FourDsOnTwoStreams(FourDs):
         return own
 
 
-def build_task(form: Form, image_size: int, teacher: str = "resnet34", student: str = "resnet18") -> FourDs:
+def build_task(form: Form, image_size: int, archs: tuple[str, str] = NETWORKS) -> FourDs:
     """Build the task of a variant.
 
     Args:
-        teacher, student: architectures.
+        archs: architectures of teacher and student.
     """
-    configs = [BackboneConfig(arch=arch) for arch in (teacher, student)]
+    configs = [BackboneConfig(arch=arch) for arch in archs]
     networks = [build_backbone(config, NUM_CLASSES, image_size) for config in configs]
     stages = [stage_names(*pair) for pair in zip(configs, networks, strict=True)]
     preset = "4ds_released" if form.released else "4ds"
@@ -163,16 +165,16 @@ def build_step(
     device: torch.device,
     *,
     graph: bool = True,
-    networks: tuple[str, str] = ("resnet34", "resnet18"),
+    archs: tuple[str, str] = NETWORKS,
 ) -> Callable[[], None]:
     """Return a training step with its optimisers, as a call without arguments.
 
     Args:
         graph: False: no CUDA graph in any variant.
-        networks: architectures of teacher and student.
+        archs: architectures of teacher and student.
     """
     torch.manual_seed(0)
-    task = build_task(form, image_size, *networks).to(device)
+    task = build_task(form, image_size, archs).to(device)
     config = StepConfig(
         precision="float32" if form.released else "auto",
         channels_last=not form.released,

@@ -91,21 +91,35 @@ def cells_of(size: int) -> tuple[int, int]:
     return (7, 7) if size % 7 == 0 else (size // 2, size) if size % 2 == 0 else (size, 1)
 
 
+MIX = torch.tensor([0.3, 0.7])
+
+
+def check_fourier_mix(
+    kernels: Emulated, h: Tensor, a: Tensor, g: Tensor, bounds: tuple[float, ...], channels: int = 0
+) -> tuple[Tensor | None, ...]:
+    """Compare the result and the gradients with float64; return the expected gradients.
+
+    Args:
+        bounds: of the relative errors of the result and of the gradients of h, a and the weights.
+        channels: of maps in channels_last memory; 0: planes.
+    """
+    out, grad_h, grad_a = (torch.full_like(h, torch.nan) for _ in range(3))
+    sums = torch.full((fused.num_blocks(h, kernels.block_channels), 2), torch.nan)
+    kernels("fourier_mix", h, h, a, MIX, out, channels=channels)
+    kernels("fourier_mix_backward", h, g, h, a, MIX, grad_h, grad_a, sums, flags=(1, 1), channels=channels)
+    exact = [x.double() for x in (g, h, a, MIX)]
+    assert relative(out, eager.fourier_mix(*exact[1:])) < bounds[0]
+    expected = eager.fourier_mix_backward(*exact, need_h=True, need_a=True, need_mix=True)
+    for x, y, bound in zip((grad_h, grad_a, sums.sum(0)), expected, bounds[1:], strict=True):
+        assert y is not None
+        assert relative(x, y) < bound
+    return expected
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_fourier_mix(size: int, tmp_path: Path) -> None:
     h, a, g = draw_maps((2, 5, size, size), torch.float32, seed=size)
-    mix = torch.tensor([0.3, 0.7])
-    kernels = Emulated("fourier_mix", size, (1, 1), tmp_path)
-    out, grad_h, grad_a = (torch.full_like(h, torch.nan) for _ in range(3))
-    sums = torch.full((fused.num_blocks(h, 0), 2), torch.nan)
-    kernels("fourier_mix", h, h, a, mix, out)
-    kernels("fourier_mix_backward", h, g, h, a, mix, grad_h, grad_a, sums, flags=(1, 1))
-    exact = [x.double() for x in (g, h, a, mix)]
-    assert relative(out, eager.fourier_mix(*exact[1:])) < 1e-5
-    expected = eager.fourier_mix_backward(*exact, need_h=True, need_a=True, need_mix=True)
-    for x, y, bound in zip((grad_h, grad_a, sums.sum(0)), expected, (5e-3, 1e-4, 1e-4), strict=True):
-        assert y is not None
-        assert relative(x, y) < bound
+    check_fourier_mix(Emulated("fourier_mix", size, (1, 1), tmp_path), h, a, g, (1e-5, 5e-3, 1e-4, 1e-4))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -140,11 +154,11 @@ def test_phase_distance(size: int, tmp_path: Path) -> None:
 def test_bfloat16_pixel_by_pixel(size: int, tmp_path: Path) -> None:
     h, a, _ = draw_maps((2, 24, size, size), torch.bfloat16)
     h, a = (x.contiguous(memory_format=torch.channels_last) for x in (h, a))
-    out, mix = torch.full_like(h, torch.nan), torch.tensor([0.3, 0.7])
+    out = torch.full_like(h, torch.nan)
     Emulated("fourier_mix", size, (1, 1), tmp_path, torch.bfloat16)(
-        "fourier_mix", h, h, a, mix, out, channels=24
+        "fourier_mix", h, h, a, MIX, out, channels=24
     )
-    assert relative(out, eager.fourier_mix(h.double(), a.double(), mix.double())) < 4e-3
+    assert relative(out, eager.fourier_mix(h.double(), a.double(), MIX.double())) < 4e-3
 
 
 DIRECT = [(14, 16), *(pytest.param(*n, marks=pytest.mark.slow) for n in ((14, 8), (28, 8), (56, 4)))]
@@ -158,20 +172,11 @@ def last(x: Tensor) -> Tensor:
 @pytest.mark.parametrize(("size", "block_channels"), DIRECT)
 def test_fourier_mix_of_maps_in_channels_last_memory(size: int, block_channels: int, tmp_path: Path) -> None:
     h, a, g = (last(x) for x in draw_maps((2, 32, size, size), torch.bfloat16, seed=size))
-    mix = torch.tensor([0.3, 0.7])
     kernels = Emulated("fourier_mix", size, (1, 1), tmp_path, torch.bfloat16, block_channels)
-    out, grad_h, grad_a = (torch.full_like(h, torch.nan) for _ in range(3))
-    sums = torch.full((fused.num_blocks(h, block_channels), 2), torch.nan)
-    kernels("fourier_mix", h, h, a, mix, out, channels=32)
-    kernels("fourier_mix_backward", h, g, h, a, mix, grad_h, grad_a, sums, flags=(1, 1), channels=32)
-    exact = [x.double() for x in (g, h, a, mix)]
-    assert relative(out, eager.fourier_mix(*exact[1:])) < 4e-3
-    expected = eager.fourier_mix_backward(*exact, need_h=True, need_a=True, need_mix=True)
-    for x, y, bound in zip((grad_h, grad_a, sums.sum(0)), expected, (1e-2, 4e-3, 1e-4), strict=True):
-        assert y is not None
-        assert relative(x, y) < bound
+    expected = check_fourier_mix(kernels, h, a, g, (4e-3, 1e-2, 4e-3, 1e-4), channels=32)
     grad_h, grad_a = (torch.full_like(h, 7.0) for _ in range(2))
-    kernels("fourier_mix_backward", h, g, h, a, mix, grad_h, grad_a, sums, flags=(0, 1), channels=32)
+    sums = torch.full((fused.num_blocks(h, block_channels), 2), torch.nan)
+    kernels("fourier_mix_backward", h, g, h, a, MIX, grad_h, grad_a, sums, flags=(0, 1), channels=32)
     assert bool((grad_h == 7).all())
     assert expected[1] is not None
     assert relative(grad_a, expected[1]) < 4e-3
