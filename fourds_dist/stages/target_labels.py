@@ -17,7 +17,7 @@ from fourds_dist.method.presets import WITH_TARGET_LABELS
 from fourds_dist.runs.accuracy import LABEL_FREE, LabelFree, Measure
 from fourds_dist.stages.settings import Settings, stage_config
 
-BEST_LABEL_FREE: LabelFree = "infomax"
+BEST_LABEL_FREE: LabelFree = "bnm"
 """Criterion of `auto` without labels; EXPERIMENTS.md of `method` has the comparison."""
 WITHOUT_LABELS = 0.5
 """Share of source images in every batch where the target has no labels."""
