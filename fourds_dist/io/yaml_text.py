@@ -1,7 +1,8 @@
-"""YAML with a bound on the keys that merge keys (`<<: *name`) copy.
+"""YAML with bounds on the keys that merge keys (`<<: *name`) copy, and on the nesting of brackets.
 
 The parser copies a merged mapping for each merge key. Without a bound, a few lines that merge each other would exhaust
-memory before their values could be counted.
+memory before their values could be counted. For every token, the parser looks at all open brackets: some thousands of
+them would take minutes.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.nodes import MappingNode, SequenceNode
+from ruamel.yaml.scanner import Scanner
 
 MERGE = "tag:yaml.org,2002:merge"
+MOST_BRACKETS = 200
+"""Bound on the brackets that are open at once."""
 
 
 class MergeError(ValueError):
@@ -28,6 +32,7 @@ def parsed_yaml(text: str, *, most_merged: int) -> Any:
 
     Raises:
         MergeError: the merge keys copy more keys.
+        RecursionError: more than MOST_BRACKETS brackets are open at once, or sections are nested too deeply.
         Exception: any other error of the parser.
     """
 
@@ -43,8 +48,15 @@ def parsed_yaml(text: str, *, most_merged: int) -> Any:
             return super().flatten_mapping(node)
 
     yaml = YAML(typ="safe", pure=True)
-    yaml.Constructor = Bounded
+    yaml.Constructor, yaml.Scanner = Bounded, _BoundedScanner
     return yaml.load(text)
+
+
+class _BoundedScanner(Scanner):
+    def fetch_flow_collection_start(self, TokenClass: Any, to_push: str) -> None:  # noqa: N803  (the parser's name)
+        if len(self.flow_context) >= MOST_BRACKETS:
+            raise RecursionError(f"more than {MOST_BRACKETS} brackets are open at once")
+        super().fetch_flow_collection_start(TokenClass, to_push)
 
 
 def _merged(node: MappingNode) -> Iterator[MappingNode]:

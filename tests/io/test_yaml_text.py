@@ -1,11 +1,11 @@
-"""YAML 1.2, with a bound on what merge keys copy."""
+"""YAML 1.2, with bounds on what merge keys copy and on open brackets."""
 
 from __future__ import annotations
 
 import pytest
 from ruamel.yaml.error import YAMLError
 
-from fourds_dist.io.yaml_text import MergeError, parsed_yaml
+from fourds_dist.io.yaml_text import MOST_BRACKETS, MergeError, parsed_yaml
 
 
 def test_values_of_yaml_1_2() -> None:
@@ -45,3 +45,15 @@ def test_other_errors_are_the_parser_s() -> None:
         parsed_yaml("a: [1", most_merged=0)
     with pytest.raises(YAMLError):
         parsed_yaml("a: !!python/object/apply:os.getcwd []", most_merged=0)
+
+
+@pytest.mark.parametrize("opening", ["[", "{a: ", "[{b: "])
+def test_open_brackets_are_bounded(opening: str) -> None:
+    num = MOST_BRACKETS // (2 if opening == "[{b: " else 1)
+    closing = "".join({"[": "]", "{": "}"}[c] for c in reversed(opening) if c in "[{")
+    nested = parsed_yaml("[" * (MOST_BRACKETS // 4) + "]" * (MOST_BRACKETS // 4), most_merged=0)
+    assert isinstance(nested, list)
+    with pytest.raises(RecursionError, match=f"more than {MOST_BRACKETS} brackets are open at once"):
+        parsed_yaml(opening * (num + 1) + "1" + closing * (num + 1), most_merged=0)
+    with pytest.raises(RecursionError):  # which the parser would read for minutes
+        parsed_yaml(opening * 20_000, most_merged=0)
