@@ -1,4 +1,4 @@
-"""A stage as a Ray Train run, which ends with its driver."""
+"""A stage as a Ray Train run, which ends with its driver; test_leaving and test_event_channel have the cases without Ray."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def stage_words(folder: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_the_workers_of_a_trial_that_its_scheduler_stops_go_with_it(local_ray: None, tmp_path: Path) -> None:
@@ -48,6 +49,7 @@ def test_the_workers_of_a_trial_that_its_scheduler_stops_go_with_it(local_ray: N
     assert kinds[-1] == "stopped"
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_a_list_that_ray_cannot_write_for_a_while_ends_no_run(
