@@ -16,7 +16,6 @@ Exit status: 0 an answer, 1 refused or failed.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from pathlib import Path
@@ -26,6 +25,7 @@ from fourds_dist.cli.command import ExitStatus, command_parser, keys, run_comman
 from fourds_dist.cli.train import is_override
 from fourds_dist.config.loading import Draft, draft
 from fourds_dist.config.section import ConfigError
+from fourds_dist.stages.launch_config import is_cluster_named
 from fourds_dist.stages.settings import Settings
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _slug(text: str) -> str:
 def _through(options: argparse.Namespace) -> Through:
     if options.through is not None:
         return options.through
-    if os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+    if is_cluster_named():
         return "ray"
     return "processes" if (options.gpus or 1) > 1 else "here"
 

@@ -53,7 +53,7 @@ def parsed_yaml(text: str, *, most_merged: int) -> Any:
 
 
 class _BoundedScanner(Scanner):
-    def fetch_flow_collection_start(self, TokenClass: Any, to_push: str) -> None:  # noqa: N803  (the parser's name)
+    def fetch_flow_collection_start(self, TokenClass: Any, to_push: str) -> None:
         if len(self.flow_context) >= MOST_BRACKETS:
             raise RecursionError(f"more than {MOST_BRACKETS} brackets are open at once")
         super().fetch_flow_collection_start(TokenClass, to_push)

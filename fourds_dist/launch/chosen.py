@@ -14,6 +14,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fourds_dist.config.loading import Draft
 from fourds_dist.config.trees import flatten
 from fourds_dist.data.datasets.inputs import ImageInput
@@ -32,6 +34,7 @@ from fourds_dist.launch.image_inputs import (
 )
 from fourds_dist.runs.layout import RunFile
 from fourds_dist.runs.run_folder import RunFolder
+from fourds_dist.stages.launch_config import is_cluster_named
 from fourds_dist.stages.run_identity import begun_stages, held_settings
 from fourds_dist.stages.settings import Settings
 from fourds_dist.training.distributed.rank_variables import group_size
@@ -173,6 +176,10 @@ def _values(
     if settings.adapt.method != "none" and "distill_stage.epochs" in values:
         for name in ("epochs", "global_batch_size"):
             values[f"adapt_stage.{name}"] = values[f"distill_stage.{name}"]
+    if not (
+        torch.cuda.is_available() or is_cluster_named() or any(key.startswith("launch.") for key in given)
+    ):
+        values["launch.runner"] = "inline"  # on all cores; a worker of Ray has one
     return values
 
 
@@ -214,7 +221,7 @@ def _in_folder(settings: Settings) -> dict[str, Any]:
 
 
 _KEYS = (
-    "data.resize_px", "data.crop_px", "teacher.arch", "teacher.stem", "student.arch", "student.stem",
+    "launch.runner", "data.resize_px", "data.crop_px", "teacher.arch", "teacher.stem", "student.arch", "student.stem",
     *(
         f"{section}.{key}" for section in ("source_stage", "adapt_stage", "distill_stage")
         for key in ("epochs", "global_batch_size", "optim.lr", "optim.schedule")

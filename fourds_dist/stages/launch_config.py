@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -92,3 +93,8 @@ class LaunchConfig(ConfigSection):
     def max_workers(self) -> int:
         """Return the maximum number of workers."""
         return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+
+def is_cluster_named() -> bool:
+    """Return whether the environment names a Ray cluster, as on KubeRay and under `ray job submit`."""
+    return bool(os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from fourds_dist.config.loading import draft, dump
 from fourds_dist.launch.chosen import with_images
@@ -58,6 +59,32 @@ def test_given_keys_stay(place: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert (run.distill_stage.epochs, run.run.name) == (3, "mine")
     assert run.source_stage.optim.lr == 0.01
     assert "student.arch" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "variable", "has_gpu", "runner"),
+    [
+        ((), None, False, "inline"),
+        (("launch.cpus_per_worker=2",), None, False, "ray"),
+        ((), "RAY_ADDRESS", False, "ray"),
+        ((), "RAY_JOB_CONFIG_JSON_ENV_VAR", False, "ray"),
+        ((), None, True, "ray"),
+    ],
+)
+def test_a_machine_without_gpu_and_cluster_trains_in_this_process(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    variable: str | None,
+    has_gpu: bool,
+    runner: str,
+) -> None:
+    for name in ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        monkeypatch.delenv(name, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, "http://127.0.0.1:8265")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    assert chosen(place, *words).launch.runner == runner
 
 
 def test_data_sets_change_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

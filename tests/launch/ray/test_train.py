@@ -1,4 +1,4 @@
-"""A stage as a Ray Train run, which ends with its driver; test_leaving and test_event_channel have the cases without Ray."""
+"""A stage as a Ray Train run, which ends with its driver. test_leaving and test_event_channel need no Ray."""
 
 from __future__ import annotations
 
