@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 _BASELINE, _FRAMES = 0xC0, (0xC0, 0xC1, 0xC2)
 """Markers of frames that libjpeg decodes: baseline, extended, progressive."""
@@ -13,6 +14,9 @@ _DHT, _SOS, _DQT, _APP1, _APP14 = 0xC4, 0xDA, 0xDB, 0xE1, 0xEE
 _EXIF, _ADOBE = b"Exif\0\0", b"Adobe"
 _ORIENTATION, _SHORT = 0x0112, 3
 _FULL, _HALF_WIDTH, _QUARTER = (1, 1), (2, 1), (2, 2)
+
+HEAD_BYTES = 1024
+"""Bytes in which most headers end. Files of one encoder share them, and are parsed once."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,28 @@ def plain_header(data: bytes | memoryview) -> JpegHeader | None:
 
     A JPEG engine decodes files that lack tables, with arbitrary pixels; libjpeg refuses them.
     """
-    segments = list(_segments(data))
+    head = bytes(data[:HEAD_BYTES])
+    scan = head.find(b"\xff\xda")
+    if 0 <= scan < len(head) - 4:
+        end = scan + 2 + (head[scan + 2] << 8 | head[scan + 3])
+        if end <= len(head) and (found := _plain_header_of_head(head[:end])) is not None:
+            return found.header
+    return _plain_header(data, list(_segments(data)))
+
+
+class _Found(NamedTuple):
+    header: JpegHeader | None
+
+
+@lru_cache(maxsize=4096)
+def _plain_header_of_head(head: bytes) -> _Found | None:
+    """Return `plain_header` of every file that begins with these bytes; None if it depends on what follows them."""
+    segments = list(_segments(head))
+    is_whole = bool(segments) and segments[-1][0] == _SOS and segments[-1][2] == len(head)
+    return _Found(_plain_header(head, segments)) if is_whole else None
+
+
+def _plain_header(data: bytes | memoryview, segments: list[tuple[int, int, int]]) -> JpegHeader | None:
     header = _header(data, segments)
     if header is None:
         return None

@@ -7,7 +7,14 @@ import io
 import pytest
 from PIL import Image
 
-from fourds_dist.data.decode.jpeg_header import JpegHeader, jpeg_header, plain_header
+from fourds_dist.data.decode.jpeg_header import (
+    HEAD_BYTES,
+    JpegHeader,
+    _plain_header,
+    _segments,
+    jpeg_header,
+    plain_header,
+)
 
 
 def jpeg(
@@ -104,3 +111,20 @@ def test_scans_of_single_components_are_not_plain() -> None:
     file[file.index(b"\xff\xda") + 4] = 1
     assert jpeg_header(bytes(file)) is not None
     assert plain_header(bytes(file)) is None
+
+
+def test_heads_that_files_share_decide_as_whole_files_do() -> None:
+    plain, large = jpeg(subsampling="4:2:0"), jpeg(size=(60, 40))
+    scan = plain.index(b"\xff\xda")
+    comment = b"\xff\xfe\x00\x0a" + b"\xff\xda\x00\x0c1234"  # a segment that holds the marker of a scan
+    long = b"\xff\xfe" + (HEAD_BYTES).to_bytes(2, "big") + bytes(HEAD_BYTES - 2)
+    files = [
+        *(plain, large, jpeg(mode="L"), jpeg(progressive=True), jpeg(orientation=6), without(plain, 0xDB)),
+        *(plain[:2] + part + plain[2:] for part in (comment, long, comment + long)),
+        *(plain[: scan + size] for size in (0, 2, 3, 5, 13, 14, 15)),
+        *(plain[:-40] + bytes(40), b"", plain[:1], plain[1:]),
+    ]
+    for file in files * 2:  # the second time, heads are known
+        expected = _plain_header(file, list(_segments(file)))
+        assert plain_header(file) == plain_header(memoryview(file)) == expected
+    assert plain_header(plain) != plain_header(large)
