@@ -143,11 +143,13 @@ def _refusal(
             f"{where}: the hub has no repository {name}, or it is private; check the name at {page_of(name)}, or set "
             "HF_TOKEN to a token that may read it"
         )
-    folder, more = name.rpartition("/")[2], " config.json" if with_config else ""
+    folder = name.rpartition("/")[2]
+    # config.json is the first file of a repository: which weights belong to it is not known yet.
+    files = "" if file == "config.json" else f" {file} config.json" if with_config else f" {file}"
     return (
         f"{where}: {file} of {name} is not in the cache {_cache()} and cannot be downloaded from {endpoint()} "
-        f"({reason_of(cause)}). Repeat the command to continue the download, or run `hf download {name} {file}"
-        f"{more}{f' --revision {revision}' if revision else ''} --local-dir {folder}` on a machine with a "
+        f"({reason_of(cause)}). Repeat the command to continue the download, or run `hf download {name}{files}"
+        f"{f' --revision {revision}' if revision else ''} --local-dir {folder}` on a machine with a "
         f"network, copy the folder here and set {instead.format(folder=folder)}"
     )
 

@@ -97,6 +97,8 @@ def test_without_a_network_the_error_names_the_file_and_its_place(
     assert f"model.safetensors of owner/net is not in the cache {tmp_path / 'cache'}" in text
     assert "`hf download owner/net model.safetensors config.json --local-dir net`" in text
     assert text.endswith("copy the folder here and set teacher.start=net/weights")
+    with pytest.raises(ValueError, match=r"run `hf download owner/net --local-dir net` on a machine"):
+        get(files=("config.json",))  # the weights that belong to it are downloaded too
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
