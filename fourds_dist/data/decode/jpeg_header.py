@@ -6,7 +6,6 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 _BASELINE, _FRAMES = 0xC0, (0xC0, 0xC1, 0xC2)
 """Markers of frames that libjpeg decodes: baseline, extended, progressive."""
@@ -85,21 +84,17 @@ def plain_header(data: bytes | memoryview) -> JpegHeader | None:
     scan = head.find(b"\xff\xda")
     if 0 <= scan < len(head) - 4:
         end = scan + 2 + (head[scan + 2] << 8 | head[scan + 3])
-        if end <= len(head) and (found := _plain_header_of_head(head[:end])) is not None:
-            return found.header
+        if end <= len(head) and (header := _plain_header_of_head(head[:end])) is not None:
+            return header
     return _plain_header(data, list(_segments(data)))
 
 
-class _Found(NamedTuple):
-    header: JpegHeader | None
-
-
 @lru_cache(maxsize=4096)
-def _plain_header_of_head(head: bytes) -> _Found | None:
-    """Return `plain_header` of every file that begins with these bytes; None if it depends on what follows them."""
+def _plain_header_of_head(head: bytes) -> JpegHeader | None:
+    """Return `plain_header` of every file that begins with these bytes; None if the whole file has to be parsed."""
     segments = list(_segments(head))
     is_whole = bool(segments) and segments[-1][0] == _SOS and segments[-1][2] == len(head)
-    return _Found(_plain_header(head, segments)) if is_whole else None
+    return _plain_header(head, segments) if is_whole else None
 
 
 def _plain_header(data: bytes | memoryview, segments: list[tuple[int, int, int]]) -> JpegHeader | None:
